@@ -1,0 +1,1 @@
+"""Images from files: decoding, folders of classes, transforms, and the order in which training sees them."""

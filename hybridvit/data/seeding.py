@@ -1,0 +1,33 @@
+"""Random numbers that depend on what is computed, never on which process computes it or when."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derive_seed(*parts: int) -> int:
+    """A 63-bit seed from non-negative integers, e.g. (seed, epoch, sample); other parts give an unrelated seed."""
+    high, low = np.random.SeedSequence(parts).generate_state(2, np.uint32).tolist()
+    return (high << 32 | low) >> 1
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Run a block with Python's, NumPy's and torch's CPU generators seeded from `parts`; then put them back.
+
+    The three are global to the process: blocks of two threads would disturb one another. Worker processes are fine.
+    """
+    seed = derive_seed(*parts)
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFF_FFFF)
+    torch.random.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
