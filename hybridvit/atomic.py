@@ -1,0 +1,71 @@
+"""Write a file whole or not at all."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hybridvit.errors import DiskFull, UsageError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what is written there takes the place of `path` at the end.
+
+    On any exception the temporary file is removed and `path` is as it was. The file and its folder are synced, so
+    that a power cut leaves the old file or the new one. The mode is that of the file replaced, else 0666 & ~umask.
+    Raises UsageError if `path` cannot be a file or its folder is missing, DiskFull if the device refuses.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, but a file is to be written there. Give a file name inside it.")
+    if not path.parent.is_dir():
+        raise UsageError(f"The folder {path.parent} does not exist, so {path.name} cannot be written. Create it first.")
+    temporary = path.with_name(f".{path.stem}.tmp-{secrets.token_hex(4)}{path.suffix}")  # tools go by suffix
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(_mode(path))
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise DiskFull(
+                f"{path} could not be written ({error.strerror}); what stood there before is untouched. Free some "
+                "space, or write to another disk."
+            ) from error
+        if isinstance(error, PermissionError):
+            raise UsageError(
+                f"{path} could not be written ({error.strerror}). Choose a place that you may write to."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _mode(path: Path) -> int:
+    if path.exists():
+        return path.stat().st_mode & 0o7777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,70 @@
+"""What an exported file carries besides its graph, so that nothing else is needed to use it.
+
+| key | content |
+|---|---|
+| `hybridvit.format` | version of this table |
+| `hybridvit.card` | JSON of ModelCard: architecture, options, class names, preprocessing, source, licence |
+| `hybridvit.input` | JSON: name, axes, shape, element type |
+| `hybridvit.weights_sha256` | digest of the weights that were exported, before folding |
+| `hybridvit.parity` | JSON: largest relative difference from PyTorch, the limit, what was compared |
+| `hybridvit.versions` | JSON: the packages that wrote it |
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.errors import CheckpointError, UsageError
+
+FORMAT = "1"
+
+
+def card_of(model: nn.Module) -> ModelCard:
+    """The card of a model that hybridvit created. Raises UsageError for any other module."""
+    card = getattr(model, "card", None)
+    if not isinstance(card, ModelCard):
+        raise UsageError(
+            f"{type(model).__name__} carries no card, so its input size, normalisation and class names are unknown. "
+            "Use a model from hybridvit.create_model or hybridvit.load, or set model.card = hybridvit.ModelCard(...)."
+        )
+    return card
+
+
+def card_metadata(card: ModelCard) -> dict[str, str]:
+    """The card as file metadata."""
+    return {"hybridvit.format": FORMAT, "hybridvit.card": json.dumps(asdict(card), ensure_ascii=False)}
+
+
+def read_card(metadata: dict[str, str], path: object) -> ModelCard:
+    """The inverse of `card_metadata`. Raises CheckpointError when `path` holds no card that can be read."""
+    if "hybridvit.card" not in metadata:
+        raise CheckpointError(
+            f"{path} holds no hybridvit.card: it was not written by hybridvit, so its class names and preprocessing "
+            "are unknown. Export it again with `hybridvit export CHECKPOINT --to onnx`."
+        )
+    try:
+        values: dict[str, Any] = json.loads(metadata["hybridvit.card"])
+        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        values["class_names"] = tuple(values["class_names"])
+        return ModelCard(**values)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"The card inside {path} cannot be read ({error}): it was written by another version "
+            f"(format {metadata.get('hybridvit.format', 'unknown')}, this one reads {FORMAT}) or was changed. "
+            "Export it again."
+        ) from error
+
+
+@torch.no_grad()
+def weights_sha256(model: nn.Module) -> str:
+    """A digest of every tensor of the model, by name: two models with equal weights have equal digests."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""What a deployment target has to be able to do. One file per target implements it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from hybridvit.errors import UsageError
+from hybridvit.export.runners import Runner
+
+
+class Exporter(ABC):
+    """Converts a folded model to one file and runs that file."""
+
+    target: str  # as given to --to
+    suffix: str  # of its files
+    writer_packages: tuple[str, ...]  # import names needed to convert
+    runner_packages: tuple[str, ...]  # import names needed to run
+    extra: str  # the extra of hybridvit that installs both
+
+    @abstractmethod
+    def convert(self, model: nn.Module, example: Tensor, path: Path) -> None:
+        """Write `model` (folded, eval) to `path` with a dynamic batch; `example` is a batch of two images."""
+
+    @abstractmethod
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Put `metadata` into the file at `path`."""
+
+    @abstractmethod
+    def load_runner(self, path: Path, *, threads: int | None = None) -> Runner:
+        """Open a file of this target. Raises CheckpointError if it is damaged or not ours."""
+
+    def require(self, packages: tuple[str, ...]) -> None:
+        """Raise UsageError naming the extra to install if one of `packages` is missing."""
+        missing = [name for name in packages if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"The target '{self.target}' needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} "
+                f'not installed. Run: pip install "hybridvit[{self.extra}]"'
+            )

@@ -1,0 +1,120 @@
+"""ONNX: one file, dynamic batch, run by ONNX Runtime on the CPU in fp32."""
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.export.bundle import read_card
+from hybridvit.export.exporter import Exporter
+from hybridvit.export.runners import Runner
+
+INPUT, OUTPUT = "images", "logits"
+
+
+class OnnxExporter(Exporter):
+    """Through torch.export, never by tracing: Python control flow cannot be baked in unseen."""
+
+    target = "onnx"
+    suffix = ".onnx"
+    writer_packages = ("onnx", "onnxscript", "onnxruntime")
+    runner_packages = ("onnxruntime",)
+    extra = "export"
+
+    def convert(self, model: nn.Module, example: Tensor, path: Path) -> None:
+        """Write one file with opset and operator names as torch chooses them; the weights are inside."""
+        # the exporter reports its progress on stdout and warns about its own internals; its errors still come through
+        exporter_log = logging.getLogger("torch.onnx")
+        level = exporter_log.level
+        exporter_log.setLevel(logging.ERROR)
+        try:
+            with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+                warnings.simplefilter("ignore")
+                program = torch.onnx.export(
+                    model,
+                    (example,),
+                    dynamo=True,
+                    dynamic_shapes=({0: torch.export.Dim("batch")},),
+                    input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    verbose=False,
+                )
+        finally:
+            exporter_log.setLevel(level)
+        assert program is not None  # dynamo=True always returns a program
+        program.save(path, external_data=False)
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Add `metadata` to the model's properties."""
+        import onnx
+
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.save(model, path)
+
+    def load_runner(self, path: Path, *, threads: int | None = None) -> "OnnxRunner":
+        """Open `path` with ONNX Runtime."""
+        self.require(self.runner_packages)
+        return OnnxRunner(path, threads=threads)
+
+
+class OnnxRunner(Runner):
+    """An exported file in ONNX Runtime's CPU provider, which computes in fp32 as written."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: ours say more
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if not path.is_file():
+            raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
+        try:
+            # from bytes: a file that points to others on this disk is refused
+            self.session = onnxruntime.InferenceSession(
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except (
+            states.Fail,
+            states.InvalidArgument,
+            states.InvalidGraph,
+            states.InvalidProtobuf,
+            states.NotImplemented,
+            states.RuntimeException,
+        ) as error:
+            raise CheckpointError(
+                f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
+                f"({_first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
+            ) from error
+        self.path = path
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
+        self.card = read_card(self.metadata, path)
+        self.input_shape = tuple(self.session.get_inputs()[0].shape)  # the batch axis is a name
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Channels, height and width are fixed in the file."""
+        if shape[1:] != self.input_shape[1:]:
+            channels, height, width = self.input_shape[1:]
+            raise UsageError(
+                f"The batch has shape {shape}, but {self.path} takes (batch, {channels}, {height}, {width}). Resize the "
+                "images as its preprocessing says (runner.card.preprocessing), or export with another --image_size."
+            )
+
+    def run(self, images: Tensor) -> Tensor:
+        """Logits of a checked batch."""
+        return torch.from_numpy(self.session.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0].removeprefix("[ONNXRuntimeError] : ") if text else type(error).__name__

@@ -1,0 +1,107 @@
+"""The machine card: without it a latency is a number about nothing."""
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
+# what decides which kernels run: vector width, and the units for bf16 and int8
+INSTRUCTION_SETS = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "avx_vnni", "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "asimddp", "sve", "sve2", "bf16", "i8mm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineCard:
+    """Where a measurement was taken."""
+
+    processor: str
+    cores: int  # that this process may use
+    memory_gib: float
+    instruction_sets: tuple[str, ...]
+    gpu: str  # "none", or names, memory and CUDA version
+    system: str
+    python: str
+    versions: dict[str, str]  # installed packages only
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain types for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Pairs of title and text, for print and for the report."""
+        return [
+            ("Processor", f"{self.processor}, {self.cores} cores usable, {self.memory_gib:.0f} GiB"),
+            ("Instruction sets", " ".join(self.instruction_sets) or "unknown"),
+            ("GPU", self.gpu),
+            ("System", f"{self.system}, Python {self.python}"),
+            ("Libraries", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
+        ]
+
+
+@cache
+def machine_card() -> MachineCard:
+    """Describe this machine. Imports torch (for the GPU); opens no file outside /proc and asks no network."""
+    model_name, flags = _cpu_facts()
+    return MachineCard(
+        processor=model_name,
+        cores=usable_cores(),
+        memory_gib=_memory_gib(),
+        instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
+        gpu=_gpu(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=".".join(str(part) for part in sys.version_info[:3]),
+        versions=package_versions(),
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that computed a result; those not installed are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on, which a container often limits below the machine's."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_facts() -> tuple[str, frozenset[str]]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return platform.processor() or platform.machine(), frozenset()
+    facts: dict[str, str] = {}
+    for line in cpuinfo.read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip().lower(), value.strip())
+    name = facts.get("model name") or facts.get("cpu model") or platform.machine()
+    flags = facts.get("flags") or facts.get("features") or ""  # "Features" on ARM
+    return name, frozenset(flags.split())
+
+
+def _memory_gib() -> float:
+    if sys.platform == "win32":
+        return float("nan")
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none"
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    names = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+    return f"{names}, CUDA {torch.version.cuda}"
