@@ -6,7 +6,7 @@ from typing import Literal
 
 from hybridvit.errors import UsageError
 
-_RAND_AUGMENT = re.compile(r"rand(-(m|n|p|w|mstd|mmax|inc|t)\d+(\.\d+)?)*")
+_RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class AugmentConfig:
     """Strength of brightness, contrast and saturation jitter. Used only where `rand_augment` is empty: RandAugment has
     colour operations of its own and takes its place, as in the published runs."""
     rand_augment: str = "rand-m9-mstd0.5-inc1"
-    """RandAugment in timm's notation (m: magnitude, n: operations per image, mstd: spread, inc: grows with m); "" off."""
+    """RandAugment in timm's notation (m: magnitude, n: operations per image, mstd: spread of m, inc: 1 where every
+    operation grows with m); empty switches it off."""
     random_erasing: float = 0.25
     """Probability of erasing one rectangle."""
     erasing_fill: Literal["const", "rand", "pixel"] = "pixel"

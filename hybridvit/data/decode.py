@@ -1,0 +1,174 @@
+"""The one way from an image file to pixels, shared by training, evaluation, prediction and export checks."""
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from hybridvit.data.file_kind import READABLE, bytes_missing, describe, image_format
+from hybridvit.errors import ImageDecodeError
+
+MAX_PIXELS = 89_478_485
+"""The size above which an image is refused: 256 MiB of RGB, Pillow's own limit for a warning."""
+
+# Opened by class rather than by Image.open, whose limit on pixels is one global warning for all threads.
+_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "GIF": GifImageFile,
+    "WebP": WebPImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+    "PNM": PpmImageFile,
+}
+# Everything Pillow was seen or is documented to raise on damaged files; Warning: where warnings are errors.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,
+)
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    exif_orientation: bool = True,
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Image.Image:
+    """Decode a file, or the bytes of one, to an upright 8-bit RGB image; of an animation, the first frame.
+
+    Alpha is composited on `background` (0 to 255), 16-bit greyscale is scaled by 1/257 (of 16-bit colour the reader
+    keeps the upper byte), CMYK and palettes are converted. `exif_orientation=False` leaves photos as the sensor stored
+    them, which reproduces accuracies published without it (TIFF files are turned by their reader all the same).
+
+    Raises `ImageDecodeError` for anything that does not give the right pixels, with the path, the cause and the fix:
+    damaged files, other kinds of file, 32-bit pixels, more than `max_pixels` pixels. Safe to call from many threads.
+    """
+    name = f"image given as {len(source):,} bytes" if isinstance(source, bytes) else os.fspath(source)
+    data = source if isinstance(source, bytes) else _read(name)
+    kind = image_format(data[:16])
+    if kind is None:
+        raise ImageDecodeError(
+            f"{name}: this is no image that can be read ({READABLE}): the file is {describe(data[:512])}. "
+            'Replace it, or pass on_bad_image="skip" to leave such files out of a data set.'
+        )
+    try:
+        with _READERS[kind](BytesIO(data)) as image:
+            _check_size(image, name, max_pixels)
+            image.load()
+            orientation = _orientation(image) if exif_orientation else 1
+            rgb = _to_rgb(image, name, background)
+            return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    except ImageDecodeError:
+        raise
+    except _DAMAGE as error:
+        raise ImageDecodeError(
+            f"{name}: {kind} image {_damage(data, error)}. "
+            'Re-fetch it, or pass on_bad_image="skip" to leave such files out of a data set.'
+        ) from error
+
+
+def _read(name: str) -> bytes:
+    """The whole file; of a file that is no image, only the start, for it may be large."""
+    try:
+        with Path(name).open("rb") as file:
+            head = file.read(512)
+            return head + file.read() if image_format(head) else head
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageDecodeError(
+            f"{name}: the file cannot be read: {reason}. Check that it exists and that you may read it."
+        ) from error
+
+
+def _check_size(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageDecodeError(f"{name}: image of {width}x{height} pixels, so there is nothing to see. Re-fetch it.")
+    if width * height > max_pixels:
+        raise ImageDecodeError(
+            f"{name}: image of {width}x{height} = {width * height:,} pixels, but at most {max_pixels:,} are decoded, "
+            "for a small file can claim any size and fill the memory. Shrink it, or raise max_pixels if you trust it."
+        )
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where the tag is absent or the EXIF block is unreadable."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DAMAGE:
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: ImageFile.ImageFile, name: str, background: tuple[int, int, int]) -> Image.Image:
+    mode = image.mode
+    # Pillow opens 16-bit PGM, and older releases 16-bit PNG, as 32-bit integers; neither format has real ones.
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        return _from_16_bit(image, background)
+    if mode in ("I", "F"):
+        pixels = "integer" if mode == "I" else "floating-point"
+        raise ImageDecodeError(
+            f"{name}: image with 32-bit {pixels} pixels, whose black and white levels the file does not say. "
+            "Scale it to 8 or 16 bits and save it as PNG first."
+        )
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas.convert("RGB")
+
+
+def _from_16_bit(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
+    """Greyscale 0..65535 to RGB 0..255, rounded; Pillow's own conversion turns everything above 255 white."""
+    levels = np.asarray(image).astype(np.uint32)
+    rgb = np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=-1)  # h w 3
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        rgb[levels == transparent] = background
+    return Image.fromarray(rgb)
+
+
+def _damage(data: bytes, error: BaseException) -> str:
+    message = (str(error) or type(error).__name__).split("\n")[0].rstrip(". ")
+    if isinstance(error, Image.DecompressionBombError):
+        return f"claims a size that would fill the memory ({message})"
+    missing = bytes_missing(data)
+    if missing:
+        return f"is truncated (at least {missing:,} of its bytes are missing after byte {len(data):,})"
+    if "truncated" in message.lower() or isinstance(error, EOFError):
+        return f"is truncated (it ends after {len(data):,} bytes, before its last pixel)"
+    return f"is damaged ({message})"
