@@ -6,7 +6,6 @@ import threading
 import warnings
 import zlib
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,7 +201,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(side):
 def test_a_picture_without_pixels_is_refused():
     data = bytearray(encode(Image.new("RGB", (4, 4)), "BMP"))
     data[18:22] = bytes(4)  # the width
-    with pytest.raises(ImageDecodeError, match="image of 0x4 pixels"):
+    with pytest.raises(ImageDecodeError, match="BMP image is damaged or empty"):
         decode_image(bytes(data))
 
 
@@ -330,20 +329,21 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 @pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_damaged_file_gives_pixels_or_one_kind_of_error(name):
-    data, chance, failures = CORPUS[name](), random.Random(name), 0
+    data, chance = CORPUS[name](), random.Random(name)
+    messages: list[str] = []
     step = max(1, len(data) // 60)
     truncated = [data[:end] for end in range(0, len(data), step)]
     for content in [*truncated, *(mutate(data, chance) for _ in range(400))]:
         try:
             image = decode_image(content, max_pixels=1_000_000)
         except ImageDecodeError as error:
-            failures += 1
-            assert "\n" not in str(error), content.hex()
+            messages.append(str(error))
         except Exception as error:
             pytest.fail(f"{type(error).__name__} ({error}) instead of an ImageDecodeError for {content.hex()}")
         else:
             assert image.mode == "RGB"
-    assert failures > 30
+    assert len(messages) > 30
+    assert not [message for message in messages if "\n" in message]
 
 
 def test_a_decode_error_is_a_dataset_error_with_its_exit_code():

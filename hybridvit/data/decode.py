@@ -116,8 +116,6 @@ def _read(name: str) -> bytes:
 
 def _check_size(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
     width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageDecodeError(f"{name}: image of {width}x{height} pixels, so there is nothing to see. Re-fetch it.")
     if width * height > max_pixels:
         raise ImageDecodeError(
             f"{name}: image of {width}x{height} = {width * height:,} pixels, but at most {max_pixels:,} are decoded, "
@@ -171,4 +169,6 @@ def _damage(data: bytes, error: BaseException) -> str:
         return f"is truncated (at least {missing:,} of its bytes are missing after byte {len(data):,})"
     if "truncated" in message.lower() or isinstance(error, EOFError):
         return f"is truncated (it ends after {len(data):,} bytes, before its last pixel)"
+    if isinstance(error, SyntaxError):  # Pillow's word for a header it cannot use; the message names no cause
+        return f"is damaged or empty (its header is unusable: {message})"
     return f"is damaged ({message})"

@@ -36,7 +36,7 @@ def normalise(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """(values / 255 - mean) / std of an RGB image: h w c bytes -> float32 array, c h w."""
     pixels = np.asarray(image.convert("L" if num_channels(preprocessing) == 1 else "RGB"), np.float32) / 255
     pixels = pixels.reshape(image.height, image.width, -1)
-    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # c h w
 
 

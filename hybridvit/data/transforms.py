@@ -40,7 +40,7 @@ class TrainTransform:
             ratio=augment.ratio,
             hflip=augment.hflip,
             vflip=augment.vflip,
-            color_jitter=augment.color_jitter or None,
+            color_jitter=augment.color_jitter,
             auto_augment=augment.rand_augment or None,
             interpolation=preprocessing.interpolation,
             # RandAugment fills with the mean colour and needs it for three channels.
