@@ -1,0 +1,144 @@
+"""Read weights out of a file: safetensors, or a pickle that torch.save wrote. No code inside a file ever runs.
+
+The only module that calls torch.load.
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from hybridvit.checkpoints.sniff import check_pickle, check_zip, file_format
+from hybridvit.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+# Under which entry a training script stores its weights; the first one present is taken, averaged weights before raw.
+WEIGHT_SETS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model", "model_state_dict", "net")
+NUM_AVERAGED = 4  # how many of WEIGHT_SETS, from the start, are averaged
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+INTEGER_DTYPES = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The tensors of one file, all on the CPU, finite, under the names the file has less wrapper prefixes."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)  # of safetensors; empty for pickles
+    weight_set: str = ""  # the entry the tensors came from, such as "state_dict_ema"; empty if the file is flat
+
+
+def read_tensors(path: str | os.PathLike[str]) -> WeightFile:
+    """The weights in the file at `path`; its format is found from its bytes.
+
+    Pickles are refused unless they are plain state dicts, alone or inside a dict such as {"state_dict": ...}; averaged
+    (EMA) weights win over raw ones, and the choice is logged and returned. Tensors may share memory with the file:
+    clone what is kept. Raises CheckpointError, and nothing else, for whatever is wrong with the file.
+    """
+    path = Path(path).expanduser()
+    kind = file_format(path)
+    weight_set = ""
+    metadata: dict[str, str] = {}
+    if kind == "safetensors":
+        values, metadata = _read_safetensors(path)
+    else:
+        values, weight_set = _weight_set(path, _read_pickle(path, is_zip=kind == "zip"))
+    tensors = _without_wrappers(values)
+    _check_tensors(path, tensors)
+    return WeightFile(path, tensors, metadata, weight_set)
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # a hostile header reaches many layers; whatever they raise, the file is to blame
+        raise CheckpointError(f"{path} is damaged safetensors ({_short(error)}). Fetch or save it again.") from error
+
+
+def _read_pickle(path: Path, *, is_zip: bool) -> object:
+    if is_zip:
+        check_zip(path)
+    else:
+        with path.open("rb") as stream:
+            check_pickle(path, stream, num_pickles=5)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # as above; and torch's own text advises to switch its protection off, so it is not passed on
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than weights: torch.load(weights_only=True) refused it. Fetch or save "
+            "it again, or ask its author for safetensors."
+        ) from None
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
+
+
+def _weight_set(path: Path, loaded: object) -> tuple[Mapping[Any, Any], str]:
+    """The state dict in what a pickle held, and the name of its entry."""
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(
+            f"{path} holds one {type(loaded).__name__}, but weights are a dict of names and tensors. Save "
+            "model.state_dict()."
+        )
+    if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
+        return loaded, ""
+    present = [name for name in WEIGHT_SETS if isinstance(loaded.get(name), Mapping) and loaded[name]]
+    if not present:
+        names = ", ".join(f"'{name}'" for name in list(loaded)[:8]) or "none"
+        raise CheckpointError(
+            f"{path} holds no weights: none of its entries ({names}) is one of {', '.join(WEIGHT_SETS)}. Save "
+            "model.state_dict(), alone or under one of these names."
+        )
+    chosen = present[0]
+    if len(present) > 1:
+        kind = "averaged (EMA) weights" if chosen in WEIGHT_SETS[:NUM_AVERAGED] else "weights"
+        log.warning("%s holds %s: using the %s in '%s'", path, " and ".join(present), kind, chosen)
+    return loaded[chosen], chosen
+
+
+def _without_wrappers(tensors: Mapping[Any, Any]) -> dict[str, Any]:
+    names = [str(name) for name in tensors]
+    while prefix := next((p for p in WRAPPER_PREFIXES if names and all(name.startswith(p) for name in names)), ""):
+        names = [name.removeprefix(prefix) for name in names]
+    values = (value.detach() if isinstance(value, Tensor) else value for value in tensors.values())
+    return dict(zip(names, values, strict=True))
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors. Save model.state_dict() of a model with weights.")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{path}: '{name}' is a {type(tensor).__name__}, but every entry of a state dict is a tensor. "
+                "Remove it and save again."
+            )
+        if tensor.is_meta or tensor.layout is not torch.strided or tensor.dtype not in DTYPES | INTEGER_DTYPES:
+            raise CheckpointError(
+                f"{path}: '{name}' is a tensor of {tensor.dtype}, {tensor.layout}, on '{tensor.device}'; weights are "
+                "dense floats or integers. Convert it and save again."
+            )
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: '{name}' has shape {tuple(tensor.shape)}, more than the file stores for it. "
+                "Save a contiguous copy of it."
+            )
+        if tensor.dtype in DTYPES and not torch.isfinite(tensor).all():
+            count = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(
+                f"{path}: {count:,} of {tensor.numel():,} values of '{name}' are NaN or infinite. The run that wrote "
+                "it had diverged, or the file is damaged: use an earlier checkpoint."
+            )
