@@ -81,9 +81,7 @@ class OnnxRunner(Runner):
             raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
         try:
             # from bytes: a file that points to others on this disk is refused
-            self.session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            self.session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except (
             states.Fail,
             states.InvalidArgument,
