@@ -1,0 +1,56 @@
+"""Fast hybrid vision transformers: train, fold, deploy, measure.
+
+The names below are loaded when first used, so that `import hybridvit` costs nothing. When timm is imported, before
+or after, the models join its registry as `hybridvit_<name>`.
+"""
+
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import wrapt
+
+if TYPE_CHECKING:
+    from hybridvit.checkpoints import load, save_checkpoint
+    from hybridvit.create import create_model
+    from hybridvit.folding.fold import fold, fold_preprocessing
+    from hybridvit.folding.report import fold_report
+    from hybridvit.models.registry import list_models
+
+__version__ = metadata.version("hybridvit")
+
+_HOMES = {
+    "create_model": "hybridvit.create",
+    "fold": "hybridvit.folding.fold",
+    "fold_preprocessing": "hybridvit.folding.fold",
+    "fold_report": "hybridvit.folding.report",
+    "list_models": "hybridvit.models.registry",
+    "load": "hybridvit.checkpoints",
+    "save_checkpoint": "hybridvit.checkpoints",
+}
+__all__ = [
+    "create_model",
+    "fold",
+    "fold_preprocessing",
+    "fold_report",
+    "list_models",
+    "load",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hybridvit' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+@wrapt.when_imported("timm")
+def _register_with_timm(timm: ModuleType) -> None:
+    import_module("hybridvit.timm_models")

@@ -1,0 +1,135 @@
+"""`fold`: the exact inference form of a model, or of any module that has foldable blocks inside."""
+
+import copy
+import dataclasses
+import sys
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from hybridvit.errors import FoldError, UsageError
+from hybridvit.folding.foldable import Foldable, uses_batch_statistics
+from hybridvit.folding.kernel import Kernel
+from hybridvit.models.backbone import Backbone
+
+
+@torch.no_grad()
+def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
+    """A new model that computes the same with fewer layers; `model` is unchanged.
+
+    Every foldable block at any depth is replaced, in float64 and rounded once to the dtype of the weights; wrappers
+    (DDP, DataParallel, torch.compile) are taken off. The result is in eval mode and takes no gradient. Folding a
+    folded model gives an equal copy.
+
+    Args:
+        model: a model of this library, anything that contains one, or a bare block; in eval mode.
+        released: fold only what the published folded checkpoints fold (no FFN norm, no layer scale outside RepMixer).
+
+    Raises:
+        FoldError: if a foldable block is in training mode, or if a folded value is not finite or does not fit the
+            dtype; the message names the block.
+    """
+    folded = copy.deepcopy(unwrapped(model), _replacements(model, released)).eval().requires_grad_(False)
+    for module in folded.modules():
+        if isinstance(module, Backbone) and module.card.form != "folded":
+            module.card = dataclasses.replace(module.card, form="released" if released else "folded")
+    return folded
+
+
+@torch.no_grad()
+def fold_preprocessing(model: Backbone, *, pixel_max: float = 255.0) -> Backbone:
+    """A copy of a folded model that takes raw pixels, 0 to `pixel_max`, as they come from the decoder.
+
+    The division by the standard deviation goes into the first convolution. The mean is still subtracted, from the
+    image itself: the zero padding of the stem then stands for a pixel of mean colour, as in the original.
+
+    Raises:
+        UsageError: if the model is not folded, or its card has another number of channels than the model.
+    """
+    card = model.card
+    if card.form != "folded":
+        raise UsageError(f"The form of this {card.architecture} is '{card.form}', but must be 'folded': fold it first.")
+    mean, std = (
+        torch.tensor(values, dtype=torch.float64) for values in (card.preprocessing.mean, card.preprocessing.std)
+    )
+    if len(mean) != model.in_chans:
+        raise UsageError(
+            f"The preprocessing has {len(mean)} channel means, but {card.architecture} has {model.in_chans} channels. "
+            "Give the card a mean and std per channel."
+        )
+    raw = copy.deepcopy(model)
+    conv = raw.get_submodule(raw.first_conv)
+    assert isinstance(conv, nn.Conv2d)
+    kernel = Kernel.of(conv, torch.float64)
+    weight = kernel.weight / (std.to(kernel.weight) * pixel_max)[:, None, None]
+    raw.set_submodule(raw.first_conv, RawPixelConv(Kernel(weight, kernel.bias), conv, mean * pixel_max))
+    preprocessing = dataclasses.replace(
+        card.preprocessing, mean=(0.0,) * len(mean), std=(pixel_max**-1 if pixel_max != 1 else 1.0,) * len(mean)
+    )
+    raw.card = dataclasses.replace(card, preprocessing=preprocessing)
+    return raw
+
+
+class RawPixelConv(nn.Module):
+    """A convolution on images from which the mean colour is subtracted first; uint8 images are fine."""
+
+    def __init__(self, kernel: Kernel, like: nn.Conv2d, mean: Float[Tensor, "c"]) -> None:
+        super().__init__()
+        self.conv = kernel.as_conv(like)
+        self.mean = nn.Parameter(mean.to(like.weight)[:, None, None], requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.to(self.mean.dtype) - self.mean)
+
+
+def foldable_blocks(model: nn.Module, *, released: bool = False) -> dict[str, Foldable]:
+    """The outermost blocks that `fold` replaces, by name; "" is `model` itself."""
+    if isinstance(model, Foldable):
+        return {} if released and not model.in_released_form else {"": model}
+    found: dict[str, Foldable] = {}
+    for child_name, child in model.named_children():
+        for name, block in foldable_blocks(child, released=released).items():
+            found[f"{child_name}.{name}".rstrip(".")] = block
+    return found
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """`module` without DDP, DataParallel and torch.compile around it."""
+    while isinstance(module, _wrappers()):
+        module = module._modules["module" if "module" in module._modules else "_orig_mod"]  # type: ignore[assignment]
+    return module
+
+
+def _wrappers() -> tuple[type[nn.Module], ...]:
+    compiler = sys.modules.get("torch._dynamo.eval_frame")  # loaded by the first torch.compile; slow to import
+    return (DistributedDataParallel, DataParallel) + ((compiler.OptimizedModule,) if compiler else ())
+
+
+def _replacements(model: nn.Module, released: bool) -> dict[int, object]:
+    """A deepcopy memo in which each foldable block, and each wrapper, already has its replacement."""
+    memo: dict[int, object] = {}
+    for name, block in foldable_blocks(model, released=released).items():
+        label = f"'{name}'" if name else f"this {type(block).__name__}"
+        if block.training or uses_batch_statistics(block):
+            raise FoldError(
+                f"Cannot fold {label}: it is in training mode, and BatchNorm only has a fixed kernel once its "
+                "statistics are frozen. Call model.eval() before fold(model)."
+            )
+        try:
+            memo[id(block)] = block.folded()
+        except FoldError as error:
+            raise FoldError(f"Cannot fold {label}: {error}{_variances(block)}") from error
+    for module in reversed(list(model.modules())):
+        if isinstance(module, _wrappers()):
+            memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
+    return memo
+
+
+def _variances(block: nn.Module) -> str:
+    values = [buffer for name, buffer in block.named_buffers() if name.endswith("running_var")]
+    if not values:
+        return ""
+    merged = torch.cat(values)
+    return f" The running_var of its norms lies between {merged.min():.3g} and {merged.max():.3g}."

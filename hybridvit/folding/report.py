@@ -1,0 +1,83 @@
+"""Proof of a fold: the same answers, and what it removed."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from hybridvit.folding.fold import foldable_blocks
+from hybridvit.models.backbone import Backbone, FeaturePyramid
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldReport:
+    """What `fold` did."""
+
+    max_error: float  # largest difference of an output, relative to the largest output
+    folded: tuple[str, ...]  # names of the replaced blocks
+    left: tuple[str, ...]  # "name (type)" of norms and foldable blocks that remain
+    parameters_before: int
+    parameters_after: int
+    layers_before: dict[str, int]  # layers with weights, by type
+    layers_after: dict[str, int]
+
+    def __str__(self) -> str:
+        layers = f"{sum(self.layers_before.values())} -> {sum(self.layers_after.values())}"
+        left = f"; left as it was: {', '.join(self.left)}" if self.left else "; nothing left to fold"
+        return (
+            f"Folded {len(self.folded)} blocks. Largest difference {self.max_error:.1e} of the largest output. "
+            f"Layers {layers}, parameters {self.parameters_before:,} -> {self.parameters_after:,}{left}."
+        )
+
+
+@torch.no_grad()
+def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = None) -> FoldReport:
+    """Compare a model with its folded form.
+
+    Args:
+        model: the model before folding, in eval mode.
+        folded: what `fold` made of it.
+        images: (b, c, h, w) to compare on; for models of this library random ones of their size by default.
+    """
+    if images is None:
+        assert isinstance(model, Backbone | FeaturePyramid), "give images for a module that is not a model"
+        images = _random_images(model)
+    expected, actual = (tree_leaves(module(images)) for module in (model, folded))
+    largest = max(value.abs().max().item() for value in expected)
+    difference = max((a.double() - b.double()).abs().max().item() for a, b in zip(expected, actual, strict=True))
+    return FoldReport(
+        max_error=difference / largest,
+        folded=tuple(set(foldable_blocks(model)) - set(foldable_blocks(folded))),
+        left=_left(folded),
+        parameters_before=_parameters(model),
+        parameters_after=_parameters(folded),
+        layers_before=_layers(model),
+        layers_after=_layers(folded),
+    )
+
+
+def _random_images(model: Backbone | FeaturePyramid) -> Tensor:
+    backbone = model if isinstance(model, Backbone) else model.backbone
+    weight = next(model.parameters())
+    size = backbone.card.preprocessing.image_size
+    noise = torch.randn(2, backbone.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    return noise.to(weight)
+
+
+def _left(folded: nn.Module) -> tuple[str, ...]:
+    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+    remaining = {name: module for name, module in folded.named_modules() if isinstance(module, norms)}
+    return tuple(
+        f"{name} ({type(module).__name__})" for name, module in {**remaining, **foldable_blocks(folded)}.items()
+    )
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _layers(model: nn.Module) -> dict[str, int]:
+    """Modules that hold weights of their own, by type."""
+    return dict(Counter(type(m).__name__ for m in model.modules() if any(True for _ in m.parameters(recurse=False))))

@@ -1,0 +1,1 @@
+"""The model families; `registry.py` is the table of all models."""

@@ -1,0 +1,257 @@
+"""What every family's model offers: timm's model interface, the named pyramid, and the card."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import UsageError
+
+GlobalPool = Literal["avg", "max", ""]
+MIN_SIDE_PX = 32
+
+
+class ClassifierHead(nn.Module):
+    """Global pooling, dropout, linear layer. With no pooling ("") and no classes the map passes as it is."""
+
+    def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
+        super().__init__()
+        self.in_features, self.drop_rate = in_features, drop_rate
+        self.global_pool = self.drop = self.fc = nn.Identity()
+        self.reset(num_classes, global_pool)
+
+    def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
+        """A new linear layer (none for 0 classes); the pooling changes only if given.
+
+        Raises:
+            UsageError: for an unknown pooling, or for classes without pooling.
+        """
+        if global_pool is not None:
+            self.pool_type = global_pool
+            self.global_pool = _pooling(global_pool)
+        if num_classes and not self.pool_type:
+            raise UsageError(
+                f"A classifier of {num_classes} classes needs a pooled vector, but global_pool is ''. "
+                "Use global_pool='avg', or num_classes=0 for the feature map."
+            )
+        self.drop = nn.Dropout(self.drop_rate)
+        self.fc = nn.Linear(self.in_features, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
+        pooled = self.drop(self.global_pool(x))
+        return pooled if pre_logits else self.fc(pooled)
+
+
+class Backbone(nn.Module, ABC):
+    """A stem, stages that halve the map, an optional layer after them, and a classifier head.
+
+    Subclasses register `stem`, `stages` (nn.Sequential), `expand` and `head`, in this order of execution.
+    Input (b, in_chans, h, w) with h and w >= 32 in steps of one pixel; a stage of stride s gives ceil(h / s).
+    """
+
+    stem: nn.Module
+    stages: nn.Sequential
+    expand: nn.Module
+    head: ClassifierHead
+    card: ModelCard
+    in_chans: int
+    num_classes: int
+    num_features: int  # channels of forward_features
+    head_hidden_size: int  # channels of the pre-logits
+    feature_info: list[dict[str, Any]]
+    first_conv: str  # name of the layer that reads the image
+
+    @abstractmethod
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that sort parameter names into layers, for layer-wise decay (timm's format)."""
+
+    def forward_features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f oh ow"]:
+        """The unpooled map of stride 32 that the head reads.
+
+        Raises:
+            UsageError: for an input of the wrong rank, channels or size.
+        """
+        self.check_input(x)
+        return self.expand(self._run_stages(self.stem(x)))
+
+    def forward_head(self, x: Float[Tensor, "b f h w"], pre_logits: bool = False) -> Tensor:
+        """Logits (b, num_classes) of a map from `forward_features`; its pooled vector if `pre_logits`."""
+        return self.head(x, pre_logits)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Tensor:
+        """Logits (b, num_classes).
+
+        Raises:
+            UsageError: for an input of the wrong rank, channels or size.
+        """
+        return self.forward_head(self.forward_features(x))
+
+    def features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b f oh ow"]]:
+        """The pyramid by name: {"stride_4": ..., "stride_8": ..., "stride_16": ..., "stride_32": ...}.
+
+        Raises:
+            UsageError: for an input of the wrong rank, channels or size.
+        """
+        maps = self.forward_intermediates(x, intermediates_only=True)
+        return {f"stride_{info['reduction']}": fmap for info, fmap in zip(self.feature_info, maps, strict=True)}
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "b c h w"],
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The outputs of the stages `indices` (an int: the last so many; None: all), and the final map (timm's method).
+
+        Returns the list of maps if `intermediates_only`, else (final map, list of maps). `norm` is accepted for
+        timm's sake: these families have no norm between the stages and the head to apply.
+
+        Raises:
+            UsageError: for an index outside the stages or another output format.
+        """
+        if output_fmt != "NCHW":
+            raise UsageError(f"output_fmt is '{output_fmt}', but feature maps here are 'NCHW' only.")
+        wanted = resolve_indices(indices, len(self.feature_info))
+        self.check_input(x)
+        x, maps = self.stem(x), []
+        for index, stage in enumerate(self.stages):
+            if stop_early and index > max(wanted):
+                break
+            x = self._checkpointed(stage, x)
+            if index in wanted:
+                maps.append(x)
+        return maps if intermediates_only else (self.expand(x) if len(self.stages) > max(wanted) else x, maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove, in place, the stages after the last of `indices`, and the head if `prune_head` (timm's method)."""
+        wanted = resolve_indices(indices, len(self.feature_info))
+        self.stages = self.stages[: max(wanted) + 1]
+        if prune_head:
+            self.expand = nn.Identity()
+            self.num_features = self.head_hidden_size = self.head.in_features = self.feature_info[max(wanted)][
+                "num_chs"
+            ]
+            self.reset_classifier(0, "")
+        return wanted
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer; nn.Identity with 0 classes."""
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
+        """A freshly initialised classifier; with 0 classes the model gives the pooled vector, or the map for "".
+
+        Raises:
+            UsageError: for an unknown pooling, or for classes without pooling.
+        """
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: keep only each stage's input and compute the rest again backward."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that take no weight decay besides biases and norms: none in these families."""
+        return set()
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what the model cannot take.
+
+        Raises:
+            UsageError: for an input of the wrong rank, channels or size.
+        """
+        name = self.card.architecture
+        if x.ndim != 4:
+            raise UsageError(
+                f"Input has shape {tuple(x.shape)}, but {name} takes a batch (images, {self.in_chans}, height, width). "
+                "Add the batch dimension with x[None]."
+            )
+        channels, height, width = x.shape[1:]
+        if channels != self.in_chans:
+            raise UsageError(
+                f"Input has {channels} channels, but {name} was built for {self.in_chans}. "
+                f"Convert the images, or build it with in_chans={channels}."
+            )
+        if height < MIN_SIDE_PX or width < MIN_SIDE_PX:
+            raise UsageError(
+                f"Image is {height}x{width} pixels, but {name} needs both sides >= {MIN_SIDE_PX}. Resize or pad it."
+            )
+
+    def _run_stages(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = self._checkpointed(stage, x)
+        return x
+
+    def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+            return checkpoint(stage, x, use_reentrant=False)
+        return stage(x)
+
+    grad_checkpointing = False
+
+
+class FeaturePyramid(nn.Module):
+    """The feature maps of some stages of a backbone, without its head.
+
+    `channels` and `strides` describe the maps; `names` are those of `Backbone.features`.
+    """
+
+    def __init__(self, backbone: Backbone, out_indices: int | Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.out_indices = backbone.prune_intermediate_layers(
+            range(len(backbone.feature_info)) if out_indices is None else out_indices
+        )
+        self.backbone = backbone
+        info = [backbone.feature_info[index] for index in self.out_indices]
+        self.channels = [entry["num_chs"] for entry in info]
+        self.strides = [entry["reduction"] for entry in info]
+        self.names = [f"stride_{stride}" for stride in self.strides]
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the backbone."""
+        return self.backbone.card
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b f oh ow"]]:
+        """One map per stage of `out_indices`, finest first.
+
+        Raises:
+            UsageError: for an input of the wrong rank, channels or size.
+        """
+        return self.backbone.forward_intermediates(x, self.out_indices, stop_early=True, intermediates_only=True)
+
+
+def resolve_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:
+    """Stage numbers, sorted, from timm's ways of naming them: None is all, an int the last so many, -1 the last.
+
+    Raises:
+        UsageError: for a number outside the stages.
+    """
+    if indices is None:
+        return list(range(count))
+    asked = list(range(count - indices, count)) if isinstance(indices, int) else list(indices)
+    if not asked or any(not -count <= index < count for index in asked):
+        raise UsageError(f"Stage indices are {indices}, but there are {count} stages: use 0 to {count - 1}.")
+    return sorted(index % count for index in asked)
+
+
+def _pooling(name: GlobalPool) -> nn.Module:
+    poolings = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
+    if name == "":
+        return nn.Identity()
+    if name not in poolings:
+        raise UsageError(f"global_pool is '{name}', but must be 'avg', 'max' or '' (no pooling).")
+    return nn.Sequential(poolings[name](1), nn.Flatten(1))

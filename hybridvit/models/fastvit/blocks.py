@@ -1,0 +1,180 @@
+"""FastViT's residual blocks: token mixers other than RepMixer, and the FFN, each with its folded form."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hybridvit.folding.foldable import Foldable
+from hybridvit.folding.kernel import Affine, Kernel
+from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
+from hybridvit.models.fastvit.reparameterised import OverparamConv
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class Residual(Foldable):
+    """A branch with layer scale and stochastic depth, added to its input: `x + drop_path(layer_scale * branch(x))`."""
+
+    def __init__(self, dim: int, *, layer_scale_init: float, drop_path_rate: float) -> None:
+        super().__init__()
+        self.layer_scale = nn.Parameter(torch.full((dim, 1, 1), layer_scale_init))
+        self.drop_path_rate = drop_path_rate
+
+    def add(self, x: Float[Tensor, "b c h w"], branch: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The residual sum, in one pass over memory; whole images of `branch` are dropped in training."""
+        if self.training and self.drop_path_rate > 0:
+            keep = 1 - self.drop_path_rate
+            branch = branch * (branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep)
+        return torch.addcmul(x, branch, self.layer_scale)
+
+
+class ConvFFN(Residual):
+    """Depthwise k x k convolution and norm, then two 1x1 convolutions (FastViT, section 3.2.3).
+
+    Without the depthwise convolution the norm comes first, as in a transformer.
+    """
+
+    def __init__(self, config: FastViTConfig, dim: int, drop_path_rate: float) -> None:
+        super().__init__(dim, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)
+        over = "ffn" in config.overparameterised
+        if config.ffn_kernel is None:
+            self.depthwise: nn.Module = _norm(config, dim)
+        elif config.norm == "batch":
+            self.depthwise = OverparamConv(
+                dim, dim, config.ffn_kernel, groups=dim, scale=over, skip=over, training_form=config.training_form
+            )
+        else:
+            conv = nn.Conv2d(dim, dim, config.ffn_kernel, padding=config.ffn_kernel // 2, groups=dim, bias=False)
+            self.depthwise = nn.Sequential(conv, _norm(config, dim))
+        hidden = dim * config.mlp_ratio
+        self.expand = OverparamConv(dim, hidden, 1, skip=True) if over else nn.Conv2d(dim, hidden, 1)
+        self.activation = ACTIVATIONS[config.activation]()
+        self.project = OverparamConv(hidden, dim, 1, skip=True) if over else nn.Conv2d(hidden, dim, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return self.add(x, self.project(self.activation(self.expand(self.depthwise(x)))))
+
+    def folded(self) -> nn.Module:
+        depthwise, expand = self.depthwise, _conv_and_kernel(self.expand)
+        if isinstance(depthwise, OverparamConv):
+            depthwise = depthwise.folded()
+        elif isinstance(depthwise, nn.BatchNorm2d):
+            depthwise, expand = nn.Identity(), (expand[0], expand[1].after(Affine.of(depthwise, torch.float64)))
+        conv, project = _conv_and_kernel(self.project)
+        scale = self.layer_scale.flatten().to(project.bias)
+        return FoldedFFN(depthwise, expand[1].as_conv(expand[0]), self.activation, project.scaled(scale).as_conv(conv))
+
+
+class FoldedFFN(nn.Sequential):
+    """`ConvFFN` for inference: its norm and layer scale are inside the convolutions."""
+
+    def __init__(self, depthwise: nn.Module, expand: nn.Conv2d, activation: nn.Module, project: nn.Conv2d) -> None:
+        super().__init__()
+        self.depthwise, self.expand, self.activation, self.project = depthwise, expand, activation, project
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + super().forward(x)
+
+
+class Attention(Residual):
+    """Multi-head self-attention over all pixels, heads of 32 channels, without position bias."""
+
+    def __init__(self, config: FastViTConfig, dim: int, drop_path_rate: float) -> None:
+        super().__init__(dim, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)
+        self.norm = _norm(config, dim)
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return self.add(x, attend(self.norm(x), self.to_qkv, self.to_out))
+
+    def folded(self) -> nn.Module:
+        norm, qkv = self.norm, Kernel.of(self.to_qkv, torch.float64)
+        if isinstance(norm, nn.BatchNorm2d):
+            norm, qkv = nn.Identity(), qkv.after(Affine.of(norm, torch.float64))
+        out = Kernel.of(self.to_out, torch.float64)
+        out = out.scaled(self.layer_scale.flatten().to(out.bias))
+        return FoldedAttention(norm, qkv.as_linear(self.to_qkv), out.as_linear(self.to_out))
+
+
+class FoldedAttention(nn.Module):
+    """`Attention` for inference: BatchNorm and layer scale are inside the linear layers."""
+
+    def __init__(self, norm: nn.Module, to_qkv: nn.Linear, to_out: nn.Linear) -> None:
+        super().__init__()
+        self.norm, self.to_qkv, self.to_out = norm, to_qkv, to_out
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + attend(self.norm(x), self.to_qkv, self.to_out)
+
+
+class Pooling(Residual):
+    """PoolFormer's mixer, the baseline of the paper's Table 1: average of the neighbours minus the pixel itself."""
+
+    def __init__(self, config: FastViTConfig, dim: int, drop_path_rate: float) -> None:
+        super().__init__(dim, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)
+        self.norm = _norm(config, dim)
+        self.kernel_size = config.mixer_kernel
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return self.add(x, pool_difference(self.norm(x), self.kernel_size))
+
+    def folded(self) -> nn.Module:
+        norm, gain = self.norm, self.layer_scale.flatten().double()
+        if isinstance(norm, nn.BatchNorm2d):  # its shift cancels in the difference
+            norm, gain = nn.Identity(), gain * Affine.of(norm, torch.float64).gain
+        return FoldedPooling(norm, gain.to(self.layer_scale.dtype)[:, None, None], self.kernel_size)
+
+
+class FoldedPooling(nn.Module):
+    """`Pooling` for inference: BatchNorm's gain and the layer scale are one factor."""
+
+    def __init__(self, norm: nn.Module, gain: Float[Tensor, "c 1 1"], kernel_size: int) -> None:
+        super().__init__()
+        self.norm, self.kernel_size = norm, kernel_size
+        self.gain = nn.Parameter(gain, requires_grad=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return torch.addcmul(x, pool_difference(self.norm(x), self.kernel_size), self.gain)
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of a map."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b h w c, and back
+
+
+def attend(x: Float[Tensor, "b c h w"], to_qkv: nn.Linear, to_out: nn.Linear) -> Float[Tensor, "b c h w"]:
+    """Attention between all pixels of a map; the channels of `to_qkv` are ordered (3, heads, 32)."""
+    height, width = x.shape[-2:]
+    tokens = x.flatten(2).mT  # b hw c
+    qkv = to_qkv(tokens).unflatten(-1, (3, -1, HEAD_DIM))  # b hw 3 heads d
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: b heads hw d
+    mixed = F.scaled_dot_product_attention(q, k, v)  # b heads hw d
+    tokens = to_out(mixed.transpose(1, 2).flatten(2))  # b hw c
+    return tokens.mT.unflatten(-1, (height, width))  # b c h w
+
+
+def pool_difference(x: Float[Tensor, "b c h w"], kernel_size: int) -> Float[Tensor, "b c h w"]:
+    """The average over the neighbours inside the map, minus the pixel."""
+    return F.avg_pool2d(x, kernel_size, 1, kernel_size // 2, count_include_pad=False) - x
+
+
+def _norm(config: FastViTConfig, dim: int) -> nn.Module:
+    norms: dict[str, Callable[[], nn.Module]] = {
+        "batch": lambda: nn.BatchNorm2d(dim),
+        "layer": lambda: ChannelLayerNorm(dim, eps=1e-6),
+        "group": lambda: nn.GroupNorm(1, dim),
+    }
+    return norms[config.norm]()
+
+
+def _conv_and_kernel(layer: nn.Module) -> tuple[nn.Conv2d, Kernel]:
+    if isinstance(layer, OverparamConv):
+        return layer.geometry, layer.kernel(torch.float64)
+    assert isinstance(layer, nn.Conv2d)
+    return layer, Kernel.of(layer, torch.float64)

@@ -1,0 +1,81 @@
+"""FastViT's architecture as values: the published variants, and every ablation of the paper as an option."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hybridvit.errors import UsageError
+
+Mixer = Literal["repmixer", "attention", "pooling"]
+Part = Literal["stem", "downsample", "mixer", "ffn", "head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastViTConfig:
+    """The architecture; the defaults are those of the released models."""
+
+    depths: tuple[int, ...]  # blocks per stage
+    widths: tuple[int, ...]  # channels per stage
+    mlp_ratio: int
+    mixers: tuple[Mixer, ...] = ("repmixer",) * 4  # per stage; attention stages begin with a positional encoding
+    mixer_kernel: int = 3  # of RepMixer and pooling
+    stem: Literal["factorised", "dense"] = "factorised"  # three over-parameterised convs, or one 7x7 stride 4
+    downsample: Literal["factorised", "dense"] = "factorised"  # grouped kxk then 1x1, or one 3x3
+    downsample_kernel: int = 7  # of the grouped conv; above 3 a parallel 3x3 is over-parameterisation
+    ffn_kernel: int | None = 7  # of the depthwise conv that opens the FFN; None: no such conv
+    position_kernel: int = 7
+    norm: Literal["batch", "layer", "group"] = "batch"  # of FFN, attention and pooling
+    activation: Literal["gelu", "relu", "silu"] = "gelu"  # in stem, downsampling, FFN and head
+    overparameterised: tuple[Part, ...] = ("stem", "downsample", "mixer", "head")
+    head: Literal["expand", "plain"] = "expand"  # with or without the conv that doubles the channels
+    layer_scale_init: float = 1e-5
+    training_form: Literal["collapsed", "branches"] = "collapsed"
+
+    def __post_init__(self) -> None:
+        stages = {name: len(getattr(self, name)) for name in ("depths", "widths", "mixers")}
+        if len(set(stages.values())) > 1:
+            raise UsageError(f"depths, widths and mixers must name the same number of stages, but have {stages}.")
+        for name, allowed in _CHOICES.items():
+            values = getattr(self, name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if value not in allowed:
+                    raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")
+        for name in ("mixer_kernel", "downsample_kernel", "ffn_kernel", "position_kernel"):
+            size = getattr(self, name)
+            if size is not None and (size < 1 or size % 2 == 0):
+                raise UsageError(f"{name} is {size}, but a kernel needs an odd size to be centred: use {size + 1}.")
+        if "attention" in self.mixers and any(width % HEAD_DIM for width in self._attention_widths()):
+            raise UsageError(
+                f"widths of attention stages are {self._attention_widths()}, but must be multiples of {HEAD_DIM}, "
+                "the size of an attention head."
+            )
+
+    def _attention_widths(self) -> tuple[int, ...]:
+        return tuple(width for width, mixer in zip(self.widths, self.mixers, strict=True) if mixer == "attention")
+
+
+HEAD_DIM = 32
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "mixers": ("repmixer", "attention", "pooling"),
+    "stem": ("factorised", "dense"),
+    "downsample": ("factorised", "dense"),
+    "norm": ("batch", "layer", "group"),
+    "activation": ("gelu", "relu", "silu"),
+    "overparameterised": ("stem", "downsample", "mixer", "ffn", "head"),
+    "head": ("expand", "plain"),
+    "training_form": ("collapsed", "branches"),
+}
+
+_R, _A = ("repmixer",) * 4, ("repmixer", "repmixer", "repmixer", "attention")
+_S = (64, 128, 256, 512)
+VARIANTS: dict[str, FastViTConfig] = {
+    "fastvit_debug": FastViTConfig(depths=(1, 1, 1, 1), widths=(8, 16, 32, 64), mlp_ratio=2, mixers=_A),
+    "fastvit_t8": FastViTConfig(depths=(2, 2, 4, 2), widths=(48, 96, 192, 384), mlp_ratio=3, mixers=_R),
+    "fastvit_t12": FastViTConfig(depths=(2, 2, 6, 2), widths=_S, mlp_ratio=3, mixers=_R),
+    "fastvit_s12": FastViTConfig(depths=(2, 2, 6, 2), widths=_S, mlp_ratio=4, mixers=_R),
+    "fastvit_sa12": FastViTConfig(depths=(2, 2, 6, 2), widths=_S, mlp_ratio=4, mixers=_A),
+    "fastvit_sa24": FastViTConfig(depths=(4, 4, 12, 4), widths=_S, mlp_ratio=4, mixers=_A),
+    "fastvit_sa36": FastViTConfig(depths=(6, 6, 18, 6), widths=_S, mlp_ratio=4, mixers=_A, layer_scale_init=1e-6),
+    "fastvit_ma36": FastViTConfig(
+        depths=(6, 6, 18, 6), widths=(76, 152, 304, 608), mlp_ratio=4, mixers=_A, layer_scale_init=1e-6
+    ),
+}

@@ -1,0 +1,223 @@
+"""FastViT (Vasu et al., ICCV 2023), in the form of the released checkpoints."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import UsageError
+from hybridvit.models.backbone import Backbone, ClassifierHead, GlobalPool
+from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Pooling
+from hybridvit.models.fastvit.config import FastViTConfig
+from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
+
+
+class FastViT(Backbone):
+    """FastViT. Input (b, in_chans, h, w); logits (b, num_classes). See `Backbone` for the interface.
+
+    Args:
+        config: the architecture; `VARIANTS` has the published ones.
+        num_classes: 0 for the pooled vector.
+        in_chans: channels of the image.
+        global_pool: "avg", "max", or "" for no pooling, with `num_classes=0`.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0 over the blocks.
+        card: the record that travels with the model.
+
+    Raises:
+        UsageError: for an unknown pooling or a rate outside 0 to 1.
+    """
+
+    def __init__(
+        self,
+        config: FastViTConfig,
+        *,
+        card: ModelCard,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: GlobalPool = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+            if not 0 <= rate < 1:
+                raise UsageError(f"{name} is {rate}, but a probability here is at least 0 and below 1.")
+        self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
+        blocks = sum(config.depths)
+        rates = [drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks)]
+        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
+        self.stem = _stem(config, in_chans)
+        self.stages = nn.Sequential(
+            *(
+                Stage(config, stage, rates[start : start + depth])
+                for stage, (start, depth) in enumerate(zip(starts, config.depths, strict=True))
+            )
+        )
+        width = config.widths[-1]
+        expands = config.head == "expand"
+        self.expand = ExpandConv(config) if expands else nn.Identity()
+        self.num_features = self.head_hidden_size = 2 * width if expands else width
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        self.feature_info = [
+            {"num_chs": width, "reduction": 4 * 2**stage, "module": f"stages.{stage}"}
+            for stage, width in enumerate(config.widths)
+        ]
+        self.first_conv = "stem" if config.stem == "dense" else "stem.0.conv"
+        self.apply(_initialise)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        if coarse:
+            return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^expand", (99999,))]}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:downsample|position)", (0,)),
+                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+                (r"^expand", (99999,)),
+            ],
+        }
+
+
+class Stage(nn.Module):
+    """Patch embedding (not in the first stage), positional encoding (before attention), then the blocks."""
+
+    def __init__(self, config: FastViTConfig, index: int, drop_path_rates: list[float]) -> None:
+        super().__init__()
+        width = config.widths[index]
+        self.downsample = Downsample(config, config.widths[index - 1], width) if index else nn.Identity()
+        attends = config.mixers[index] == "attention"
+        self.position = PositionalEncoding(width, kernel_size=config.position_kernel) if attends else nn.Identity()
+        self.blocks = nn.Sequential(*(Block(config, index, rate) for rate in drop_path_rates))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return self.blocks(self.position(self.downsample(x)))
+
+
+class Block(nn.Sequential):
+    """A token mixer, then the FFN; both add their input themselves."""
+
+    def __init__(self, config: FastViTConfig, stage: int, drop_path_rate: float) -> None:
+        super().__init__()
+        self.mixer = _mixer(config, stage, drop_path_rate)
+        self.ffn = ConvFFN(config, config.widths[stage], drop_path_rate)
+
+
+class ConvUnit(nn.Module):
+    """An over-parameterised convolution and an activation."""
+
+    def __init__(self, conv: OverparamConv, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.activation = conv, activation
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return self.activation(self.conv(x))
+
+
+class Downsample(nn.Module):
+    """Halve the map and change the channels: a grouped k x k convolution of stride 2, then a 1x1 and an activation.
+
+    No activation follows the first: the released models have none there.
+    """
+
+    def __init__(self, config: FastViTConfig, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        over = "downsample" in config.overparameterised
+        kernel_size = config.downsample_kernel
+        if config.downsample == "dense":
+            self.large: nn.Module = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
+            self.project: nn.Module = nn.Identity()
+            return
+        self.large = OverparamConv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=2,
+            groups=in_channels,
+            small_kernel=3 if over and kernel_size > 3 else None,
+            training_form=config.training_form,
+        )
+        self.project = ConvUnit(
+            OverparamConv(out_channels, out_channels, 1, skip=over, training_form=config.training_form),
+            ACTIVATIONS[config.activation](),
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return self.project(self.large(x))
+
+
+class ExpandConv(nn.Module):
+    """Before the head: a grouped 3x3 convolution that doubles the channels, squeeze-and-excite, activation."""
+
+    def __init__(self, config: FastViTConfig) -> None:
+        super().__init__()
+        dim = config.widths[-1]
+        over = "head" in config.overparameterised
+        self.conv = OverparamConv(dim, 2 * dim, 3, groups=dim, scale=over, training_form=config.training_form)
+        self.squeeze_excite = SqueezeExcite(2 * dim)
+        self.activation = ACTIVATIONS[config.activation]()
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h w"]:
+        return self.activation(self.squeeze_excite(self.conv(x)))
+
+
+class SqueezeExcite(nn.Module):
+    """Weigh the channels by their means: 1x1 to 1/16 of them, ReLU, 1x1 back, sigmoid (Hu et al., 2018)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(dim, dim // 16, 1)
+        self.expand = nn.Conv2d(dim // 16, dim, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x * self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+def _stem(config: FastViTConfig, in_chans: int) -> nn.Module:
+    width = config.widths[0]
+    if config.stem == "dense":
+        return nn.Conv2d(in_chans, width, 7, 4, 2)
+    over = "stem" in config.overparameterised
+    convs = (
+        OverparamConv(in_chans, width, 3, stride=2, scale=over, skip=over, training_form=config.training_form),
+        OverparamConv(
+            width, width, 3, stride=2, groups=width, scale=over, skip=over, training_form=config.training_form
+        ),
+        OverparamConv(width, width, 1, skip=over, training_form=config.training_form),
+    )
+    return nn.Sequential(*(ConvUnit(conv, ACTIVATIONS[config.activation]()) for conv in convs))
+
+
+def _mixer(config: FastViTConfig, stage: int, drop_path_rate: float) -> nn.Module:
+    dim, kind = config.widths[stage], config.mixers[stage]
+    if kind == "attention":
+        return Attention(config, dim, drop_path_rate)
+    if kind == "pooling":
+        return Pooling(config, dim, drop_path_rate)
+    return RepMixer(
+        dim,
+        kernel_size=config.mixer_kernel,
+        overparameterised="mixer" in config.overparameterised,
+        layer_scale_init=config.layer_scale_init,
+        training_form=config.training_form,
+    )
+
+
+def _initialise(module: nn.Module) -> None:
+    """Truncated normal of 0.02 for linear layers and the FFN's convolutions; torch's defaults elsewhere."""
+    if isinstance(module, nn.Linear):
+        _initialise_weight(module)
+    if isinstance(module, ConvFFN):
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d):
+                _initialise_weight(layer)
+
+
+def _initialise_weight(layer: nn.Conv2d | nn.Linear) -> None:
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

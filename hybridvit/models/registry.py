@@ -1,0 +1,52 @@
+"""The table of all models: name -> architecture and what is published of it. Importing it needs no torch."""
+
+from dataclasses import dataclass
+
+from hybridvit.card import Preprocessing
+from hybridvit.errors import UsageError, nearest
+from hybridvit.models.fastvit import cards as fastvit_cards
+from hybridvit.models.fastvit import config as fastvit
+from hybridvit.models.published import Published
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table."""
+
+    name: str
+    config: fastvit.FastViTConfig
+    published: Published
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are prepared for the published weights."""
+        side = self.published.image_size_px
+        return Preprocessing(
+            image_size=(side, side),
+            crop_fraction=self.published.crop_fraction,
+            interpolation=self.published.interpolation,
+        )
+
+
+VARIANTS: dict[str, Variant] = {
+    name: Variant(name=name, config=config, published=fastvit_cards.PUBLISHED[name])
+    for name, config in fastvit.VARIANTS.items()
+}
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` takes."""
+    return list(VARIANTS)
+
+
+def find_variant(name: str) -> Variant:
+    """The row of the table.
+
+    Raises:
+        UsageError: for an unknown name; the message has the nearest ones.
+    """
+    if name not in VARIANTS:
+        raise UsageError(
+            f"Unknown model '{name}'. Nearest: {nearest(name, VARIANTS)}. All of them: hybridvit.list_models()."
+        )
+    return VARIANTS[name]
