@@ -1,8 +1,10 @@
-"""Take a model to the runtime that it is deployed on, proven equal."""
+"""Take a model to the runtime that it is deployed on, proven equal.
 
-from hybridvit.export.export import EXPORTERS, ExportReport, export, load_runner
+`hybridvit.export.pipeline.export(model, "m.onnx")` writes; `load_runner("m.onnx")` opens, without torch.
+"""
+
 from hybridvit.export.exporter import Exporter
-from hybridvit.export.parity import Parity
 from hybridvit.export.runners import Runner, TorchRunner
+from hybridvit.export.targets import EXPORTERS, load_runner
 
-__all__ = ["EXPORTERS", "ExportReport", "Exporter", "Parity", "Runner", "TorchRunner", "export", "load_runner"]
+__all__ = ["EXPORTERS", "Exporter", "Runner", "TorchRunner", "load_runner"]

@@ -13,18 +13,18 @@
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import CheckpointError, UsageError
 
+if TYPE_CHECKING:
+    from torch import nn
+
 FORMAT = "1"
 
 
-def card_of(model: nn.Module) -> ModelCard:
+def card_of(model: "nn.Module") -> ModelCard:
     """The card of a model that hybridvit created. Raises UsageError for any other module."""
     card = getattr(model, "card", None)
     if not isinstance(card, ModelCard):
@@ -60,9 +60,10 @@ def read_card(metadata: dict[str, str], path: object) -> ModelCard:
         ) from error
 
 
-@torch.no_grad()
-def weights_sha256(model: nn.Module) -> str:
+def weights_sha256(model: "nn.Module") -> str:
     """A digest of every tensor of the model, by name: two models with equal weights have equal digests."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

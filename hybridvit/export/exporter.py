@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Exporter(ABC):
@@ -21,7 +23,7 @@ class Exporter(ABC):
     extra: str  # the extra of hybridvit that installs both
 
     @abstractmethod
-    def convert(self, model: nn.Module, example: Tensor, path: Path) -> None:
+    def convert(self, model: "nn.Module", example: "Tensor", path: Path) -> None:
         """Write `model` (folded, eval) to `path` with a dynamic batch; `example` is a batch of two images."""
 
     @abstractmethod
@@ -37,6 +39,6 @@ class Exporter(ABC):
         missing = [name for name in packages if find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"The target '{self.target}' needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} "
-                f'not installed. Run: pip install "hybridvit[{self.extra}]"'
+                f"The target '{self.target}' needs {' and '.join(missing)}, missing here. "
+                f'Run: pip install "hybridvit[{self.extra}]"'
             )

@@ -6,14 +6,17 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.errors import CheckpointError
 from hybridvit.export.bundle import read_card
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import Runner
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 INPUT, OUTPUT = "images", "logits"
 
@@ -27,8 +30,10 @@ class OnnxExporter(Exporter):
     runner_packages = ("onnxruntime",)
     extra = "export"
 
-    def convert(self, model: nn.Module, example: Tensor, path: Path) -> None:
+    def convert(self, model: "nn.Module", example: "Tensor", path: Path) -> None:
         """Write one file with opset and operator names as torch chooses them; the weights are inside."""
+        import torch
+
         # the exporter reports its progress on stdout and warns about its own internals; its errors still come through
         exporter_log = logging.getLogger("torch.onnx")
         level = exporter_log.level
@@ -97,20 +102,12 @@ class OnnxRunner(Runner):
         self.path = path
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         self.card = read_card(self.metadata, path)
-        self.input_shape = tuple(self.session.get_inputs()[0].shape)  # the batch axis is a name
+        channels, height, width = self.session.get_inputs()[0].shape[1:]
+        self.image_shape = (channels, height, width)
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Channels, height and width are fixed in the file."""
-        if shape[1:] != self.input_shape[1:]:
-            channels, height, width = self.input_shape[1:]
-            raise UsageError(
-                f"The batch has shape {shape}, but {self.path} takes (batch, {channels}, {height}, {width}). Resize the "
-                "images as its preprocessing says (runner.card.preprocessing), or export with another --image_size."
-            )
-
-    def run(self, images: Tensor) -> Tensor:
+    def run(self, images: np.ndarray) -> np.ndarray:
         """Logits of a checked batch."""
-        return torch.from_numpy(self.session.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+        return np.asarray(self.session.run([OUTPUT], {INPUT: images})[0])
 
 
 def _first_line(error: Exception) -> str:

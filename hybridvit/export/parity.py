@@ -1,10 +1,12 @@
 """Compare an exported file with PyTorch on the same input."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from hybridvit.export.runners import Runner
 
 LIMIT_FP32 = 1e-5  # relative to the largest output; a correct fp32 export measures about 1e-6
 BATCH_SIZES = (1, 2, 5)  # more than one, and not all even: a batch size baked into the graph cannot hide
@@ -30,42 +32,45 @@ class Parity:
         return asdict(self)
 
 
-def relative_error(output: Tensor, reference: Tensor) -> float:
+def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
     """max|output - reference| / max|reference|; infinite if the shapes differ or a number is not finite.
 
     Relative to the largest output because a fresh model's logits are small: there an absolute bound passes anything.
     """
-    if output.shape != reference.shape or not (output.isfinite().all() and reference.isfinite().all()):
-        return float("inf")
-    scale = reference.double().abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    return ((output.double() - reference.double()).abs().max() / scale).item()
+    if output.shape != reference.shape or not (np.isfinite(output).all() and np.isfinite(reference).all()):
+        return math.inf
+    wide = reference.astype(np.float64)
+    scale = max(np.abs(wide).max(), np.finfo(np.float64).tiny)
+    return float(np.abs(output.astype(np.float64) - wide).max() / scale)
 
 
 def compare(
-    run: Callable[[Tensor], Tensor],
-    reference: Callable[[Tensor], Tensor],
+    runner: Runner,
+    reference: Runner,
     *,
     image_shape: tuple[int, int, int],
-    images: Tensor | None = None,
+    images: np.ndarray | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     limit: float = LIMIT_FP32,
     seed: int = 0,
 ) -> Parity:
     """Run both on random batches of `image_shape` (channels, height, width) and on `images` (n, c, h, w)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.default_rng(seed)
     worst = 0.0
     for size in batch_sizes:
-        batch = torch.randn(size, *image_shape, generator=generator)
-        worst = max(worst, relative_error(run(batch), reference(batch)))
-    same_top1 = 0
-    for batch in () if images is None else images.split(max(batch_sizes)):
-        output, expected = run(batch), reference(batch)
+        batch = generator.standard_normal((size, *image_shape), dtype=np.float32)
+        worst = max(worst, relative_error(runner(batch), reference(batch)))
+    same_top1, num_images = 0, 0 if images is None else len(images)
+    for start in range(0, num_images, max(batch_sizes)):
+        assert images is not None
+        batch = images[start : start + max(batch_sizes)]
+        output, expected = runner(batch), reference(batch)
         worst = max(worst, relative_error(output, expected))
         same_top1 += int((output.argmax(1) == expected.argmax(1)).sum())
     return Parity(
         max_error=worst,
         limit=limit,
         batch_sizes=tuple(batch_sizes),
-        real_images=0 if images is None else len(images),
+        real_images=num_images,
         same_top1=same_top1,
     )

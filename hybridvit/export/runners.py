@@ -1,13 +1,18 @@
-"""One interface over every runtime: a batch of images in, logits out, with the card that tells what they mean."""
+"""One interface over every runtime: a batch of images in, logits out, with the card that tells what they mean.
+
+Arrays are NumPy's, so that a file for another runtime needs no torch to answer.
+"""
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Runner(ABC):
@@ -15,26 +20,30 @@ class Runner(ABC):
 
     runtime: str  # "torch", "onnxruntime"
     card: ModelCard
+    image_shape: tuple[int, int, int] | None  # channels, height, width if the file fixes them
 
-    def __call__(self, images: Tensor | np.ndarray) -> Tensor:
-        """Logits (batch, classes), fp32 on the CPU, for preprocessed images (batch, channels, height, width).
+    def __call__(self, images: "np.ndarray | Tensor") -> np.ndarray:
+        """Logits (batch, classes) in fp32 for preprocessed images (batch, channels, height, width).
 
         Raises UsageError for a batch of another shape than the model takes.
         """
-        batch = torch.as_tensor(images, dtype=torch.float32)
+        batch = np.ascontiguousarray(images, dtype=np.float32)
         if batch.ndim != 4:
             raise UsageError(
-                f"The input has shape {tuple(batch.shape)}, but a batch has four axes: images, channels, height, "
-                "width. Add the missing axis, e.g. image[None]."
+                f"The input has shape {batch.shape}, but a batch has four axes: images, channels, height, width. "
+                "Add the missing axis, e.g. image[None]."
             )
-        self.check_shape(tuple(batch.shape))
+        if self.image_shape is not None and batch.shape[1:] != self.image_shape:
+            channels, height, width = self.image_shape
+            raise UsageError(
+                f"The batch has shape {batch.shape}, but this {self.runtime} model takes (batch, {channels}, {height}, "
+                f"{width}). Preprocess the images as runner.card.preprocessing says, or export the model again with "
+                "another --image_size."
+            )
         return self.run(batch)
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise UsageError for a batch shape that the runtime would refuse. By default the model decides."""
-
     @abstractmethod
-    def run(self, images: Tensor) -> Tensor:
+    def run(self, images: np.ndarray) -> np.ndarray:
         """Logits of a checked batch."""
 
 
@@ -43,12 +52,15 @@ class TorchRunner(Runner):
 
     runtime = "torch"
 
-    def __init__(self, model: nn.Module, card: ModelCard, *, device: str | torch.device = "cpu") -> None:
+    def __init__(self, model: "nn.Module", card: ModelCard, *, device: str = "cpu") -> None:
         self.model = model.eval().to(device)
         self.card = card
-        self.device = torch.device(device)
+        self.image_shape = None
+        self.device = device
 
-    @torch.inference_mode()
-    def run(self, images: Tensor) -> Tensor:
+    def run(self, images: np.ndarray) -> np.ndarray:
         """Logits of a checked batch."""
-        return self.model(images.to(self.device)).float().cpu()
+        import torch
+
+        with torch.inference_mode():
+            return self.model(torch.from_numpy(images).to(self.device)).float().cpu().numpy()

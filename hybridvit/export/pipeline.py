@@ -5,24 +5,23 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hybridvit.atomic import replacing
 from hybridvit.card import ModelCard
-from hybridvit.errors import ExportError, UsageError, nearest
+from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.bundle import card_metadata, card_of, weights_sha256
-from hybridvit.export.exporter import Exporter
-from hybridvit.export.onnx import INPUT, OnnxExporter
-from hybridvit.export.parity import BATCH_SIZES, LIMIT_FP32, Parity, compare
-from hybridvit.export.runners import Runner
-from hybridvit.folding import FoldReport, fold, fold_report
+from hybridvit.export.onnx import INPUT
+from hybridvit.export.parity import LIMIT_FP32, Parity, compare
+from hybridvit.export.runners import TorchRunner
+from hybridvit.export.targets import exporter_for
+from hybridvit.folding.fold import fold
+from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.measure.machine import package_versions
 
 _log = logging.getLogger(__name__)
-
-EXPORTERS: dict[str, Exporter] = {"onnx": OnnxExporter()}
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
@@ -36,30 +35,12 @@ class ExportReport:
     metadata: dict[str, str]
 
 
-def exporter_for(target: str) -> Exporter:
-    """The exporter of a target. Raises UsageError with the nearest names for an unknown one."""
-    if target not in EXPORTERS:
-        raise UsageError(f"There is no export target '{target}'. Nearest: {nearest(target, EXPORTERS)}.")
-    return EXPORTERS[target]
-
-
-def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
-    """Open an exported file, by its suffix. Raises UsageError for a suffix that no target has."""
-    path = Path(path)
-    for exporter in EXPORTERS.values():
-        if path.suffix == exporter.suffix:
-            exporter.require(exporter.runner_packages)
-            return exporter.load_runner(path, threads=threads)
-    suffixes = ", ".join(exporter.suffix for exporter in EXPORTERS.values())
-    raise UsageError(f"{path} is no exported model: its suffix is '{path.suffix}', and the known ones are {suffixes}.")
-
-
 def export(
     model: nn.Module,
     path: str | Path,
     *,
     to: str = "onnx",
-    images: Tensor | None = None,
+    images: np.ndarray | None = None,
     image_size: tuple[int, int] | None = None,
     limit: float = LIMIT_FP32,
 ) -> ExportReport:
@@ -80,9 +61,9 @@ def export(
         )
     card = _exported_card(card_of(model), image_size)
     image_shape = (card.options.get("in_chans", 3), *card.preprocessing.image_size)
-    if images is not None and tuple(images.shape[1:]) != image_shape:
+    if images is not None and images.shape[1:] != image_shape:
         raise UsageError(
-            f"The images to compare with have shape {tuple(images.shape)}, but this export takes (n, "
+            f"The images to compare with have shape {images.shape}, but this export takes (n, "
             f"{', '.join(str(side) for side in image_shape)}). Preprocess them with model.card.preprocessing."
         )
     folded = fold(model)
@@ -97,7 +78,13 @@ def export(
     with replacing(path) as temporary:
         exporter.convert(folded, torch.zeros(2, *image_shape), temporary)
         exporter.annotate(temporary, metadata)
-        parity = _compare(exporter, temporary, model, image_shape, images, limit)
+        parity = compare(
+            exporter.load_runner(temporary),
+            TorchRunner(model, card),
+            image_shape=image_shape,
+            images=images,
+            limit=limit,
+        )
         if not parity.passed:
             raise ExportError(
                 f"The {to} file of {card.architecture} differs from PyTorch by {parity.max_error:.1e} of the largest "
@@ -124,27 +111,3 @@ def _exported_card(card: ModelCard, image_size: tuple[int, int] | None) -> Model
     if image_size is not None:
         preprocessing = replace(preprocessing, image_size=image_size)
     return replace(card, form="folded", preprocessing=preprocessing)
-
-
-def _compare(
-    exporter: Exporter,
-    path: Path,
-    model: nn.Module,
-    image_shape: tuple[int, int, int],
-    images: Tensor | None,
-    limit: float,
-) -> Parity:
-    device = next(model.parameters()).device
-
-    @torch.inference_mode()
-    def reference(batch: Tensor) -> Tensor:
-        return model(batch.to(device)).float().cpu()
-
-    return compare(
-        exporter.load_runner(path),
-        reference,
-        image_shape=image_shape,
-        images=images,
-        batch_sizes=BATCH_SIZES,
-        limit=limit,
-    )

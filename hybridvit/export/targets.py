@@ -1,0 +1,28 @@
+"""Which targets there are, and opening what they wrote."""
+
+from pathlib import Path
+
+from hybridvit.errors import UsageError, nearest
+from hybridvit.export.exporter import Exporter
+from hybridvit.export.onnx import OnnxExporter
+from hybridvit.export.runners import Runner
+
+EXPORTERS: dict[str, Exporter] = {"onnx": OnnxExporter()}
+
+
+def exporter_for(target: str) -> Exporter:
+    """The exporter of a target. Raises UsageError with the nearest names for an unknown one."""
+    if target not in EXPORTERS:
+        raise UsageError(f"There is no export target '{target}'. Nearest: {nearest(target, EXPORTERS)}.")
+    return EXPORTERS[target]
+
+
+def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
+    """Open an exported file, by its suffix. Raises UsageError for a suffix that no target has."""
+    path = Path(path)
+    for exporter in EXPORTERS.values():
+        if path.suffix == exporter.suffix:
+            exporter.require(exporter.runner_packages)
+            return exporter.load_runner(path, threads=threads)
+    suffixes = ", ".join(exporter.suffix for exporter in EXPORTERS.values())
+    raise UsageError(f"{path} is no exported model: its suffix is '{path.suffix}', and the known ones are {suffixes}.")
