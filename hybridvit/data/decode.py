@@ -169,6 +169,6 @@ def _damage(data: bytes, error: BaseException) -> str:
         return f"is truncated (at least {missing:,} of its bytes are missing after byte {len(data):,})"
     if "truncated" in message.lower() or isinstance(error, EOFError):
         return f"is truncated (it ends after {len(data):,} bytes, before its last pixel)"
-    if isinstance(error, SyntaxError):  # Pillow's word for a header it cannot use; the message names no cause
-        return f"is damaged or empty (its header is unusable: {message})"
+    if "not identified" in message:  # all that Pillow says of a header it cannot use
+        return "is damaged or empty (its header is unusable)"
     return f"is damaged ({message})"

@@ -1,5 +1,6 @@
 """Random numbers that depend on what is computed, never on which process computes it or when."""
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +9,16 @@ import numpy as np
 import torch
 
 
-def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from non-negative integers, e.g. (seed, epoch, sample); other parts give an unrelated seed."""
-    high, low = np.random.SeedSequence(parts).generate_state(2, np.uint32).tolist()
-    return (high << 32 | low) >> 1
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from any integers and words, e.g. ("order", seed, epoch); other parts give an unrelated seed.
+
+    Hashed, because NumPy's SeedSequence takes (1, 2) and (1, 2, 0) for the same.
+    """
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
 @contextmanager
-def seeded(*parts: int) -> Iterator[None]:
+def seeded(*parts: int | str) -> Iterator[None]:
     """Run a block with Python's, NumPy's and torch's CPU generators seeded from `parts`; then put them back.
 
     The three are global to the process: blocks of two threads would disturb one another. Worker processes are fine.

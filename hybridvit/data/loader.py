@@ -1,0 +1,226 @@
+"""Batches from worker processes: the same ones with any number of workers, and an end to the workers in any case."""
+
+import atexit
+import logging
+import signal
+import weakref
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from hybridvit.data.images import BadImage, Images, Sample
+from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
+from hybridvit.errors import DatasetError, ImageDecodeError
+
+logger = logging.getLogger(__name__)
+MOST_BAD = 0.01
+"""The share of undecodable files above which training with on_bad_image="skip" ends."""
+
+StartMethod = Literal["fork", "spawn", "forkserver"]
+
+
+class Batch(NamedTuple):
+    """What a model is shown at once. `paths[samples[i]]` of the data set is the file of image i."""
+
+    images: Tensor  # b c h w, float32
+    labels: Tensor  # b
+    samples: Tensor  # b
+
+
+class _Fetched(NamedTuple):
+    """A batch on its way from the worker, with the files that failed."""
+
+    batch: Batch
+    bad: tuple[BadImage, ...]
+
+
+class Loader:
+    """Iterates over `Batch`es; made by `make_train_loader` and `make_eval_loader`.
+
+    One pass at a time: a new `iter()` ends the one before. Workers start at `iter()`, not at the first batch, so that
+    a caller can have them started before it has threads of its own; `close()` ends them, and so does the interpreter's
+    exit. They ignore SIGINT and SIGTERM: whoever started them decides when they end.
+
+    Iterating raises `ImageDecodeError` at the first bad file, or where the data set tolerates those, logs each once
+    and raises `DatasetError` when a training set has more than 1 % of them.
+    """
+
+    def __init__(self, images: Images, loader: DataLoader[Sample]) -> None:
+        self.images = images
+        self.bad_images: dict[str, str] = {}
+        """Path -> message of all undecodable files met so far."""
+        self.num_used = 0
+        """Samples given out in the current or last pass."""
+        self.num_total = 0
+        """Samples of the current or last pass, those left out included."""
+        self._loader: DataLoader[Sample] | None = loader
+        self._fetched: Iterator[_Fetched] = iter(())
+        self._pass = 0
+        _open_loaders.add(self)
+
+    def __len__(self) -> int:
+        """Batches in one pass; with bad files left out of an evaluation, at most."""
+        return len(self._loader) if self._loader is not None else 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is None:
+            raise ValueError("This loader is closed. Make a new one.")
+        self.num_used = self.num_total = 0
+        self._pass += 1
+        self._fetched = iter(self._loader)
+        return self._batches(self._pass)
+
+    def close(self) -> None:
+        """End the worker processes. Harmless if there are none or if it was called before."""
+        self._pass += 1
+        fetched, self._fetched, self._loader = self._fetched, iter(()), None
+        # Asked for by name: a traceback kept somewhere would keep the iterator, and with it the workers, alive.
+        if isinstance(fetched, _MultiProcessingDataLoaderIter):
+            fetched._shutdown_workers()
+
+    def _batches(self, own_pass: int) -> Iterator[Batch]:
+        while own_pass == self._pass:
+            try:
+                batch, bad = next(self._fetched)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DatasetError(
+                    f"A process that loads images ended: {str(error).splitlines()[0].rstrip('. ')}. Most often memory "
+                    "or shared memory (/dev/shm) is full: use fewer workers, workers=0, or a container with more of it."
+                ) from error
+            self._judge(bad)
+            self.num_total += len(batch.labels) + (0 if self.images.training else len(bad))
+            self.num_used += len(batch.labels)
+            if len(batch.labels):
+                yield batch
+
+    def _judge(self, bad: tuple[BadImage, ...]) -> None:
+        for path, message in bad:
+            if not self.images.tolerates_bad:
+                raise ImageDecodeError(message)
+            if path not in self.bad_images:
+                self.bad_images[path] = message
+                logger.warning("left out: %s", message)
+        if self.images.training and len(self.bad_images) > MOST_BAD * len(self.images):
+            raise DatasetError(
+                f"{len(self.bad_images)} of {len(self.images)} training images cannot be decoded, and more than "
+                f"{MOST_BAD:.0%} is taken for a fault of the whole set, not of single files. The last one: {message}"
+            )
+
+
+_open_loaders: "weakref.WeakSet[Loader]" = weakref.WeakSet()
+
+
+@atexit.register  # runs before multiprocessing's own exit, which would wait for ever for workers that ignore SIGTERM
+def _close_all() -> None:
+    for loader in list(_open_loaders):
+        loader.close()
+
+
+def make_train_loader(
+    images: Images,
+    *,
+    batch_size: int,
+    num_steps: int,
+    first_step: int = 0,
+    accumulate: int = 1,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+    start_method: StartMethod | None = None,
+) -> Loader:
+    """The micro-batches of one process in the order of `TrainOrder` (which see), across epochs, in a single pass.
+
+    `workers` is the number of processes that decode (0: this one); `pin_memory` speeds up copies to CUDA. Raises as
+    `TrainOrder` does.
+    """
+    order = TrainOrder(
+        len(images),
+        batch_size=batch_size,
+        num_steps=num_steps,
+        first_step=first_step,
+        accumulate=accumulate,
+        rank=rank,
+        world_size=world_size,
+        seed=seed,
+    )
+    return _make(images, order, workers=workers, pin_memory=pin_memory, start_method=start_method)
+
+
+def make_eval_loader(
+    images: Images,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+    start_method: StartMethod | None = None,
+) -> Loader:
+    """Every sample once over all processes, unpadded; passes can be repeated and keep their workers.
+
+    After a pass, `num_used` of `num_total` samples were given out by this process. Processes can differ by a batch:
+    run the bare module, not its DDP wrapper, and reduce once at the end.
+    """
+    order = EvalOrder(len(images), batch_size=batch_size, rank=rank, world_size=world_size)
+    return _make(images, order, workers=workers, pin_memory=pin_memory, start_method=start_method)
+
+
+def _make(
+    images: Images,
+    order: TrainOrder | EvalOrder,
+    *,
+    workers: int,
+    pin_memory: bool,
+    start_method: StartMethod | None,
+) -> Loader:
+    return Loader(
+        images,
+        DataLoader(
+            _Draws(images),
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            worker_init_fn=_leave_signals_to_the_parent,
+            multiprocessing_context=start_method if workers else None,
+            # Its own generator: else starting a pass would draw from the global one.
+            generator=torch.Generator(),
+            persistent_workers=workers > 0,
+        ),
+    )
+
+
+class _Draws(Dataset[Sample]):
+    """The data set as the sampler asks for it: by epoch and index."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        return self._images.draw(key.epoch, key.number)
+
+
+def _collate(samples: list[Sample]) -> _Fetched:
+    images = [sample.image for sample in samples if sample.image is not None]
+    kept = [sample for sample in samples if sample.image is not None]
+    batch = Batch(
+        torch.stack(images) if images else torch.empty(0),
+        torch.tensor([sample.label for sample in kept], dtype=torch.long),
+        torch.tensor([sample.number for sample in kept], dtype=torch.long),
+    )
+    return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad))
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,102 @@
+"""Which samples come when: every step's samples follow from (seed, step) alone, so a run can go on from any step."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+from hybridvit.data.seeding import derive_seed
+from hybridvit.errors import DatasetError, UsageError
+
+
+class SampleKey(NamedTuple):
+    """Sample `number` as epoch `epoch` shows it."""
+
+    epoch: int
+    number: int
+
+
+class TrainOrder(Sampler[list[SampleKey]]):
+    """The micro-batches of one process, from optimizer step `first_step` up to `num_steps`, across epochs.
+
+    Each epoch is a permutation f(seed, epoch), cut into steps of batch_size * accumulate * world_size samples; what is
+    left at its end is dropped. A step has the same samples however they are divided among processes and micro-batches,
+    and every process gets equally many. `batch_size` is one process's micro-batch.
+
+    Raises `DatasetError` if one step needs more samples than there are, `UsageError` for counts below 1.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        batch_size: int,
+        num_steps: int,
+        first_step: int = 0,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+    ) -> None:
+        _check_shard(batch_size, rank, world_size)
+        if accumulate < 1:
+            raise UsageError(f"accumulate is {accumulate}, but a step has at least 1 micro-batch.")
+        if not 0 <= first_step <= num_steps:
+            raise UsageError(f"first_step is {first_step}, but it must lie between 0 and num_steps ({num_steps}).")
+        self.total_batch = batch_size * accumulate * world_size
+        if num_samples < self.total_batch:
+            raise DatasetError(
+                f"One step takes {self.total_batch} samples ({batch_size} per micro-batch x {accumulate} micro-batches "
+                f"x {world_size} processes), but the training set has {num_samples}. Use a total batch of at most "
+                f"{num_samples}."
+            )
+        self.steps_per_epoch = num_samples // self.total_batch
+        self.dropped_per_epoch = num_samples % self.total_batch
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._accumulate = accumulate
+        self._rank = rank
+        self._world_size = world_size
+        self._seed = seed
+        self._steps = range(first_step, num_steps)
+
+    def __len__(self) -> int:
+        """Micro-batches of this process."""
+        return len(self._steps) * self._accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        permuted_epoch, permutation = -1, torch.empty(0, dtype=torch.long)
+        for step in self._steps:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != permuted_epoch:
+                generator = torch.Generator().manual_seed(derive_seed("order", self._seed, epoch))
+                permuted_epoch, permutation = epoch, torch.randperm(self._num_samples, generator=generator)
+            for micro_batch in range(self._accumulate):
+                start = place * self.total_batch + (micro_batch * self._world_size + self._rank) * self._batch_size
+                chosen = permutation[start : start + self._batch_size].tolist()
+                yield [SampleKey(epoch, index) for index in chosen]
+
+
+class EvalOrder(Sampler[list[SampleKey]]):
+    """Every sample once, in order, over all processes: no padding, so some process may get a sample less or none."""
+
+    def __init__(self, num_samples: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        _check_shard(batch_size, rank, world_size)
+        self._indices = range(rank, num_samples, world_size)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return -(-len(self._indices) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        for start in range(0, len(self._indices), self._batch_size):
+            yield [SampleKey(0, index) for index in self._indices[start : start + self._batch_size]]
+
+
+def _check_shard(batch_size: int, rank: int, world_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}, but a batch has at least 1 sample.")
+    if not 0 <= rank < world_size:
+        raise UsageError(f"rank is {rank}, but it must lie between 0 and world_size - 1 ({world_size - 1}).")

@@ -1,0 +1,168 @@
+"""Which image files there are: a folder of class folders, or the files and patterns of a command line."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridvit.errors import DatasetError
+
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+)
+_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The images of a folder, sorted by class and then by path (as bytes, the same on every machine)."""
+
+    root: str
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]  # index into class_names
+    class_names: tuple[str, ...]
+    fingerprint: str  # hash of all relative paths and sizes
+
+
+def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Listing:
+    """List root/<class>/**/<image>; the class names are the sorted folder names, or those given.
+
+    `class_names` is the map a model was trained with: it is kept, and a class without a folder here is fine. Hidden
+    files and files without an image extension are left out; links are followed, but never in a circle.
+
+    Raises `DatasetError` for a folder that is missing, empty or unreadable, that has no class folders, a class without
+    images, or a class that `class_names` does not have.
+    """
+    root = os.fspath(root)
+    folders = [entry.name for entry in _entries(root) if entry.is_dir()]
+    _check_folders(root, folders)
+    names = tuple(class_names) if class_names is not None else tuple(folders)
+    unknown = [name for name in folders if name not in set(names)]
+    if unknown:
+        raise DatasetError(
+            f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: {_some(unknown)} "
+            f"(known: {_some(names)}). The class map comes from the training data: remove or "
+            "rename these folders, or train with them."
+        )
+    index = {name: label for label, name in enumerate(names)}
+    digest = hashlib.sha256()
+    paths: list[str] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    for folder in folders:
+        before = len(paths)
+        for path in _images(os.path.join(root, folder)):
+            size = _size(path)
+            digest.update(os.fsencode(os.path.relpath(path, root)) + b"\0%d\0" % size)
+            paths.append(path)
+            labels.append(index[folder])
+        if len(paths) == before:
+            empty.append(folder)
+    if empty:
+        what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {_some(empty)} have"
+        raise DatasetError(
+            f"{what} no images in {root}: no file there ends in {_extensions()}. Add images, or remove the folder."
+        )
+    order = sorted(range(len(paths)), key=lambda place: labels[place])  # stable: class_names may be in another order
+    return Listing(
+        root=root,
+        paths=tuple(paths[place] for place in order),
+        labels=tuple(labels[place] for place in order),
+        class_names=names,
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The image files meant by a command line: files as they stand, folders with all below them, and patterns (* ? **).
+
+    In the order given, each file once; inside a folder or pattern sorted by bytes. A file that is named is taken
+    whatever its extension. Raises `DatasetError` naming the first argument that matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for argument in patterns:
+        pattern = os.fspath(argument)
+        if os.path.isdir(pattern):
+            matches = list(_images(pattern))
+            fault = f"has no file that ends in {_extensions()}"
+        elif os.path.lexists(pattern):
+            matches, fault = [pattern], ""
+        else:
+            hits = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
+            matches = [path for hit in hits for path in (_images(hit) if os.path.isdir(hit) else _if_image(hit))]
+            is_pattern = glob.has_magic(pattern)
+            fault = "matches no image" if is_pattern else "does not exist"
+        if not matches:
+            raise DatasetError(
+                f"'{pattern}' {fault}. Give image files, folders of them, or patterns such as 'photos/*.jpg'."
+            )
+        found.update(dict.fromkeys(map(Path, matches)))
+    return list(found)
+
+
+def _check_folders(root: str, folders: list[str]) -> None:
+    layout = f"Put one folder per class there: {os.path.join(root, 'cat', 'one.jpg')}, {os.path.join(root, 'dog')}/..."
+    if not folders:
+        images = [entry.name for entry in _entries(root) if _if_image(entry.path)]
+        if images:
+            raise DatasetError(f"{root} has {len(images)} images but no class folders. {layout}")
+        raise DatasetError(f"{root} is empty: it has neither class folders nor images. {layout}")
+    if _SPLITS.issuperset(folder.lower() for folder in folders):
+        splits = [os.path.join(root, folder) for folder in folders]
+        if not any(_if_image(entry.path) for split in splits for entry in _entries(split)):
+            raise DatasetError(
+                f"{root} holds splits ({_some(folders)}), not classes. Give the folder of one split, such as "
+                f"{splits[0]}."
+            )
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, hidden entries left out, sorted by the bytes of the name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: os.fsencode(e.name))
+    except OSError as error:
+        raise DatasetError(
+            f"Cannot read the folder {folder}: {error.strerror or error}. Check the path and its permissions."
+        ) from error
+
+
+def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """All image files below a folder; a link back to a folder above it is not entered again."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise DatasetError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _images(entry.path, above | {here})
+        else:
+            yield from _if_image(entry.path)
+
+
+def _if_image(path: str) -> list[str]:
+    return [path] if os.path.splitext(path)[1].lower() in EXTENSIONS else []
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        link = " (a link to nothing)" if os.path.islink(path) else ""
+        raise DatasetError(
+            f"Cannot read {path}{link}: {error.strerror or error}. Restore the file, or remove it from the data set."
+        ) from error
+
+
+def _extensions() -> str:
+    return " ".join(sorted(EXTENSIONS))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
