@@ -9,6 +9,7 @@ from hybridvit.errors import UsageError
 
 ModelOption = bool | int | float | str | tuple[int, ...]
 
+TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded")
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -38,7 +39,7 @@ class DataConfig:
     val: str = "val"
     """Folder of the validation images, inside root."""
     source: Literal["folder", "digits", "generated"] = "folder"
-    """folder: image folders; digits: scikit-learn's digits, written to root first; generated: noise, for a dry run."""
+    """folder: image folders; digits: scikit-learn's digits, written to root first; generated: colours and noise."""
     image_size: int = 256
     """Side of the square training and validation images, in pixels."""
     crop_fraction: float = 0.9
@@ -176,6 +177,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.model:
             raise UsageError("Recipe key 'model' is empty, but a run needs one. `hybridvit list` shows all models.")
+        taken = [option for option in self.model_options if option in TASK_OPTIONS]
+        if taken:
+            raise UsageError(
+                f"Recipe key 'model_options' sets {taken[0]}, but the task decides that from the images and "
+                "'pretrained'. Leave it out."
+            )
         _at_least("seed", self.seed, 0, "random generators take no negative seed")
         _positive("validate_every", self.validate_every)
         _positive("save_every", self.save_every)

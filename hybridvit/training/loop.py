@@ -1,0 +1,313 @@
+"""The training loop of every task: one order of things, and one integer that says where it is.
+
+The position is the number of optimizer steps done. Epoch, order, augmentation, mixing, drop-path and learning rate
+are functions of it and of the seed, so a run that goes on from a checkpoint does what it would have done.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from hybridvit.data.loader import Batch, make_train_loader
+from hybridvit.data.seeding import derive_seed
+from hybridvit.errors import CheckpointError, NonFiniteError
+from hybridvit.training.devices import batch_shape, memory_format
+from hybridvit.training.interrupt import Stopped, StopRequest
+from hybridvit.training.logbook import Logbook
+from hybridvit.training.progress import TrainingProgress
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.run_folder import RunFolder
+from hybridvit.training.snapshot import read_snapshot, save_snapshot
+from hybridvit.training.task import Task
+
+
+@dataclass
+class Position:
+    """Where a run is. All of it is saved; everything else about the position follows from `step`."""
+
+    step: int = 0  # optimizer steps done
+    validated_step: int = 0  # the last step that was validated
+    loss_sum: float = 0.0  # training loss since then, over `loss_count` steps
+    loss_count: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per validation
+
+
+class Loop:
+    """Trains `task.model` to the end of its schedule.
+
+    `model` and `optimizer` are what Fabric made of the task's; `task.model` shares their weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        fabric: Fabric,
+        recipe: Recipe,
+        task: Task,
+        model: nn.Module,
+        optimizer: Any,
+        scheduler: Scheduler,
+        ema: ModelEmaV3 | None,
+        folder: RunFolder,
+        stop: StopRequest,
+        progress: TrainingProgress,
+        logbook: Logbook | None,
+    ) -> None:
+        self.fabric, self.recipe, self.task, self.model, self.ema = fabric, recipe, task, model, ema
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.folder, self.stop, self.progress, self.logbook = folder, stop, progress, logbook
+        self.position = Position()
+        self.saved_step = 0
+        self.steps_per_epoch = per_epoch = len(task.images) // recipe.data.total_batch
+        self.total_steps = total_steps(recipe, per_epoch)
+        self.batch_size, self.accumulate = batch_shape(recipe, fabric.world_size)
+        self.layout = memory_format(recipe, fabric.device)
+        self.validate_every = max(1, round(recipe.validate_every * per_epoch))
+        self.save_every = max(1, round(recipe.save_every * per_epoch))
+        self.log_every = max(1, per_epoch // 50)
+        self._buffers = [(buffer, buffer.clone()) for buffer in task.model.buffers()]
+        self._stopping = 0  # the signal all ranks agreed on
+
+    @property
+    def finished(self) -> bool:
+        return self.position.step >= self.total_steps
+
+    def run(self) -> Position:
+        """Train to the end. Raises Stopped after a signal, NonFiniteError before a step that would do harm."""
+        loader = make_train_loader(
+            self.task.images,
+            batch_size=self.batch_size,
+            accumulate=self.accumulate,
+            first_step=self.position.step,
+            num_steps=self.total_steps,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
+            seed=self.recipe.seed,
+            workers=self.recipe.data.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+            # A fork copies the locks of the process group's threads, but not the threads that would open them.
+            start_method="spawn" if self.fabric.world_size > 1 else None,
+        )
+        try:
+            return self._run(iter(loader))
+        finally:
+            loader.close()
+
+    def _run(self, stream: Iterator[Batch]) -> Position:
+        while True:
+            if self._validation_is_due() and not self._stopping:
+                self._validate()
+            if self._save_is_due():
+                self.save()
+            if self.finished:
+                return self.position
+            if self._stopping:
+                raise Stopped(
+                    self._stopping,
+                    f"Stopped by signal {self._stopping} after step {self.position.step} of {self.total_steps}; "
+                    f"everything is saved in {self.folder.path}. Go on with --resume.",
+                )
+            self._train_step(stream)
+
+    def save(self) -> None:
+        """Write the whole state. Every rank calls it; rank 0 writes."""
+        if self.fabric.global_rank == 0:
+            save_snapshot(
+                self.folder.checkpoints,
+                self.position.step,
+                self.state(),
+                keep=self.recipe.keep,
+                world_size=self.fabric.world_size,
+            )
+        self.saved_step = self.position.step
+        self.fabric.barrier()
+        self.progress.pause()
+
+    def state(self) -> dict[str, Any]:
+        """All that a run needs to go on, as tensors and JSON values."""
+        return {
+            "position": vars(self.position),
+            "world_size": self.fabric.world_size,
+            "identity": dict(self.task.identity),
+            "model": self.task.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self) -> None:
+        """Take up the state in the run folder's snapshot. Raises CheckpointError if it was trained on other data."""
+        if self.folder.snapshot is None:
+            raise CheckpointError(f"{self.folder.path} has no checkpoint to go on from.")
+        state = read_snapshot(self.folder.snapshot)
+        _refuse_other_data(state["identity"], dict(self.task.identity))
+        self.position = Position(**state["position"])
+        self.saved_step = self.position.step
+        self.task.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        _match_layout(self.optimizer)
+        self.progress.start_at(self.position.step)
+        if state["world_size"] != self.fabric.world_size and self.fabric.global_rank == 0:
+            self.progress.say(
+                f"This run had {state['world_size']} processes and now has {self.fabric.world_size}: it sees the same "
+                "images in the same steps, but BatchNorm's statistics are per process, so the weights will differ."
+            )
+
+    def _validation_is_due(self) -> bool:
+        step = self.position.step
+        return step > self.position.validated_step and (step % self.validate_every == 0 or self.finished)
+
+    def _save_is_due(self) -> bool:
+        step = self.position.step
+        due = step % self.save_every == 0 or self.finished or bool(self._stopping)
+        return step > self.saved_step and due
+
+    def _validate(self) -> None:
+        position = self.position
+        row: dict[str, float] = {
+            "step": position.step,
+            "epoch": position.step / self.steps_per_epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": position.loss_sum / max(position.loss_count, 1),
+            "images_per_second": round(self.progress.images_per_second, 1),
+        }
+        _from_rank_zero(self.task.model)
+        row |= self.task.validate(self.task.model)
+        if self.ema is not None:
+            _from_rank_zero(self.ema.module)
+            row |= {f"ema_{name}": value for name, value in self.task.validate(self.ema.module).items()}
+        position.history.append(row)
+        position.validated_step, position.loss_sum, position.loss_count = position.step, 0.0, 0
+        if self.logbook is not None:
+            self.logbook.validated(row)
+        headline = self.task.headline
+        average = f" (averaged weights {row[f'ema_{headline}']:.2f})" if self.ema is not None else ""
+        self.progress.say(
+            f"epoch {row['epoch']:g}  step {position.step}/{self.total_steps}  train loss {row['train_loss']:.3f}  "
+            f"{headline} {row[headline]:.2f}{average}"
+        )
+        self.progress.pause()
+
+    def _train_step(self, stream: Iterator[Batch]) -> None:
+        position, accumulate = self.position, self.accumulate
+        self.scheduler.step_update(position.step)
+        for buffer, copy in self._buffers:
+            copy.copy_(buffer)
+        self.model.train()
+        loss_sum = torch.zeros((), device=self.fabric.device)
+        samples: list[int] = []
+        for micro_batch in range(accumulate):
+            batch = next(stream)
+            samples += batch.samples.tolist()
+            images = batch.images.to(self.fabric.device, memory_format=self.layout, non_blocking=True)
+            labels = batch.labels.to(self.fabric.device, non_blocking=True)
+            seed_everything("step", self.recipe.seed, position.step, micro_batch, self.fabric.global_rank)
+            with self.fabric.no_backward_sync(self.model, enabled=micro_batch < accumulate - 1):  # type: ignore[arg-type]  # it is Fabric's wrapper
+                loss = self.task.loss(self.model, images, labels)
+                self.fabric.backward(loss / accumulate)
+            loss_sum += loss.detach()
+        norm = self._gradient_norm()
+        loss_value = self._agree(loss_sum / accumulate, norm, samples)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        position.step += 1
+        position.loss_sum += loss_value
+        position.loss_count += 1
+        if self.ema is not None:
+            self.ema.update(self.task.model, step=position.step)
+        if self.logbook is not None and position.step % self.log_every == 0:
+            self.logbook.train(position.step, loss=loss_value, lr=self.optimizer.param_groups[0]["lr"])
+        self.progress.step(position.step, loss=loss_value, images=self.recipe.data.total_batch)
+
+    def _gradient_norm(self) -> Tensor:
+        clip_norm = self.recipe.optim.clip_norm or float("inf")
+        parameters = [parameter for parameter in self.task.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if clip_norm < float("inf"):
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+        return norm
+
+    def _agree(self, loss: Tensor, norm: Tensor, samples: list[int]) -> float:
+        """The mean loss over the ranks, after one exchange: all take the step and note a signal, or none does."""
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        shared = torch.stack(
+            [(~finite).float(), torch.tensor(float(self.stop.signum), device=loss.device), loss.float()]
+        )
+        if self.fabric.world_size > 1:
+            everyone = [torch.empty_like(shared) for _ in range(self.fabric.world_size)]
+            torch.distributed.all_gather(everyone, shared)
+            shared_by_rank = torch.stack(everyone)
+        else:
+            shared_by_rank = shared[None]
+        refused, signals, losses = shared_by_rank.unbind(1)
+        if bool(refused.any()):
+            for buffer, copy in self._buffers:
+                buffer.copy_(copy)
+            self.optimizer.zero_grad(set_to_none=True)
+            raise self._non_finite(loss, norm, samples, here=bool(~finite))
+        self._stopping = int(signals.max())
+        return float(losses.double().mean())
+
+    def _non_finite(self, loss: Tensor, norm: Tensor, samples: list[int], *, here: bool) -> NonFiniteError:
+        where = (
+            f"; the images were {', '.join(self.task.images.paths[sample] for sample in samples)}"
+            if here
+            else "; it arose in another process"
+        )
+        return NonFiniteError(
+            f"Step {self.position.step} was refused: loss {loss.item():g}, gradient norm {norm.item():g}, learning "
+            f"rate {self.optimizer.param_groups[0]['lr']:g}{where}. The weights are as before the step. Look at these "
+            "images, lower --optim.lr or set --optim.clip_norm, and resume from the last checkpoint."
+        )
+
+
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimizer steps of the whole schedule."""
+    return (recipe.schedule.epochs + recipe.schedule.cooldown_epochs) * steps_per_epoch
+
+
+def seed_everything(*parts: int | str) -> None:
+    """Seed Python's, NumPy's and torch's global generators, on all devices, from integers and words."""
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFF_FFFF)
+    torch.manual_seed(seed)
+
+
+def _from_rank_zero(module: nn.Module) -> None:
+    """Give all ranks rank 0's BatchNorm statistics: each rank has its own, and validation must use one set."""
+    if torch.distributed.is_initialized():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def _match_layout(optimizer: Any) -> None:
+    """Lay the restored moments out as their weights are: other strides take other kernels, with other last bits."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _refuse_other_data(saved: dict[str, Any], present: dict[str, Any]) -> None:
+    for key in sorted(saved.keys() | present.keys()):
+        if saved.get(key) != present.get(key):
+            raise CheckpointError(
+                f"The run was trained with other {key.replace('_', ' ')} ({_short(saved.get(key))}) than there are now "
+                f"({_short(present.get(key))}). Put the images back as they were, or start a new run."
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,131 @@
+"""The folder of a run: whose it is, what is in it, and what happens to an earlier one.
+
+recipe.yaml        the resolved recipe
+metrics.csv        one row per validation
+tensorboard/       the same as curves
+checkpoints/       step-N folders to resume from
+model.safetensors  the result, written at the end
+result.json        best metrics, and which weights they belong to
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.training.lock import LOCK, RunLock
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_file import changed_keys, load_recipe
+from hybridvit.training.snapshot import newest_snapshot, sweep
+
+RECIPE = "recipe.yaml"
+CHECKPOINTS = "checkpoints"
+HARMLESS = ("output", "data.root", "data.workers", "save_every", "keep", "dry_run")
+"""Keys that may differ on resume: they change no number (the images themselves are compared by their fingerprint)."""
+
+Resume = bool | Literal["auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A locked run folder. `snapshot`: where to go on from, None at a fresh start."""
+
+    path: Path
+    lock: RunLock
+    snapshot: Path | None
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / RECIPE
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def open_run(
+    recipe: Recipe, *, resume: Resume = False, allow_changes: bool = False, say: Callable[[str], None] = print
+) -> RunFolder:
+    """Lock the recipe's output folder, for a fresh run or to go on with the one in it.
+
+    Args:
+        resume: False: an earlier run is moved aside to NAME-1, NAME-2, ...; True: go on from the newest valid
+            checkpoint, and there must be one; "auto": go on if there is one, else start, and say which.
+        allow_changes: go on although the recipe differs from the run's.
+        say: takes the one line that tells what happened.
+
+    Raises:
+        CheckpointError: nothing to resume. UsageError: the recipe changed, the folder is in use or is no run folder.
+    """
+    path = Path(recipe.output).expanduser()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"The output {path} is a file, but a run needs a folder. Choose another with --output.")
+    snapshot = None
+    if resume:
+        snapshot = newest_snapshot(path / CHECKPOINTS)
+        if snapshot is None and resume != "auto":
+            raise CheckpointError(
+                f"There is nothing to resume in {path}: it holds no whole checkpoint. Check --output, or leave "
+                "--resume out to start anew (--resume auto does either)."
+            )
+    if snapshot is not None:
+        _refuse_changes(path, recipe, allow_changes)
+        lock = RunLock(path)
+        sweep(path / CHECKPOINTS)
+        say(f"Going on from {snapshot}.")
+        return RunFolder(path=path, lock=lock, snapshot=snapshot)
+    if resume:
+        say(f"No whole checkpoint in {path / CHECKPOINTS}: starting anew.")
+    if _is_filled(path):
+        _move_aside(path, say)
+    path.mkdir(parents=True, exist_ok=True)
+    return RunFolder(path=path, lock=RunLock(path), snapshot=None)
+
+
+def _refuse_changes(path: Path, recipe: Recipe, allow_changes: bool) -> None:
+    changes = changed_keys(load_recipe(str(path / RECIPE)), recipe, ignoring=HARMLESS)
+    if changes and not allow_changes:
+        raise UsageError(
+            f"The run in {path} was started with another recipe ({'; '.join(changes)}). Resume it with its own, "
+            f"--config {path / RECIPE}, or take the change on with --allow_changes."
+        )
+
+
+def _is_filled(path: Path) -> bool:
+    return path.is_dir() and any(child.name != LOCK for child in path.iterdir())
+
+
+def _move_aside(path: Path, say: Callable[[str], None]) -> None:
+    if not (path / RECIPE).is_file():
+        raise UsageError(
+            f"The output folder {path} holds files that are no run's (there is no {RECIPE} in it), and a run does not "
+            "mix with them. Choose an empty or new folder with --output."
+        )
+    lock = RunLock(path)  # refused while its run goes on
+    number = 1
+    while (aside := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    (aside / LOCK).unlink()
+    del lock
+    say(f"The earlier run in {path} is kept in {aside}.")

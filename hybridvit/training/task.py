@@ -1,0 +1,42 @@
+"""What the loop does not know: the model, its images, its loss, its metrics and what is kept of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from hybridvit.data.images import Images
+
+
+class Task(ABC):
+    """A thing to learn. It is built once per process; `model` is then trained by the loop on `images`."""
+
+    model: nn.Module
+    images: Images  # to train on
+    headline: str  # the metric, higher is better, that decides between raw and averaged weights
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """JSON values that must be the same on resume: classes, fingerprint of the images."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a micro-batch. All randomness from the global generators: the loop seeds them before.
+
+        `images`: b c h w, may be changed in place; `labels`: b.
+        """
+
+    @abstractmethod
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Metrics over all validation images and ranks, among them `headline`. Called by every rank."""
+
+    @abstractmethod
+    def keep(self, model: nn.Module, path: Path) -> None:
+        """Write the trained model with all that it takes to use it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the worker processes of validation, if any."""

@@ -1,0 +1,207 @@
+"""From a recipe to a trained model in a run folder."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from timm.optim import create_optimizer_v2
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.step_lr import StepLRScheduler
+from timm.utils import ModelEmaV3
+
+from hybridvit.atomic import write_text
+from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
+from hybridvit.training.devices import build_fabric, memory_format
+from hybridvit.training.interrupt import StopRequest
+from hybridvit.training.logbook import Logbook
+from hybridvit.training.loop import Loop, Position, total_steps
+from hybridvit.training.progress import TrainingProgress
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_file import recipe_text
+from hybridvit.training.run_folder import Resume, RunFolder, open_run
+from hybridvit.training.task import Task
+
+TaskBuilder = Callable[[Recipe, Fabric], Task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a finished run leaves. Metrics are those of the last validation."""
+
+    folder: Path
+    model: Path
+    recipe: Path
+    metrics: Path
+    history: tuple[dict[str, float], ...]  # one row per validation, as in metrics.csv
+    weights: str  # "raw" or "averaged": which ones the model file holds, the better on validation
+    headline: str
+    best: float
+
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: Resume = False,
+    allow_changes: bool = False,
+    progress: bool = True,
+    build_task: TaskBuilder | None = None,
+) -> RunResult:
+    """Train as the recipe says, and leave the run in `recipe.output`.
+
+    Args:
+        resume: False moves an earlier run aside; True goes on with it; "auto" goes on if there is something.
+        allow_changes: go on although the recipe differs from the run's.
+        progress: show a bar (in a terminal) or lines on stderr.
+        build_task: what to learn; classification if None.
+
+    Raises:
+        UsageError, DatasetError, CheckpointError, DiskFull, OutOfMemory: as their names say; nothing half-written
+            stays.
+        NonFiniteError: a step was refused; the checkpoints before it are untouched.
+        Stopped: after SIGTERM or SIGINT, when everything is saved; a SystemExit with 143 or 130.
+    """
+    if build_task is None:
+        from hybridvit.training.classify import ClassifyTask
+
+        build_task = ClassifyTask
+    with StopRequest() as stop:
+        fabric = build_fabric(recipe)
+        fabric.launch()
+        task = build_task(recipe, fabric)
+        try:
+            folder = _open_on_all_ranks(recipe, fabric, resume, allow_changes, progress)
+            try:
+                return _train(recipe, fabric, task, folder, stop, progress)
+            except torch.OutOfMemoryError as error:
+                raise _out_of_memory(recipe) from error
+            finally:
+                if fabric.global_rank == 0:
+                    folder.release()
+        finally:
+            task.close()
+
+
+def _train(
+    recipe: Recipe, fabric: Fabric, task: Task, folder: RunFolder, stop: StopRequest, progress: bool
+) -> RunResult:
+    task.model.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
+    optimizer = create_optimizer_v2(
+        task.model,
+        opt=recipe.optim.name,
+        lr=recipe.optim.lr,
+        weight_decay=recipe.optim.weight_decay,
+        momentum=recipe.optim.momentum,
+    )
+    ema = ModelEmaV3(task.model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
+    steps_per_epoch = len(task.images) // recipe.data.total_batch
+    scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
+    model, wrapped_optimizer = fabric.setup(task.model, optimizer)
+    leads = fabric.global_rank == 0
+    bar = TrainingProgress(
+        total_steps=total_steps(recipe, steps_per_epoch), steps_per_epoch=steps_per_epoch, shown=progress and leads
+    )
+    loop = Loop(
+        fabric=fabric,
+        recipe=recipe,
+        task=task,
+        model=model,
+        optimizer=wrapped_optimizer,
+        scheduler=scheduler,
+        ema=ema,
+        folder=folder,
+        stop=stop,
+        progress=bar,
+        logbook=None,
+    )
+    if folder.snapshot is not None:
+        loop.restore()
+    if leads:
+        write_text(folder.recipe, recipe_text(recipe))
+        loop.logbook = Logbook(
+            folder.metrics, folder.tensorboard, history=loop.position.history, step=loop.position.step
+        )
+    try:
+        with bar:
+            position = loop.run()
+    finally:
+        if loop.logbook is not None:
+            loop.logbook.close()
+    result = _result(folder, task, position)
+    if leads:
+        averaged = result.weights == "averaged" and ema is not None
+        task.keep(ema.module if averaged and ema is not None else task.model, folder.model)
+        write_text(folder.result, json.dumps(_result_record(result), indent=1))
+        if progress:
+            bar.say(f"{folder.model} holds the {result.weights} weights: {task.headline} {result.best:.2f}.")
+    fabric.barrier()
+    return result
+
+
+def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
+    schedule = recipe.schedule
+    warmup: dict[str, Any] = {
+        "warmup_t": round(schedule.warmup_epochs * steps_per_epoch),
+        "warmup_lr_init": schedule.warmup_lr,
+        "t_in_epochs": False,
+    }
+    if schedule.kind == "constant":
+        return StepLRScheduler(optimizer, decay_t=2**62, decay_rate=1.0, **warmup)
+    return CosineLRScheduler(
+        optimizer, t_initial=schedule.epochs * steps_per_epoch, lr_min=schedule.min_lr, cycle_limit=1, **warmup
+    )
+
+
+def _open_on_all_ranks(
+    recipe: Recipe, fabric: Fabric, resume: Resume, allow_changes: bool, progress: bool
+) -> RunFolder:
+    """Rank 0 opens the folder; all ranks get the folder, or raise the same error."""
+    outcome: RunFolder | HybridViTError | None = None
+    if fabric.global_rank == 0:
+        try:
+            outcome = open_run(recipe, resume=resume, allow_changes=allow_changes, say=_say(progress))
+        except HybridViTError as error:
+            outcome = error
+    outcome = fabric.broadcast(outcome)
+    if isinstance(outcome, HybridViTError):
+        raise outcome
+    if outcome is None:
+        raise UsageError(f"The first process did not open the run folder {recipe.output}. Start the run again.")
+    return outcome
+
+
+def _say(progress: bool) -> Callable[[str], None]:
+    return TrainingProgress(total_steps=1, steps_per_epoch=1, shown=progress).say
+
+
+def _result(folder: RunFolder, task: Task, position: Position) -> RunResult:
+    last = position.history[-1]
+    raw, averaged = last[task.headline], last.get(f"ema_{task.headline}", float("-inf"))
+    return RunResult(
+        folder=folder.path,
+        model=folder.model,
+        recipe=folder.recipe,
+        metrics=folder.metrics,
+        history=tuple(position.history),
+        weights="averaged" if averaged > raw else "raw",
+        headline=task.headline,
+        best=max(raw, averaged),
+    )
+
+
+def _result_record(result: RunResult) -> dict[str, Any]:
+    record = dataclasses.asdict(result)
+    return {key: str(value) if isinstance(value, Path) else value for key, value in record.items()}
+
+
+def _out_of_memory(recipe: Recipe) -> OutOfMemory:
+    held = recipe.data.micro_batch or recipe.data.total_batch
+    return OutOfMemory(
+        f"A micro-batch of {held} images at {recipe.data.image_size} px needs more memory than the device has. Use "
+        f"--data.micro_batch {max(2, held // 2)}: the step still sees {recipe.data.total_batch} images."
+    )
