@@ -159,14 +159,9 @@ def _check_weights(url: str, path: Path) -> None:
 
 
 def _fetch_hub(repository: str, sha256: str | None) -> Path:
-    try:
-        import huggingface_hub as hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise CheckpointError(
-            f"'{repository}' is on the Hugging Face hub, which needs a package: pip install huggingface_hub. Or "
-            f"download {HUB_FILES[0]} from it by hand and pass its path."
-        ) from error
+    import huggingface_hub as hub  # here, so that only those who fetch pay for its import
+    from huggingface_hub import errors
+
     for name in HUB_FILES:
         try:
             path = Path(hub.hf_hub_download(repository, name, local_files_only=_is_offline()))

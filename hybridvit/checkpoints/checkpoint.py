@@ -1,0 +1,265 @@
+"""Save models, load them again, and move weights between our names and those of Apple and timm."""
+
+import dataclasses
+import io
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from hybridvit.atomic import replacing
+from hybridvit.card import Form, ModelCard
+from hybridvit.checkpoints.files import WeightFile, read_tensors
+from hybridvit.checkpoints.keymaps import Naming, form_of, from_ours, naming_of, to_ours
+from hybridvit.checkpoints.matching import (
+    CLASSIFIER,
+    FIRST_CONVS,
+    best_match,
+    check_names,
+    options_of,
+    shapes_of,
+    skeleton,
+)
+from hybridvit.checkpoints.metadata import card_of, to_metadata
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.models.backbone import Backbone
+from hybridvit.models.registry import find_variant
+
+FilePath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did."""
+
+    source: str
+    naming: Naming
+    weight_set: str  # the entry of the file, such as "state_dict_ema"; empty if it is flat
+    num_tensors: int  # copied into the model
+    card: ModelCard | None  # of the file, if it is a checkpoint of ours
+    reset: tuple[str, ...] = ()  # left as initialised
+    adapted: tuple[str, ...] = ()  # changed to the model's input channels
+
+
+def save_checkpoint(model: nn.Module, path: FilePath) -> None:
+    """Write a model of this library, in any form, as safetensors with its card; `load` gives it back bit-equal.
+
+    The file appears whole or not at all. Raises UsageError for something that is no such model, for another extension
+    than .safetensors or a missing folder, CheckpointError for weights that are not finite, DiskFull if the device
+    refuses.
+    """
+    backbone, path = _backbone(model), Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path} ends in '{path.suffix}', but checkpoints are safetensors: name it {path.stem}.safetensors. For "
+            "other libraries, save_upstream writes Apple's and timm's files."
+        )
+    tensors = _tensors_of(backbone)
+    card = _current_card(backbone)
+    try:
+        rebuilt = shapes_of(skeleton(card).state_dict())
+    except ValueError as error:
+        raise UsageError(f"The model cannot be built again from its card, so it cannot be saved: {error}") from error
+    if rebuilt != shapes_of(tensors):
+        raise UsageError(
+            f"The model is not the {card.form} form of {card.architecture} that its card describes: layers were "
+            "replaced, added or removed. Save its state_dict() with your own code, and the code that builds it."
+        )
+    _write(path, to_safetensors(tensors, to_metadata(card, tensors)))
+
+
+def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
+    """The model in the file at `path`, in eval mode, in the form (training, released, folded) it was saved in.
+
+    Takes checkpoints of ours, which say what they are, and Apple's and timm's FastViT weights, whose architecture is
+    found from their names and shapes; `architecture` demands one. Raises CheckpointError for anything wrong with the
+    file, UsageError for an unknown architecture.
+    """
+    file = read_tensors(path)
+    card, tensors = card_of(file), file.tensors
+    if card is None:
+        naming = naming_of(tensors)
+        tensors = to_ours(tensors, naming)
+        card = _found_card(file, tensors, naming, architecture)
+        tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    elif architecture is not None and find_variant(architecture).name != card.architecture:
+        raise CheckpointError(f"{file.path} holds {card.architecture}, you asked for {architecture}.")
+    model = _built_for(file, card, tensors)
+    check_names(str(file.path), tensors, model.state_dict(), card.architecture, card.form)
+    own_memory = {name: tensor.clone() for name, tensor in tensors.items()}  # the file may be mapped, not read
+    model.load_state_dict(own_memory, strict=True, assign=True)
+    assert not any(value.is_meta for value in (*model.parameters(), *model.buffers()))
+    return model.eval()
+
+
+def load_weights(
+    model: nn.Module,
+    source: FilePath | Mapping[str, Tensor],
+    *,
+    reset_head: bool = False,
+    adapt_input: bool = False,
+) -> LoadReport:
+    """Copy weights, in our, Apple's or timm's names, into a model of the same architecture and form. Strict.
+
+    Args:
+        model: a model of this library; unchanged unless everything fits.
+        source: a file, or tensors by name.
+        reset_head: leave the classifier as initialised, whatever the file has there.
+        adapt_input: fit the first convolutions to the model's input channels: one channel gets the sum over the
+            file's, more get them repeated and scaled to keep the sum.
+
+    Raises CheckpointError for anything wrong with the file and for one that does not fit; the message lists the
+    differing names, and the architecture that does fit.
+    """
+    backbone = _backbone(model)
+    file = WeightFile(Path("The tensors"), dict(source)) if isinstance(source, Mapping) else read_tensors(source)
+    naming = naming_of(file.tensors)
+    tensors = to_ours(file.tensors, naming)
+    expected = backbone.state_dict()
+    _check_form(file, form_of(tensors), backbone.card.form)
+    reset = tuple(name for name in CLASSIFIER if reset_head and name in expected)
+    if reset_head:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in CLASSIFIER}
+        tensors |= {name: expected[name] for name in reset}
+    adapted = _differing_inputs(tensors, expected) if adapt_input else ()
+    tensors |= {name: _with_channels(tensors[name], expected[name].shape[1]) for name in adapted}
+    _check_options(file, tensors, expected)
+    check_names(str(file.path), tensors, expected, backbone.card.architecture, backbone.card.form)
+    backbone.load_state_dict(tensors, strict=True)
+    copied = len(tensors) - len(reset)
+    return LoadReport(str(file.path), naming, file.weight_set, copied, card_of(file), reset, adapted)
+
+
+def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
+    """Write the weights under "apple" or "timm" names, bit-equal: as safetensors, or as a pickle with `state_dict`.
+
+    The extension decides: .safetensors, or .pt, .pth and .pth.tar. The released architecture has such names in
+    training form and in the form of fold(model, released=True). Raises UsageError for other extensions and names,
+    CheckpointError for a model without such names.
+    """
+    path = Path(path).expanduser()
+    if naming not in ("apple", "timm"):
+        raise UsageError(f"naming is '{naming}', but must be 'apple' or 'timm'.")
+    tensors = from_ours(_tensors_of(_backbone(model)), naming)
+    if path.suffix == ".safetensors":
+        _write(path, to_safetensors(tensors))
+    elif path.name.endswith((".pt", ".pth", ".pth.tar")):
+        buffer = io.BytesIO()  # not the file itself: torch reports a full disk as an error of its own
+        torch.save({"state_dict": tensors}, buffer)
+        _write(path, buffer.getvalue())
+    else:
+        raise UsageError(f"{path} must end in .safetensors, .pt, .pth or .pth.tar, which decides the format.")
+
+
+def _backbone(model: nn.Module) -> Backbone:
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        return _backbone(model.module)
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        return _backbone(model._orig_mod)
+    if not isinstance(model, Backbone):
+        raise UsageError(
+            f"A {type(model).__name__} is not a whole model of this library, so it has no card to build it from again. "
+            "Pass what create_model(name) returned (features_only models: create the whole model and save that)."
+        )
+    return model
+
+
+def _tensors_of(model: Backbone) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU, checked to be finite: a file that could not be loaded is not written."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"'{name}' has NaN or infinite values, so the model was not saved: its run diverged.")
+    return tensors
+
+
+def _current_card(model: Backbone) -> ModelCard:
+    """The card with the classifier that the model has now; `reset_classifier` may have changed it."""
+    now = {"num_classes": model.num_classes, "global_pool": model.head.pool_type}
+    defaults = {"num_classes": 1000, "global_pool": "avg"}
+    changed = {name: value for name, value in now.items() if model.card.options.get(name, defaults[name]) != value}
+    return dataclasses.replace(model.card, options=model.card.options | changed) if changed else model.card
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path.resolve()) as temporary:  # through a link to the file itself
+        temporary.write_bytes(content)
+
+
+def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, architecture: str | None) -> ModelCard:
+    form = form_of(tensors)
+    best, score = best_match(tensors, form)
+    if architecture is None and score < len(tensors) / 2:
+        raise CheckpointError(
+            f"{file.path} fits no model of this library: the nearest, {best}, shares {score} of its {len(tensors)} "
+            "keys. If it was trained with other options, create that model and use load_weights."
+        )
+    variant = find_variant(architecture or best)
+    return ModelCard(
+        architecture=variant.name,
+        options=options_of(tensors),
+        preprocessing=variant.preprocessing,
+        form=form,
+        source=f"{file.path.name} ({naming} names)",
+    )
+
+
+def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor]) -> Backbone:
+    depths = card.options.get("depths", ())
+    if isinstance(depths, list | tuple) and sum(value for value in depths if isinstance(value, int)) > len(tensors):
+        raise CheckpointError(f"{file.path}: its card asks for {depths} blocks, more than it has tensors. Refused.")
+    try:
+        return skeleton(card)
+    except Exception as error:  # a hostile card may hold any value for any option
+        raise CheckpointError(
+            f"{file.path}: this release cannot build the '{card.architecture}' that its card describes ({error})."
+        ) from error
+
+
+def _check_form(file: WeightFile, found: Form, expected: Form) -> None:
+    if found == expected:
+        return
+    if expected == "training":
+        raise CheckpointError(
+            f"{file.path}: the checkpoint is folded (inference form); it cannot be unfolded. Create with folded=True, "
+            "or use hybridvit.load(path), which gives the folded model."
+        )
+    raise CheckpointError(
+        f"{file.path}: the checkpoint is in {found} form and the model in {expected} form. Load it into the model it "
+        "was saved from, with hybridvit.load(path), and fold that with hybridvit.fold(model)."
+    )
+
+
+def _differing_inputs(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
+    shared = [name for name in FIRST_CONVS if name in tensors and name in expected and tensors[name].ndim == 4]
+    return tuple(name for name in shared if tensors[name].shape[1] != expected[name].shape[1])
+
+
+def _with_channels(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution for another number of input channels, with the same answer to a grey image."""
+    given = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels] * (given / channels)
+
+
+def _check_options(file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Name the option when nothing but the classifier or the input channels differ."""
+    inputs, have, want = _differing_inputs(tensors, expected), shapes_of(tensors), shapes_of(expected)
+    differing = {name for name in {*have, *want} if have.get(name) != want.get(name)}
+    if inputs and differing <= {*inputs, *CLASSIFIER}:
+        raise CheckpointError(
+            f"{file.path} takes {have[inputs[0]][1]} input channels, the model {want[inputs[0]][1]}. Pass "
+            "adapt_input=True to fit the first convolution, or create the model with the same in_chans."
+        )
+    if differing and differing <= set(CLASSIFIER):
+        counts = [shapes.get(CLASSIFIER[0], (0,))[0] for shapes in (have, want)]
+        raise CheckpointError(
+            f"{file.path} has {counts[0]} classes, the model {counts[1]}. Pass reset_head=True to keep all but the "
+            f"classifier, or create the model with num_classes={counts[0]}."
+        )

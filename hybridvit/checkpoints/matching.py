@@ -1,0 +1,102 @@
+"""Which model a set of tensors belongs to, and how the two differ."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from hybridvit.card import Form, ModelCard
+from hybridvit.errors import CheckpointError
+from hybridvit.folding.fold import fold
+from hybridvit.models.backbone import Backbone
+from hybridvit.models.registry import VARIANTS
+
+MAX_LINES = 12  # of a key report
+FIRST_CONVS = ("stem.0.conv.kxk.conv.weight", "stem.0.conv.scale.conv.weight", "stem.0.conv.weight", "stem.weight")
+CLASSIFIER = ("head.fc.weight", "head.fc.bias")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def skeleton(card: ModelCard) -> Backbone:
+    """The model of a card in its form, in eval mode, without memory for its weights (on the meta device)."""
+    from hybridvit.create import build  # that module imports this package for pretrained weights
+
+    with torch.device("meta"):
+        model: Backbone = build(card.architecture, **card.options).eval()
+        if card.form != "training":
+            folded = fold(model, released=card.form == "released")
+            assert isinstance(folded, Backbone)
+            model = folded
+    model.card = card
+    return model
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The options that can be read off the tensors, where they differ from the defaults."""
+    options = {"num_classes": len(tensors[CLASSIFIER[0]]) if CLASSIFIER[0] in tensors else 0, "in_chans": 3}
+    for name in FIRST_CONVS:
+        if name in tensors and tensors[name].ndim == 4:
+            options["in_chans"] = tensors[name].shape[1]
+    return {name: value for name, value in options.items() if value != {"num_classes": 1000, "in_chans": 3}[name]}
+
+
+def best_match(tensors: Mapping[str, Tensor], form: Form) -> tuple[str, int]:
+    """The registered architecture whose names and shapes are most like those of `tensors`, and how many are equal."""
+    found, options = shapes_of(tensors), tuple(sorted(options_of(tensors).items()))
+
+    def likeness(architecture: str) -> float:
+        # Training form whatever the file's: it is the cheaper to build, and FFN and head tell all variants apart.
+        expected = _expected(architecture, "training", options)
+        equal = num_equal(found, expected)
+        return equal / (len(found) + len(expected) - equal)
+
+    best = max(VARIANTS, key=likeness)
+    return best, num_equal(found, _expected(best, form, options))
+
+
+@cache
+def _expected(architecture: str, form: Form, options: tuple[tuple[str, int], ...]) -> Shapes:
+    return shapes_of(skeleton(ModelCard(architecture=architecture, options=dict(options), form=form)).state_dict())
+
+
+def num_equal(found: Shapes, expected: Shapes) -> int:
+    """How many names the two share with equal shapes."""
+    return sum(expected.get(name) == shape for name, shape in found.items())
+
+
+def check_names(
+    source: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], asked: str, form: Form
+) -> None:
+    """Demand that the two have the same names, shapes and kinds of number.
+
+    Raises CheckpointError with the differences (-: of the model, not in the file; +: of the file, not in the model),
+    and with the registered architecture that fits better, if there is one.
+    """
+    have, want = shapes_of(found), shapes_of(expected)
+    lines = [f"  - {name} {want[name]}" for name in want if have.get(name) != want[name]]
+    lines += [f"  + {name} {have[name]}" for name in have if want.get(name) != have[name]]
+    lines.sort(key=lambda line: (line[4:].split(" ")[0], line))
+    if lines:
+        equal = num_equal(have, want)
+        best, score = best_match(found, form)
+        if best != asked and score > equal:
+            hint = f"It looks like {best} ({score}/{len(have)} keys), you asked for {asked}: create that one instead."
+        else:
+            hint = f"It has {equal} of the {len(want)} keys of {asked}: use the checkpoint and options of one model."
+        more = [f"  and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+        raise CheckpointError(
+            "\n".join([f"{source} does not fit. {hint} Differences (- model, + file):", *lines[:MAX_LINES], *more])
+        )
+    for name, tensor in found.items():
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise CheckpointError(
+                f"{source}: '{name}' holds {tensor.dtype}, but the model has {expected[name].dtype} there. The file is "
+                "damaged or of another model."
+            )

@@ -1,0 +1,75 @@
+"""What a hybridvit checkpoint says of itself, in safetensors' metadata: the model's card, a digest of the tensors."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from hybridvit.card import Form, ModelCard, Preprocessing
+from hybridvit.checkpoints.files import WeightFile
+from hybridvit.errors import CheckpointError
+
+KEY = "hybridvit"  # one entry only: safetensors writes several in random order, and equal models give equal files
+VERSION = 1
+
+
+def to_metadata(card: ModelCard, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The metadata of a file that holds `tensors`."""
+    entry = {"version": VERSION, "card": dataclasses.asdict(card), "sha256": digest(tensors)}
+    return {KEY: json.dumps(entry, sort_keys=True)}
+
+
+def card_of(file: WeightFile) -> ModelCard | None:
+    """The card in a checkpoint of ours, None in a file of others.
+
+    Raises CheckpointError if the card cannot be read, or if the tensors are not those that were saved with it.
+    """
+    if KEY not in file.metadata:
+        return None
+    try:
+        entry = json.loads(file.metadata[KEY])
+        version = entry["version"]
+        card = _card(entry["card"]) if version == VERSION else None
+        saved = entry["sha256"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file.path}: its model card is damaged ({type(error).__name__}: {error}). Save or fetch it again."
+        ) from error
+    if card is None:
+        raise CheckpointError(
+            f"{file.path} is a hybridvit checkpoint of version {version!r}, and this release reads version {VERSION}. "
+            "Update hybridvit."
+        )
+    if digest(file.tensors) != saved:
+        raise CheckpointError(
+            f"{file.path} is damaged: the SHA-256 of its tensors is not the one recorded when it was saved. Use "
+            "another copy of it."
+        )
+    return card
+
+
+def _card(values: dict[str, Any]) -> ModelCard:
+    values = dict(values)
+    preprocessing = Preprocessing.from_dict(values.pop("preprocessing"))
+    class_names = values.pop("class_names")
+    card = ModelCard(preprocessing=preprocessing, class_names=tuple(class_names), **values)
+    texts = [card.architecture, card.source, card.licence, *card.class_names]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(card.options, dict):
+        raise TypeError("an entry has the wrong type")
+    if card.form not in get_args(Form):
+        raise ValueError(f"form is {card.form!r}")
+    return card
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, dtypes, shapes and bytes of contiguous CPU tensors, independent of their order."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
