@@ -97,7 +97,7 @@ class _KernelCache:
         """The kernel of `block`; `fold` makes it anew if a tensor was replaced or written to."""
         if self._kernel is not None and self._state == [_state_of(held[name]) for held, name in self._sources]:
             return self._kernel
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(block_device(block), enabled=False):
+        with torch.inference_mode(False), torch.no_grad():
             kernel = fold()  # usable in a later backward too, whatever mode this call runs in
         self._sources = list(_tensors_of(block))
         if not any(held[name].is_inference() for held, name in self._sources):
@@ -117,11 +117,6 @@ def uses_batch_statistics(block: nn.Module) -> bool:
         isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
         for module in block.modules()
     )
-
-
-def block_device(block: nn.Module) -> str:
-    """The kind of device that the weights of `block` are on."""
-    return next(block.parameters()).device.type
 
 
 def _tensors_of(block: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:

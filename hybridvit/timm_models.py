@@ -1,0 +1,62 @@
+"""The models in timm's registry, under the prefix `hybridvit_`; imported by itself once timm is."""
+
+from collections.abc import Callable
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from hybridvit.checkpoints.keymaps import naming_of, to_ours
+from hybridvit.create import build
+from hybridvit.models.registry import VARIANTS, Variant
+
+PREFIX = "hybridvit_"
+
+
+def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
+    """timm's PretrainedCfg entries of one variant, a tag each; without published weights one without a tag."""
+    preprocessing = variant.preprocessing
+    height, width = preprocessing.image_size
+    shared = {
+        "input_size": (3, height, width),
+        "pool_size": (height // 32, width // 32),
+        "crop_pct": preprocessing.crop_fraction,
+        "interpolation": preprocessing.interpolation,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "first_conv": ("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
+        "classifier": "head.fc",
+        "num_classes": 1000,
+    }
+    name = PREFIX + variant.name
+    return {
+        f"{name}.{tag}": {**shared, "hf_hub_id": weights.hub_id, "license": weights.licence}
+        for tag, weights in variant.published.weights
+    } or {name: shared}
+
+
+def _our_names(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    return to_ours(state_dict, naming_of(state_dict))
+
+
+def _entry_point(variant: str) -> Callable[..., nn.Module]:
+    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return build_model_with_cfg(
+            lambda **options: build(variant, **options),
+            PREFIX + variant,
+            pretrained,
+            pretrained_filter_fn=_our_names,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+            **kwargs,
+        )
+
+    entry.__name__ = entry.__qualname__ = PREFIX + variant
+    entry.__doc__ = f"hybridvit's {variant}; options as in hybridvit.create_model."
+    return entry
+
+
+default_cfgs = generate_default_cfgs(
+    {name: cfg for variant in VARIANTS.values() for name, cfg in _default_cfgs(variant).items()}
+)
+for _name in VARIANTS:
+    register_model(_entry_point(_name))
