@@ -14,6 +14,10 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 
+_MOST_RESIZED_PIXELS = 20_000_000
+"""Above this, only the part that is kept is resized: a sliver of 1x5000 pixels would grow to 400 million. Below, the
+whole is resized and then cut, as timm does: the other way can differ by a rounding."""
+
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Resize, cut the centre out and normalise: RGB image of any size -> float32 array, c h w.
@@ -27,8 +31,14 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The part of the image that the model sees, in its size: what a report shows beside the prediction."""
     height, width = preprocessing.image_size
-    resized = image.resize(_resized_size(image.size, preprocessing), RESAMPLING[preprocessing.interpolation])
-    left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
+    resampling = RESAMPLING[preprocessing.interpolation]
+    resized_width, resized_height = _resized_size(image.size, preprocessing)
+    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
+    if resized_width * resized_height > _MOST_RESIZED_PIXELS:
+        across, down = image.width / resized_width, image.height / resized_height
+        part = (left * across, top * down, (left + width) * across, (top + height) * down)
+        return image.resize((width, height), resampling, box=part)
+    resized = image.resize((resized_width, resized_height), resampling)
     return resized.crop((left, top, left + width, top + height))  # beyond the image, if crop_fraction > 1: black
 
 

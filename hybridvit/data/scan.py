@@ -36,7 +36,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     images, or a class that `class_names` does not have.
     """
     root = os.fspath(root)
-    folders = [entry.name for entry in _entries(root) if entry.is_dir()]
+    folders = [entry.name for entry in _entries(root) if _is_folder(entry)]
     _check_folders(root, folders)
     names = tuple(class_names) if class_names is not None else tuple(folders)
     unknown = [name for name in folders if name not in set(names)]
@@ -129,6 +129,13 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; if it is named like an image, asking for its size names it
+        return False
+
+
 def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """All image files below a folder; a link back to a folder above it is not entered again."""
     try:
@@ -139,7 +146,7 @@ def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Ite
     if here in above:
         return
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _images(entry.path, above | {here})
         else:
             yield from _if_image(entry.path)
