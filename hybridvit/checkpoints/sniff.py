@@ -3,6 +3,7 @@
 Torch is not needed here. Every doubt is a `CheckpointError`, so nothing that fails a check below is ever unpickled.
 """
 
+import codecs
 import io
 import pickle
 import pickletools
@@ -89,13 +90,21 @@ def _format_of(path: Path, head: bytes, size: int) -> Format:
             f"{path} is a web page (HTML or XML), not weights: the address it came from answered with a page, "
             "often a log-in or an error. Fetch the file itself again."
         )
-    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+    if _is_text(head):
         start = text[:40].decode("utf-8", "replace")
         raise CheckpointError(f"{path} is text ('{start}…'), not weights. Pass a .safetensors, .pt or .pth file.")
     raise CheckpointError(
         f"{path} is of no known weight format (it starts with {head[:8].hex(' ')}), or it is damaged. "
         "Pass a .safetensors, .pt or .pth file, or fetch it again."
     )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # incremental: the last character may be cut in two
+    except UnicodeDecodeError:
+        return False
+    return all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
 
 
 def _check_safetensors_length(path: Path, head: bytes, size: int) -> None:
