@@ -48,8 +48,7 @@ def collapsed_forward(
             f"A training batch of shape {tuple(x.shape)} leaves one value per channel, and BatchNorm needs at least "
             "two for a variance. Use a batch of 2 or more, a larger image, or model.eval() to freeze the statistics."
         )
-    stride = conv.stride[0]
-    point = x if stride == 1 else x[..., ::stride, ::stride]
+    point = subsample(x, conv.stride[0])
     if conv.out_channels > conv.in_channels:
         point = point.repeat_interleave(conv.out_channels // conv.in_channels, dim=1)
     gain, shift = norm.weight, norm.bias + sum(branch.sign * branch.norm.bias for branch in branches)
@@ -126,6 +125,26 @@ class _Combine(torch.autograd.Function):
         grad_x = torch.addcmul(offset[:, None, None], x, spread[:, None, None])
         grad_x = grad_x.addcmul_(grad, total[:, None, None]).to(x.dtype)
         return grad_y, grad_x, grad_gain, grad_shift, grad_gains, grad_weights, None, None, None
+
+
+class _Subsample(torch.autograd.Function):
+    """The gradient of slicing is channels-first always, and each operation before it would then convert."""
+
+    @staticmethod
+    def forward(ctx, x, stride):
+        ctx.shape, ctx.stride, ctx.layout = x.shape, stride, _layout(x)
+        return x[..., ::stride, ::stride].contiguous(memory_format=ctx.layout)
+
+    @staticmethod
+    def backward(ctx, grad):
+        full = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device).contiguous(memory_format=ctx.layout)
+        full[..., :: ctx.stride, :: ctx.stride] = grad
+        return full, None
+
+
+def subsample(x: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c oh ow"]:
+    """Every `stride`-th pixel of each axis, `x[..., ::stride, ::stride]`, whose gradient keeps the layout of x."""
+    return x if stride == 1 else _Subsample.apply(x, stride)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

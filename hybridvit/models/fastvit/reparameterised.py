@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hybridvit.folding.collapsed import PointBranch, collapsed_forward
+from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
 from hybridvit.folding.foldable import ConvEquivalent, uses_batch_statistics
 from hybridvit.folding.kernel import Affine, Kernel, identity_kernel
 
@@ -90,8 +90,7 @@ class OverparamConv(ConvEquivalent):
         if self.small is not None:
             out = out + self.small(x)
         if self.scale is not None:
-            stride = self.kxk.conv.stride[0]
-            out = out + self.scale(x if stride == 1 else x[..., ::stride, ::stride])
+            out = out + self.scale(subsample(x, self.kxk.conv.stride[0]))
         return out if self.skip is None else out + self.skip(x)
 
     def is_collapsible(self) -> bool:
