@@ -10,7 +10,6 @@
 | `hybridvit.versions` | JSON: the packages that wrote it |
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -58,14 +57,3 @@ def read_card(metadata: dict[str, str], path: object) -> ModelCard:
             f"(format {metadata.get('hybridvit.format', 'unknown')}, this one reads {FORMAT}) or was changed. "
             "Export it again."
         ) from error
-
-
-def weights_sha256(model: "nn.Module") -> str:
-    """A digest of every tensor of the model, by name: two models with equal weights have equal digests."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -80,6 +80,8 @@ class OnnxRunner(Runner):
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: ours say more
+        # idle threads sleep: else they spin after each call and slow down whatever runs next, such as another runtime
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         if not path.is_file():

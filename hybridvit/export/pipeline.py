@@ -11,8 +11,9 @@ from torch import nn
 
 from hybridvit.atomic import replacing
 from hybridvit.card import ModelCard
+from hybridvit.checkpoints.metadata import digest
 from hybridvit.errors import ExportError, UsageError
-from hybridvit.export.bundle import card_metadata, card_of, weights_sha256
+from hybridvit.export.bundle import card_metadata, card_of
 from hybridvit.export.onnx import INPUT
 from hybridvit.export.parity import LIMIT_FP32, Parity, compare
 from hybridvit.export.runners import TorchRunner
@@ -22,6 +23,7 @@ from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.measure.machine import package_versions
 
 _log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
@@ -68,11 +70,12 @@ def export(
         )
     folded = fold(model)
     _log.info("Folded %s before the export.", card.architecture)
+    weights = model.state_dict()
     metadata = card_metadata(card) | {
         "hybridvit.input": json.dumps(
             {"name": INPUT, "axes": "batch channels height width", "shape": ["batch", *image_shape], "type": "float32"}
         ),
-        "hybridvit.weights_sha256": weights_sha256(model),
+        "hybridvit.weights_sha256": digest({name: value.cpu().contiguous() for name, value in weights.items()}),
         "hybridvit.versions": json.dumps(package_versions()),
     }
     with replacing(path) as temporary:

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 from markupsafe import escape
 from PIL import Image
@@ -29,7 +30,7 @@ def curve_svg(curve: Curve, name: str) -> str:
     matplotlib.use("Agg", force=False)
     from matplotlib.figure import Figure as Canvas
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "axes.edgecolor": GRID,
         "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": GRID,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,

@@ -1,0 +1,179 @@
+"""`hybridvit list` and `hybridvit info`: what there is, and what is known of it."""
+
+from dataclasses import asdict
+from fnmatch import fnmatch
+from json import dumps
+from pathlib import Path
+
+from hybridvit.cli.table import aligned, pairs
+from hybridvit.errors import UsageError, nearest
+from hybridvit.models.registry import VARIANTS, Variant, find_variant
+
+
+def list_models(*, pattern: str = "*", json: bool = False) -> None:
+    """Show the models: size, cost, accuracy and latency as published.
+
+    All figures are the authors' own, for the folded model; what this machine does is told by `hybridvit bench`, exact
+    counts by `hybridvit info NAME`.
+
+    Examples:
+      hybridvit list
+      hybridvit list --pattern '*sa*'
+      hybridvit list --json | head -1
+
+    Args:
+        pattern: only names that match; * stands for anything, ? for one character.
+        json: one JSON object per line, with sources and where the weights come from.
+    """
+    chosen = [variant for name, variant in VARIANTS.items() if fnmatch(name, pattern)]
+    if not chosen:
+        raise UsageError(f"No model matches '{pattern}'. Nearest: {nearest(pattern, VARIANTS)}.")
+    if json:
+        for variant in chosen:
+            print(dumps({"name": variant.name, **asdict(variant.published)}, ensure_ascii=False))
+        return
+    header = ("model", "input px", "params M", "madds G", "top-1 %", "distilled", *_latency_titles(chosen))
+    print(aligned([header, *(_row(variant) for variant in chosen)]))
+    print(
+        "\nAll figures are published by the authors: madds are multiply-adds, accuracies those of the released weights\n"
+        "on ImageNet-1k, plain and distilled. `hybridvit info NAME` has exact counts and all sources."
+    )
+    for (tags, licence), names in _weights(chosen).items():
+        print(f"\nWeights of {', '.join(names)}: {', '.join(tags)}, fetched when asked for.\nLicence: {licence}")
+
+
+def info(model: str) -> None:
+    """Tell what is known of a model, or what is inside a file.
+
+    For a name: exact parameters and multiply-adds in both forms, published figures with their source, where weights
+    come from and under which licence. For a checkpoint or an exported file: architecture, classes, preprocessing.
+
+    Examples:
+      hybridvit info fastvit_sa12
+      hybridvit info runs/digits/model.safetensors
+      hybridvit info model.onnx
+
+    Args:
+        model: a name from `hybridvit list`, or a .safetensors, .pth or .onnx file.
+    """
+    if model in VARIANTS:
+        _info_of_variant(VARIANTS[model])
+    elif Path(model).suffix or Path(model).exists():
+        _info_of_file(model)
+    else:
+        find_variant(model)  # raises, with the nearest names
+
+
+def _latency_titles(variants: list[Variant]) -> list[str]:
+    return list({_title(each.device, each.batch): None for v in variants for each in v.published.latencies})
+
+
+def _title(device: str, batch: int) -> str:
+    return f"{device.partition(',')[0]}" + (f" b{batch}" if batch > 1 else "") + " ms"
+
+
+def _row(variant: Variant) -> tuple[str, ...]:
+    published = variant.published
+    plain = [weights for tag, weights in published.weights if "dist" not in tag]
+    distilled = [weights for tag, weights in published.weights if "dist" in tag]
+    return (
+        variant.name,
+        str(published.image_size_px),
+        _number(published.parameters_millions),
+        _number(published.multiply_adds_billions),
+        _number(plain[0].top1 if plain else published.top1),
+        _number(distilled[0].top1 if distilled else published.top1_distilled),
+        *(_number(latency.milliseconds) for latency in published.latencies),
+        *([""] * (2 - len(published.latencies))),
+    )
+
+
+def _weights(variants: list[Variant]) -> dict[tuple[tuple[str, ...], str], list[str]]:
+    """Names of variants by the tags and the licence of their weights."""
+    groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for variant in variants:
+        if weights := variant.published.weights:
+            groups.setdefault((tuple(tag for tag, _ in weights), weights[0][1].licence), []).append(variant.name)
+    return groups
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _info_of_variant(variant: Variant) -> None:
+    from hybridvit.create import build
+    from hybridvit.folding.fold import fold
+    from hybridvit.measure.counts import count
+
+    published = variant.published
+    size = variant.preprocessing.image_size
+    model = build(variant.name).eval()
+    training, folded = count(model, size), count(fold(model), size)
+    print(variant.name)
+    print(
+        pairs(
+            [
+                ("Input", f"{size[0]}x{size[1]} px, {_preparation(variant)}"),
+                ("Parameters", f"{training.parameters:,} in training, {folded.parameters:,} folded"),
+                ("Multiply-adds", f"{training.multiply_adds:,} in training, {folded.multiply_adds:,} folded"),
+                *((f"  {kind}", f"{operations:,} folded") for kind, operations in folded.by_kind.items()),
+            ]
+        )
+    )
+    print("\nPublished")
+    rows = [("Source", published.source)]
+    if published.parameters_millions is not None:
+        rows += [
+            ("Parameters", f"{published.parameters_millions} M"),
+            ("Multiply-adds", f"{published.multiply_adds_billions} G"),
+            ("Top-1", f"{published.top1} %, distilled {published.top1_distilled} % (ImageNet-1k)"),
+        ]
+    rows += [
+        ("Latency", f"{each.milliseconds} ms, {each.device}, batch {each.batch}; {each.source}")
+        for each in published.latencies
+    ]
+    print(pairs(rows))
+    for tag, weights in published.weights:
+        print(f"\nWeights '{tag}'")
+        print(
+            pairs(
+                [
+                    ("Top-1", f"{weights.top1} % ({weights.source})"),
+                    ("From", f"{weights.hub_id} on the Hugging Face hub, or {weights.url}"),
+                    ("Licence", weights.licence),
+                ]
+            )
+        )
+
+
+def _preparation(variant: Variant) -> str:
+    preprocessing = variant.preprocessing
+    return f"{preprocessing.interpolation}, centre crop {preprocessing.crop_fraction}; any size from 32 px works"
+
+
+def _info_of_file(path: str) -> None:
+    from hybridvit.loading import open_runner
+
+    runner = open_runner(path)
+    card = runner.card
+    names = card.class_names
+    prepared = card.preprocessing
+    print(path)
+    print(
+        pairs(
+            [
+                ("Architecture", card.architecture),
+                ("Options", dumps(card.options) if card.options else "none"),
+                ("Form", card.form),
+                ("Runtime", runner.runtime),
+                ("Input", f"{prepared.image_size[0]}x{prepared.image_size[1]} px, {prepared.interpolation}, "
+                          f"{prepared.crop_mode} crop {prepared.crop_fraction}"),
+                ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
+                ("Classes", f"{len(names)}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+                            if names else "not named in the file"),
+                ("Source", card.source),
+                ("Licence", card.licence or "not stated"),
+            ]
+        )
+    )  # fmt: skip

@@ -1,0 +1,60 @@
+"""`hybridvit fold`: the same answers from fewer layers."""
+
+from pathlib import Path
+
+from hybridvit.cli.table import pairs
+from hybridvit.errors import UsageError
+from hybridvit.loading import is_exported
+
+
+def fold(checkpoint: str, *, output: str | None = None, released: bool = False) -> None:
+    """Fold a checkpoint: all branches and norms become part of the convolutions beside them.
+
+    The result computes the same with fewer layers, and cannot be trained further as it was. The largest difference on
+    random images is printed, relative to the largest output; it is rounding, about 1e-6.
+
+    Examples:
+      hybridvit fold runs/digits/model.safetensors
+      hybridvit fold fastvit_sa12.pth.tar --output sa12-folded.safetensors
+
+    Args:
+        checkpoint: .safetensors, .pth or .pth.tar, in training form.
+        output: file to write; by default beside the checkpoint, with -folded in its name.
+        released: fold only what the published folded checkpoints fold, to write weights for other software.
+    """
+    if is_exported(checkpoint):
+        raise UsageError(f"{checkpoint} is an exported model, which is folded already. Give the weights it came from.")
+    target = Path(output) if output else _beside(Path(checkpoint))
+    if target.suffix != ".safetensors":
+        raise UsageError(f"The output is {target}, but checkpoints are written as .safetensors. Change its suffix.")
+    if target.exists() and target.samefile(checkpoint):
+        raise UsageError(
+            f"The output {target} is the checkpoint itself, which could not be trained again. Name another."
+        )
+    from hybridvit.checkpoints import load, save_checkpoint
+    from hybridvit.folding.fold import fold as fold_model
+    from hybridvit.folding.report import fold_report
+
+    model = load(checkpoint)
+    if model.card.form == "folded":
+        raise UsageError(f"{checkpoint} is folded already ({model.card.architecture}). There is nothing to do.")
+    folded = fold_model(model, released=released)
+    report = fold_report(model, folded)
+    save_checkpoint(folded, target)
+    print(f"Folded {model.card.architecture} into {target}")
+    print(
+        pairs(
+            [
+                ("Largest difference", f"{report.max_error:.1e} of the largest output"),
+                ("Folded", f"{len(report.folded)} blocks"),
+                ("Left", ", ".join(report.left) or "nothing"),
+                ("Parameters", f"{report.parameters_before:,} -> {report.parameters_after:,}"),
+                ("Layers", f"{sum(report.layers_before.values())} -> {sum(report.layers_after.values())}"),
+            ]
+        )
+    )
+
+
+def _beside(checkpoint: Path) -> Path:
+    stem = checkpoint.name.removesuffix(".tar").removesuffix(checkpoint.suffixes[0] if checkpoint.suffixes else "")
+    return checkpoint.with_name(f"{stem}-folded.safetensors")

@@ -1,0 +1,112 @@
+"""Choose the command, carry it out, and turn every outcome into an exit code and at most one paragraph."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from hybridvit.cli.command import Command, SignatureCommand
+from hybridvit.errors import HybridViTError, OutOfMemory, UsageError, nearest
+
+SIGNATURES = {
+    "list": "hybridvit.cli.catalogue:list_models",
+    "info": "hybridvit.cli.catalogue:info",
+    "evaluate": "hybridvit.cli.evaluate:evaluate",
+    "predict": "hybridvit.cli.predict:predict",
+    "fold": "hybridvit.cli.fold:fold",
+    "export": "hybridvit.cli.export:export",
+    "bench": "hybridvit.cli.bench:bench",
+}
+ORDER = ("list", "info", "train", "evaluate", "predict", "fold", "export", "bench")
+
+OVERVIEW = """\
+usage: hybridvit COMMAND [ARGUMENTS]
+
+Fast hybrid vision models: train them, fold them, export them, measure them.
+
+commands:
+{commands}
+
+options, anywhere on the line:
+  --help     this text, or that of a command: hybridvit train --help
+  --version  print the version
+  --debug    show the traceback of an error
+
+start here:
+  hybridvit list                                    which models there are
+  hybridvit train digits                            train one on 1,797 real images, in minutes
+  hybridvit predict runs/digits/model.safetensors photo.png
+
+exit codes: 0 done, 2 usage, 3 data, 4 loss not finite, 5 checkpoint, fold or export,
+            6 out of memory, 7 disk, 130 interrupted, 143 terminated
+"""
+
+
+def command(name: str) -> Command:
+    """The command of that name. Raises UsageError with the nearest names for an unknown one."""
+    if name == "train":
+        from hybridvit.cli.train import TrainCommand
+
+        return TrainCommand()
+    if name not in SIGNATURES:
+        raise UsageError(f"There is no command '{name}'. Nearest: {nearest(name, ORDER)}. See `hybridvit --help`.")
+    module, _, function = SIGNATURES[name].partition(":")
+    return SignatureCommand(name, getattr(import_module(module), function))
+
+
+def overview() -> str:
+    """The text of `hybridvit --help`."""
+    return OVERVIEW.format(commands="\n".join(f"  {name:<9}  {command(name).summary}" for name in ORDER))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hybridvit ARGUMENTS` (those of this process by default) and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    return _guarded(lambda: _dispatch(words), debug=debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words:
+        print(overview(), end="", file=sys.stderr)
+        return UsageError.exit_code
+    if words[0] in ("--help", "-h", "help"):
+        print(command(words[1]).help() if words[1:] else overview(), end="")
+        return 0
+    if words[0] == "--version":
+        print(f"hybridvit {_version()}")
+        return 0
+    return command(words[0]).run(words[1:])
+
+
+def _guarded(run: Callable[[], int], *, debug: bool) -> int:
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # the reader (head, less) has seen enough; without this Python complains again when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    except HybridViTError as error:
+        if debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        if debug:
+            raise
+        print("Error: this machine has too little memory for that. Use a smaller --batch or size.", file=sys.stderr)
+        return OutOfMemory.exit_code
+
+
+def _version() -> str:
+    try:
+        return version("hybridvit")
+    except PackageNotFoundError:
+        return "(not installed, run from its folder)"

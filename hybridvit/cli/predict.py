@@ -1,0 +1,105 @@
+"""`hybridvit predict`: what is on these images?"""
+
+import sys
+from collections.abc import Iterator
+from json import dumps
+from pathlib import Path
+
+import numpy as np
+
+from hybridvit.card import ModelCard
+from hybridvit.data.decode import decode_image
+from hybridvit.data.preprocess import preprocess
+from hybridvit.data.scan import find_images
+from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.loading import Device, open_runner
+
+
+def predict(
+    checkpoint: str,
+    images: list[str],
+    *,
+    top: int = 5,
+    json: bool = False,
+    batch: int = 16,
+    threads: int | None = None,
+    device: Device = "auto",
+) -> int:
+    """Name what is on images.
+
+    Takes a checkpoint (.safetensors, .pth) or an exported model (.onnx); class names and preprocessing are inside the
+    file. An image that cannot be decoded is reported and the others go on; the exit code is then 3.
+
+    Examples:
+      hybridvit predict runs/digits/model.safetensors data/digits/test/7
+      hybridvit predict model.onnx photo.jpg
+      hybridvit predict model.onnx 'photos/**/*.png' --json > answers.jsonl
+
+    Args:
+        checkpoint: the model: .safetensors, .pth, .pth.tar or .onnx.
+        images: image files, folders (searched to any depth) or patterns in quotes.
+        top: answers per image, the most probable first.
+        json: one JSON object per image and line, with "image" and "predictions", or "error".
+        batch: images computed at once.
+        threads: CPU threads; by default the runtime decides.
+        device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
+    """
+    if top < 1 or batch < 1:
+        raise UsageError(f"--top is {top} and --batch is {batch}, but both must be at least 1.")
+    paths = find_images(images)
+    runner = open_runner(checkpoint, device=device, threads=threads)
+    failed = 0
+    for group in _groups(paths, batch):
+        loaded: dict[Path, np.ndarray | str] = {}
+        for path in group:
+            try:
+                loaded[path] = preprocess(decode_image(path), runner.card.preprocessing)
+            except ImageDecodeError as error:
+                loaded[path] = str(error)
+        arrays = [value for value in loaded.values() if isinstance(value, np.ndarray)]
+        answers = iter(_softmax(runner(np.stack(arrays))) if arrays else ())
+        for path, value in loaded.items():
+            if isinstance(value, str):
+                failed += 1
+                _report_bad(path, value, json)
+            else:
+                _report(path, next(answers), runner.card, top, json)
+    if failed:
+        print(f"{failed} of {len(paths)} images could not be decoded.", file=sys.stderr)
+    return ImageDecodeError.exit_code if failed else 0
+
+
+def _groups(paths: list[Path], size: int) -> Iterator[list[Path]]:
+    for start in range(0, len(paths), size):
+        yield paths[start : start + size]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _report(path: Path, probabilities: np.ndarray, card: ModelCard, top: int, json: bool) -> None:
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    names = card.class_names
+    predictions = [
+        {
+            "class": names[index] if names else f"class {index}",
+            "index": int(index),
+            "probability": round(float(probabilities[index]), 6),
+        }
+        for index in best
+    ]
+    if json:
+        print(dumps({"image": str(path), "predictions": predictions}, ensure_ascii=False))
+        return
+    print(path)
+    for each in predictions:
+        print(f"  {100 * each['probability']:6.2f} %  {each['class']}")
+
+
+def _report_bad(path: Path, message: str, json: bool) -> None:
+    if json:
+        print(dumps({"image": str(path), "error": message}, ensure_ascii=False))
+    else:
+        print(f"Error: {message}", file=sys.stderr)

@@ -1,0 +1,115 @@
+"""`hybridvit train`: a recipe in, a run folder out. Its options are the keys of the recipe."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from hybridvit.cli.command import Command
+from hybridvit.errors import UsageError, nearest
+from hybridvit.training.recipe_file import load_recipe, recipe_names, recipe_parser, recipe_text
+
+DESCRIPTION = """\
+usage: hybridvit train RECIPE [--key value]...
+       hybridvit train --config FILE [--key value]...
+
+Train a model as a recipe says.
+
+A recipe is a short YAML file; one that comes with the package is given by its name ({names}). Every key can be set on
+the command line. The run folder gets the resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and
+model.safetensors at the end. An earlier run in the same folder is moved aside. Ctrl-C saves and ends with code 130.
+
+Examples:
+  hybridvit train digits
+  hybridvit train digits --schedule.epochs 20 --output runs/longer
+  hybridvit train --config mine.yaml --data.root photos --optim.lr 5e-4
+  hybridvit train --config mine.yaml --dry_run           2 steps, to see that all parts work
+  hybridvit train --config mine.yaml --print_config      the resolved recipe, nothing is trained
+  hybridvit train digits --resume                        go on after an interruption
+
+options of the run:
+  --config FILE        the recipe, instead of a name
+  --resume [auto]      go on from the newest checkpoint; auto: start if there is none
+  --allow_changes      resume although the recipe has changed
+  --print_config       print the resolved recipe and end
+"""
+
+
+class TrainCommand(Command):
+    """Takes the keys of a recipe as options, so its help is that of the recipe."""
+
+    name = "train"
+    summary = "Train a model as a recipe says."
+
+    def help(self) -> str:
+        """Description, examples, and every key with its meaning and default."""
+        from hybridvit.cli.help import HelpFormatter, reflow
+
+        parser = recipe_parser()
+        parser.formatter_class = HelpFormatter
+        # the parser's own usage and options end where the first group of keys begins
+        keys = parser.format_help().partition("show this help message and exit.".capitalize())[2].strip("\n")
+        return reflow(DESCRIPTION.format(names=", ".join(recipe_names()))) + "\n\n" + keys + "\n"
+
+    def run(self, words: Sequence[str]) -> int:
+        """Read the recipe with its overrides, then train, or print it."""
+        if "--help" in words or "-h" in words:
+            print(self.help(), end="")
+            return 0
+        rest = list(words)
+        source = rest.pop(0) if rest and not rest[0].startswith("--") else None
+        config = _take_value(rest, "--config")
+        resume = _take_resume(rest)
+        allow_changes, print_config = _take_flag(rest, "--allow_changes"), _take_flag(rest, "--print_config")
+        if (source is None) == (config is None):
+            raise UsageError(
+                f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
+                f"({nearest(source or '', recipe_names())}) or give a file: --config FILE."
+            )
+        recipe = load_recipe(source or config or "", rest)
+        if print_config:
+            print(recipe_text(recipe), end="")
+            return 0
+        if recipe.dry_run:
+            from hybridvit.training.dry_run import dry_run
+
+            dry_run(recipe)
+            return 0
+        from hybridvit.training.train import train
+
+        result = train(recipe, resume=resume, allow_changes=allow_changes)
+        print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
+        print(f"Next:  hybridvit predict {result.model} IMAGES")
+        print(f"       hybridvit export {result.model}")
+        return 0
+
+
+def _take_value(words: list[str], option: str) -> str | None:
+    for index, word in enumerate(words):
+        if word.startswith(f"{option}="):
+            return words.pop(index).partition("=")[2]
+        if word == option:
+            if index + 1 == len(words):
+                raise UsageError(f"{option} needs a value. Write {option} FILE.")
+            del words[index]
+            return words.pop(index)
+    return None
+
+
+def _take_flag(words: list[str], option: str) -> bool:
+    if option in words:
+        words.remove(option)
+        return True
+    return False
+
+
+def _take_resume(words: list[str]) -> bool | Literal["auto"]:
+    if "--resume=auto" in words:
+        words.remove("--resume=auto")
+        return "auto"
+    if "--resume" not in words:
+        return False
+    index = words.index("--resume")
+    del words[index]
+    if index < len(words) and words[index] == "auto":
+        del words[index]
+        return "auto"
+    return True

@@ -1,0 +1,59 @@
+"""Open any file this library writes or reads, by its suffix: exported models for their runtime, the rest as weights."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hybridvit.errors import UsageError
+from hybridvit.export.runners import Runner, TorchRunner
+from hybridvit.export.targets import EXPORTERS, load_runner
+
+if TYPE_CHECKING:
+    from hybridvit.models.backbone import Backbone
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def load(path: str | os.PathLike[str], *, architecture: str | None = None) -> "Backbone | Runner":
+    """The model in the file at `path`: a PyTorch module in eval mode, or for an exported file (.onnx) its runner.
+
+    `architecture` demands one; see `hybridvit.checkpoints.load`. Raises CheckpointError for anything wrong with the
+    file, UsageError for an unknown architecture or a runtime that is not installed.
+    """
+    if is_exported(path):
+        return load_runner(Path(path))
+    from hybridvit.checkpoints import load as load_weights_file
+
+    return load_weights_file(path, architecture=architecture)
+
+
+def open_runner(path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None) -> Runner:
+    """Any file as a runner: exported files in their own runtime, on the CPU; weights in PyTorch on `device`.
+
+    Raises UsageError for a device that is not there, or that the file's runtime does not use; else as `load`.
+    """
+    if is_exported(path):
+        if device not in ("auto", "cpu"):
+            raise UsageError(f"The device is '{device}', but {path} runs on the CPU. Leave --device out.")
+        return load_runner(Path(path), threads=threads)
+    import torch
+
+    from hybridvit.checkpoints import load as load_weights_file
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = "cuda" if present["cuda"] else "mps" if present["mps"] else "cpu"
+    if not present[device]:
+        there = ", ".join(name for name, is_there in present.items() if is_there)
+        raise UsageError(
+            f"The device is '{device}', but this machine has: {there}. Use --device {there.split(',')[0]}."
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_weights_file(path)
+    return TorchRunner(model, model.card, device=device)
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether the suffix of `path` is that of an export target."""
+    return Path(path).suffix in {exporter.suffix for exporter in EXPORTERS.values()}
