@@ -40,8 +40,8 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
     if data.source == "generated":
         size = (data.image_size, data.image_size)
         return Splits(
-            train=GeneratedImages(length=4 * data.total_batch, image_size=size, seed=recipe.seed, training=True),
-            validation=GeneratedImages(length=data.total_batch, image_size=size, seed=recipe.seed + 1),
+            train=GeneratedImages(length=max(10, 2 * data.total_batch), image_size=size, training=True),
+            validation=GeneratedImages(length=max(10, data.total_batch), image_size=size, seed=1),
             preprocessing=preprocessing,
         )
     root = Path(data.root).expanduser()

@@ -5,6 +5,7 @@ are functions of it and of the seed, so a run that goes on from a checkpoint doe
 """
 
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,11 +112,12 @@ class Loop:
             if self.finished:
                 return self.position
             if self._stopping:
-                raise Stopped(
-                    self._stopping,
-                    f"Stopped by signal {self._stopping} after step {self.position.step} of {self.total_steps}; "
-                    f"everything is saved in {self.folder.path}. Go on with --resume.",
+                message = (
+                    f"Stopped by {signal.Signals(self._stopping).name} after step {self.position.step} of "
+                    f"{self.total_steps}; everything is saved in {self.folder.path}. Go on with --resume."
                 )
+                self.progress.say(message)
+                raise Stopped(self._stopping, message)
             self._train_step(stream)
 
     def save(self) -> None:

@@ -70,6 +70,8 @@ def train(
         from hybridvit.training.classify import ClassifyTask
 
         build_task = ClassifyTask
+    if recipe.dry_run:
+        raise UsageError("This recipe asks for a dry run, and train() trains. Call dry_run(recipe), or set it to false.")
     with StopRequest() as stop:
         fabric = build_fabric(recipe)
         fabric.launch()

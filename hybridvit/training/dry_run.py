@@ -1,0 +1,112 @@
+"""Try a recipe in seconds: what would otherwise fail after an epoch fails now."""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from hybridvit.data.scan import scan_folder
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.models.registry import VARIANTS, find_variant
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.run_folder import CHECKPOINTS
+from hybridvit.training.snapshot import newest_snapshot
+from hybridvit.training.train import train
+
+TOTAL_BATCH = 16
+
+
+def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
+    """Run two steps of the recipe on the debug size of its family and generated images, in a folder that is removed.
+
+    Passes each stage of a run: data folders (listed, if given), model and options, two steps with this recipe's
+    augmentation of batches, optimizer and precision, a validation, a save, and a resume from the first step, which
+    must end in the same weights. `say` takes one line per stage. Raises what a run would raise.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("A dry run is one process, but a launcher has started several. Run it without the launcher.")
+    find_variant(recipe.model)
+    _list_images(recipe, say)
+    with tempfile.TemporaryDirectory(prefix="hybridvit-dry-run-") as scratch:
+        small = miniature(recipe, Path(scratch) / "run")
+        result = train(small, progress=False)
+        last = result.history[-1]
+        say(f"passed: two steps of {small.model} on generated images (train loss {last['train_loss']:.3f})")
+        say(f"passed: a validation ({result.headline} {last[result.headline]:.1f} %, chance is 10 %)")
+        say(f"passed: a save ({result.model.stat().st_size:,} bytes of {result.weights} weights)")
+        straight = load_file(result.model)
+        _forget_last_step(result.folder)
+        resumed = load_file(train(small, resume=True, progress=False).model)
+        different = [name for name, value in straight.items() if not torch.equal(value, resumed[name])]
+        if different:
+            raise CheckpointError(
+                f"Resuming after the first step gave other weights ({different[0]} and {len(different) - 1} more). "
+                "On a GPU, kernels that are not deterministic do that; on a CPU it must not happen."
+            )
+        say("passed: a resume from the first step, with the same weights to the last bit")
+    say(f"The recipe runs. Nothing was written to {recipe.output}.")
+
+
+def miniature(recipe: Recipe, output: Path) -> Recipe:
+    """The recipe with everything that costs time made small, and everything that can be wrong kept."""
+    schedule = dataclasses.replace(recipe.schedule, epochs=1, warmup_epochs=0, cooldown_epochs=0)
+    data: dict[str, Any] = {
+        "source": "generated",
+        "image_size": 32,
+        "total_batch": TOTAL_BATCH,
+        "micro_batch": TOTAL_BATCH // 2 if recipe.data.micro_batch else 0,
+        "workers": min(recipe.data.workers, 1),
+    }
+    return dataclasses.replace(
+        recipe,
+        model=debug_size(recipe.model),
+        pretrained=False,
+        data=dataclasses.replace(recipe.data, **data),
+        schedule=schedule,
+        output=str(output),
+        save_every=0.5,
+        validate_every=1.0,
+        keep=2,
+        devices=1,
+        num_nodes=1,
+        dry_run=False,
+    )
+
+
+def debug_size(model: str) -> str:
+    """The debug size of a model's family."""
+    name = f"{model.partition('_')[0]}_debug"
+    if name not in VARIANTS:
+        raise UsageError(f"The family of '{model}' has no debug size to try. Dry runs work for {', '.join(VARIANTS)}.")
+    return name
+
+
+def _list_images(recipe: Recipe, say: Callable[[str], None]) -> None:
+    if recipe.data.source != "folder" or not recipe.data.root:
+        say("left out: the image folders (the recipe names none)")
+        return
+    root = Path(recipe.data.root).expanduser()
+    train_images = scan_folder(root / recipe.data.train)
+    val_images = scan_folder(root / recipe.data.val, train_images.class_names)
+    if len(train_images.paths) < recipe.data.total_batch:
+        raise UsageError(
+            f"data.total_batch is {recipe.data.total_batch}, but {train_images.root} has only "
+            f"{len(train_images.paths)} images: an epoch would have no step. Lower it."
+        )
+    say(
+        f"passed: {len(train_images.paths):,} training and {len(val_images.paths):,} validation images in "
+        f"{len(train_images.class_names)} classes (listed, not decoded)"
+    )
+
+
+def _forget_last_step(folder: Path) -> None:
+    newest = newest_snapshot(folder / CHECKPOINTS)
+    if newest is None:
+        raise CheckpointError(f"The dry run saved no checkpoint in {folder}.")
+    shutil.rmtree(newest)

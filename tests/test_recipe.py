@@ -1,0 +1,126 @@
+"""Recipes: what is read is what runs, and what is wrong is said in one paragraph."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybridvit.errors import UsageError
+from hybridvit.training.recipe import DataConfig, OptimConfig, Recipe, ScheduleConfig
+from hybridvit.training.recipe_file import changed_keys, find_recipe, load_recipe, recipe_names, recipe_parser, recipe_text
+
+MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def message(source: str, overrides: object = ()) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(source, overrides)  # type: ignore[arg-type]  # wrong ones are passed on purpose
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_a_recipe_holds_what_differs_and_the_rest_is_default(file: Path) -> None:
+    recipe = load_recipe(str(file))
+    assert recipe == Recipe(
+        model="fastvit_debug", data=DataConfig(root="photos", total_batch=8), optim=OptimConfig(lr=1e-3)
+    )
+
+
+def test_every_recipe_of_the_package_loads_and_is_found_by_name() -> None:
+    assert "digits" in recipe_names()
+    for name, path in recipe_names().items():
+        assert find_recipe(name) == path
+        assert load_recipe(name).model
+
+
+def test_overrides_win_in_both_spellings_and_as_a_mapping(file: Path) -> None:
+    words = ["--optim.lr", "1e-4", "--seed=3", "--dry_run", "--model_options.drop_path_rate", "0.1"]
+    recipe = load_recipe(str(file), words)
+    assert (recipe.optim.lr, recipe.seed, recipe.dry_run) == (1e-4, 3, True)
+    assert dict(recipe.model_options) == {"drop_path_rate": 0.1}
+    assert load_recipe(str(file), {"augment.scale": (0.5, 1.0), "devices": "auto"}).augment.scale == (0.5, 1.0)
+
+
+def test_a_resolved_recipe_names_every_key_and_reads_back_equal(file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(str(file), ["--model_options", "{depths: [1, 1, 1, 1]}", "--seed", "7"])
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(recipe_text(recipe))
+    assert "warmup_lr" in resolved.read_text()
+    assert load_recipe(str(resolved)) == recipe
+
+
+def test_changed_keys_are_listed_with_both_values(file: Path) -> None:
+    before, after = load_recipe(str(file)), load_recipe(str(file), ["--seed", "1", "--data.workers", "0"])
+    assert changed_keys(before, after, ignoring=("data.workers",)) == ["seed: 0 -> 1"]
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    assert "no recipe 'digit'" in message("digit")
+    assert "'digits'" in message("digit")
+    assert "There is no recipe file" in message("nowhere/digits.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("modle: x\n", "unknown key 'modle'. The nearest are 'model'"),
+        ("model: x\ndata: {rooot: y}\n", "unknown key 'data.rooot'. The nearest are 'data.root'"),
+        ("model: x\ndata: 3\n", "'data' is 3, but it is a group of keys: data.root"),
+        ("model: [x\n", "is not valid YAML"),
+        ("just text\n", "is no recipe"),
+        ("data: {root: y}\n", "names no model"),
+        ("model: x\ndata: {root: y, image_size: big}\n", "'data.image_size' is 'big', but it must be a whole number"),
+    ],
+)
+def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "faulty.yaml"
+    path.write_text(content)
+    assert said in message(str(path))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--optim.lrr", "1"], "'optim.lrr' is unknown. The nearest are 'optim.lr'"),
+        (["--seed", "x"], "'seed' is 'x', but it must be a whole number"),
+        (["--seed"], "'seed' has no value"),
+        (["7"], "'7' stands where a recipe key is expected"),
+        (["--optim", "3"], "'optim' is a group"),
+        (["--precision", "fp8"], "it must be '32-true' or 'bf16-mixed'"),
+        (["--optim.lr", "-1"], "'optim.lr' is -1.0, but it must be a finite number above 0"),
+        (["--augment.scale", "[1]"], "it must be a list of 2 numbers"),
+        (["--schedule.warmup_epochs", "999"], "must lie between 0 and 300"),
+        (["--data.total_batch", "1"], "BatchNorm needs two images"),
+        (["--data.root", ""], "'data.root' is empty"),
+        (["--model_options.num_classes", "3"], "the task decides that"),
+        (["--ema.decay", "1"], "at least 0 and below 1"),
+    ],
+)
+def test_a_faulty_override_is_refused_with_value_rule_and_fix(file: Path, words: list[str], said: str) -> None:
+    assert said in message(str(file), words)
+
+
+def test_values_are_checked_without_a_file_too() -> None:
+    with pytest.raises(UsageError, match=r"schedule\.epochs.* is 0"):
+        ScheduleConfig(epochs=0)
+
+
+def test_help_explains_every_key() -> None:
+    text = " ".join(recipe_parser().format_help().split())
+    assert "Peak learning rate for the total batch" in text
+    assert "Random resized crop" in text
+
+
+def test_reading_a_recipe_imports_no_torch() -> None:
+    code = "import sys; from hybridvit.training import load_recipe; load_recipe('digits'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

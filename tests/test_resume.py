@@ -1,0 +1,201 @@
+"""A run that was stopped anywhere ends in the same bits as one that was not."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from hybridvit.data.augment_config import AugmentConfig
+from hybridvit.data.generated import GeneratedImages
+from hybridvit.training.classify import ClassifyTask
+from hybridvit.training.interrupt import Stopped
+from hybridvit.training.recipe import DataConfig, EmaConfig, Recipe, ScheduleConfig
+from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.train import train
+
+TINY = Recipe(
+    model="fastvit_debug",
+    model_options={"drop_path_rate": 0.2},
+    data=DataConfig(source="generated", image_size=32, total_batch=8, micro_batch=4, workers=0),
+    augment=dataclasses.replace(AugmentConfig(), rand_augment=""),
+    schedule=ScheduleConfig(epochs=3, warmup_epochs=1),
+    ema=EmaConfig(decay=0.9),
+    save_every=2 / 3,  # every two of the three steps of an epoch
+    accelerator="cpu",
+)
+LOSSES_PER_STEP = 2  # micro-batches
+
+
+class Interruption(Exception):
+    """Stands for anything that ends a run without a word."""
+
+
+class TinyTask(ClassifyTask):
+    """Three steps an epoch, two images left over; `disturb` is called before each loss and each validation."""
+
+    def __init__(self, recipe: Recipe, fabric: Fabric, disturb: Callable[[str, int], None] = lambda *_: None) -> None:
+        super().__init__(recipe, fabric)
+        self.images = GeneratedImages(length=26, training=True)
+        self.calls = {"loss": 0, "validate": 0}
+        self.disturb = disturb
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        self._count("loss")
+        return super().loss(model, images, labels)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        metrics = super().validate(model)
+        self._count("validate")
+        return metrics
+
+    def _count(self, what: str) -> None:
+        self.disturb(what, self.calls[what])
+        self.calls[what] += 1
+
+
+def run(recipe: Recipe, *, disturb: Callable[[str, int], None] = lambda *_: None, resume: bool = False) -> dict[str, Any]:
+    """Train, and give back all that was saved at the end."""
+    result = train(
+        recipe, resume=resume, progress=False, build_task=lambda recipe, fabric: TinyTask(recipe, fabric, disturb)
+    )
+    newest = newest_snapshot(result.folder / "checkpoints")
+    assert newest is not None
+    return read_snapshot(newest)
+
+
+def assert_same_bits(left: Any, right: Any, name: str = "state") -> None:
+    if isinstance(left, Tensor):
+        assert torch.equal(left, right), name
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), name
+        for key in left.keys() - {"images_per_second"}:
+            assert_same_bits(left[key], right[key], f"{name}/{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), name
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same_bits(one, other, f"{name}/{index}")
+    else:
+        assert left == right, name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(dataclasses.replace(TINY, output=str(tmp_path_factory.mktemp("straight") / "run")))
+
+
+STOPS = {
+    "mid-epoch": ("loss", 4 * LOSSES_PER_STEP),
+    "mid-accumulation": ("loss", 4 * LOSSES_PER_STEP + 1),
+    "last step of an epoch": ("loss", 5 * LOSSES_PER_STEP + 1),
+    "first step of an epoch": ("loss", 6 * LOSSES_PER_STEP),
+    "after validation": ("validate", 1),
+    "between raw and averaged validation": ("validate", 2),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("by", ["exception", "signal"])
+def test_a_stopped_run_ends_in_the_same_bits(
+    tmp_path: Path, uninterrupted: dict[str, Any], stop: str, by: str
+) -> None:
+    recipe = dataclasses.replace(TINY, output=str(tmp_path / "run"))
+
+    def disturb(what: str, count: int) -> None:
+        if (what, count) == STOPS[stop]:
+            if by == "exception":
+                raise Interruption
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interruption if by == "exception" else Stopped):
+        run(recipe, disturb=disturb)
+    assert_same_bits(run(recipe, resume=True), uninterrupted)
+
+
+def test_workers_change_nothing(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    data = dataclasses.replace(TINY.data, workers=2)
+    recipe = dataclasses.replace(TINY, data=data, output=str(tmp_path / "run"))
+
+    def disturb(what: str, count: int) -> None:
+        if (what, count) == ("loss", 9):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped) as stopped:
+        run(recipe, disturb=disturb)
+    assert stopped.value.code == 130
+    assert_same_bits(run(recipe, resume=True), uninterrupted)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(
+    tmp_path: Path, uninterrupted: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = dataclasses.replace(TINY, output=str(tmp_path / "run"))
+    run(recipe)
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    with (newest / "tensors.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    assert_same_bits(run(recipe, resume=True), uninterrupted)
+    assert f"{newest.name} is passed over: the content of tensors.safetensors has changed" in caplog.text
+
+
+def test_metrics_after_a_resume_are_those_of_a_straight_run(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    recipe = dataclasses.replace(TINY, output=str(tmp_path / "run"), save_every=2)
+
+    def disturb(what: str, count: int) -> None:
+        if (what, count) == ("loss", 8 * LOSSES_PER_STEP):  # two validations done, the last save is at step 6
+            raise Interruption
+
+    with pytest.raises(Interruption):
+        run(recipe, disturb=disturb)
+    run(recipe, resume=True)
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "3", "6", "9"]
+
+
+TWO_PROCESSES = """
+import dataclasses, os, signal, sys, warnings
+import torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)
+from test_resume import TINY, Stopped, assert_same_bits, run
+
+base = dataclasses.replace(TINY, devices=2, data=dataclasses.replace(TINY.data, total_batch=8, micro_batch=2))
+straight = run(dataclasses.replace(base, output={folder!r} + "/straight"))
+
+def disturb(what, count):
+    if (what, count) == ("loss", 9) and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+stopped = dataclasses.replace(base, output={folder!r} + "/stopped")
+try:
+    run(stopped, disturb=disturb)
+except Stopped as stop:
+    assert stop.code == 143
+else:
+    raise AssertionError("was not stopped")
+again = run(stopped, resume=True)
+assert_same_bits(again, straight)
+print("same bits on rank", os.environ["RANK"], flush=True)
+"""
+
+
+def test_two_processes_stop_together_and_end_in_the_same_bits(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "same bits on rank 0" in done.stdout
+    assert "same bits on rank 1" in done.stdout
