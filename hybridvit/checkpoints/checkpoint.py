@@ -211,7 +211,7 @@ def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, ar
 
 def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor]) -> Backbone:
     depths = card.options.get("depths", ())
-    if isinstance(depths, list | tuple) and sum(value for value in depths if isinstance(value, int)) > len(tensors):
+    if isinstance(depths, tuple) and sum(value for value in depths if isinstance(value, int)) > len(tensors):
         raise CheckpointError(f"{file.path}: its card asks for {depths} blocks, more than it has tensors. Refused.")
     try:
         return skeleton(card)

@@ -16,7 +16,7 @@ MAX_LINES = 12  # of a key report
 FIRST_CONVS = ("stem.0.conv.kxk.conv.weight", "stem.0.conv.scale.conv.weight", "stem.0.conv.weight", "stem.weight")
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes = dict[str, tuple[int, ...]]
 
 
 def skeleton(card: ModelCard) -> Backbone:
@@ -80,10 +80,14 @@ def check_names(
     and with the registered architecture that fits better, if there is one.
     """
     have, want = shapes_of(found), shapes_of(expected)
-    lines = [f"  - {name} {want[name]}" for name in want if have.get(name) != want[name]]
-    lines += [f"  + {name} {have[name]}" for name in have if want.get(name) != have[name]]
-    lines.sort(key=lambda line: (line[4:].split(" ")[0], line))
-    if lines:
+    differing = [name for name in want | have if have.get(name) != want.get(name)]
+    if differing:
+        lines = [
+            f"  {sign} {name} {shapes[name]}"
+            for name in differing
+            for sign, shapes in (("-", want), ("+", have))
+            if name in shapes
+        ]
         equal = num_equal(have, want)
         best, score = best_match(found, form)
         if best != asked and score > equal:

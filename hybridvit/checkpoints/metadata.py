@@ -35,7 +35,7 @@ def card_of(file: WeightFile) -> ModelCard | None:
         version = entry["version"]
         card = _card(entry["card"]) if version == VERSION else None
         saved = entry["sha256"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{file.path}: its model card is damaged ({type(error).__name__}: {error}). Save or fetch it again."
         ) from error
@@ -56,9 +56,10 @@ def _card(values: dict[str, Any]) -> ModelCard:
     values = dict(values)
     preprocessing = Preprocessing.from_dict(values.pop("preprocessing"))
     class_names = values.pop("class_names")
-    card = ModelCard(preprocessing=preprocessing, class_names=tuple(class_names), **values)
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in values.pop("options").items()}
+    card = ModelCard(options=options, preprocessing=preprocessing, class_names=tuple(class_names), **values)
     texts = [card.architecture, card.source, card.licence, *card.class_names]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(card.options, dict):
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("an entry has the wrong type")
     if card.form not in get_args(Form):
         raise ValueError(f"form is {card.form!r}")
