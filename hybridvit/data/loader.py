@@ -3,8 +3,10 @@
 import atexit
 import logging
 import signal
+import sys
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
@@ -71,7 +73,8 @@ class Loader:
             raise ValueError("This loader is closed. Make a new one.")
         self.num_used = self.num_total = 0
         self._pass += 1
-        self._fetched = iter(self._loader)
+        with _signals_held():
+            self._fetched = iter(self._loader)
         return self._batches(self._pass)
 
     def close(self) -> None:
@@ -88,13 +91,10 @@ class Loader:
                 batch, bad = next(self._fetched)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise DatasetError(
-                    f"A process that loads images ended: {str(error).splitlines()[0].rstrip('. ')}. Most often memory "
-                    "or shared memory (/dev/shm) is full: use fewer workers, workers=0, or a container with more of it."
-                ) from error
+            except (RuntimeError, EOFError, ConnectionError) as error:
+                if isinstance(self._fetched, _MultiProcessingDataLoaderIter) and (lost := lost_worker(error)):
+                    raise lost from error
+                raise
             self._judge(bad)
             self.num_total += len(batch.labels) + (0 if self.images.training else len(bad))
             self.num_used += len(batch.labels)
@@ -113,6 +113,22 @@ class Loader:
                 f"{len(self.bad_images)} of {len(self.images)} training images cannot be decoded, and more than "
                 f"{MOST_BAD:.0%} is taken for a fault of the whole set, not of single files. The last one: {message}"
             )
+
+
+def lost_worker(error: Exception) -> DatasetError | None:
+    """The explanation of an exception that means: a worker process is gone; None if it means something else.
+
+    torch raises it wherever the main thread happens to be, so a training loop has to ask too, not only the loader.
+    """
+    message = str(error)
+    inside_worker = message.startswith("Caught ")  # raised by the data set, and worth its own message
+    if inside_worker or (isinstance(error, RuntimeError) and not message.startswith("DataLoader worker (pid")):
+        return None
+    reason = message.split("\n")[0].rstrip(". ") or "its connection broke"
+    return DatasetError(
+        f"A process that loads images ended: {reason}. Most often memory or shared memory (/dev/shm) is full: use "
+        "fewer workers, workers=0, or a container with more of it."
+    )
 
 
 _open_loaders: "weakref.WeakSet[Loader]" = weakref.WeakSet()
@@ -219,6 +235,19 @@ def _collate(samples: list[Sample]) -> _Fetched:
         torch.tensor([sample.number for sample in kept], dtype=torch.long),
     )
     return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad))
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep SIGINT and SIGTERM waiting while workers start: they inherit this, and have no moment to be ended by one."""
+    if sys.platform == "win32":  # has no signal masks
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
