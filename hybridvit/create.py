@@ -70,6 +70,36 @@ def create_model(
         )
     model = build(name, **options)
     if pretrained:
-        load_pretrained(model, pretrained)
+        _load_pretrained(model, pretrained)
     result: nn.Module = FeaturePyramid(model, out_indices) if features_only else model
     return fold(result.eval()) if folded else result
+
+
+def _load_pretrained(model: Backbone, choice: bool | str | Path) -> None:
+    """Fill `model` with published weights or a file's, and record on its card where they come from."""
+    from hybridvit.checkpoints import fetch, load_weights, read_tensors  # that package builds models with this module
+    from hybridvit.checkpoints.keymaps import naming_of, to_ours
+
+    published = dict(find_variant(model.card.architecture).published.weights)
+    tag = next(iter(published), None) if choice is True else str(choice)
+    if tag in published:
+        path, source, licence = fetch(published[tag].hub_id), published[tag].hub_id, published[tag].licence
+    elif tag is not None and Path(tag).exists():
+        path, source, licence = Path(tag), tag, ""
+    else:
+        known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
+        raise UsageError(
+            f"No weights '{choice}' for {model.card.architecture}: it is neither a tag nor an existing file. {known}."
+        )
+    tensors = read_tensors(path).tensors
+    classifier = to_ours(tensors, naming_of(tensors)).get("head.fc.weight")
+    same_classes = classifier is not None and len(classifier) == model.num_classes
+    report = load_weights(model, path, reset_head=not same_classes, adapt_input=True)
+    known_card = report.card or dataclasses.replace(model.card, licence=licence)
+    model.card = dataclasses.replace(
+        model.card,
+        preprocessing=known_card.preprocessing,
+        class_names=known_card.class_names if same_classes else (),
+        source=source,
+        licence=known_card.licence,
+    )

@@ -51,7 +51,8 @@ def collapsed_forward(
     point = subsample(x, conv.stride[0])
     if conv.out_channels > conv.in_channels:
         point = point.repeat_interleave(conv.out_channels // conv.in_channels, dim=1)
-    gain, shift = norm.weight, norm.bias + sum(branch.sign * branch.norm.bias for branch in branches)
+    gain: Tensor = norm.weight
+    shift = norm.bias + sum(branch.sign * branch.norm.bias for branch in branches)
     gains = torch.stack([branch.sign * branch.norm.weight for branch in branches])
     weights = torch.stack([torch.ones_like(gain) if b.weight is None else b.weight.flatten() for b in branches])
     if layer_scale is not None:
@@ -157,8 +158,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _update_running(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
     norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
     norm.num_batches_tracked.add_(1)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class ConvEquivalent(Foldable):
 
     def __init__(self) -> None:
         super().__init__()
+        self.by_branches = False
         self._kernel_cache = _KernelCache()
 
     @property
@@ -61,9 +63,20 @@ class ConvEquivalent(Foldable):
         return self.kernel(torch.float64).as_conv(self.geometry)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        """The block with its norms fixed."""
+        if self.by_branches:
+            return self.forward_branches(x)
+        if uses_batch_statistics(self):
+            return self.forward_training(x)
         kernel, conv = self._eval_kernel(), self.geometry
         return F.conv2d(x, kernel.weight, kernel.bias, conv.stride, kernel.weight.shape[-1] // 2, 1, conv.groups)
+
+    @abstractmethod
+    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        """The block as the paper writes it, layer by layer: what its kernel is proven against."""
+
+    def forward_training(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        """The block with batch statistics; same results as `forward_branches`, perhaps in fewer steps."""
+        return self.forward_branches(x)
 
     def _eval_kernel(self) -> Kernel:
         if torch.compiler.is_compiling():
@@ -109,6 +122,19 @@ class _KernelCache:
 
     def __reduce__(self) -> tuple[type["_KernelCache"], tuple[()]]:
         return _KernelCache, ()
+
+
+@contextmanager
+def branch_by_branch(model: nn.Module) -> Iterator[None]:
+    """Within it, the blocks of `model` compute all their branches in eval mode too."""
+    blocks = [module for module in model.modules() if isinstance(module, ConvEquivalent)]
+    for block in blocks:
+        block.by_branches = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.by_branches = False
 
 
 def uses_batch_statistics(block: nn.Module) -> bool:

@@ -5,7 +5,7 @@ output. The same value serves `fold`, which computes in float64 and casts, and t
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,10 @@ class Affine:
     def of(cls, norm: nn.Module, dtype: torch.dtype | None = None) -> "Affine":
         """The map of a BatchNorm in eval mode: any kind that keeps running statistics, frozen ones too."""
         mean, variance = (exact(norm.get_buffer(name), dtype) for name in ("running_mean", "running_var"))
-        gain, shift = torch.rsqrt(variance + norm.eps), torch.zeros_like(mean)
+        gain, shift = torch.rsqrt(variance + cast(float, norm.eps)), torch.zeros_like(mean)
         if norm.weight is not None:
-            gain, shift = gain * exact(norm.weight, dtype), exact(norm.bias, dtype)
+            weight, bias = cast(Tensor, norm.weight), cast(Tensor, norm.bias)  # buffers in a frozen norm
+            gain, shift = gain * exact(weight, dtype), exact(bias, dtype)
         return cls(gain, shift - mean * gain)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from hybridvit.folding.fold import foldable_blocks
+from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.models.backbone import Backbone, FeaturePyramid
 
 
@@ -34,7 +35,7 @@ class FoldReport:
 
 @torch.no_grad()
 def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = None) -> FoldReport:
-    """Compare a model with its folded form.
+    """Compare a model, computed branch by branch, with its folded form.
 
     Args:
         model: the model before folding, in eval mode.
@@ -44,12 +45,14 @@ def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = Non
     if images is None:
         assert isinstance(model, Backbone | FeaturePyramid), "give images for a module that is not a model"
         images = _random_images(model)
-    expected, actual = (tree_leaves(module(images)) for module in (model, folded))
+    with branch_by_branch(model):
+        expected = tree_leaves(model(images))
+    actual = tree_leaves(folded(images))
     largest = max(value.abs().max().item() for value in expected)
     difference = max((a.double() - b.double()).abs().max().item() for a, b in zip(expected, actual, strict=True))
     return FoldReport(
         max_error=difference / largest,
-        folded=tuple(set(foldable_blocks(model)) - set(foldable_blocks(folded))),
+        folded=tuple(name for name in foldable_blocks(model) if name not in foldable_blocks(folded)),
         left=_left(folded),
         parameters_before=_parameters(model),
         parameters_after=_parameters(folded),

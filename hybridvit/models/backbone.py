@@ -22,7 +22,9 @@ class ClassifierHead(nn.Module):
     def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
         super().__init__()
         self.in_features, self.drop_rate = in_features, drop_rate
-        self.global_pool = self.drop = self.fc = nn.Identity()
+        self.global_pool: nn.Module = nn.Identity()
+        self.drop: nn.Module = nn.Identity()
+        self.fc: nn.Module = nn.Identity()
         self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:

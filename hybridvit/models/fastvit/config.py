@@ -65,7 +65,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "training_form": ("collapsed", "branches"),
 }
 
-_R, _A = ("repmixer",) * 4, ("repmixer", "repmixer", "repmixer", "attention")
+_R: tuple[Mixer, ...] = ("repmixer",) * 4
+_A: tuple[Mixer, ...] = ("repmixer", "repmixer", "repmixer", "attention")
 _S = (64, 128, 256, 512)
 VARIANTS: dict[str, FastViTConfig] = {
     "fastvit_debug": FastViTConfig(depths=(1, 1, 1, 1), widths=(8, 16, 32, 64), mlp_ratio=2, mixers=_A),

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
-from hybridvit.folding.foldable import ConvEquivalent, uses_batch_statistics
+from hybridvit.folding.foldable import ConvEquivalent
 from hybridvit.folding.kernel import Affine, Kernel, identity_kernel
 
 TrainingForm = Literal["collapsed", "branches"]
@@ -81,17 +81,18 @@ class OverparamConv(ConvEquivalent):
             kernel = kernel + identity_kernel(self.kxk.conv, dtype).then(Affine.of(self.skip, dtype))
         return kernel
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        if not uses_batch_statistics(self):
-            return super().forward(x)
-        if self.is_collapsible() and (self.scale is not None or self.skip is not None):
-            return collapsed_forward(x, self.kxk.conv, self.kxk.norm, self.point_branches())
+    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         out = self.kxk(x)
         if self.small is not None:
             out = out + self.small(x)
         if self.scale is not None:
             out = out + self.scale(subsample(x, self.kxk.conv.stride[0]))
         return out if self.skip is None else out + self.skip(x)
+
+    def forward_training(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        if self.is_collapsible() and (self.scale is not None or self.skip is not None):
+            return collapsed_forward(x, self.kxk.conv, self.kxk.norm, self.point_branches())
+        return self.forward_branches(x)
 
     def is_collapsible(self) -> bool:
         """Whether the collapsed training form applies: depthwise, and plain BatchNorms on batch statistics."""
@@ -141,15 +142,16 @@ class RepMixer(ConvEquivalent):
         mixed = self.mixer.kernel(dtype) - keep.then(Affine.of(self.norm, dtype))
         return keep + mixed.scaled(self.layer_scale.flatten().to(mixed.bias))
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if not uses_batch_statistics(self):
-            return super().forward(x)
+    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.layer_scale * (self.mixer(x) - self.norm(x))
+
+    def forward_training(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         if self.mixer.is_collapsible() and _is_plain(self.norm):
             branches = (*self.mixer.point_branches(), PointBranch(norm=self.norm, sign=-1))
             return collapsed_forward(
                 x, self.mixer.kxk.conv, self.mixer.kxk.norm, branches, layer_scale=self.layer_scale
             )
-        return x + self.layer_scale * (self.mixer(x) - self.norm(x))
+        return self.forward_branches(x)
 
 
 class PositionalEncoding(ConvEquivalent):
@@ -168,6 +170,9 @@ class PositionalEncoding(ConvEquivalent):
 
     def kernel(self, dtype: torch.dtype | None = None) -> Kernel:
         return identity_kernel(self.conv, dtype) + Kernel.of(self.conv, dtype)
+
+    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.conv(x)
 
 
 def _norms_of(block: nn.Module) -> list[nn.Module]:
