@@ -109,8 +109,6 @@ class Loop:
                 self._validate()
             if self._save_is_due():
                 self.save()
-            if self.finished:
-                return self.position
             if self._stopping:
                 message = (
                     f"Stopped by {signal.Signals(self._stopping).name} after step {self.position.step} of "
@@ -118,6 +116,8 @@ class Loop:
                 )
                 self.progress.say(message)
                 raise Stopped(self._stopping, message)
+            if self.finished:
+                return self.position
             self._train_step(stream)
 
     def save(self) -> None:
@@ -294,7 +294,7 @@ def _from_rank_zero(module: nn.Module) -> None:
 
 
 def _match_layout(optimizer: Any) -> None:
-    """Lay the restored moments out as their weights are: other strides take other kernels, with other last bits."""
+    """Lay the restored moments out as their weights are, as the optimizer does: mixed strides take slower kernels."""
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -16,7 +16,7 @@ from timm.scheduler.step_lr import StepLRScheduler
 from timm.utils import ModelEmaV3
 
 from hybridvit.atomic import write_text
-from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
+from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
 from hybridvit.training.devices import build_fabric, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.logbook import Logbook
@@ -71,7 +71,9 @@ def train(
 
         build_task = ClassifyTask
     if recipe.dry_run:
-        raise UsageError("This recipe asks for a dry run, and train() trains. Call dry_run(recipe), or set it to false.")
+        raise UsageError(
+            "This recipe asks for a dry run, and train() trains. Call dry_run(recipe), or set it to false."
+        )
     with StopRequest() as stop:
         fabric = build_fabric(recipe)
         fabric.launch()
@@ -102,6 +104,11 @@ def _train(
     )
     ema = ModelEmaV3(task.model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
     steps_per_epoch = len(task.images) // recipe.data.total_batch
+    if steps_per_epoch == 0:
+        raise DatasetError(
+            f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(task.images)} images, so "
+            "an epoch would have no step. Lower data.total_batch."
+        )
     scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
     model, wrapped_optimizer = fabric.setup(task.model, optimizer)
     leads = fabric.global_rank == 0

@@ -1,0 +1,325 @@
+"""What a run promises besides resuming: refused steps, run folders, locks, dry runs, evaluation."""
+
+import dataclasses
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from test_resume import TINY, TinyTask, assert_same_bits, run
+from torch import Tensor, nn
+
+import hybridvit
+from hybridvit.data.generated import GeneratedImages
+from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, UsageError
+from hybridvit.training import snapshot
+from hybridvit.training.devices import batch_shape
+from hybridvit.training.dry_run import dry_run
+from hybridvit.training.evaluate import evaluate, evaluate_folder
+from hybridvit.training.lock import RunLock
+from hybridvit.training.recipe import Recipe, ScheduleConfig
+from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.run_folder import open_run
+from hybridvit.training.snapshot import newest_snapshot, read_snapshot, save_snapshot
+from hybridvit.training.train import RunResult, train
+
+SHORT = dataclasses.replace(TINY, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
+
+
+def short(folder: Path, **changes: Any) -> Recipe:
+    return dataclasses.replace(SHORT, output=str(folder), **changes)
+
+
+def go(recipe: Recipe, **options: Any) -> RunResult:
+    return train(recipe, progress=False, build_task=TinyTask, **options)
+
+
+class PoisonedTask(TinyTask):
+    """The fifth micro-batch is not finite; remembers the state at the end of the step before."""
+
+    last: "PoisonedTask"
+
+    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+        super().__init__(recipe, fabric)
+        PoisonedTask.last = self
+        self.before: dict[str, Tensor] = {}
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if self.calls["loss"] == 4:
+            self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
+            images[0, 0, 0, 0] = torch.nan
+        return super().loss(model, images, labels)
+
+
+def test_a_step_that_is_not_finite_is_refused_and_poisons_nothing(tmp_path: Path) -> None:
+    recipe = short(tmp_path / "run")
+    with pytest.raises(NonFiniteError) as caught:
+        train(recipe, progress=False, build_task=PoisonedTask)
+    text = str(caught.value)
+    assert "Step 2 was refused: loss nan" in text
+    assert "learning rate" in text
+    assert text.count("generated/") == recipe.data.total_batch  # the files of this step, by name
+    assert_same_bits(PoisonedTask.last.model.state_dict(), PoisonedTask.last.before)
+    newest = newest_snapshot(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    saved = read_snapshot(newest)
+    assert saved["position"]["step"] == 2
+    assert all(value.isfinite().all() for value in saved["model"].values())
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    straight = run(short(tmp_path / "straight"))
+    assert_same_bits(run(recipe, resume=True), straight)
+
+
+def test_a_run_leaves_a_model_that_can_be_used_and_a_recipe_that_can_be_run(tmp_path: Path) -> None:
+    result = go(short(tmp_path / "run"))
+    model = hybridvit.load(result.model)
+    assert model.card.class_names == tuple("0123456789")
+    assert model.card.preprocessing.image_size == (32, 32)
+    assert load_recipe(str(result.recipe)) == short(tmp_path / "run")
+    assert result.best == max(result.history[-1]["top1"], result.history[-1]["ema_top1"])
+    assert json.loads((result.folder / "result.json").read_text())["weights"] == result.weights
+    assert list((result.folder / "tensorboard").iterdir())
+    assert not (result.folder / "run.lock").exists()
+
+
+def test_an_earlier_run_is_moved_aside_and_the_move_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = short(tmp_path / "run")
+    for _ in range(3):
+        folder = open_run(recipe)
+        (folder.path / "recipe.yaml").write_text("model: x\n")
+        folder.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-1", "run-2"]
+    assert f"The earlier run in {tmp_path / 'run'} is kept in {tmp_path / 'run-2'}." in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "run-2").iterdir()] == ["recipe.yaml"]
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("...")
+    with pytest.raises(UsageError, match="holds files that are no run's"):
+        open_run(short(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_resuming_nothing_is_an_error_unless_auto_says_that_it_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        open_run(short(tmp_path / "run"), resume=True)
+    assert not (tmp_path / "run").exists()
+    open_run(short(tmp_path / "run"), resume="auto").release()
+    assert "starting anew" in capsys.readouterr().out
+
+
+def test_resuming_with_another_recipe_lists_what_changed(tmp_path: Path) -> None:
+    go(short(tmp_path / "run"))
+    longer = short(tmp_path / "run", seed=5)
+    with pytest.raises(UsageError, match="another recipe \\(seed: 0 -> 5\\)"):
+        go(longer, resume=True)
+    assert len(go(longer, resume=True, allow_changes=True).history) == 1
+    go(short(tmp_path / "run", save_every=1.0, keep=9), resume="auto", allow_changes=True)
+
+
+def test_resuming_on_other_images_is_an_error(tmp_path: Path) -> None:
+    class Other(TinyTask):
+        def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+            super().__init__(recipe, fabric)
+            self.images = GeneratedImages(length=27, training=True)
+
+    go(short(tmp_path / "run"))
+    with pytest.raises(CheckpointError, match="other training images"):
+        train(short(tmp_path / "run"), resume=True, progress=False, build_task=Other)
+
+
+def test_a_folder_in_use_is_refused_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on"):
+        RunLock(tmp_path)
+    lock.release()
+    assert not list(tmp_path.iterdir())
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    holder = {"pid": dead.pid, "host": socket.gethostname(), "start": "1"}
+    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    RunLock(tmp_path).release()
+    (tmp_path / "run.lock").write_text(json.dumps(holder | {"pid": os.getpid()}))  # the id was given again
+    RunLock(tmp_path).release()
+    (tmp_path / "run.lock").write_text(json.dumps(holder | {"host": "elsewhere"}))
+    with pytest.raises(UsageError, match="on elsewhere"):
+        RunLock(tmp_path)
+
+
+STATE = {"model": {"w": torch.arange(6.0).reshape(2, 3).T}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
+
+
+def test_a_snapshot_reads_back_with_keys_types_and_bits(tmp_path: Path) -> None:
+    state = STATE | {"position": {"loss": 0.1, "history": [{"a": 1}], "pair": (1, "x"), "none": None}}
+    assert_same_bits(read_snapshot(save_snapshot(tmp_path, 3, state, keep=2)), state)
+
+
+def test_only_the_newest_snapshots_stay_in_order_of_number(tmp_path: Path) -> None:
+    for step in (9, 10, 999_999_999, 1_000_000_000):
+        save_snapshot(tmp_path, step, STATE, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1000000000", "step-999999999"]
+    newest = newest_snapshot(tmp_path)
+    assert newest is not None
+    assert newest.name == "step-1000000000"
+
+
+@pytest.mark.parametrize("stage", ["save_file", "_sync", "json.dumps"])
+def test_a_full_disk_is_said_and_leaves_the_snapshot_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    before = save_snapshot(tmp_path, 1, STATE, keep=2)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"hybridvit.training.snapshot.{stage}", full)
+    monkeypatch.setattr("hybridvit.training.snapshot.time.sleep", lambda _: None)
+    with pytest.raises(DiskFull, match="step 2 could not be written"):
+        save_snapshot(tmp_path, 2, STATE, keep=2)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == [before.name]
+    assert newest_snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "state.json", "tensors.safetensors"])
+def test_a_snapshot_cut_short_anywhere_does_not_count(tmp_path: Path, file: str) -> None:
+    path = save_snapshot(tmp_path, 1, STATE, keep=2)
+    content = (path / file).read_bytes()
+    for length in range(0, len(content), max(1, len(content) // 20)):
+        (path / file).write_bytes(content[:length])
+        assert newest_snapshot(tmp_path) is None
+    with pytest.raises(CheckpointError, match="is no whole checkpoint"):
+        read_snapshot(path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from hybridvit.training.snapshot import save_snapshot
+step = 0
+while True:
+    step += 1
+    save_snapshot(Path(sys.argv[1]), step, {"w": torch.full((200_000,), float(step))}, keep=2)
+    print(step, flush=True)
+"""
+
+
+def test_a_process_killed_while_saving_leaves_a_whole_snapshot(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    saved = 0
+    for _ in range(8):
+        saved = int(child.stdout.readline())
+    child.kill()
+    saved = max([saved, *(int(line) for line in child.stdout.read().split())])
+    child.wait()
+    child.stdout.close()
+    newest = newest_snapshot(tmp_path)
+    assert newest is not None
+    value = read_snapshot(newest)["w"][0].item()
+    assert value in (saved, saved + 1)  # the next one may have been complete, but not yet told
+    snapshot.sweep(tmp_path)
+    assert all(path.name.startswith("step-") for path in tmp_path.iterdir())
+
+
+def test_a_batch_that_cannot_be_shared_out_says_what_can() -> None:
+    assert batch_shape(SHORT, 2) == (4, 1)
+    assert batch_shape(SHORT, 1) == (4, 2)
+    with pytest.raises(UsageError, match="3 processes cannot share evenly. Use 9, or one of .* 1, 2, 4, 8"):
+        batch_shape(SHORT, 3)
+    with pytest.raises(UsageError, match="BatchNorm needs two"):
+        batch_shape(SHORT, 8)
+    with pytest.raises(UsageError, match="Use one of 2, 4, 8"):
+        batch_shape(dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, micro_batch=3)), 1)
+
+
+def test_an_odd_batch_cannot_be_mixed(tmp_path: Path) -> None:
+    data = dataclasses.replace(SHORT.data, total_batch=9, micro_batch=0)
+    with pytest.raises(UsageError, match="9 is odd"):
+        go(short(tmp_path / "run", data=data))
+
+
+def test_a_batch_larger_than_the_set_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    data = dataclasses.replace(SHORT.data, total_batch=40, micro_batch=0)
+    with pytest.raises(DatasetError, match="the training set has 26"):
+        go(short(tmp_path / "run", data=data))
+
+
+def test_a_dry_run_passes_every_stage_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "run"
+    dry_run(load_recipe("digits", {"output": str(output), "dry_run": True, "accelerator": "cpu"}))
+    text = capsys.readouterr().out
+    assert text.count("passed:") == 4
+    assert "with the same weights to the last bit" in text
+    assert not output.exists()
+    with pytest.raises(UsageError, match="Call dry_run"):
+        train(load_recipe("digits", {"dry_run": True}))
+
+
+def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Unknown model 'fastvit_t9'"):
+        dry_run(load_recipe("digits", {"model": "fastvit_t9"}))
+    with pytest.raises(UsageError, match="no option of"):
+        dry_run(load_recipe("digits", {"model_options": {"drop_pth_rate": 0.1}}))
+    with pytest.raises(DatasetError, match="does not exist|Cannot read"):
+        dry_run(load_recipe("digits", {"data.source": "folder", "data.root": str(tmp_path / "none")}))
+
+
+class CountingModel(nn.Module):
+    """Answers with the brightest of the three colour channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images.mean((2, 3))  # b c
+
+
+def colours(root: Path) -> None:
+    for label, name in enumerate(("blue", "green", "red")):
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            pixel = [0, 0, 0]
+            pixel[label if number else 0] = 200  # the first image of each class is wrong in all but one
+            Image.new("RGB", (40, 40), tuple(pixel)).save(root / name / f"{number}.png")
+
+
+def test_evaluation_counts_each_image_once_and_names_the_wrong_ones(tmp_path: Path) -> None:
+    colours(tmp_path)
+    model = CountingModel().train()
+    model.card = hybridvit.create_model("fastvit_debug").card  # type: ignore[assignment]  # any card will do
+    result = evaluate_folder(model, tmp_path, batch_size=4, keep_predictions=True)
+    assert result.num_images == 9
+    assert result.top1 == pytest.approx(100 * 7 / 9, abs=1e-3)
+    assert result.top5 == 100.0  # of three classes
+    assert result.confusion is not None
+    assert result.confusion.tolist() == [[3, 0, 0], [1, 2, 0], [1, 0, 2]]
+    wrong = [Path(answer.path).parent.name for answer in result.predictions if answer.label != answer.predicted]
+    assert wrong == ["green", "red"]
+    assert model.training
+
+
+def test_evaluation_says_how_many_files_it_left_out(tmp_path: Path) -> None:
+    colours(tmp_path)
+    (tmp_path / "red" / "0.png").write_bytes(b"")
+    model = CountingModel()
+    model.card = hybridvit.create_model("fastvit_debug").card  # type: ignore[assignment]  # any card will do
+    result = evaluate_folder(model, tmp_path, on_bad_image="skip")
+    assert (result.num_images, result.num_skipped) == (8, 1)
+
+
+def test_evaluation_of_one_class_is_refused() -> None:
+    with pytest.raises(DatasetError, match="every answer would be right"):
+        evaluate(CountingModel(), GeneratedImages(length=4, num_classes=1))
