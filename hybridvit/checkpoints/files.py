@@ -6,7 +6,8 @@ The only module that calls torch.load.
 import argparse
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hybridvit.checkpoints.sniff import check_pickle, check_zip, file_format
+from hybridvit.checkpoints.sniff import Format, check_pickle, check_zip, file_format
 from hybridvit.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -46,32 +47,50 @@ def read_tensors(path: str | os.PathLike[str]) -> WeightFile:
     clone what is kept. Raises CheckpointError, and nothing else, for whatever is wrong with the file.
     """
     path = Path(path).expanduser()
-    kind = file_format(path)
+    kind = check_file(path)
     weight_set = ""
     metadata: dict[str, str] = {}
     if kind == "safetensors":
         values, metadata = _read_safetensors(path)
     else:
-        values, weight_set = _weight_set(path, _read_pickle(path, is_zip=kind == "zip"))
+        values, weight_set = _weight_set(path, _read_pickle(path))
     tensors = _without_wrappers(values)
     _check_tensors(path, tensors)
     return WeightFile(path, tensors, metadata, weight_set)
 
 
-def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
+def check_file(path: Path) -> Format:
+    """The format of a weight file that is whole and safe to read, from its structure alone: no tensor is read.
+
+    Raises CheckpointError if it is neither.
+    """
+    kind = file_format(path)
+    if kind == "zip":
+        check_zip(path)
+    elif kind == "pickle":
+        with path.open("rb") as stream:
+            check_pickle(path, stream, num_pickles=5)
+    else:
+        with _open_safetensors(path):
+            pass
+    return kind
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except Exception as error:  # a hostile header reaches many layers; whatever they raise, the file is to blame
         raise CheckpointError(f"{path} is damaged safetensors ({_short(error)}). Fetch or save it again.") from error
 
 
-def _read_pickle(path: Path, *, is_zip: bool) -> object:
-    if is_zip:
-        check_zip(path)
-    else:
-        with path.open("rb") as stream:
-            check_pickle(path, stream, num_pickles=5)
+def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
+    with _open_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _read_pickle(path: Path) -> object:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from hybridvit.atomic import replacing
-from hybridvit.checkpoints.sniff import check_zip, file_format
+from hybridvit.checkpoints.files import check_file
 from hybridvit.errors import CheckpointError, UsageError
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-_HUB_ID = re.compile(r"(?:hf-hub:)?([\w.-]+/[\w.-]+)")
+_HUB_ID = re.compile(
+    r"(?:hf-hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?<!\.safetensors)(?<!\.pth)(?<!\.pt)(?<!\.tar)"
+)
 _OFFLINE = ("HYBRIDVIT_OFFLINE", "HF_HUB_OFFLINE")
 
 
@@ -117,7 +119,11 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        _check_address(newurl)
+        try:
+            _check_address(newurl)
+        except CheckpointError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]  # as urllib calls it
 
 
@@ -133,6 +139,7 @@ def _download(url: str, temporary: Path, path: Path, sha256: str | None) -> str:
                     digest.update(chunk)
                     received += len(chunk)
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         raise CheckpointError(f"{url} answered {error.code} {error.reason}. {_by_hand(url, path, sha256)}") from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -152,8 +159,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 def _check_weights(url: str, path: Path) -> None:
     """Refuse a page, a pointer or a cut-off file before it takes its place in the cache."""
     try:
-        if file_format(path) == "zip":
-            check_zip(path)
+        check_file(path)
     except CheckpointError as error:
         raise CheckpointError(f"{url} did not send weights: {error}".replace(str(path), "what it sent")) from error
 

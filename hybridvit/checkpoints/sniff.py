@@ -160,7 +160,7 @@ def _check_records(path: Path, records: list[zipfile.ZipInfo], size: int) -> Non
             raise CheckpointError(f"{path}: the record '{record.filename}' points outside of the archive. Refused.")
         if record.flag_bits & 1:
             raise CheckpointError(f"{path}: the record '{record.filename}' is encrypted. Decrypt the file first.")
-    if len(set(names)) != len(names):
+    if len({name.lower() for name in names}) != len(names):  # torch looks names up without regard to case
         raise CheckpointError(f"{path} holds two records of one name, so its meaning is in doubt. Refused.")
     total = sum(record.file_size for record in records)
     if total > size:
