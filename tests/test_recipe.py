@@ -8,7 +8,14 @@ import pytest
 
 from hybridvit.errors import UsageError
 from hybridvit.training.recipe import DataConfig, OptimConfig, Recipe, ScheduleConfig
-from hybridvit.training.recipe_file import changed_keys, find_recipe, load_recipe, recipe_names, recipe_parser, recipe_text
+from hybridvit.training.recipe_file import (
+    changed_keys,
+    find_recipe,
+    load_recipe,
+    recipe_names,
+    recipe_parser,
+    recipe_text,
+)
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
 
@@ -121,6 +128,8 @@ def test_help_explains_every_key() -> None:
 
 
 def test_reading_a_recipe_imports_no_torch() -> None:
-    code = "import sys; from hybridvit.training import load_recipe; load_recipe('digits'); print('torch' in sys.modules)"
+    code = (
+        "import sys; from hybridvit.training import load_recipe; load_recipe('digits'); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -236,7 +236,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_snapshot(tmp_path: Path) -
 def test_a_batch_that_cannot_be_shared_out_says_what_can() -> None:
     assert batch_shape(SHORT, 2) == (4, 1)
     assert batch_shape(SHORT, 1) == (4, 2)
-    with pytest.raises(UsageError, match="3 processes cannot share evenly. Use 9, or one of .* 1, 2, 4, 8"):
+    with pytest.raises(UsageError, match=r"3 processes cannot share evenly. Use 9, or one of .* 1, 2, 4, 8"):
         batch_shape(SHORT, 3)
     with pytest.raises(UsageError, match="BatchNorm needs two"):
         batch_shape(SHORT, 8)
@@ -272,7 +272,7 @@ def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
         dry_run(load_recipe("digits", {"model": "fastvit_t9"}))
     with pytest.raises(UsageError, match="no option of"):
         dry_run(load_recipe("digits", {"model_options": {"drop_pth_rate": 0.1}}))
-    with pytest.raises(DatasetError, match="does not exist|Cannot read"):
+    with pytest.raises(DatasetError, match=r"does not exist|Cannot read"):
         dry_run(load_recipe("digits", {"data.source": "folder", "data.root": str(tmp_path / "none")}))
 
 
