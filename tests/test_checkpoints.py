@@ -274,6 +274,11 @@ def test_one_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the one recorded"):
         load(path)
+    model = hybridvit.create_model("fastvit_debug", num_classes=5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match="the SHA-256 of its tensors is not the one recorded"):
+        load_weights(model, path)
+    assert_equal(model.state_dict(), before)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from hybridvit.models.registry import find_variant
 FilePath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """What `load_weights` did."""
 
@@ -118,7 +118,7 @@ def load_weights(
     """
     backbone = _backbone(model)
     file = WeightFile(Path("The tensors"), dict(source)) if isinstance(source, Mapping) else read_tensors(source)
-    naming = naming_of(file.tensors)
+    card, naming = card_of(file), naming_of(file.tensors)
     tensors = to_ours(file.tensors, naming)
     expected = backbone.state_dict()
     _check_form(file, form_of(tensors), backbone.card.form)
@@ -131,8 +131,15 @@ def load_weights(
     _check_options(file, tensors, expected)
     check_names(str(file.path), tensors, expected, backbone.card.architecture, backbone.card.form)
     backbone.load_state_dict(tensors, strict=True)
-    copied = len(tensors) - len(reset)
-    return LoadReport(str(file.path), naming, file.weight_set, copied, card_of(file), reset, adapted)
+    return LoadReport(
+        source=str(file.path),
+        naming=naming,
+        weight_set=file.weight_set,
+        num_tensors=len(tensors) - len(reset),
+        card=card,
+        reset=reset,
+        adapted=adapted,
+    )
 
 
 def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:

@@ -6,6 +6,7 @@ The only module that calls torch.load.
 import argparse
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,7 +93,8 @@ def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
 
 def _read_pickle(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # of old pickle protocols and storage types, which nobody can act on
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # as above; and torch's own text advises to switch its protection off, so it is not passed on
         raise CheckpointError(

@@ -8,6 +8,7 @@ import io
 import pickle
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,11 +198,13 @@ def check_pickle(path: Path, stream: BinaryIO, num_pickles: int = 1) -> None:
     """
     found: set[str] = set()
     try:
-        for _ in range(num_pickles):
-            found |= set(_globals(stream))
-            if not stream.read(1):
-                break
-            stream.seek(-1, io.SEEK_CUR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged string makes pickletools warn of invalid escapes
+            for _ in range(num_pickles):
+                found |= set(_globals(stream))
+                if not stream.read(1):
+                    break
+                stream.seek(-1, io.SEEK_CUR)
     except (ValueError, EOFError, OverflowError, MemoryError, OSError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is truncated or damaged ({error}). Fetch or save it again.") from error
     refused = sorted(found - ALLOWED_GLOBALS)
