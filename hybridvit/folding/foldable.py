@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hybridvit.errors import UsageError
 from hybridvit.folding.kernel import Kernel
 
 
@@ -40,7 +41,7 @@ class ConvEquivalent(Foldable):
 
     With fixed norms and no gradient wanted, the kernel is folded once and kept until a weight changes. Where
     gradients are wanted (fine-tuning with frozen norms) it is rebuilt from the branches in every call, so that
-    they reach each of them.
+    they reach each of them. With batch statistics, a batch that leaves one value per channel is a UsageError.
     """
 
     in_released_form = True
@@ -66,6 +67,7 @@ class ConvEquivalent(Foldable):
         if self.by_branches:
             return self.forward_branches(x)
         if uses_batch_statistics(self):
+            _check_statistics(x, self.geometry)
             return self.forward_training(x)
         kernel, conv = self._eval_kernel(), self.geometry
         return F.conv2d(x, kernel.weight, kernel.bias, conv.stride, kernel.weight.shape[-1] // 2, 1, conv.groups)
@@ -143,6 +145,17 @@ def uses_batch_statistics(block: nn.Module) -> bool:
         isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
         for module in block.modules()
     )
+
+
+def _check_statistics(x: Tensor, conv: nn.Conv2d) -> None:
+    """Raise UsageError where BatchNorm would see a single value per channel, which has no variance."""
+    batch, _, height, width = x.shape
+    if batch == 1 and max(height, width) <= conv.stride[0]:
+        raise UsageError(
+            f"A training batch of one image leaves a map of {height}x{width} pixels here, one value per channel, but "
+            "BatchNorm needs at least two for a variance. Use a batch of 2 or more, a larger image, or model.eval() to "
+            "freeze the statistics."
+        )
 
 
 def _tensors_of(block: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:

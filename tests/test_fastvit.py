@@ -1,0 +1,277 @@
+"""The models: counts, ablations, options, and outputs equal to the golden file and to timm."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import relative_error, trained_like
+from torch import nn
+
+import hybridvit
+from hybridvit.checkpoints.keymaps import from_ours, to_ours
+from hybridvit.errors import UsageError
+from hybridvit.folding.foldable import branch_by_branch
+from hybridvit.measure.counts import count
+
+GOLDEN = Path(__file__).parent / "golden"
+_spec = importlib.util.spec_from_file_location("fill", GOLDEN / "fill.py")
+golden_inputs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(golden_inputs)
+KEYS = json.loads((GOLDEN / "apple_keys.json").read_text())
+OUTPUTS = np.load(GOLDEN / "apple.npz")
+
+COUNTS = {  # training form, folded as the released files are, fully folded
+    "fastvit_t8": (4_026_232, 3_996_040, 3_992_392),
+    "fastvit_t12": (7_553_704, 7_508_840, 7_502_952),
+    "fastvit_s12": (9_473_576, 9_428_712, 9_422_824),
+    "fastvit_sa12": (11_580_968, 11_545_320, 11_539_432),
+    "fastvit_sa24": (21_554_216, 21_501_288, 21_489_512),
+    "fastvit_sa36": (31_527_464, 31_457_256, 31_439_592),
+    "fastvit_ma36": (44_068_004, 43_984_632, 43_963_656),
+}
+PUBLISHED_GIGA = {"t8": 0.7, "t12": 1.4, "s12": 1.8, "sa12": 1.9, "sa24": 3.8, "sa36": 5.6}
+PLAIN = {"overparameterised": (), "head": "plain"}
+SMALL_KERNELS = {"downsample_kernel": 3, "ffn_kernel": None, "head": "plain"}
+POOLFORMER = {
+    "widths": (64, 128, 320, 512),
+    "mixers": ("pooling",) * 4,
+    "norm": "group",
+    "stem": "dense",
+    "downsample": "dense",
+    "ffn_kernel": None,
+    **PLAIN,
+}
+R, A = "repmixer", "attention"
+ABLATIONS = {  # options on fastvit_s12 -> published (parameters in millions, multiply-adds in billions, size in px)
+    "poolformer at 224": (POOLFORMER, 11.9, 1.8, 224),
+    "poolformer at 256": (POOLFORMER, 11.9, 2.4, 256),
+    "repmixer": (POOLFORMER | {"mixers": (R,) * 4}, 11.9, 2.4, 256),
+    "factorised": (SMALL_KERNELS | {"overparameterised": ()}, 8.7, 1.7, 256),
+    "overparameterised": (SMALL_KERNELS, 8.7, 1.7, 256),
+    "large kernel FFN": ({"downsample_kernel": 3, "head": "plain"}, 8.7, 1.8, 256),
+    "large kernel patch embedding": ({"head": "plain"}, 8.8, 1.8, 256),
+    "V1": (SMALL_KERNELS, 8.7, None, 256),
+    "V2": (SMALL_KERNELS | {"mixers": (R, R, R, A)}, 10.8, None, 256),
+    "V3": (SMALL_KERNELS | {"mixers": (R, R, A, A)}, 12.4, None, 256),
+    "V4": ({"head": "plain"}, 8.8, None, 256),
+    "V5": ({"head": "plain", "mixers": (R, R, R, A)}, 10.9, None, 256),
+    **{
+        f"kernel {size}": ({"head": "plain", "ffn_kernel": size, "downsample_kernel": size}, millions, giga, 256)
+        for size, millions, giga in ((3, 8.7, 1.7), (5, 8.7, 1.8), (7, 8.8, 1.8), (9, 8.8, 1.8), (11, 8.8, 1.9))
+    },
+    "attention in 2 stages": ({"head": "plain", "mixers": (R, R, A, A)}, None, 2.54, 256),
+    "attention in 3 stages": ({"head": "plain", "mixers": (R, A, A, A)}, None, 3.21, 256),
+    "attention in 4 stages": ({"head": "plain", "mixers": (A, A, A, A)}, None, 7.65, 256),
+}
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def golden_weights(name: str) -> dict[str, torch.Tensor]:
+    filled = {key: golden_inputs.fill(key, tuple(shape)) for key, shape in KEYS[name].items()}
+    return {key: torch.tensor(0 if value is None else value) for key, value in filled.items()}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts_are_exact_in_each_form(name):
+    with torch.device("meta"):
+        model = hybridvit.create_model(name).eval()
+        counts = tuple(map(parameters, (model, hybridvit.fold(model, released=True), hybridvit.fold(model))))
+    assert counts == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_GIGA)
+def test_multiply_adds_equal_the_papers_to_rounding(name):
+    with torch.device("meta"):
+        model = hybridvit.create_model(f"fastvit_{name}", folded=True)
+    assert round(count(model, (256, 256)).multiply_adds / 1e9, 1) == PUBLISHED_GIGA[name]
+
+
+def test_multiply_adds_of_ma36_equal_the_papers_only_with_its_branches_and_norms():
+    # published: 7.9; the folded model has 7.81, and the branches (about 0.1) with the norms (0.13) make 7.93
+    with torch.device("meta"):
+        model = hybridvit.create_model("fastvit_ma36", folded=True)
+    assert count(model, (256, 256)).multiply_adds / 1e9 == pytest.approx(7.815, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_ablations_are_options_and_have_the_published_size(name):
+    options, millions, giga, size = ABLATIONS[name]
+    with torch.device("meta"):
+        model = hybridvit.create_model("fastvit_s12", folded=True, **options)
+    if millions is not None:
+        assert parameters(model) / 1e6 == pytest.approx(millions, rel=0.03)
+    if giga is not None:
+        assert count(model, (size, size)).multiply_adds / 1e9 == pytest.approx(giga, rel=0.03)
+
+
+@pytest.mark.parametrize("form", ["", "_folded"])
+@pytest.mark.parametrize("name", ["t8", "sa12"])
+def test_outputs_equal_the_golden_file(name, form):
+    model = hybridvit.create_model(f"fastvit_{name}").eval()
+    model = hybridvit.fold(model, released=True) if form else model
+    model.load_state_dict(to_ours(golden_weights(name + form), "apple"), strict=True)
+    square = torch.from_numpy(golden_inputs.image(256, 256))
+    for candidate in (model, hybridvit.fold(model)):
+        with torch.no_grad():
+            expected = torch.from_numpy(OUTPUTS[f"{name}{form}/logits_256"])
+            assert relative_error(candidate(square), expected) < 2e-6
+            if not form:
+                wide = torch.from_numpy(golden_inputs.image(192, 320))
+                assert relative_error(candidate(wide), torch.from_numpy(OUTPUTS[f"{name}/logits_192x320"])) < 2e-6
+                for stage, fmap in enumerate(candidate.features(square).values(), start=1):
+                    mean = torch.from_numpy(OUTPUTS[f"{name}/stage{stage}_mean"])
+                    assert relative_error(fmap.mean((2, 3)), mean) < 2e-6
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_outputs_equal_timm_with_the_same_weights(name):
+    model = trained_like(hybridvit.create_model(name))
+    theirs = timm.create_model(name).eval()
+    theirs.load_state_dict(from_ours(model.state_dict(), "timm"), strict=True)
+    images = torch.randn(1, 3, 96, 160)
+    with torch.no_grad():
+        assert relative_error(model(images), theirs(images)) < 1e-5
+
+
+@pytest.mark.parametrize("training_form", ["collapsed", "branches"])
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
+def test_gradients_and_running_statistics_equal_timms(name, training_form):
+    model = trained_like(hybridvit.create_model(name, num_classes=10, training_form=training_form)).train().double()
+    theirs = timm.create_model(name, num_classes=10).train().double()
+    theirs.load_state_dict(from_ours(model.state_dict(), "timm"), strict=True)
+    images, labels = torch.randn(3, 3, 64, 96, dtype=torch.float64), torch.tensor([1, 4, 7])
+    for candidate in (model, theirs):
+        nn.functional.cross_entropy(candidate(images), labels).backward()
+    ours = {name: parameter.grad for name, parameter in model.named_parameters()}
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    largest = max(gradient.abs().max() for gradient in expected.values())
+    for key, gradient in from_ours(ours, "timm").items():
+        # what a later BatchNorm cancels is rounding noise in both: compare that with the largest gradient
+        scale = max(expected[key].abs().max(), 1e-4 * largest)
+        assert (gradient - expected[key]).abs().max() / scale < 1e-9, key
+    for key, value in from_ours(dict(model.state_dict()), "timm").items():
+        torch.testing.assert_close(value, theirs.state_dict()[key], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (96, 225)])
+def test_any_size_from_32_pixels(size, debug_model):
+    maps = debug_model.features(torch.randn(1, 3, *size))
+    assert list(maps) == ["stride_4", "stride_8", "stride_16", "stride_32"]
+    for stride, fmap in zip((4, 8, 16, 32), maps.values(), strict=True):
+        assert fmap.shape[-2:] == tuple(-(-side // stride) for side in size)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm": "layer"},
+        {"activation": "relu"},
+        {"activation": "silu"},
+        {"overparameterised": ()},
+        {"overparameterised": ("stem", "downsample", "mixer", "ffn", "head")},
+        {"mixers": ("pooling",) * 4},
+        {"mixers": ("pooling",) * 4, "norm": "group", "stem": "dense", "downsample": "dense", "ffn_kernel": None},
+        {"mixers": ("attention",) * 4, "widths": (32, 32, 64, 64)},
+        {"ffn_kernel": None},
+        {"head": "plain"},
+        {"mixer_kernel": 5, "position_kernel": 3},
+        {"in_chans": 1},
+    ],
+    ids=str,
+)
+def test_each_option_trains_every_parameter_and_folds(options):
+    model = hybridvit.create_model("fastvit_debug", num_classes=5, drop_path_rate=0.1, **options)
+    images = torch.randn(4, model.in_chans, 64, 64)
+    model(images).square().sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    trained_like(model)
+    with torch.no_grad(), branch_by_branch(model):
+        expected = model(images)
+    assert relative_error(hybridvit.fold(model)(images), expected) < 1e-5
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    gradients = []
+    for enable in (False, True):
+        torch.manual_seed(0)
+        model = hybridvit.create_model("fastvit_debug", num_classes=5, drop_path_rate=0.2)
+        model.set_grad_checkpointing(enable)
+        torch.manual_seed(1)
+        model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed, rtol=0, atol=0)
+
+
+def test_stochastic_depth_grows_linearly_and_keeps_the_mean():
+    model = hybridvit.create_model("fastvit_t8", drop_path_rate=0.3)
+    rates = [block.ffn.drop_path_rate for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx([0.3 * index / 9 for index in range(10)])
+    ffn = model.stages[3].blocks[1].ffn
+    with torch.no_grad():
+        ffn.layer_scale.fill_(1)
+        x, branch = torch.zeros(20_000, 384, 1, 1), torch.ones(20_000, 384, 1, 1)
+        added = ffn.add(x, branch)
+    assert sorted(added.unique().tolist()) == pytest.approx([0, 1 / 0.7])
+    assert added.mean().item() == pytest.approx(1, abs=0.02)
+
+
+WRONG_OPTIONS = {
+    r"Unknown model 'fastvit_sa21'. Nearest: .*'fastvit_sa12'": {"name": "fastvit_sa21"},
+    r"'mlp_ratoi' is no option of fastvit_t8. Nearest: 'mlp_ratio'": {"mlp_ratoi": 3},
+    r"mixers is 'repmixr', but must be one of 'repmixer'": {"mixers": ("repmixr",) * 4},
+    r"must name the same number of stages": {"depths": (1, 1)},
+    r"ffn_kernel is 4, .* odd size": {"ffn_kernel": 4},
+    r"must be multiples of 32": {"name": "fastvit_debug", "mixers": ("attention",) * 4},
+    r"drop_path_rate is 1.5": {"drop_path_rate": 1.5},
+    r"global_pool is 'mean', but must be": {"global_pool": "mean"},
+    r"needs a pooled vector": {"global_pool": ""},
+    r"features_only is False": {"out_indices": (0,)},
+    r"there are 4 stages": {"features_only": True, "out_indices": (7,)},
+    r"Published weights: apple_in1k, apple_dist_in1k": {"pretrained": "apple_in22k"},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_OPTIONS)
+def test_wrong_options_are_errors_that_name_the_fix(message):
+    with pytest.raises(UsageError, match=message):
+        hybridvit.create_model(**({"name": "fastvit_t8"} | WRONG_OPTIONS[message]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 3, 31, 64), r"Image is 31x64 pixels, but fastvit_debug needs both sides >= 32"),
+        ((1, 1, 64, 64), r"Input has 1 channels, but fastvit_debug was built for 3"),
+        ((3, 64, 64), r"takes a batch .*Add the batch dimension"),
+    ],
+)
+def test_wrong_inputs_are_errors_that_name_the_fix(shape, message, debug_model):
+    with pytest.raises(UsageError, match=message):
+        debug_model(torch.zeros(shape))
+
+
+def test_a_training_batch_of_one_value_per_channel_is_refused():
+    model = hybridvit.create_model("fastvit_debug")
+    with pytest.raises(UsageError, match="BatchNorm needs at least two"):
+        model(torch.zeros(1, 3, 32, 32))
+
+
+def test_channels_last_training_equals_channels_first():
+    model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=5)).train()
+    images = torch.randn(4, 3, 64, 64)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model.zero_grad()
+        model.to(memory_format=layout)(images.to(memory_format=layout)).square().sum().backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    largest = max(gradient.abs().max() for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).abs().max() / largest < 1e-5, name

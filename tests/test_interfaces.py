@@ -1,0 +1,221 @@
+"""The models inside other libraries: timm, segmentation_models_pytorch, torchvision, transformers, compile, export."""
+
+import copy
+import json
+from collections import OrderedDict
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torchvision
+from conftest import relative_error, trained_like
+from timm.optim import param_groups_layer_decay
+from timm.utils import reparameterize_model
+from torch import nn
+from transformers import TimmBackbone, TimmBackboneConfig
+
+import hybridvit
+from hybridvit.errors import UsageError
+from hybridvit.folding.foldable import branch_by_branch
+
+NAMES = [f"hybridvit_{name}" for name in hybridvit.list_models()]
+DEBUG = "hybridvit_fastvit_debug"
+FROM_TIMM = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+
+
+def test_timm_lists_our_names_beside_its_own():
+    assert set(NAMES) <= set(timm.list_models("hybridvit_*"))
+    assert timm.create_model("fastvit_t8").__class__.__module__ == "timm.models.fastvit"
+    assert "hybridvit_fastvit_t8.apple_dist_in1k" in timm.list_models("hybridvit_*", pretrained=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timms_conformance_list(name):
+    with torch.device("meta"):
+        model = timm.create_model(name).eval()
+        cfg = model.default_cfg
+        images = torch.empty(1, *cfg["input_size"])
+        fmap = model.forward_features(images)
+        assert fmap.shape[1:] == (model.num_features, *cfg["pool_size"])
+        assert model.forward_head(fmap, pre_logits=True).shape == (1, model.head_hidden_size)
+        assert model(images).shape == (1, model.num_classes) == (1, 1000)
+        names = model.state_dict()
+        for layer in (cfg["classifier"], *cfg["first_conv"]):
+            assert f"{layer}.weight" in names
+        assert model.get_classifier() is model.head.fc
+        model.reset_classifier(0)
+        assert model(images).shape == (1, model.head_hidden_size)
+        model.reset_classifier(0, "")
+        assert model(images).shape == fmap.shape
+        model.reset_classifier(7, "avg")
+        assert model(images).shape == (1, 7)
+        unpooled = timm.create_model(name, num_classes=0, global_pool="").eval()
+        assert unpooled(images).shape == fmap.shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timms_feature_pyramid(name):
+    with torch.device("meta"):
+        pyramid = timm.create_model(name, features_only=True, in_chans=1).eval()
+        maps = pyramid(torch.empty(1, 1, 96, 160))
+        model = timm.create_model(name)
+    assert pyramid.feature_info.reduction() == [4, 8, 16, 32]
+    assert [fmap.shape[1] for fmap in maps] == pyramid.feature_info.channels()
+    assert [info["module"] for info in model.feature_info] == [f"stages.{index}" for index in range(4)]
+    for info, fmap in zip(model.feature_info, maps, strict=True):
+        assert fmap.shape[-1] == 160 // info["reduction"]
+
+
+@pytest.mark.parametrize("indices", [None, 2, [0, 3], [-1], (1,)])
+def test_forward_intermediates_agrees_with_the_forward_pass(indices, debug_model):
+    images = torch.randn(1, 3, 33, 64)
+    final, maps = debug_model.forward_intermediates(images, indices)
+    everything = list(debug_model.features(images).values())
+    chosen = {None: everything, 2: everything[2:]}.get(indices if not isinstance(indices, list | tuple) else ...)
+    chosen = [everything[index] for index in indices] if chosen is None else chosen
+    assert all(torch.equal(fmap, expected) for fmap, expected in zip(maps, chosen, strict=True))
+    assert torch.equal(final, debug_model.forward_features(images))
+    only = debug_model.forward_intermediates(images, indices, intermediates_only=True, stop_early=True)
+    assert all(torch.equal(fmap, expected) for fmap, expected in zip(only, maps, strict=True))
+
+
+def test_wrong_indices_and_formats_are_refused(debug_model):
+    with pytest.raises(UsageError, match="Stage indices are \\[4\\], but there are 4 stages"):
+        debug_model.forward_intermediates(torch.zeros(1, 3, 32, 32), [4])
+    with pytest.raises(UsageError, match="output_fmt is 'NLC'"):
+        debug_model.forward_intermediates(torch.zeros(1, 3, 32, 32), output_fmt="NLC")
+
+
+def test_pruning_keeps_the_maps_that_remain(debug_model):
+    images = torch.randn(1, 3, 33, 64)
+    expected = list(debug_model.features(images).values())
+    assert debug_model.prune_intermediate_layers([0, 2]) == [0, 2]
+    maps = debug_model.forward_intermediates(images, [0, 2], intermediates_only=True)
+    assert all(torch.equal(fmap, expected[index]) for fmap, index in zip(maps, (0, 2), strict=True))
+    assert len(debug_model.stages) == 3
+    assert debug_model.get_classifier().__class__ is nn.Identity
+
+
+def test_layer_decay_orders_the_layers(debug_model):
+    groups = param_groups_layer_decay(debug_model, weight_decay=0.05, layer_decay=0.5)
+    scales = {group["lr_scale"] for group in groups}
+    assert len(scales) >= 6
+    parameters = sum(parameter.numel() for group in groups for parameter in group["params"])
+    assert parameters == sum(parameter.numel() for parameter in debug_model.parameters())
+    assert isinstance(debug_model.no_weight_decay(), set)
+
+
+def test_timm_folds_it_too(debug_model):
+    images = torch.randn(1, 3, 33, 64)
+    with torch.no_grad(), branch_by_branch(debug_model):
+        expected = debug_model(images)
+    folded = reparameterize_model(debug_model)
+    assert relative_error(folded(images), expected) < 1e-5
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_a_hub_folder_goes_round(tmp_path):
+    model = trained_like(timm.create_model(DEBUG, num_classes=6))
+    timm.models.save_for_hf(model, tmp_path, model_config={"label_names": list("abcdef")})
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == DEBUG
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(images), model(images))
+    adapted = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=7, in_chans=1).eval()
+    grey = torch.randn(1, 1, 64, 64)
+    assert adapted(grey).shape == (1, 7)
+    assert relative_error(adapted.forward_features(grey), model.forward_features(grey.expand(1, 3, 64, 64))) < 1e-5
+
+
+def test_inside_segmentation_models():
+    unet = smp.Unet(f"tu-{DEBUG}", encoder_weights=None, classes=2, encoder_depth=5)
+    assert unet.encoder.out_channels == [3, 0, 8, 16, 32, 64]
+    assert unet.encoder.output_stride == 32
+    trained_like(unet)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad(), branch_by_branch(unet):
+        expected = unet(images)
+    assert expected.shape == (1, 2, 64, 96)
+    folded = hybridvit.fold(unet)
+    assert relative_error(folded(images), expected) < 1e-5
+    assert not any("encoder" in name and isinstance(m, nn.BatchNorm2d) for name, m in folded.named_modules())
+
+
+class PyramidBackbone(nn.Module):
+    """What torchvision's detectors take as a backbone."""
+
+    out_channels = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = hybridvit.create_model("fastvit_debug", features_only=True)
+        self.neck = torchvision.ops.FeaturePyramidNetwork(
+            self.body.channels,
+            self.out_channels,
+            extra_blocks=torchvision.ops.feature_pyramid_network.LastLevelMaxPool(),
+        )
+
+    def forward(self, images):
+        return self.neck(OrderedDict((str(index), fmap) for index, fmap in enumerate(self.body(images))))
+
+
+def test_inside_torchvisions_detectors():
+    sizes = tuple((size,) for size in (8, 16, 32, 64, 128))
+    detector = torchvision.models.detection.FasterRCNN(
+        PyramidBackbone(),
+        num_classes=3,
+        min_size=64,
+        max_size=96,
+        rpn_anchor_generator=torchvision.models.detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5),
+    )
+    target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    losses = detector([torch.rand(3, 64, 80)] * 2, [target] * 2)
+    sum(losses.values()).backward()
+    assert detector.backbone.body.backbone.stem[0].conv.kxk.conv.weight.grad.abs().sum() > 0
+    found = hybridvit.fold(detector.eval())([torch.rand(3, 64, 80)])
+    assert set(found[0]) == {"boxes", "labels", "scores"}
+
+
+@FROM_TIMM
+@pytest.mark.parametrize("freeze", [False, True])
+def test_inside_transformers(freeze):
+    config = TimmBackboneConfig(
+        backbone=DEBUG, use_pretrained_backbone=False, out_indices=(1, 3), freeze_batch_norm_2d=freeze
+    )
+    backbone = TimmBackbone(config)
+    images = torch.randn(2, 3, 64, 96)
+    maps = backbone(images).feature_maps
+    assert [tuple(fmap.shape) for fmap in maps] == [(2, 16, 8, 12), (2, 64, 2, 3)]
+    assert list(backbone.channels) == [16, 64]
+    if freeze:
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("name", ["fastvit_debug"])
+def test_export_and_a_whole_graph_compile(name, folded):
+    model = trained_like(hybridvit.create_model(name, num_classes=5))
+    model = hybridvit.fold(model) if folded else model
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(images)
+        batch = torch.export.Dim("batch", min=1, max=64)
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        more = torch.randn(5, 3, 64, 64)
+        assert relative_error(program.module()(more), model(more)) < 1e-5
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        assert relative_error(compiled(images), expected) < 1e-5
+
+
+def test_a_compiled_training_step_gives_the_same_gradients():
+    model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=5)).train()
+    other = copy.deepcopy(model)
+    images = torch.randn(2, 3, 64, 64)
+    model(images).square().mean().backward()
+    torch.compile(other, fullgraph=True, backend="aot_eager")(images).square().mean().backward()
+    largest = max(parameter.grad.abs().max() for parameter in model.parameters())
+    for (name, ours), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert (ours.grad - theirs.grad).abs().max() / largest < 1e-4, name
+    for (name, ours), theirs in zip(model.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, msg=name)
