@@ -35,8 +35,8 @@ def list_models(*, pattern: str = "*", json: bool = False) -> None:
     header = ("model", "input px", "params M", "madds G", "top-1 %", "distilled", *_latency_titles(chosen))
     print(aligned([header, *(_row(variant) for variant in chosen)]))
     print(
-        "\nAll figures are published by the authors: madds are multiply-adds, accuracies those of the released weights\n"
-        "on ImageNet-1k, plain and distilled. `hybridvit info NAME` has exact counts and all sources."
+        "\nAll figures are published by the authors. madds: multiply-adds; top-1: of the released weights on "
+        "ImageNet-1k,\nplain and distilled. `hybridvit info NAME` has exact counts and all sources."
     )
     for (tags, licence), names in _weights(chosen).items():
         print(f"\nWeights of {', '.join(names)}: {', '.join(tags)}, fetched when asked for.\nLicence: {licence}")

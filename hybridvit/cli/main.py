@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    return _guarded(lambda: _dispatch(words), debug=debug)
+    return guarded(lambda: _dispatch(words), debug=debug)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -81,7 +81,8 @@ def _dispatch(words: list[str]) -> int:
     return command(words[0]).run(words[1:])
 
 
-def _guarded(run: Callable[[], int], *, debug: bool) -> int:
+def guarded(run: Callable[[], int], *, debug: bool) -> int:
+    """Turn every outcome of `run` into an exit code and at most one paragraph on stderr; `debug` shows tracebacks."""
     try:
         code = run()
         sys.stdout.flush()

@@ -1,0 +1,136 @@
+"""The report of a run: what training, folding, export and measuring left, arranged for reading."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hybridvit.export.pipeline import ExportReport
+from hybridvit.folding.report import FoldReport
+from hybridvit.measure.bench import BenchResult, BenchRow
+from hybridvit.report.content import Answer, Bar, Change, Confusion, Curve, Figure, Report
+from hybridvit.training.evaluate import Evaluation, Prediction
+
+MOST_PICTURES = 12
+RUNTIME_NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+FORM_NAMES = {"training": "training form", "folded": "folded"}
+
+
+def run_report(
+    *,
+    title: str,
+    lead: str,
+    history: Sequence[Mapping[str, float]],
+    evaluation: Evaluation,
+    folding: FoldReport,
+    nodes: tuple[int, int],
+    multiply_adds: tuple[int, int],
+    exported: ExportReport,
+    measured: BenchResult,
+    commands: Sequence[tuple[str, str]],
+) -> Report:
+    """Arrange the results of one classifier; `nodes` and `multiply_adds` are (before, after) folding."""
+    right = [prediction for prediction in evaluation.predictions if prediction.predicted == prediction.label]
+    wrong = [prediction for prediction in evaluation.predictions if prediction.predicted != prediction.label]
+    by_form = {(row.form, row.runtime): row.latency.median_ms for row in measured.rows}
+    deployed = by_form["folded", "onnxruntime"]
+    return Report(
+        title=title,
+        lead=lead,
+        figures=[
+            Figure(
+                value=f"{evaluation.top1:.1f} %",
+                label="Test accuracy",
+                note=f"{len(right):,} of {evaluation.num_images:,} right",
+            ),
+            Figure(value=f"{folding.max_error:.0e}", label="Folding changes", note="of the largest output, at most"),
+            Figure(
+                value=f"{exported.parity.max_error:.0e}",
+                label=f"Export to {exported.target.upper()} changes",
+                note=f"same answer on {exported.parity.same_top1} of {exported.parity.real_images} images",
+            ),
+            Figure(
+                value=f"{deployed:.1f} ms",
+                label="ONNX Runtime, per image",
+                note=f"{by_form['training', 'torch'] / deployed:.1f} times as fast as before folding in PyTorch",
+            ),
+        ],
+        curves=_curves(history),
+        confusion=None
+        if evaluation.confusion is None
+        else Confusion(class_names=evaluation.class_names, counts=evaluation.confusion.tolist()),
+        wrong=_answers(wrong, evaluation, lambda prediction: -prediction.confidence),
+        right=_answers(right, evaluation, lambda prediction: prediction.confidence),
+        bars=[_bar(row) for row in measured.rows],
+        bars_note=_conditions(measured),
+        changes=[
+            Change(quantity="Operations in the graph", before=nodes[0], after=nodes[1]),
+            Change(
+                quantity="Layers with weights",
+                before=sum(folding.layers_before.values()),
+                after=sum(folding.layers_after.values()),
+            ),
+            Change(quantity="Parameters", before=folding.parameters_before, after=folding.parameters_after),
+            Change(quantity="Multiply-adds", before=multiply_adds[0], after=multiply_adds[1]),
+        ],
+        folding_note=(
+            f"{len(folding.folded)} blocks were trained as sums of branches, each with its own BatchNorm; every sum "
+            f"became one convolution. Left as they were: {', '.join(folding.left) or 'none'}."
+        ),
+        machine=measured.machine.lines(),
+        commands=commands,
+    )
+
+
+def _curves(history: Sequence[Mapping[str, float]]) -> list[Curve]:
+    def line(key: str) -> list[tuple[float, float]]:
+        return [(row["epoch"], row[key]) for row in history if key in row]
+
+    losses = {"training": line("train_loss"), "test": line("loss"), "test, averaged weights": line("ema_loss")}
+    accuracies = {"weights": line("top1"), "averaged weights": line("ema_top1")}
+    return [
+        Curve(
+            title="Loss",
+            x_label="epoch",
+            y_label="cross-entropy",
+            lines={name: points for name, points in losses.items() if points},
+        ),
+        Curve(
+            title="Test accuracy",
+            x_label="epoch",
+            y_label="%",
+            lines={name: points for name, points in accuracies.items() if points},
+        ),
+    ]
+
+
+def _answers(
+    predictions: Sequence[Prediction], evaluation: Evaluation, order: Callable[[Prediction], float]
+) -> list[Answer]:
+    return [
+        Answer(
+            image=Path(prediction.path),
+            truth=evaluation.class_names[prediction.label],
+            said=evaluation.class_names[prediction.predicted],
+            probability=prediction.confidence,
+        )
+        for prediction in sorted(predictions, key=order)[:MOST_PICTURES]
+    ]
+
+
+def _bar(row: BenchRow) -> Bar:
+    low, high = row.latency.interval_ms
+    return Bar(
+        label=f"{RUNTIME_NAMES[row.runtime]}, {FORM_NAMES[row.form]}",
+        median_ms=row.latency.median_ms,
+        p90_ms=row.latency.p90_ms,
+        low_ms=low,
+        high_ms=high,
+    )
+
+
+def _conditions(measured: BenchResult) -> str:
+    rounds = len(measured.rows[0].latency.times_ms)
+    return (
+        f"Batch {measured.batch}, {measured.image_size[0]}×{measured.image_size[1]} px, {measured.threads} threads, "
+        f"{measured.precision}. Median of {rounds} interleaved rounds, its 95 % interval, and p90. In eval mode the "
+        "training form already computes on kernels that it folds for itself, so that the first two bars are close."
+    )
