@@ -1,12 +1,14 @@
 """Saving, loading and converting whole models."""
 
 import errno
+import importlib.util
 import json
 import os
 import stat
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -19,6 +21,10 @@ from hybridvit.checkpoints import load, load_weights, read_tensors, save_checkpo
 from hybridvit.errors import CheckpointError, DiskFull, UsageError
 from hybridvit.models.backbone import Backbone
 
+GOLDEN = Path(__file__).parent / "golden"
+_spec = importlib.util.spec_from_file_location("fill", GOLDEN / "fill.py")
+golden_inputs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(golden_inputs)
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
 FORMS = ("training", "released", "folded")
 
@@ -150,6 +156,24 @@ def test_our_weights_give_the_same_logits_in_timm(tmp_path: Path) -> None:
     with torch.no_grad():
         expected, logits = upstream(IMAGES), ours(IMAGES)
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("key", json.loads((GOLDEN / "apple_keys.json").read_text()))
+def test_apples_files_give_apples_logits(tmp_path: Path, key: str) -> None:
+    shapes = json.loads((GOLDEN / "apple_keys.json").read_text())[key]
+    filled = {name: golden_inputs.fill(name, tuple(shape)) for name, shape in shapes.items()}
+    tensors = {name: torch.tensor(0) if value is None else torch.as_tensor(value) for name, value in filled.items()}
+    torch.save({"state_dict": tensors, "epoch": 300}, tmp_path / "m.pth.tar")
+    model = load(tmp_path / "m.pth.tar")
+    assert model.card.architecture == f"fastvit_{key.removesuffix('_folded')}"
+    assert model.card.form == ("released" if key.endswith("_folded") else "training")
+    with torch.no_grad():
+        logits = model(torch.from_numpy(golden_inputs.image(256, 256))).numpy()
+    with np.load(GOLDEN / "apple.npz") as golden:
+        expected = golden[f"{key}/logits_256"]
+    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+    save_upstream(model, tmp_path / "back.pth.tar", "apple")
+    assert_equal(read_tensors(tmp_path / "back.pth.tar").tensors, tensors)
 
 
 # ---- what does not fit

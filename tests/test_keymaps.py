@@ -1,6 +1,7 @@
 """Our names, Apple's and timm's: against the released files' keys and timm's own modules."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ PUBLISHED = [name for name in list_models() if name.startswith("fastvit_") and n
 Shapes = dict[str, tuple[int, ...]]
 
 
+@cache
 def ours(architecture: str, form: str) -> Shapes:
     card = ModelCard(architecture=architecture, form=form)  # type: ignore[arg-type]  # parametrised below
     return shapes_of(skeleton(card).state_dict())
