@@ -127,6 +127,21 @@ def test_resuming_with_another_recipe_lists_what_changed(tmp_path: Path) -> None
     go(short(tmp_path / "run", save_every=1.0, keep=9), resume="auto", allow_changes=True)
 
 
+def test_another_model_or_optimizer_cannot_be_resumed_at_all(tmp_path: Path) -> None:
+    go(short(tmp_path / "run"))
+    sgd = short(tmp_path / "run", optim=dataclasses.replace(SHORT.optim, name="sgd"))
+    with pytest.raises(UsageError, match=r"optim.name: adamw -> sgd\), and its checkpoints fit no other"):
+        go(sgd, resume=True, allow_changes=True)
+
+
+def test_an_unknown_optimizer_names_the_nearest_and_leaves_the_earlier_run(tmp_path: Path) -> None:
+    go(short(tmp_path / "run"))
+    wrong = short(tmp_path / "run", optim=dataclasses.replace(SHORT.optim, name="adamww"))
+    with pytest.raises(UsageError, match=r"'adamww', which is no optimizer of timm. Nearest: 'adamw'"):
+        go(wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_resuming_on_other_images_is_an_error(tmp_path: Path) -> None:
     class Other(TinyTask):
         def __init__(self, recipe: Recipe, fabric: Fabric) -> None:

@@ -155,7 +155,7 @@ class Loop:
         self.saved_step = self.position.step
         self.task.model.load_state_dict(state["model"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+            self.ema.module.load_state_dict(state["ema"] or state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         _match_layout(self.optimizer)
         self.progress.start_at(self.position.step)
@@ -256,20 +256,25 @@ class Loop:
             for buffer, copy in self._buffers:
                 buffer.copy_(copy)
             self.optimizer.zero_grad(set_to_none=True)
-            raise self._non_finite(loss, norm, samples, here=bool(~finite))
+            raise self._non_finite(losses, norm, samples)
         self._stopping = int(signals.max())
         return float(losses.double().mean())
 
-    def _non_finite(self, loss: Tensor, norm: Tensor, samples: list[int], *, here: bool) -> NonFiniteError:
-        where = (
-            f"; the images were {', '.join(self.task.images.paths[sample] for sample in samples)}"
-            if here
-            else "; it arose in another process"
-        )
+    def _non_finite(self, losses: Tensor, norm: Tensor, samples: list[int]) -> NonFiniteError:
+        """The error, with the files of the ranks whose loss is not finite; of all if only the gradient is not."""
+        files_by_rank: list[list[str]] = [[self.task.images.paths[sample] for sample in samples]]
+        if self.fabric.world_size > 1:
+            own, files_by_rank = files_by_rank[0], [[] for _ in range(self.fabric.world_size)]
+            torch.distributed.all_gather_object(files_by_rank, own)
+        guilty = [not finite for finite in losses.isfinite().tolist()]
+        files = [
+            file for names, bad in zip(files_by_rank, guilty, strict=True) if bad or not any(guilty) for file in names
+        ]
         return NonFiniteError(
-            f"Step {self.position.step} was refused: loss {loss.item():g}, gradient norm {norm.item():g}, learning "
-            f"rate {self.optimizer.param_groups[0]['lr']:g}{where}. The weights are as before the step. Look at these "
-            "images, lower --optim.lr or set --optim.clip_norm, and resume from the last checkpoint."
+            f"Step {self.position.step} was refused: loss {losses.mean().item():g}, gradient norm {norm.item():g}, "
+            f"learning rate {self.optimizer.param_groups[0]['lr']:g}; the images were {', '.join(files)}. The weights "
+            "are as before the step. Look at these images, lower --optim.lr or set --optim.clip_norm, and resume from "
+            "the last checkpoint."
         )
 
 

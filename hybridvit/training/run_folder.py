@@ -23,6 +23,8 @@ RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
 HARMLESS = ("output", "data.root", "data.workers", "save_every", "keep", "dry_run")
 """Keys that may differ on resume: they change no number (the images themselves are compared by their fingerprint)."""
+FIXED = ("model", "optim.name")
+"""Keys (and what begins with them) that the saved state depends on: no one can allow them to change."""
 
 Resume = bool | Literal["auto"]
 
@@ -104,6 +106,13 @@ def open_run(
 
 def _refuse_changes(path: Path, recipe: Recipe, allow_changes: bool) -> None:
     changes = changed_keys(load_recipe(str(path / RECIPE)), recipe, ignoring=HARMLESS)
+    fixed = [change for change in changes if change.startswith(FIXED)]
+    if fixed:
+        raise UsageError(
+            f"The run in {path} was started with another recipe ({'; '.join(fixed)}), and its checkpoints fit no "
+            "other. Resume it with its own, or start a new run with --pretrained "
+            f"{path / 'model.safetensors'} and another --output."
+        )
     if changes and not allow_changes:
         raise UsageError(
             f"The run in {path} was started with another recipe ({'; '.join(changes)}). Resume it with its own, "

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.step_lr import StepLRScheduler
 from timm.utils import ModelEmaV3
 
 from hybridvit.atomic import write_text
-from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
-from hybridvit.training.devices import build_fabric, memory_format
+from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError, nearest
+from hybridvit.training.devices import batch_shape, build_fabric, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.loop import Loop, Position, total_steps
@@ -54,6 +54,9 @@ def train(
 ) -> RunResult:
     """Train as the recipe says, and leave the run in `recipe.output`.
 
+    On a CPU, a run that was stopped and resumed is equal to the last bit to one that was not, with one or two
+    processes and any number of workers; with more processes gradients are summed in another order after a resume.
+
     Args:
         resume: False moves an earlier run aside; True goes on with it; "auto" goes on if there is something.
         allow_changes: go on although the recipe differs from the run's.
@@ -79,6 +82,7 @@ def train(
         fabric.launch()
         task = build_task(recipe, fabric)
         try:
+            _check(recipe, task, fabric)
             folder = _open_on_all_ranks(recipe, fabric, resume, allow_changes, progress)
             try:
                 return _train(recipe, fabric, task, folder, stop, progress)
@@ -104,11 +108,6 @@ def _train(
     )
     ema = ModelEmaV3(task.model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
     steps_per_epoch = len(task.images) // recipe.data.total_batch
-    if steps_per_epoch == 0:
-        raise DatasetError(
-            f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(task.images)} images, so "
-            "an epoch would have no step. Lower data.total_batch."
-        )
     scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
     model, wrapped_optimizer = fabric.setup(task.model, optimizer)
     leads = fabric.global_rank == 0
@@ -150,6 +149,22 @@ def _train(
             bar.say(f"{folder.model} holds the {result.weights} weights: {task.headline} {result.best:.2f}.")
     fabric.barrier()
     return result
+
+
+def _check(recipe: Recipe, task: Task, fabric: Fabric) -> None:
+    """Refuse what cannot run before the output folder is touched."""
+    batch_shape(recipe, fabric.world_size)
+    if len(task.images) < recipe.data.total_batch:
+        raise DatasetError(
+            f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(task.images)} images, so "
+            "an epoch would have no step. Lower data.total_batch."
+        )
+    optimizers = [str(name) for name in list_optimizers()]
+    if recipe.optim.name.lower() not in optimizers:
+        raise UsageError(
+            f"Recipe key 'optim.name' is '{recipe.optim.name}', which is no optimizer of timm. Nearest: "
+            f"{nearest(recipe.optim.name, optimizers)}."
+        )
 
 
 def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
