@@ -27,6 +27,7 @@ from hybridvit.checkpoints.matching import (
 )
 from hybridvit.checkpoints.metadata import card_of, to_metadata
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.folding.fold import unwrapped
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import find_variant
 
@@ -164,10 +165,7 @@ def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
 
 
 def _backbone(model: nn.Module) -> Backbone:
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        return _backbone(model.module)
-    if isinstance(model, torch._dynamo.OptimizedModule):
-        return _backbone(model._orig_mod)
+    model = unwrapped(model)
     if not isinstance(model, Backbone):
         raise UsageError(
             f"A {type(model).__name__} is not a whole model of this library, so it has no card to build it from again. "
