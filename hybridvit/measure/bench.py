@@ -21,7 +21,7 @@ from hybridvit.export.pipeline import export
 from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fold import fold
 from hybridvit.measure.counts import Counts, count
-from hybridvit.measure.latency import Latency, measure
+from hybridvit.measure.latency import Latency, check_rounds, measure
 from hybridvit.measure.machine import MachineCard, machine_card
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import list_models
@@ -124,6 +124,7 @@ def bench(
     """
     asked_forms, asked_runtimes = _chosen("form", forms, FORMS), _chosen("runtime", runtimes, RUNTIMES)
     _check(models, asked_runtimes, batch, device)
+    check_rounds(rounds, warmup)
     loaded = [(_label(model), _load(model)) for model in models]
     size = image_size or loaded[0][1].card.preprocessing.image_size
     card = machine_card()

@@ -53,6 +53,15 @@ def median_interval(values: tuple[float, ...], z: float = 1.96) -> tuple[float, 
     return ordered[low], ordered[high]
 
 
+def check_rounds(rounds: int, warmup: int) -> None:
+    """Raise UsageError for numbers of calls that `measure` does not take."""
+    if rounds < MIN_ROUNDS or warmup < 0:
+        raise UsageError(
+            f"rounds={rounds}, warmup={warmup}: a median with an interval needs at least {MIN_ROUNDS} rounds, and "
+            f"warm-up cannot be negative. Use --rounds {max(rounds, MIN_ROUNDS)}."
+        )
+
+
 def measure(
     candidates: Mapping[str, Callable[[], object]],
     *,
@@ -72,11 +81,7 @@ def measure(
     """
     if not candidates:
         raise UsageError("There is nothing to measure: the list of candidates is empty. Name at least one model.")
-    if rounds < MIN_ROUNDS or warmup < 0:
-        raise UsageError(
-            f"rounds={rounds}, warmup={warmup}: a median with an interval needs at least {MIN_ROUNDS} rounds, and "
-            f"warm-up cannot be negative. Use --rounds {max(rounds, MIN_ROUNDS)}."
-        )
+    check_rounds(rounds, warmup)
     for run in candidates.values():
         for _ in range(warmup):
             run()

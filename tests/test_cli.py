@@ -1,0 +1,320 @@
+"""The command line as a user meets it: help, answers, errors in one paragraph, exit codes."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hybridvit
+from hybridvit.cli import main
+from hybridvit.cli.main import ORDER, guarded
+from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
+
+ROOT = Path(__file__).parent.parent
+
+
+def spawn(*words: str, folder: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    """A real process, as typed."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, "-m", "hybridvit", *words], capture_output=True, text=True, cwd=folder, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, its export, and images of two classes."""
+    root = tmp_path_factory.mktemp("cli")
+    model = hybridvit.create_model("fastvit_debug", num_classes=2).eval()
+    model.card = dataclasses.replace(model.card, class_names=("dark", "light"))
+    hybridvit.save_checkpoint(model, root / "m.safetensors")
+    for name, low in (("dark", 0), ("light", 128)):
+        (root / "images" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
+    assert main(["export", str(root / "m.safetensors"), "--output", str(root / "m.onnx")]) == 0
+    return root
+
+
+# ------------------------------------------------------------------ help
+
+
+def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name in ORDER:
+        assert f"\n  {name} " in text
+    assert "exit codes: 0 done" in text
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_the_help_of_a_command_has_examples_and_explains_each_option(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"hybridvit {name}" in text
+    assert "Examples:" in text
+    assert "None" not in text
+
+
+def test_help_and_list_import_no_torch_and_answer_at_once() -> None:
+    code = (
+        "import sys, time; began = time.perf_counter()\n"
+        "from hybridvit.cli import main\n"
+        f"for name in {ORDER!r}: assert main([name, '--help']) == 0\n"
+        "assert main(['--help']) == 0 and main(['list']) == 0\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+        "assert time.perf_counter() - began < 3\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hybridvit {hybridvit.__version__}\n"
+
+
+# ------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["predit"], 2, "no command 'predit'. Nearest: 'predict'"),
+        (["list", "--patern", "x"], 2, "no option '--patern'. Nearest: '--pattern'"),
+        (["list", "--pattern", "resnet*"], 2, "No model matches 'resnet*'"),
+        (["info", "fastvit_t88"], 2, "Unknown model 'fastvit_t88'. Nearest: 'fastvit_t8'"),
+        (["info"], 2, "`hybridvit info` also needs MODEL"),
+        (["predict", "m.onnx"], 2, "also needs IMAGES"),
+        (["predict", "m.onnx", "x.png", "--top", "many"], 2, "--top is 'many', but it must be a whole number"),
+        (["predict", "m.onnx", "x.png", "--device", "gpu"], 2, "--device is 'gpu', but it must be 'auto' or 'cpu'"),
+        (["predict", "m.onnx", "no-such.png"], 3, "'no-such.png' does not exist"),
+        (["export", "m.safetensors", "--to", "onyx"], 2, "no export target 'onyx'"),
+        (["export", "m.safetensors", "--image_size", "big"], 2, "--image_size is 'big', but it must be"),
+        (["export", "no-such.safetensors"], 5, "no-such.safetensors"),
+        (["fold", "no-such.safetensors"], 5, "no-such.safetensors"),
+        (["evaluate", "m.onnx", "images"], 2, "is an exported model"),
+        (["bench", "fastvit_debug", "--rounds", "1"], 2, "at least 8 rounds"),
+        (["bench", "fastvit_debug", "--forms", "unfolded"], 2, "no form 'unfolded'"),
+        (["train"], 2, "takes one recipe, none given"),
+        (["train", "digts"], 2, "no recipe 'digts'. The nearest are 'digits'"),
+        (["train", "--config", "no.yaml"], 2, "no.yaml"),
+        (["train", "digits", "--optm.lr", "1"], 2, "'optm.lr' is unknown. The nearest are 'optim.lr'"),
+        (["train", "digits", "--optim.lr", "fast"], 2, "'optim.lr'"),
+    ],
+)
+def test_an_error_is_one_paragraph_with_its_exit_code(
+    words: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("Error: ")
+    assert captured.err.count("\n") == 1
+    assert text in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["predict", "no.onnx", str(ROOT / "tests")], 3, "has no file that ends in"),
+        (["infoo"], 2, "'info'"),
+        ([], 2, "usage"),
+    ],
+)
+def test_a_real_process_ends_with_the_code_and_no_traceback(words: list[str], code: int, text: str) -> None:
+    done = spawn(*words)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = spawn("info", "fastvit_t88", "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "Unknown model 'fastvit_t88'" in done.stderr
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (ImageDecodeError("bad"), 3),
+        (OutOfMemory("small"), 6),
+        (MemoryError(), 6),
+        (DiskFull("full"), 7),
+    ],
+)
+def test_every_outcome_has_its_exit_code(error: BaseException, code: int) -> None:
+    assert guarded(lambda: _raise(error), debug=False) == code
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m hybridvit list --json | head -c 10"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_an_interrupted_process_says_so(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hybridvit", "bench", "fastvit_debug", "--rounds", "10000000", "--runtimes", "torch"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted." in errors
+    assert "Traceback" not in errors
+
+
+# ------------------------------------------------------------------ answers
+
+
+def test_list_shows_published_figures_and_the_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    row = next(line for line in text.splitlines() if line.startswith("fastvit_sa12"))
+    assert row.split() == ["fastvit_sa12", "256", "10.9", "1.9", "80.9", "81.9", "1.6", "2.5"]
+    assert "Licence:" in text
+    assert main(["list", "--json", "--pattern", "*t8"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["name"] == "fastvit_t8"
+
+
+def test_info_of_a_name_has_counts_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "fastvit_t8"]) == 0
+    text = capsys.readouterr().out
+    for fact in ("4,026,232 in training, 3,992,392 folded", "ICCV 2023", "iPhone 12 Pro", "Licence", "apple_dist_in1k"):
+        assert fact in text
+
+
+@pytest.mark.parametrize(("name", "runtime"), [("m.safetensors", "torch"), ("m.onnx", "onnxruntime")])
+def test_info_of_a_file_tells_what_is_inside(
+    folder: Path, name: str, runtime: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(folder / name)]) == 0
+    text = capsys.readouterr().out
+    for fact in ("fastvit_debug", runtime, "32x32 px", "2: dark, light"):
+        assert fact in text
+
+
+def test_both_files_give_the_same_answers_one_json_line_per_image(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = []
+    for name in ("m.safetensors", "m.onnx"):
+        assert main(["predict", str(folder / name), str(folder / "images"), "--json", "--batch", "4"]) == 0
+        answers.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert len(answers[0]) == 6
+    for ours, exported in zip(*answers, strict=True):
+        assert ours["image"] == exported["image"]
+        for left, right in zip(ours["predictions"], exported["predictions"], strict=True):
+            assert left["class"] == right["class"]
+            assert left["probability"] == pytest.approx(right["probability"], abs=2e-6)
+        assert sum(each["probability"] for each in ours["predictions"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_exported_model_predicts_without_torch(folder: Path) -> None:
+    code = (
+        "import sys; from hybridvit.cli import main\n"
+        f"assert main(['predict', {str(folder / 'm.onnx')!r}, {str(folder / 'images')!r}]) == 0\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bad_image_is_reported_and_the_others_go_on(folder: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.jpg").write_text("<!DOCTYPE html><html></html>")
+    good = folder / "images/dark/0.png"
+    assert main(["predict", str(folder / "m.onnx"), str(tmp_path / "a.jpg"), str(good), "--json"]) == 3
+    captured = capsys.readouterr()
+    bad, answered = (json.loads(line) for line in captured.out.splitlines())
+    assert "a.jpg" in bad["error"]
+    assert answered["image"] == str(good)
+    assert "1 of 2 images could not be decoded" in captured.err
+
+
+def test_evaluate_counts_and_says_what_it_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(folder / "m.safetensors"), str(folder / "images")]
+    assert main([*words, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["num_images"] == 6
+    assert record["num_skipped"] == 0
+    assert main(words) == 0
+    assert f"Top-1    {record['top1']:.2f} %" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_classes_that_the_model_does_not_know(folder: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "grey").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "grey/0.png")
+    assert main(["evaluate", str(folder / "m.safetensors"), str(tmp_path)]) == 3
+    assert "'grey'" in capsys.readouterr().err
+
+
+def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_path: Path, capsys) -> None:
+    target = tmp_path / "folded.safetensors"
+    assert main(["fold", str(folder / "m.safetensors"), "--output", str(target)]) == 0
+    text = capsys.readouterr().out
+    assert "Largest difference" in text
+    assert "of the largest output" in text
+    assert hybridvit.load(target).card.form == "folded"
+    assert main(["fold", str(target)]) == 2
+    assert "folded already" in capsys.readouterr().err
+    assert main(["fold", str(folder / "m.safetensors"), "--output", str(folder / "m.safetensors")]) == 2
+    assert "is the checkpoint itself" in capsys.readouterr().err
+
+
+def test_export_compares_on_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "wide.onnx"
+    words = ["--output", str(target), "--image_size", "32x64", "--images", str(folder / "images")]
+    assert main(["export", str(folder / "m.safetensors"), *words]) == 0
+    text = capsys.readouterr().out
+    assert "batch x 3 x 32 x 64" in text
+    assert "6 images, same first answer on 6" in text
+
+
+def test_bench_ends_with_one_json_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--rounds", "8", "--warmup", "1", "--threads", "1", "--csv", str(tmp_path / "t.csv")]
+    assert main(["bench", str(folder / "m.safetensors"), *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(json.loads(lines[-1])["bench"]) == 3
+    assert lines[0].split()[:3] == ["model", "form", "runtime"]
+    assert (tmp_path / "t.csv").read_text().startswith("model,form,runtime,")
+
+
+def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "digits", "--seed", "7", "--print_config"]) == 0
+    assert "\nseed: 7\n" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,87 @@
+"""Counts, the machine card, and bench as a whole."""
+
+import csv
+import io
+import json
+
+import pytest
+
+import hybridvit
+from hybridvit.errors import UsageError
+from hybridvit.measure.bench import COLUMNS, bench
+from hybridvit.measure.counts import count, graph_nodes
+from hybridvit.measure.machine import machine_card, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("name", "training", "folded"),
+    [("fastvit_t8", 4_026_232, 3_992_392), ("fastvit_sa12", 11_580_968, 11_539_432)],
+)
+def test_parameters_of_both_forms(name: str, training: int, folded: int) -> None:
+    model = hybridvit.create_model(name).eval()
+    assert count(model, (256, 256)).parameters == training
+    assert count(hybridvit.fold(model), (256, 256)).parameters == folded
+
+
+def test_attention_is_counted_and_folding_removes_multiply_adds() -> None:
+    model = hybridvit.create_model("fastvit_sa12").eval()
+    before, after = count(model, (256, 256)), count(hybridvit.fold(model), (256, 256))
+    # two blocks, two products each, of 64 x 64 tokens x 512 channels
+    assert after.by_kind["attention"] == 2 * 2 * 64 * 64 * 512
+    assert after.multiply_adds < before.multiply_adds
+    assert after.multiply_adds == sum(after.by_kind.values())
+    assert f"{after.multiply_adds / 1e9:.1f}" == "1.9"  # as published
+
+
+def test_folding_halves_the_graph() -> None:
+    model = hybridvit.create_model("fastvit_debug").eval()
+    assert graph_nodes(hybridvit.fold(model), (64, 64)) < 0.5 * graph_nodes(model, (64, 64))
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    model = hybridvit.create_model("fastvit_debug")
+    count(model, (32, 32))
+    assert model.training
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_the_machine_card_names_what_decides_a_latency() -> None:
+    card = machine_card()
+    assert card.cores == usable_cores() >= 1
+    assert {"torch", "onnxruntime"} <= set(card.versions)
+    assert [title for title, _ in card.lines()] == ["Processor", "Instruction sets", "GPU", "System", "Libraries"]
+    json.dumps(card.to_dict())
+
+
+def test_bench_measures_every_form_and_runtime_in_one_table() -> None:
+    result = bench(["fastvit_debug"], rounds=8, warmup=1, threads=1, image_size=(32, 48))
+    assert [(row.form, row.runtime) for row in result.rows] == [
+        ("training", "torch"),
+        ("folded", "torch"),
+        ("folded", "onnxruntime"),
+    ]
+    rows = list(csv.DictReader(io.StringIO(result.csv())))
+    assert tuple(rows[0]) == COLUMNS
+    assert {row["image_size"] for row in rows} == {"32x48"}
+    assert all(float(row["low_ms"]) <= float(row["median_ms"]) <= float(row["high_ms"]) for row in rows)
+    line = result.json()
+    assert "\n" not in line
+    assert len(json.loads(line)["bench"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"models": ["fastvit_t88"]},
+            r"'fastvit_t88' is neither a model nor a checkpoint. Nearest models: 'fastvit_t8'",
+        ),
+        ({"models": []}, "Name at least one model"),
+        ({"models": ["fastvit_debug"], "runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
+        ({"models": ["fastvit_debug"], "forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
+        ({"models": ["fastvit_debug"], "batch": 0}, "The batch is 0"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_measure(options: dict, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        bench(**options)
