@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,7 @@ def test_a_snapshot_cut_short_anywhere_does_not_count(tmp_path: Path, file: str)
 
 KILLED = """
 import sys
+import time
 from pathlib import Path
 import torch
 from hybridvit.training.snapshot import save_snapshot
@@ -338,3 +340,28 @@ def test_evaluation_says_how_many_files_it_left_out(tmp_path: Path) -> None:
 def test_evaluation_of_one_class_is_refused() -> None:
     with pytest.raises(DatasetError, match="every answer would be right"):
         evaluate(CountingModel(), GeneratedImages(length=4, num_classes=1))
+
+
+def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(
+        "model: fastvit_debug\n"
+        "data: {source: generated, image_size: 32, total_batch: 8, workers: 2}\n"
+        f"output: {tmp_path / 'run'}\nschedule: {{epochs: 400, warmup_epochs: 0}}\nvalidate_every: 100\n"
+    )
+    command = [sys.executable, "-m", "hybridvit", "train", "--config", str(config)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    while newest_snapshot(tmp_path / "run" / "checkpoints") is None:
+        assert started.poll() is None, started.stderr.read()
+        time.sleep(0.1)
+    started.terminate()
+    text = started.communicate(timeout=60)[1]
+    assert started.returncode == 143, text
+    assert "Stopped by SIGTERM after step" in text
+    assert "Traceback" not in text
+    saved = newest_snapshot(tmp_path / "run" / "checkpoints")
+    assert saved is not None
+    assert f"after step {read_snapshot(saved)['position']['step']} of 800" in text
+    assert not (tmp_path / "run" / "run.lock").exists()
