@@ -138,7 +138,7 @@ def commands(output: Path, test: Path) -> list[tuple[str, str]]:
 def clock(seconds: float) -> str:
     """Minutes and seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes}\N{NO-BREAK SPACE}min {rest}\N{NO-BREAK SPACE}s" if minutes else f"{rest}\N{NO-BREAK SPACE}s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

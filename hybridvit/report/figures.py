@@ -29,6 +29,7 @@ def curve_svg(curve: Curve, name: str) -> str:
 
     matplotlib.use("Agg", force=False)
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "axes.edgecolor": GRID,
@@ -48,6 +49,7 @@ def curve_svg(curve: Curve, name: str) -> str:
                 linewidth=1.8,
                 marker="o" if len(points) == 1 else None,
             )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(curve.x_label)
         axes.set_ylabel(curve.y_label)
         axes.grid(axis="y", linewidth=0.6)

@@ -72,8 +72,8 @@ def run_report(
             Change(quantity="Multiply-adds", before=multiply_adds[0], after=multiply_adds[1]),
         ],
         folding_note=(
-            f"{len(folding.folded)} blocks were trained as sums of branches, each with its own BatchNorm; every sum "
-            f"became one convolution. Left as they were: {', '.join(folding.left) or 'none'}."
+            f"{len(folding.folded)} blocks lost their branches, norms and layer scales: what these did is now part of "
+            f"the convolutions and linear layers beside them. Left as they were: {', '.join(folding.left) or 'none'}."
         ),
         machine=measured.machine.lines(),
         commands=commands,
