@@ -4,7 +4,7 @@ The names below are loaded when first used, so that `import hybridvit` costs not
 or after, the models join its registry as `hybridvit_<name>`.
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hybridvit.folding.report import fold_report
     from hybridvit.models.registry import list_models
 
-__version__ = metadata.version("hybridvit")
+__version__ = "0.1.0"
 
 _HOMES = {
     "create_model": "hybridvit.create",

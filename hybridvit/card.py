@@ -30,7 +30,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """The inverse of `dataclasses.asdict` after a trip through JSON, where tuples become lists."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        restored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**restored)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,15 +70,18 @@ def create_model(
         )
     model = build(name, **options)
     if pretrained:
-        _load_pretrained(model, pretrained)
+        model = _pretrained(model, pretrained, accepts_folded=folded)
     result: nn.Module = FeaturePyramid(model, out_indices) if features_only else model
     return fold(result.eval()) if folded else result
 
 
-def _load_pretrained(model: Backbone, choice: bool | str | Path) -> None:
-    """Fill `model` with published weights or a file's, and record on its card where they come from."""
+def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: bool) -> Backbone:
+    """`model` with published weights or a file's, and a card that says where they come from.
+
+    Folded files need a folded model: with `accepts_folded` a folded copy of `model` takes them.
+    """
     from hybridvit.checkpoints import fetch, load_weights, read_tensors  # that package builds models with this module
-    from hybridvit.checkpoints.keymaps import naming_of, to_ours
+    from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
 
     published = dict(find_variant(model.card.architecture).published.weights)
     tag = next(iter(published), None) if choice is True else str(choice)
@@ -92,8 +95,11 @@ def _load_pretrained(model: Backbone, choice: bool | str | Path) -> None:
             f"No weights '{choice}' for {model.card.architecture}: it is neither a tag nor an existing file. {known}."
         )
     tensors = read_tensors(path).tensors
-    classifier = to_ours(tensors, naming_of(tensors)).get("head.fc.weight")
+    tensors = to_ours(tensors, naming_of(tensors))
+    classifier = tensors.get("head.fc.weight")
     same_classes = classifier is not None and len(classifier) == model.num_classes
+    if accepts_folded and form_of(tensors) != "training":
+        model = fold(model.eval(), released=form_of(tensors) == "released")
     report = load_weights(model, path, reset_head=not same_classes, adapt_input=True)
     known_card = report.card or dataclasses.replace(model.card, licence=licence)
     model.card = dataclasses.replace(
@@ -103,3 +109,4 @@ def _load_pretrained(model: Backbone, choice: bool | str | Path) -> None:
         source=source,
         licence=known_card.licence,
     )
+    return model

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import sys
+from typing import overload
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,10 @@ from hybridvit.folding.kernel import Kernel
 from hybridvit.models.backbone import Backbone
 
 
+@overload
+def fold(model: Backbone, *, released: bool = False) -> Backbone: ...
+@overload
+def fold(model: nn.Module, *, released: bool = False) -> nn.Module: ...
 @torch.no_grad()
 def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
     """A new model that computes the same with fewer layers; `model` is unchanged.

@@ -4,6 +4,7 @@ Every exact fold of this library is a sum of convolutions, a BatchNorm before or
 output. The same value serves `fold`, which computes in float64 and casts, and the blocks' own eval mode.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -77,7 +78,7 @@ class Kernel:
         return self if border == 0 else Kernel(F.pad(self.weight, [border] * 4), self.bias)
 
     def cast(self, like: Tensor) -> "Kernel":
-        """Round to the dtype of `like`, on its device.
+        """A copy, rounded to the dtype of `like`, on its device.
 
         Raises:
             FoldError: if a value is not finite there.
@@ -85,14 +86,17 @@ class Kernel:
         for name, values in (("weight", self.weight), ("bias", self.bias)):
             if values.is_meta:
                 continue
-            if not values.isfinite().all():
+            low, high = values.detach().aminmax()
+            largest = max(-low.item(), high.item())
+            if not math.isfinite(largest):
                 raise FoldError(f"its folded {name} is not finite, so a weight or a BatchNorm statistic is broken.")
-            if values.abs().max() > torch.finfo(like.dtype).max:
+            if largest > torch.finfo(like.dtype).max:
                 raise FoldError(
-                    f"its folded {name} reaches {values.abs().max():.4g}, more than {like.dtype} can hold "
+                    f"its folded {name} reaches {largest:.4g}, more than {like.dtype} can hold "
                     f"({torch.finfo(like.dtype).max:.5g}). Fold in float32 or bfloat16 instead."
                 )
-        return Kernel(self.weight.to(like.device, like.dtype), self.bias.to(like.device, like.dtype))
+        weight, bias = (values.to(like.device, like.dtype, copy=True) for values in (self.weight, self.bias))
+        return Kernel(weight, bias)
 
     def as_conv(self, like: nn.Conv2d) -> nn.Conv2d:
         """A frozen layer with this kernel and the stride, groups, dtype and device of `like`, padded to keep the size.

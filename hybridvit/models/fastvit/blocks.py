@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel
+from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv
 
@@ -58,14 +58,19 @@ class ConvFFN(Residual):
         return self.add(x, self.project(self.activation(self.expand(self.depthwise(x)))))
 
     def folded(self) -> nn.Module:
-        depthwise, expand = self.depthwise, _conv_and_kernel(self.expand)
+        depthwise, expand = self.depthwise, _kernel(self.expand)
         if isinstance(depthwise, OverparamConv):
             depthwise = depthwise.folded()
         elif isinstance(depthwise, nn.BatchNorm2d):
-            depthwise, expand = nn.Identity(), (expand[0], expand[1].after(Affine.of(depthwise, torch.float64)))
-        conv, project = _conv_and_kernel(self.project)
-        scale = self.layer_scale.flatten().to(project.bias)
-        return FoldedFFN(depthwise, expand[1].as_conv(expand[0]), self.activation, project.scaled(scale).as_conv(conv))
+            expand = _kernel(self.expand, torch.float64).after(Affine.of(depthwise, torch.float64))
+            depthwise = nn.Identity()
+        scale = exact(self.layer_scale.flatten(), torch.float64)
+        return FoldedFFN(
+            depthwise,
+            expand.as_conv(_geometry(self.expand)),
+            self.activation,
+            _kernel(self.project, torch.float64).scaled(scale).as_conv(_geometry(self.project)),
+        )
 
 
 class FoldedFFN(nn.Sequential):
@@ -92,11 +97,11 @@ class Attention(Residual):
         return self.add(x, attend(self.norm(x), self.to_qkv, self.to_out))
 
     def folded(self) -> nn.Module:
-        norm, qkv = self.norm, Kernel.of(self.to_qkv, torch.float64)
+        norm, qkv = self.norm, Kernel.of(self.to_qkv)
         if isinstance(norm, nn.BatchNorm2d):
-            norm, qkv = nn.Identity(), qkv.after(Affine.of(norm, torch.float64))
-        out = Kernel.of(self.to_out, torch.float64)
-        out = out.scaled(self.layer_scale.flatten().to(out.bias))
+            qkv = Kernel.of(self.to_qkv, torch.float64).after(Affine.of(norm, torch.float64))
+            norm = nn.Identity()
+        out = Kernel.of(self.to_out, torch.float64).scaled(exact(self.layer_scale.flatten(), torch.float64))
         return FoldedAttention(norm, qkv.as_linear(self.to_qkv), out.as_linear(self.to_out))
 
 
@@ -123,10 +128,10 @@ class Pooling(Residual):
         return self.add(x, pool_difference(self.norm(x), self.kernel_size))
 
     def folded(self) -> nn.Module:
-        norm, gain = self.norm, self.layer_scale.flatten().double()
+        norm, gain = self.norm, exact(self.layer_scale.flatten(), torch.float64)
         if isinstance(norm, nn.BatchNorm2d):  # its shift cancels in the difference
             norm, gain = nn.Identity(), gain * Affine.of(norm, torch.float64).gain
-        return FoldedPooling(norm, gain.to(self.layer_scale.dtype)[:, None, None], self.kernel_size)
+        return FoldedPooling(norm, gain.to(self.layer_scale)[:, None, None], self.kernel_size)
 
 
 class FoldedPooling(nn.Module):
@@ -173,8 +178,11 @@ def _norm(config: FastViTConfig, dim: int) -> nn.Module:
     return norms[config.norm]()
 
 
-def _conv_and_kernel(layer: nn.Module) -> tuple[nn.Conv2d, Kernel]:
-    if isinstance(layer, OverparamConv):
-        return layer.geometry, layer.kernel(torch.float64)
-    assert isinstance(layer, nn.Conv2d)
-    return layer, Kernel.of(layer, torch.float64)
+def _geometry(layer: nn.Module) -> nn.Conv2d:
+    conv = layer.geometry if isinstance(layer, OverparamConv) else layer
+    assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
+def _kernel(layer: nn.Module, dtype: torch.dtype | None = None) -> Kernel:
+    return layer.kernel(dtype) if isinstance(layer, OverparamConv) else Kernel.of(_geometry(layer), dtype)

@@ -20,7 +20,7 @@ class FastViTConfig:
     mixer_kernel: int = 3  # of RepMixer and pooling
     stem: Literal["factorised", "dense"] = "factorised"  # three over-parameterised convs, or one 7x7 stride 4
     downsample: Literal["factorised", "dense"] = "factorised"  # grouped kxk then 1x1, or one 3x3
-    downsample_kernel: int = 7  # of the grouped conv; above 3 a parallel 3x3 is over-parameterisation
+    downsample_kernel: int = 7  # of the grouped conv, over-parameterised by a 3x3 (by a 1x1 if it is 3 itself)
     ffn_kernel: int | None = 7  # of the depthwise conv that opens the FFN; None: no such conv
     position_kernel: int = 7
     norm: Literal["batch", "layer", "group"] = "batch"  # of FFN, attention and pooling

@@ -139,6 +139,7 @@ class Downsample(nn.Module):
             stride=2,
             groups=in_channels,
             small_kernel=3 if over and kernel_size > 3 else None,
+            scale=over and kernel_size == 3,
             training_form=config.training_form,
         )
         self.project = ConvUnit(

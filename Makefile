@@ -1,0 +1,36 @@
+# Everything runs in .venv, which the first command builds; it is rebuilt when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench bench-gpu clean
+
+demo: .venv/ready
+	$(BIN)/python -m hybridvit.demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/fold_cost.py
+
+# Needs a CUDA GPU and runs in whatever environment has it; writes docs/measurements/.
+bench-gpu:
+	$(PYTHON) -c "import torch, sys; torch.cuda.is_available() or sys.exit('bench-gpu needs a CUDA GPU; none was found.')"
+	PYTHONPATH=. $(PYTHON) benchmarks/training_step.py --device cuda --output docs/measurements/gpu-training-step.json
+	PYTHONPATH=. $(PYTHON) benchmarks/inference.py --device cuda --output docs/measurements/gpu-inference.json
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('hybridvit needs Python 3.11 or newer.')"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

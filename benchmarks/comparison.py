@@ -1,0 +1,53 @@
+"""What all benchmarks share: interleaved timing of candidates, ratios against the first, one JSON line at the end."""
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from hybridvit.measure.latency import Latency, measure
+from hybridvit.measure.machine import machine_card
+
+
+def compare(
+    title: str,
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    device: str = "cpu",
+    rounds: int = 30,
+    warmup: int = 3,
+) -> dict[str, object]:
+    """Time the candidates in one run; print a table with each one's speed relative to the first, and return it."""
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    latencies = measure(candidates, wait=wait, rounds=rounds, warmup=warmup)
+    reference = next(iter(latencies.values())).median_ms
+    rows = {name: _row(latency, reference) for name, latency in latencies.items()}
+    width = max(map(len, rows))
+    print(f"\n{title} (median of {rounds} interleaved rounds)")
+    for name, row in rows.items():
+        print(f"  {name:<{width}}  {row['median_ms']:9.2f} ms  p90 {row['p90_ms']:9.2f}  speed x{row['speed']:.2f}")
+    return {"title": title, "rows": rows}
+
+
+def report(benchmark: str, results: object, *, output: Path | None = None) -> None:
+    """Print everything, with the machine and the commit, as one JSON line; write it to `output` too, if given."""
+    record = {"benchmark": benchmark, "commit": _commit(), "machine": machine_card().to_dict(), "results": results}
+    print(json.dumps(record))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _row(latency: Latency, reference_ms: float) -> dict[str, float]:
+    return {
+        "median_ms": round(latency.median_ms, 3),
+        "p90_ms": round(latency.p90_ms, 3),
+        "speed": round(reference_ms / latency.median_ms, 3),
+    }
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"

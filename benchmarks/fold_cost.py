@@ -1,0 +1,63 @@
+"""Time and memory of folding the largest FastViT, and the time that imports take.
+
+    python benchmarks/fold_cost.py
+
+Memory is the growth of this process's peak over the model itself; imports run in fresh interpreters, interleaved.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+from comparison import report
+
+IMPORTS = {
+    "timm": "import timm",
+    "hybridvit": "import hybridvit",
+    "hybridvit, models ready": "import hybridvit; hybridvit.create_model",
+    "hybridvit and timm": "import hybridvit, timm",
+}
+FOLD = """
+import resource, time, torch, hybridvit
+torch.set_num_threads(2)
+peak_mib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+hybridvit.fold(hybridvit.create_model("fastvit_debug").eval())
+before = peak_mib()
+model = hybridvit.create_model("fastvit_ma36").eval()
+built, start = peak_mib(), time.perf_counter()
+folded = hybridvit.fold(model)
+print(time.perf_counter() - start, built - before, peak_mib() - before)
+"""
+
+
+def fold_ma36() -> dict[str, float]:
+    """Seconds, and memory relative to the model's weights, in an interpreter of its own."""
+    runs = [run(FOLD).split() for _ in range(3)]
+    seconds, _, growth_mib = (statistics.median(float(values[column]) for values in runs) for column in range(3))
+    model_mib = 44_068_004 * 4 / 2**20
+    return {"seconds": round(seconds, 3), "memory_over_model": round(growth_mib / model_mib, 3)}
+
+
+def imports(rounds: int = 7) -> dict[str, float]:
+    """Median seconds of an interpreter that imports, relative to timm's."""
+    seconds: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    for _ in range(rounds):
+        for name, statement in IMPORTS.items():
+            start = time.perf_counter()
+            run(statement)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: round(statistics.median(times), 3) for name, times in seconds.items()}
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    folding, importing = fold_ma36(), imports()
+    print(f"Folding fastvit_ma36: {folding['seconds']} s, peak {folding['memory_over_model']} x the model's memory")
+    for label, value in importing.items():
+        print(f"{label:<26} {value:.2f} s, {value / importing['timm']:.2f} x timm's")
+    report("fold_cost", {"fold_ma36": folding, "import_seconds": importing})
