@@ -182,7 +182,13 @@ import dataclasses, os, signal, sys, warnings
 import torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
-from test_resume import TINY, Stopped, assert_same_bits, run
+from test_resume import TINY, Stopped, TinyTask, assert_same_bits, run
+import hybridvit
+from hybridvit.data.generated import GeneratedImages
+from hybridvit.data.loader import make_eval_loader
+from hybridvit.errors import NonFiniteError
+from hybridvit.training.evaluate import evaluate_loader
+from hybridvit.training.train import train
 
 base = dataclasses.replace(TINY, devices=2, data=dataclasses.replace(TINY.data, total_batch=8, micro_batch=2))
 straight = run(dataclasses.replace(base, output={folder!r} + "/straight"))
@@ -200,11 +206,35 @@ else:
     raise AssertionError("was not stopped")
 again = run(stopped, resume=True)
 assert_same_bits(again, straight)
+
+class Poisoned(TinyTask):
+    def loss(self, model, images, labels):
+        if os.environ["RANK"] == "1" and self.calls["loss"] == 2:
+            images[:] = float("nan")
+        return super().loss(model, images, labels)
+
+try:
+    train(dataclasses.replace(base, output={folder!r} + "/poisoned"), progress=False, build_task=Poisoned)
+except NonFiniteError as error:
+    assert str(error).count("generated/") == 4, error  # of rank 1's four images, on both ranks
+else:
+    raise AssertionError("was not refused")
+
+images = GeneratedImages(length=13)
+torch.manual_seed(0)
+model = hybridvit.create_model("fastvit_debug", num_classes=10).eval()
+correct = sum(int(model(images[i][0][None]).argmax() == images[i][1]) for i in range(13))
+rank = int(os.environ["RANK"])
+evaluation = evaluate_loader(model, make_eval_loader(images, batch_size=4, rank=rank, world_size=2))
+assert evaluation.num_images == 13
+assert evaluation.top1 == round(100 * correct / 13, 4), (evaluation.top1, correct)
+assert int(evaluation.confusion.sum()) == 13
+
 print("same bits on rank", os.environ["RANK"], flush=True)
 """
 
 
-def test_two_processes_stop_together_and_end_in_the_same_bits(tmp_path: Path) -> None:
+def test_two_processes_stop_together_end_in_the_same_bits_refuse_together_and_count_once(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 import hybridvit
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, UsageError
+from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, OutOfMemory, UsageError
 from hybridvit.training import snapshot
 from hybridvit.training.devices import batch_shape
 from hybridvit.training.dry_run import dry_run
 from hybridvit.training.evaluate import evaluate, evaluate_folder
 from hybridvit.training.lock import RunLock
-from hybridvit.training.recipe import Recipe, ScheduleConfig
+from hybridvit.training.recipe import EmaConfig, Recipe, ScheduleConfig
 from hybridvit.training.recipe_file import load_recipe
 from hybridvit.training.run_folder import open_run
 from hybridvit.training.snapshot import newest_snapshot, read_snapshot, save_snapshot
@@ -365,3 +365,27 @@ def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
     assert saved is not None
     assert f"after step {read_snapshot(saved)['position']['step']} of 800" in text
     assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_a_batch_that_does_not_fit_names_the_smaller_one_that_changes_nothing(tmp_path: Path) -> None:
+    class Greedy(TinyTask):
+        def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemory, match=r"4 images at 32 px .* --data.micro_batch 2: the step still sees 8 images"):
+        train(short(tmp_path / "run"), progress=False, build_task=Greedy)
+
+
+def test_clipping_sixteen_bits_constant_rate_and_no_average_work_together(tmp_path: Path) -> None:
+    recipe = short(
+        tmp_path / "run",
+        optim=dataclasses.replace(SHORT.optim, clip_norm=1.0, name="sgd"),
+        schedule=ScheduleConfig(epochs=1, warmup_epochs=0, kind="constant"),
+        ema=EmaConfig(decay=0.0),
+        precision="bf16-mixed",
+    )
+    result = go(recipe)
+    assert result.weights == "raw"
+    assert result.history[-1]["lr"] == recipe.optim.lr
+    assert not [name for name in result.history[-1] if name.startswith("ema_")]
+    assert all(value.dtype != torch.bfloat16 for value in hybridvit.load(result.model).state_dict().values())

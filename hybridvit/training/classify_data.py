@@ -16,7 +16,7 @@ from hybridvit.errors import HybridViTError
 from hybridvit.models.registry import find_variant
 from hybridvit.training.recipe import Recipe
 
-DIGITS_FOLDER = "data/digits"
+DIGITS_FOLDER = "runs/data/digits"
 
 
 @dataclass(frozen=True, kw_only=True)
