@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner, TorchRunner
 from hybridvit.export.targets import EXPORTERS, load_runner
+from hybridvit.measure.machine import check_threads
 
 if TYPE_CHECKING:
     from hybridvit.models.backbone import Backbone
@@ -32,6 +33,7 @@ def open_runner(path: str | os.PathLike[str], *, device: Device = "cpu", threads
 
     Raises UsageError for a device that is not there, or that the file's runtime does not use; else as `load`.
     """
+    check_threads(threads)
     if is_exported(path):
         if device not in ("auto", "cpu"):
             raise UsageError(f"The device is '{device}', but {path} runs on the CPU. Leave --device out.")

@@ -21,11 +21,13 @@ from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
 ROOT = Path(__file__).parent.parent
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
 def spawn(*words: str, folder: Path = ROOT) -> "subprocess.CompletedProcess[str]":
     """A real process, as typed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
-        [sys.executable, "-m", "hybridvit", *words], capture_output=True, text=True, cwd=folder, env=environment
+        [sys.executable, "-m", "hybridvit", *words], capture_output=True, text=True, cwd=folder, env=ENVIRONMENT
     )
 
 
@@ -76,8 +78,7 @@ def test_help_and_list_import_no_torch_and_answer_at_once() -> None:
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
         "assert time.perf_counter() - began < 3\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
 
 
@@ -107,6 +108,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["fold", "no-such.safetensors"], 5, "no-such.safetensors"),
         (["evaluate", "m.onnx", "images"], 2, "is an exported model"),
         (["bench", "fastvit_debug", "--rounds", "1"], 2, "at least 8 rounds"),
+        (["bench", "fastvit_debug", "--threads", "0"], 2, "number of threads is 0"),
+        (["bench", "fastvit_debug", "--batch", "100000000"], 6, "needs more memory than the device has"),
+        (["bench", "fastvit_debug", "--image_size", "16"], 2, "both sides >= 32"),
         (["bench", "fastvit_debug", "--forms", "unfolded"], 2, "no form 'unfolded'"),
         (["train"], 2, "takes one recipe, none given"),
         (["train", "digts"], 2, "no recipe 'digts'. The nearest are 'digits'"),
@@ -163,6 +167,7 @@ def _raise(error: BaseException) -> int:
         (OutOfMemory("small"), 6),
         (MemoryError(), 6),
         (DiskFull("full"), 7),
+        (OSError(5, "Input/output error", "x.csv"), 7),
     ],
 )
 def test_every_outcome_has_its_exit_code(error: BaseException, code: int) -> None:
@@ -180,13 +185,22 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hybridvit", "list"], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+    assert done.returncode == 7
+    assert done.stderr == "Error: A file or the output could not be read or written: No space left on device.\n"
+
+
 def test_an_interrupted_process_says_so(folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
         [sys.executable, "-m", "hybridvit", "bench", "fastvit_debug", "--rounds", "10000000", "--runtimes", "torch"],
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=ENVIRONMENT,
     )
     time.sleep(2)
     process.send_signal(signal.SIGINT)
@@ -249,8 +263,7 @@ def test_an_exported_model_predicts_without_torch(folder: Path) -> None:
         f"assert main(['predict', {str(folder / 'm.onnx')!r}, {str(folder / 'images')!r}]) == 0\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
 
 

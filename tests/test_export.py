@@ -109,6 +109,19 @@ def test_a_file_that_its_runtime_cannot_open_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+class SortsByData(nn.Module):
+    """Nothing that a graph can hold: its path depends on the pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_a_model_that_cannot_be_converted_says_why_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"cannot convert this model to ONNX \([^\n]+\)") as raised:
+        OnnxExporter().convert(SortsByData().eval(), torch.zeros(2, 3, 32, 32), tmp_path / "m.onnx")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FoldError, match=r"training mode.*model.eval\(\)"):
         export(hybridvit.create_model("fastvit_debug"), tmp_path / "m.onnx")
@@ -121,6 +134,7 @@ def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
         ("m.onnx", {"to": "onx"}, "no export target 'onx'. Nearest: 'onnx'"),
         ("m.pt", {}, r"should end in '\.onnx'.*Use .*m\.onnx"),
         ("no/m.onnx", {}, "folder .*no does not exist"),
+        ("m.onnx", {"image_size": (16, 16)}, "Image is 16x16 pixels, but fastvit_debug needs both sides >= 32"),
         ("m.onnx", {"images": np.zeros((1, 3, 8, 8), np.float32)}, r"shape \(1, 3, 8, 8\), but this export takes"),
     ],
 )

@@ -69,8 +69,8 @@ def export(
                 ("Size", f"{report.size_bytes / 1e6:.2f} MB"),
                 ("Input", f"batch x {model.in_chans} x {prepared.image_size[0]} x {prepared.image_size[1]}, fp32"),
                 ("Largest difference", f"{parity.max_error:.1e} of the largest output (limit {parity.limit:.0e})"),
+                ("  by folding alone", f"{report.folding.max_error:.1e}"),
                 ("Compared on", _compared(parity.batch_sizes, parity.real_images, parity.same_top1)),
-                ("Folding", f"{report.folding.max_error:.1e} of it"),
             ]
         )
     )

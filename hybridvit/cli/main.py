@@ -4,10 +4,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
+import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
-from hybridvit.errors import HybridViTError, OutOfMemory, UsageError, nearest
+from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
 
 SIGNATURES = {
     "list": "hybridvit.cli.catalogue:list_models",
@@ -76,7 +76,7 @@ def _dispatch(words: list[str]) -> int:
         print(command(words[1]).help() if words[1:] else overview(), end="")
         return 0
     if words[0] == "--version":
-        print(f"hybridvit {_version()}")
+        print(f"hybridvit {hybridvit.__version__}")
         return 0
     return command(words[0]).run(words[1:])
 
@@ -88,8 +88,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # the reader (head, less) has seen enough; without this Python complains again when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader (head, less) has seen enough
         return 0
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -102,12 +101,17 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
     except MemoryError:
         if debug:
             raise
-        print("Error: this machine has too little memory for that. Use a smaller --batch or size.", file=sys.stderr)
+        print("Error: This machine has too little memory for that. Use a smaller --batch or size.", file=sys.stderr)
         return OutOfMemory.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"Error: A file or the output could not be read or written: {error.strerror}{where}.", file=sys.stderr)
+        _discard_output()
+        return DiskFull.exit_code
 
 
-def _version() -> str:
-    try:
-        return version("hybridvit")
-    except PackageNotFoundError:
-        return "(not installed, run from its folder)"
+def _discard_output() -> None:
+    """Without this Python complains once more when it closes a stdout that takes nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

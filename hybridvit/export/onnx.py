@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.bundle import read_card
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import Runner
@@ -50,6 +50,11 @@ class OnnxExporter(Exporter):
                     output_names=[OUTPUT],
                     verbose=False,
                 )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(
+                f"torch {torch.__version__} cannot convert this model to ONNX "
+                f"({_first_line(error.__cause__ or error)}). --debug shows where; another version of torch or onnxscript may do it."
+            ) from error
         finally:
             exporter_log.setLevel(level)
         assert program is not None  # dynamo=True always returns a program
@@ -112,6 +117,6 @@ class OnnxRunner(Runner):
         return np.asarray(self.session.run([OUTPUT], {INPUT: images})[0])
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0].removeprefix("[ONNXRuntimeError] : ") if text else type(error).__name__

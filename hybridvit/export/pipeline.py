@@ -69,6 +69,8 @@ def export(
             f"{', '.join(str(side) for side in image_shape)}). Preprocess them with model.card.preprocessing."
         )
     folded = fold(model)
+    original = TorchRunner(model, card)
+    original(np.zeros((1, *image_shape), np.float32))  # refuses a size in its own words, before a converter does
     _log.info("Folded %s before the export.", card.architecture)
     weights = model.state_dict()
     metadata = card_metadata(card) | {
@@ -83,7 +85,7 @@ def export(
         exporter.annotate(temporary, metadata)
         parity = compare(
             exporter.load_runner(temporary),
-            TorchRunner(model, card),
+            original,
             image_shape=image_shape,
             images=images,
             limit=limit,

@@ -10,6 +10,7 @@ import numpy as np
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
+from hybridvit.measure.memory import enough_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,5 +63,5 @@ class TorchRunner(Runner):
         """Logits of a checked batch."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), enough_memory(images.shape):
             return self.model(torch.from_numpy(images).to(self.device)).float().cpu().numpy()

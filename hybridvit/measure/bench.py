@@ -22,7 +22,8 @@ from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fold import fold
 from hybridvit.measure.counts import Counts, count
 from hybridvit.measure.latency import Latency, check_rounds, measure
-from hybridvit.measure.machine import MachineCard, machine_card
+from hybridvit.measure.machine import MachineCard, check_threads, machine_card
+from hybridvit.measure.memory import enough_memory
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import list_models
 
@@ -125,6 +126,7 @@ def bench(
     asked_forms, asked_runtimes = _chosen("form", forms, FORMS), _chosen("runtime", runtimes, RUNTIMES)
     _check(models, asked_runtimes, batch, device)
     check_rounds(rounds, warmup)
+    check_threads(threads)
     loaded = [(_label(model), _load(model)) for model in models]
     size = image_size or loaded[0][1].card.preprocessing.image_size
     card = machine_card()
@@ -133,7 +135,8 @@ def bench(
     calls: dict[str, Callable[[], object]] = {}
     with _torch_threads(threads), tempfile.TemporaryDirectory(prefix="hybridvit-bench-") as folder:
         for index, (label, model) in enumerate(loaded):
-            images = torch.randn(batch, model.in_chans, *size)
+            with enough_memory((batch, model.in_chans, *size)):
+                images = torch.randn(batch, model.in_chans, *size)
             for form, runtime in _combinations(model, asked_forms, asked_runtimes):
                 candidate = fold(model) if form == "folded" else model
                 rows.append((label, form, runtime, count(candidate, size)))
@@ -208,7 +211,7 @@ def _torch_call(model: nn.Module, images: Tensor, device: str) -> Callable[[], o
     model, images = model.to(device), images.to(device)
 
     def run() -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), enough_memory(images.shape):
             return model(images)
 
     return run

@@ -8,6 +8,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from hybridvit.errors import UsageError
+
 PACKAGES = ("hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
 # what decides which kernels run: vector width, and the units for bf16 and int8
 INSTRUCTION_SETS = (
@@ -76,6 +78,12 @@ def usable_cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise UsageError for a number of threads below one; None leaves the choice to the runtime."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"The number of threads is {threads}, but at least one must compute. Leave --threads out.")
 
 
 def _cpu_facts() -> tuple[str, frozenset[str]]:
