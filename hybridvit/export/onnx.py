@@ -53,7 +53,7 @@ class OnnxExporter(Exporter):
         except torch.onnx.OnnxExporterError as error:
             raise ExportError(
                 f"torch {torch.__version__} cannot convert this model to ONNX "
-                f"({_first_line(error.__cause__ or error)}). --debug shows where; another version of torch or onnxscript may do it."
+                f"({_first_line(error.__cause__ or error)}). Another version of torch or onnxscript may do it."
             ) from error
         finally:
             exporter_log.setLevel(level)
