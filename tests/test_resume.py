@@ -92,6 +92,7 @@ def assert_same_bits(left: Any, right: Any, name: str = "state") -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    torch.set_num_threads(1)  # a module's fixture comes before those of its tests; other threads, other sums
     return run(dataclasses.replace(TINY, output=str(tmp_path_factory.mktemp("straight") / "run")))
 
 

@@ -128,6 +128,15 @@ def test_resuming_with_another_recipe_lists_what_changed(tmp_path: Path) -> None
     go(short(tmp_path / "run", save_every=1.0, keep=9), resume="auto", allow_changes=True)
 
 
+def test_resuming_with_other_threads_says_that_the_last_bits_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(short(tmp_path / "run"))
+    torch.set_num_threads(2)
+    train(short(tmp_path / "run"), resume=True, build_task=TinyTask)
+    assert "The number of threads was 1 and is now 2" in capsys.readouterr().err
+
+
 def test_another_model_or_optimizer_cannot_be_resumed_at_all(tmp_path: Path) -> None:
     go(short(tmp_path / "run"))
     sgd = short(tmp_path / "run", optim=dataclasses.replace(SHORT.optim, name="sgd"))

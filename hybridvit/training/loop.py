@@ -139,6 +139,7 @@ class Loop:
         return {
             "position": vars(self.position),
             "world_size": self.fabric.world_size,
+            "num_threads": torch.get_num_threads(),
             "identity": dict(self.task.identity),
             "model": self.task.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
@@ -163,6 +164,11 @@ class Loop:
             self.progress.say(
                 f"This run had {state['world_size']} processes and now has {self.fabric.world_size}: it sees the same "
                 "images in the same steps, but BatchNorm's statistics are per process, so the weights will differ."
+            )
+        if state["num_threads"] != torch.get_num_threads() and self.fabric.device.type == "cpu":
+            self.progress.say(
+                f"The number of threads was {state['num_threads']} and is now {torch.get_num_threads()}: sums are taken "
+                "in another order, so the weights will differ in their last bits (OMP_NUM_THREADS sets the number)."
             )
 
     def _validation_is_due(self) -> bool:

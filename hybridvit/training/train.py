@@ -55,7 +55,8 @@ def train(
     """Train as the recipe says, and leave the run in `recipe.output`.
 
     On a CPU, a run that was stopped and resumed is equal to the last bit to one that was not, with one or two
-    processes and any number of workers; with more processes gradients are summed in another order after a resume.
+    processes, any number of workers and the same number of threads; with more processes gradients are summed in
+    another order after a resume.
 
     Args:
         resume: False moves an earlier run aside; True goes on with it; "auto" goes on if there is something.
