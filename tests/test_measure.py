@@ -49,7 +49,9 @@ def test_the_machine_card_names_what_decides_a_latency() -> None:
     card = machine_card()
     assert card.cores == usable_cores() >= 1
     assert {"torch", "onnxruntime"} <= set(card.versions)
-    assert [title for title, _ in card.lines()] == ["Processor", "Instruction sets", "GPU", "System", "Libraries"]
+    assert [title for title, _ in card.lines()] == [
+        "Processor", "Instruction sets", "GPU", "System", "Threading", "Libraries",
+    ]  # fmt: skip
     json.dumps(card.to_dict())
 
 

@@ -11,6 +11,10 @@ from pathlib import Path
 from hybridvit.errors import UsageError
 
 PACKAGES = ("hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
+THREADING = (
+    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME",
+    "KMP_AFFINITY", "MKL_NUM_THREADS", "ONEDNN_MAX_CPU_ISA",
+)  # fmt: skip
 # what decides which kernels run: vector width, and the units for bf16 and int8
 INSTRUCTION_SETS = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16",
@@ -30,6 +34,7 @@ class MachineCard:
     system: str
     python: str
     versions: dict[str, str]  # installed packages only
+    environment: dict[str, str]  # variables that decide how threads run, where set
 
     def to_dict(self) -> dict[str, object]:
         """Plain types for JSON."""
@@ -42,6 +47,7 @@ class MachineCard:
             ("Instruction sets", " ".join(self.instruction_sets) or "unknown"),
             ("GPU", self.gpu),
             ("System", f"{self.system}, Python {self.python}"),
+            ("Threading", ", ".join(f"{name}={value}" for name, value in self.environment.items()) or "as by default"),
             ("Libraries", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
         ]
 
@@ -59,6 +65,7 @@ def machine_card() -> MachineCard:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=".".join(str(part) for part in sys.version_info[:3]),
         versions=package_versions(),
+        environment={name: os.environ[name] for name in THREADING if name in os.environ},
     )
 
 

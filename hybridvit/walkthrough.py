@@ -1,0 +1,133 @@
+"""The whole way once, on real images: train, evaluate, fold, export, measure, predict, and a report to look at."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hybridvit.checkpoints import load, save_checkpoint
+from hybridvit.cli.bench import table
+from hybridvit.cli.predict import predict
+from hybridvit.data.decode import decode_image
+from hybridvit.data.digits import write_digits
+from hybridvit.data.folder import ImageFolder
+from hybridvit.data.loader import make_eval_loader
+from hybridvit.data.preprocess import preprocess
+from hybridvit.data.transforms import eval_transform
+from hybridvit.export.pipeline import export
+from hybridvit.folding.fold import fold
+from hybridvit.folding.report import fold_report
+from hybridvit.measure.bench import bench
+from hybridvit.measure.counts import count, graph_nodes
+from hybridvit.models.backbone import Backbone
+from hybridvit.report.html import write_report
+from hybridvit.report.run import run_report
+from hybridvit.training.evaluate import Evaluation, evaluate_loader
+from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.train import train
+
+BENCH_SECONDS = 20.0
+STEPS = 7
+
+
+def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
+    """Run everything into `output` (an earlier run there is moved aside) and return the path of the report."""
+    recipe = load_recipe("digits", {"output": str(output), **overrides})
+    began = time.perf_counter()
+    with step(1, "Images"):
+        data = Path(recipe.data.root)
+        data.parent.mkdir(parents=True, exist_ok=True)
+        print(write_digits(data))
+    with step(2, f"Train {recipe.model}, recipe 'digits'"):
+        run = train(recipe)
+        trained_s = time.perf_counter() - began
+    with step(3, "Evaluate on the test images"):
+        model = load(run.model)
+        evaluation = evaluate_on(model, data / recipe.data.val)
+        right = round(evaluation.top1 * evaluation.num_images / 100)
+        print(f"top-1 {evaluation.top1:.2f} %: {right} of {evaluation.num_images} right; loss {evaluation.loss:.3f}")
+    paths = [Path(prediction.path) for prediction in evaluation.predictions]
+    images = np.stack([preprocess(decode_image(path), model.card.preprocessing) for path in paths])
+    with step(4, "Fold"):
+        folded = fold(model)
+        assert isinstance(folded, Backbone)
+        folding = fold_report(model, folded, torch.from_numpy(images))
+        save_checkpoint(folded, output / "model-folded.safetensors")
+        print(folding)
+    with step(5, "Export to ONNX and compare on the test images"):
+        exported = export(model, output / "model.onnx", images=images)
+        parity = exported.parity
+        print(
+            f"{exported.path}: largest difference {parity.max_error:.1e} of the largest output (limit "
+            f"{parity.limit:.0e}), same answer on {parity.same_top1} of {parity.real_images} test images"
+        )
+    with step(6, "Measure"):
+        size = model.card.preprocessing.image_size
+        measured = bench([model], rounds=300, budget_s=BENCH_SECONDS)
+        print(table(measured))
+    with step(7, "Predict with the exported model"):
+        predict(str(exported.path), [str(path) for path in paths[:: len(paths) // 3][:3]], top=2)
+    before, after = count(model, size), count(folded, size)
+    report = output / "report.html"
+    write_report(
+        run_report(
+            title=f"{recipe.model} on handwritten digits",
+            lead=(
+                f"Trained from scratch on 1,437 images of 8×8 pixels in {clock(trained_s)} on "
+                f"{measured.machine.cores} CPU cores, tested on {evaluation.num_images} others. The {run.weights} "
+                "weights of the last epoch."
+            ),
+            history=run.history,
+            evaluation=evaluation,
+            folding=folding,
+            nodes=(graph_nodes(model, size), graph_nodes(folded, size)),
+            multiply_adds=(before.multiply_adds, after.multiply_adds),
+            exported=exported,
+            measured=measured,
+            commands=commands(output, data / recipe.data.val),
+        ),
+        report,
+    )
+    print(f"\nDone in {clock(time.perf_counter() - began)}. The report: {report.resolve()}")
+    return report
+
+
+@contextmanager
+def step(number: int, title: str) -> Iterator[None]:
+    """Announce a step, and say how long it took."""
+    print(f"\n[{number}/{STEPS}] {title}", flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"      {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def evaluate_on(model: Backbone, folder: Path) -> Evaluation:
+    """Accuracy on a folder of class folders, with the answer to each image."""
+    images = ImageFolder(folder, transform=eval_transform(model.card.preprocessing), class_names=model.card.class_names)
+    loader = make_eval_loader(images, batch_size=64)
+    try:
+        return evaluate_loader(model, loader, keep_predictions=True)
+    finally:
+        loader.close()
+
+
+def commands(output: Path, test: Path) -> list[tuple[str, str]]:
+    """How to do each part again by hand."""
+    return [
+        ("All of this", "make demo"),
+        ("Train", f"hybridvit train digits --output {output}"),
+        ("Evaluate", f"hybridvit evaluate {output}/model.safetensors {test}"),
+        ("Fold", f"hybridvit fold {output}/model.safetensors"),
+        ("Export", f"hybridvit export {output}/model.safetensors --images {test}"),
+        ("Measure", f"hybridvit bench {output}/model.safetensors"),
+        ("Predict", f"hybridvit predict {output}/model.onnx {test}/7"),
+    ]
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}\N{NO-BREAK SPACE}min {rest}\N{NO-BREAK SPACE}s" if minutes else f"{rest}\N{NO-BREAK SPACE}s"
