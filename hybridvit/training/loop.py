@@ -168,7 +168,7 @@ class Loop:
         if state["num_threads"] != torch.get_num_threads() and self.fabric.device.type == "cpu":
             self.progress.say(
                 f"The number of threads was {state['num_threads']} and is now {torch.get_num_threads()}: sums are "
-                "taken in another order, so the weights will differ in their last bits (OMP_NUM_THREADS sets the number)."
+                "taken in another order, so the weights differ in their last bits (OMP_NUM_THREADS sets the number)."
             )
 
     def _validation_is_due(self) -> bool:
