@@ -23,7 +23,7 @@ def evaluate(
     The folder holds one folder per class. Classes are matched by name with those that the checkpoint was trained on.
 
     Examples:
-      hybridvit evaluate runs/digits/model.safetensors data/digits/test
+      hybridvit evaluate runs/digits/model.safetensors runs/data/digits/test
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
 
     Args:

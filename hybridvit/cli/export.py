@@ -28,7 +28,7 @@ def export(
 
     Examples:
       hybridvit export runs/digits/model.safetensors
-      hybridvit export model.safetensors --to onnx --output digits.onnx --images data/digits/test
+      hybridvit export model.safetensors --to onnx --output digits.onnx --images runs/data/digits/test
       hybridvit export fastvit_sa12.pth.tar --image_size 192x320
 
     Args:

@@ -31,7 +31,7 @@ def predict(
     file. An image that cannot be decoded is reported and the others go on; the exit code is then 3.
 
     Examples:
-      hybridvit predict runs/digits/model.safetensors data/digits/test/7
+      hybridvit predict runs/digits/model.safetensors runs/data/digits/test/7
       hybridvit predict model.onnx photo.jpg
       hybridvit predict model.onnx 'photos/**/*.png' --json > answers.jsonl
 
