@@ -66,10 +66,13 @@ class ConvEquivalent(Foldable):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         if self.by_branches:
             return self.forward_branches(x)
-        if uses_batch_statistics(self):
-            _check_statistics(x, self.geometry)
-            return self.forward_training(x)
-        kernel, conv = self._eval_kernel(), self.geometry
+        kernel = self._kernel_cache.current()
+        if kernel is None:
+            if uses_batch_statistics(self):
+                _check_statistics(x, self.geometry)
+                return self.forward_training(x)
+            kernel = self._eval_kernel()
+        conv = self.geometry
         return F.conv2d(x, kernel.weight, kernel.bias, conv.stride, kernel.weight.shape[-1] // 2, 1, conv.groups)
 
     @abstractmethod
@@ -86,7 +89,10 @@ class ConvEquivalent(Foldable):
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             self._kernel_cache.clear()  # an optimizer step may follow, and a fused one leaves no trace on the tensors
             return self.kernel()
-        return self._kernel_cache.get(self, lambda: self.kernel(torch.float64).cast(self.geometry.weight))
+        with torch.inference_mode(False), torch.no_grad():  # usable in a later backward, whatever mode this is
+            kernel = self.kernel(torch.float64).cast(self.geometry.weight)
+        self._kernel_cache.store(kernel, self)
+        return kernel
 
     def train(self, mode: bool = True) -> "ConvEquivalent":
         self._kernel_cache.clear()
@@ -98,26 +104,46 @@ class ConvEquivalent(Foldable):
 
 
 class _KernelCache:
-    """One kernel and the state of the tensors it was made from; a copy of it is empty."""
+    """One kernel, the tensors it was made from, and what shows a change of them; a copy of it is empty.
+
+    It is asked in every forward pass, so it walks its own flat lists and not the module tree.
+    """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        self._sources: list[tuple[dict[str, Any], str]] = []
-        self._state: list[tuple[int, int, int]] = []
         self._kernel: Kernel | None = None
+        self._norms: list[nn.Module] = []
+        self._sources: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
 
-    def get(self, block: nn.Module, fold: Callable[[], Kernel]) -> Kernel:
-        """The kernel of `block`; `fold` makes it anew if a tensor was replaced or written to."""
-        if self._kernel is not None and self._state == [_state_of(held[name]) for held, name in self._sources]:
-            return self._kernel
-        with torch.inference_mode(False), torch.no_grad():
-            kernel = fold()  # usable in a later backward too, whatever mode this call runs in
-        self._sources = list(_tensors_of(block))
-        if not any(held[name].is_inference() for held, name in self._sources):
-            self._kernel, self._state = kernel, [_state_of(held[name]) for held, name in self._sources]
-        return kernel
+    def store(self, kernel: Kernel, block: nn.Module) -> None:
+        """Keep the kernel of `block`, unless its tensors were made in inference mode, which records no writes."""
+        self.clear()
+        sources = [
+            (held, name, tensor)
+            for module in block.modules()
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None and tensor.is_floating_point()
+        ]
+        if any(tensor.is_inference() for _, _, tensor in sources):
+            return
+        self._kernel = kernel
+        self._norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+        self._sources = [(held, name, tensor, tensor._version, tensor.data_ptr()) for held, name, tensor in sources]
+
+    def current(self) -> Kernel | None:
+        """The kernel, if it may be used: no gradient wanted, norms still fixed, no tensor replaced or written to."""
+        if self._kernel is None or torch.compiler.is_compiling():
+            return None
+        gradient = torch.is_grad_enabled()
+        for held, name, tensor, version, address in self._sources:
+            if held[name] is not tensor or tensor._version != version or tensor.data_ptr() != address:
+                return None
+            if gradient and tensor.requires_grad:
+                return None
+        return None if any(norm.training for norm in self._norms) else self._kernel
 
     def __deepcopy__(self, memo: dict[int, object]) -> "_KernelCache":
         return _KernelCache()
@@ -156,13 +182,3 @@ def _check_statistics(x: Tensor, conv: nn.Conv2d) -> None:
             "BatchNorm needs at least two for a variance. Use a batch of 2 or more, a larger image, or model.eval() to "
             "freeze the statistics."
         )
-
-
-def _tensors_of(block: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    for module in block.modules():
-        for held in (module._parameters, module._buffers):
-            yield from ((held, name) for name, value in held.items() if value is not None and value.is_floating_point())
-
-
-def _state_of(tensor: Tensor) -> tuple[int, int, int]:
-    return id(tensor), tensor._version, tensor.data_ptr()
