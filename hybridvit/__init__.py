@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import wrapt
 
 if TYPE_CHECKING:
-    from hybridvit.checkpoints import load, save_checkpoint
+    from hybridvit.checkpoints import save_checkpoint
     from hybridvit.create import create_model
     from hybridvit.folding.fold import fold, fold_preprocessing
     from hybridvit.folding.report import fold_report
+    from hybridvit.loading import load
     from hybridvit.models.registry import list_models
 
 __version__ = "0.1.0"
@@ -25,7 +26,7 @@ _HOMES = {
     "fold_preprocessing": "hybridvit.folding.fold",
     "fold_report": "hybridvit.folding.report",
     "list_models": "hybridvit.models.registry",
-    "load": "hybridvit.checkpoints",
+    "load": "hybridvit.loading",
     "save_checkpoint": "hybridvit.checkpoints",
 }
 __all__ = [
