@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -44,6 +45,14 @@ def trained_like(model: nn.Module, seed: int = 0) -> nn.Module:
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference over the largest expected value."""
     return ((actual.double() - expected.double()).abs().max() / expected.double().abs().max()).item()
+
+
+@pytest.fixture
+def unchecked():
+    """Let wrong values past the annotations, which `make test` checks, to the library's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -239,6 +239,7 @@ WRONG_OPTIONS = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("message", WRONG_OPTIONS)
 def test_wrong_options_are_errors_that_name_the_fix(message):
     with pytest.raises(UsageError, match=message):
@@ -253,6 +254,7 @@ def test_wrong_options_are_errors_that_name_the_fix(message):
         ((3, 64, 64), r"takes a batch .*Add the batch dimension"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_inputs_are_errors_that_name_the_fix(shape, message, debug_model):
     with pytest.raises(UsageError, match=message):
         debug_model(torch.zeros(shape))

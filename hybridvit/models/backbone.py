@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -72,7 +72,7 @@ class Backbone(nn.Module, ABC):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that sort parameter names into layers, for layer-wise decay (timm's format)."""
 
-    def forward_features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f oh ow"]:
+    def forward_features(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b f oh ow"]:
         """The unpooled map of stride 32 that the head reads.
 
         Raises:
@@ -85,8 +85,8 @@ class Backbone(nn.Module, ABC):
         """Logits (b, num_classes) of a map from `forward_features`; its pooled vector if `pre_logits`."""
         return self.head(x, pre_logits)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Tensor:
-        """Logits (b, num_classes).
+    def forward(self, x: Num[Tensor, "b c h w"]) -> Tensor:
+        """Logits (b, num_classes). Integer pixels are for models with their preprocessing folded in.
 
         Raises:
             UsageError: for an input of the wrong rank, channels or size.

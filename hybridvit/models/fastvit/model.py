@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
@@ -114,7 +114,7 @@ class ConvUnit(nn.Module):
         super().__init__()
         self.conv, self.activation = conv, activation
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+    def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         return self.activation(self.conv(x))
 
 
