@@ -19,6 +19,7 @@ from hybridvit.export.parity import LIMIT_FP32, Parity, compare
 from hybridvit.export.runners import TorchRunner
 from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fold import fold
+from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.measure.machine import package_versions
 
@@ -49,8 +50,8 @@ def export(
     """Write `model` (eval) to `path` for the runtime `to`, folded, with a dynamic batch and fixed height and width.
 
     The written file is run by its own runtime on random batches of 1, 2 and 5 and on `images` (n, c, h, w;
-    preprocessed), and compared with the model as it was given, unfolded; it is kept only if no logit differs by more
-    than `limit` of the largest. `image_size` (height, width in pixels) defaults to that of the card.
+    preprocessed), and compared with the model as it was given, branch by branch; it is kept only if no logit differs
+    by more than `limit` of the largest. `image_size` (height, width in pixels) defaults to that of the card.
     Raises UsageError (target, path, missing package), FoldError, or ExportError; then nothing is left at `path`
     that was not there before.
     """
@@ -83,13 +84,14 @@ def export(
     with replacing(path) as temporary:
         exporter.convert(folded, torch.zeros(2, *image_shape), temporary)
         exporter.annotate(temporary, metadata)
-        parity = compare(
-            exporter.load_runner(temporary),
-            original,
-            image_shape=image_shape,
-            images=images,
-            limit=limit,
-        )
+        with branch_by_branch(model):
+            parity = compare(
+                exporter.load_runner(temporary),
+                original,
+                image_shape=image_shape,
+                images=images,
+                limit=limit,
+            )
         if not parity.passed:
             raise ExportError(
                 f"The {to} file of {card.architecture} differs from PyTorch by {parity.max_error:.1e} of the largest "
