@@ -16,9 +16,10 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there takes the place of `path` at the end.
 
-    On any exception the temporary file is removed and `path` is as it was. The file and its folder are synced, so
-    that a power cut leaves the old file or the new one. The mode is that of the file replaced, else 0666 & ~umask.
-    Raises UsageError if `path` cannot be a file or its folder is missing, DiskFull if the device refuses.
+    On any exception before that the temporary file is removed and `path` is as it was. The file and its folder are
+    synced, so that a power cut leaves the old file or the new one. The mode is that of the file replaced, else
+    0666 & ~umask. Raises UsageError if `path` cannot be a file or its folder is missing, DiskFull if the device
+    refuses; the message says whether `path` has the new content already.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder, but a file is to be written there. Give a file name inside it.")
@@ -31,20 +32,26 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(_mode(path))
         os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise DiskFull(
                 f"{path} could not be written ({error.strerror}); what stood there before is untouched. Free some "
                 "space, or write to another disk."
             ) from error
-        if isinstance(error, PermissionError):
+        if isinstance(error, PermissionError) or error.filename in (temporary, str(temporary)):
             raise UsageError(
                 f"{path} could not be written ({error.strerror}). Choose a place that you may write to."
             ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+    try:
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise DiskFull(
+            f"{path} is written, but its folder could not be synced ({error.strerror}): after a power cut the file "
+            "before it may stand there again. Check the disk."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,5 +74,8 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+            raise
     finally:
         os.close(handle)

@@ -61,7 +61,7 @@ class OutOfMemory(HybridViTError):
 
 
 class DiskFull(HybridViTError):
-    """A file could not be written; what stood there before is untouched."""
+    """A file could not be written whole and safely to disk."""
 
     exit_code = 7
 

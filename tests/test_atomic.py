@@ -74,3 +74,29 @@ def test_the_temporary_file_keeps_the_suffix_that_tools_go_by(tmp_path: Path) ->
     with replacing(tmp_path / "m.onnx") as temporary:
         assert temporary.suffix == ".onnx"
         temporary.write_bytes(b"x")
+
+
+def test_a_folder_that_cannot_be_synced_is_not_told_as_a_file_untouched(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse_folders(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    code = errno.EIO
+    with pytest.raises(DiskFull, match=r"report\.html is written, but its folder could not be synced .* Check"):
+        write_text(target, "new")
+    assert target.read_text() == "new"
+    code = errno.EINVAL  # the file system knows no such thing
+    write_text(target, "newer")
+    assert target.read_text() == "newer"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_system_that_takes_no_files_is_a_wrong_place() -> None:
+    with pytest.raises(UsageError, match=r"^/proc/x could not be written .* Choose a place that you may write to"):
+        write_text(Path("/proc/x"), "x")
