@@ -344,3 +344,12 @@ def test_random_damage_to_a_card_is_refused_or_harmless(tmp_path: Path) -> None:
             load(path)
         except CheckpointError:
             continue
+
+
+def test_a_message_about_a_text_file_stays_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "notes.pth"
+    path.write_text("hi\nthere\tI am text\n")
+    with pytest.raises(CheckpointError) as caught:
+        read_tensors(path)
+    assert "is text ('hi there I am text…'), not weights" in str(caught.value)
+    assert "\n" not in str(caught.value)

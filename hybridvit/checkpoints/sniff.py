@@ -92,7 +92,7 @@ def _format_of(path: Path, head: bytes, size: int) -> Format:
             "often a log-in or an error. Fetch the file itself again."
         )
     if _is_text(head):
-        start = text[:40].decode("utf-8", "replace")
+        start = " ".join(text[:40].decode("utf-8", "replace").split())
         raise CheckpointError(f"{path} is text ('{start}…'), not weights. Pass a .safetensors, .pt or .pth file.")
     raise CheckpointError(
         f"{path} is of no known weight format (it starts with {head[:8].hex(' ')}), or it is damaged. "

@@ -51,7 +51,7 @@ def _split() -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UsageError(
             "The digits data set ships with scikit-learn, which is not installed. "
-            'Run: pip install "hybridvit[all]" (or pip install scikit-learn).'
+            'Run: pip install "hybridvit[digits]" (or pip install scikit-learn).'
         ) from error
     data = load_digits()
     pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)
