@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+CropMode = Literal["center", "squash"]
 Form = Literal["training", "released", "folded"]
 """training: all branches; released: folded as the published "reparam" files are; folded: fully."""
 
@@ -21,17 +23,30 @@ class Preprocessing:
     """
 
     image_size: tuple[int, int] = (256, 256)  # height, width in pixels
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    interpolation: Interpolation = "bicubic"
     crop_fraction: float = 0.9
-    crop_mode: Literal["center", "squash"] = "center"
+    crop_mode: CropMode = "center"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """The inverse of `dataclasses.asdict` after a trip through JSON, where tuples become lists."""
-        restored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**restored)
+        """The inverse of `dataclasses.asdict` after a trip through JSON, where tuples become lists.
+
+        Raises ValueError or TypeError for an unknown key or a value that no image can be prepared with.
+        """
+        made = cls(**_with_tuples(values))
+        _require("interpolation", made.interpolation, made.interpolation in get_args(Interpolation))
+        _require("crop_mode", made.crop_mode, made.crop_mode in get_args(CropMode))
+        _require("crop_fraction", made.crop_fraction, _is_number(made.crop_fraction) and made.crop_fraction > 0)
+        height_width = made.image_size
+        whole = isinstance(height_width, tuple) and all(type(side) is int and side > 0 for side in height_width)
+        _require("image_size", height_width, whole and len(height_width) == 2)
+        for key in ("mean", "std"):
+            levels = getattr(made, key)
+            _require(key, levels, isinstance(levels, tuple) and all(map(_is_number, levels)))
+        _require("std", made.std, 0 not in made.std)
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +63,34 @@ class ModelCard:
     form: Form = "training"
     source: str = "randomly initialised"
     licence: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+        """The inverse of `dataclasses.asdict` after a trip through JSON: the one way in which a file's card is read.
+
+        Raises ValueError, TypeError, KeyError or AttributeError for anything else than such a dict.
+        """
+        rest = dict(values)
+        card = cls(
+            preprocessing=Preprocessing.from_dict(rest.pop("preprocessing")),
+            class_names=tuple(rest.pop("class_names")),
+            options=_with_tuples(rest.pop("options")),
+            **rest,
+        )
+        texts = (card.architecture, card.source, card.licence, *card.class_names)
+        _require("a text", texts, all(isinstance(text, str) for text in texts))
+        _require("form", card.form, card.form in get_args(Form))
+        return card
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require(key: str, value: object, is_right: bool) -> None:
+    if not is_right:
+        raise ValueError(f"{key} cannot be {str(value)[:80]}")

@@ -82,6 +82,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
     """
     from hybridvit.checkpoints import fetch, load_weights, read_tensors  # that package builds models with this module
     from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
+    from hybridvit.checkpoints.matching import class_names_of
 
     published = dict(find_variant(model.card.architecture).published.weights)
     tag = next(iter(published), None) if choice is True else str(choice)
@@ -95,13 +96,16 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
             f"No weights '{choice}' for {model.card.architecture}: it is neither a tag nor an existing file. {known}."
         )
     tensors = read_tensors(path).tensors
-    tensors = to_ours(tensors, naming_of(tensors))
+    naming = naming_of(tensors, path)
+    tensors = to_ours(tensors, naming)
     classifier = tensors.get("head.fc.weight")
     same_classes = classifier is not None and len(classifier) == model.num_classes
     if accepts_folded and form_of(tensors) != "training":
         model = fold(model.eval(), released=form_of(tensors) == "released")
     report = load_weights(model, path, reset_head=not same_classes, adapt_input=True)
-    known_card = report.card or dataclasses.replace(model.card, licence=licence)
+    known_card = report.card or dataclasses.replace(
+        model.card, licence=licence, class_names=class_names_of(tensors, naming) if same_classes else ()
+    )
     model.card = dataclasses.replace(
         model.card,
         preprocessing=known_card.preprocessing,

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 import stat
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import hybridvit
-from hybridvit.card import Preprocessing
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.checkpoints import load, load_weights, read_tensors, save_checkpoint, save_upstream
 from hybridvit.errors import CheckpointError, DiskFull, UsageError
 from hybridvit.models.backbone import Backbone
@@ -318,6 +318,11 @@ def test_one_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
         ({"card": {"class_names": 3}}, "its model card is damaged"),
         ({"card": {"colour": "red"}}, "its model card is damaged"),
         ({"card": {"preprocessing": {"size": 3}}}, "its model card is damaged"),
+        ({"card": {"preprocessing": {"image_size": [0, 32]}}}, "image_size cannot be (0, 32)"),
+        ({"card": {"preprocessing": {"crop_fraction": "all"}}}, "crop_fraction cannot be all"),
+        ({"card": {"preprocessing": {"interpolation": "magic"}}}, "interpolation cannot be magic"),
+        ({"card": {"preprocessing": {"std": [0, 1, 1]}}}, "std cannot be (0, 1, 1)"),
+        ({"card": {"preprocessing": {"mean": "grey"}}}, "mean cannot be grey"),
         ({"card": None}, "its model card is damaged"),
     ],
 )
@@ -327,6 +332,8 @@ def test_a_wrong_card_is_named(tmp_path: Path, change: dict[str, object], messag
     file = read_tensors(path)
     entry = json.loads(file.metadata["hybridvit"])
     for key, value in change.items():
+        if isinstance(value, dict) and isinstance(value.get("preprocessing"), dict):
+            value = {"preprocessing": entry[key]["preprocessing"] | value["preprocessing"]}
         entry[key] = entry[key] | value if isinstance(value, dict) else value
     save_file(file.tensors, path, {"hybridvit": json.dumps(entry)})
     with pytest.raises(CheckpointError) as caught:
@@ -374,3 +381,37 @@ def test_file_modes_and_links_are_kept(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
     assert load(path).card.form == "folded"
+
+
+def test_a_card_is_the_same_after_a_trip_through_json() -> None:
+    card = replace(debug_model(depths=(1, 2, 1, 1)).card, class_names=("a", "b"), form="folded", licence="none")
+    assert ModelCard.from_dict(json.loads(json.dumps(asdict(card)))) == card
+
+
+def test_class_names_of_another_classifier_are_not_saved(tmp_path: Path) -> None:
+    model = debug_model()
+    model.card = replace(model.card, class_names=tuple("abcde"))
+    save_checkpoint(model, tmp_path / "five.safetensors")
+    model.reset_classifier(3)
+    save_checkpoint(model, tmp_path / "three.safetensors")
+    assert load(tmp_path / "five.safetensors").card.class_names == tuple("abcde")
+    assert load(tmp_path / "three.safetensors").card.class_names == ()
+
+
+def test_a_model_that_takes_raw_pixels_is_refused_with_the_way_round_it(tmp_path: Path) -> None:
+    raw = hybridvit.fold_preprocessing(debug_model("folded"))
+    with pytest.raises(UsageError, match=r"normalisation is folded into .* call fold_preprocessing again after load"):
+        save_checkpoint(raw, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("naming", ["apple", "timm"])
+def test_published_weights_have_the_class_folders_of_imagenet(tmp_path: Path, naming: str) -> None:
+    save_upstream(debug_model(num_classes=1000), tmp_path / "m.pth", naming)
+    names = load(tmp_path / "m.pth").card.class_names
+    assert (len(names), names[0], names[207], names[999]) == (1000, "n01440764", "n02099601", "n15075141")
+    created = hybridvit.create_model("fastvit_debug", pretrained=tmp_path / "m.pth")
+    assert created.card.class_names == names
+    assert hybridvit.create_model("fastvit_debug", pretrained=tmp_path / "m.pth", num_classes=3).card.class_names == ()
+    save_upstream(debug_model(num_classes=5), tmp_path / "five.pth", naming)
+    assert load(tmp_path / "five.pth").card.class_names == ()

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import hybridvit
+from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
+from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
 
 ROOT = Path(__file__).parent.parent
@@ -331,3 +334,22 @@ def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest
     assert main(["train", "digits", "--seed", "7", "--print_config"]) == 0
     assert "\nseed: 7\n" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_predict_and_info_say_imagenet_classes_in_words(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "published.pth"
+    model = hybridvit.create_model("fastvit_debug").eval()
+    torch.nn.init.zeros_(model.head.fc.weight)
+    torch.nn.init.zeros_(model.head.fc.bias).data[207] = 5.0
+    save_upstream(model, weights, "apple")
+    assert main(["predict", str(weights), str(folder / "images/dark/0.png"), "--top", "1"]) == 0
+    assert "%  golden retriever\n" in capsys.readouterr().out
+    assert main(["info", str(weights)]) == 0
+    assert "1000: tench, Tinca tinca, goldfish" in capsys.readouterr().out
+
+
+def test_other_class_names_are_left_as_they_are() -> None:
+    assert in_words(("n0", "cat")) == ("n0", "cat")
+    assert in_words(("n02099601", "n99999999")) == ("golden retriever", "n99999999")

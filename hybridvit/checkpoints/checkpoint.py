@@ -21,13 +21,14 @@ from hybridvit.checkpoints.matching import (
     FIRST_CONVS,
     best_match,
     check_names,
+    class_names_of,
     options_of,
     shapes_of,
     skeleton,
 )
 from hybridvit.checkpoints.metadata import card_of, to_metadata
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.folding.fold import unwrapped
+from hybridvit.folding.fold import RawPixelConv, unwrapped
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import find_variant
 
@@ -60,6 +61,11 @@ def save_checkpoint(model: nn.Module, path: FilePath) -> None:
             f"{path} ends in '{path.suffix}', but checkpoints are safetensors: name it {path.stem}.safetensors. For "
             "other libraries, save_upstream writes Apple's and timm's files."
         )
+    if any(isinstance(module, RawPixelConv) for module in backbone.modules()):
+        raise UsageError(
+            "The normalisation is folded into this model's first convolution, which a card cannot describe. Save the "
+            "model that was passed to fold_preprocessing, and call fold_preprocessing again after load."
+        )
     tensors = _tensors_of(backbone)
     card = _current_card(backbone)
     try:
@@ -84,7 +90,7 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     file = read_tensors(path)
     card, tensors = card_of(file), file.tensors
     if card is None:
-        naming = naming_of(tensors)
+        naming = naming_of(tensors, file.path)
         tensors = to_ours(tensors, naming)
         card = _found_card(file, tensors, naming, architecture)
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -119,7 +125,7 @@ def load_weights(
     """
     backbone = _backbone(model)
     file = WeightFile(Path("The tensors"), dict(source)) if isinstance(source, Mapping) else read_tensors(source)
-    card, naming = card_of(file), naming_of(file.tensors)
+    card, naming = card_of(file), naming_of(file.tensors, file.path)
     tensors = to_ours(file.tensors, naming)
     expected = backbone.state_dict()
     _check_form(file, form_of(tensors), backbone.card.form)
@@ -184,11 +190,15 @@ def _tensors_of(model: Backbone) -> dict[str, Tensor]:
 
 
 def _current_card(model: Backbone) -> ModelCard:
-    """The card with the classifier that the model has now; `reset_classifier` may have changed it."""
+    """The card with the classifier that the model has now; `reset_classifier` may have changed it.
+
+    Class names that are more or fewer than the classes are those of an earlier classifier, and left out.
+    """
     now = {"num_classes": model.num_classes, "global_pool": model.head.pool_type}
     defaults = {"num_classes": 1000, "global_pool": "avg"}
     changed = {name: value for name, value in now.items() if model.card.options.get(name, defaults[name]) != value}
-    return dataclasses.replace(model.card, options=model.card.options | changed) if changed else model.card
+    class_names = model.card.class_names if len(model.card.class_names) == model.num_classes else ()
+    return dataclasses.replace(model.card, options=model.card.options | changed, class_names=class_names)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -209,6 +219,7 @@ def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, ar
         architecture=variant.name,
         options=options_of(tensors),
         preprocessing=variant.preprocessing,
+        class_names=class_names_of(tensors, naming),
         form=form,
         source=f"{file.path.name} ({naming} names)",
     )

@@ -94,8 +94,8 @@ LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 """What may follow a row's name; parameters that are no module, such as layer scales, have nothing after them."""
 
 
-def naming_of(names: Iterable[str]) -> Naming:
-    """Which of the three namings a file uses, from its keys. Raises CheckpointError if it is none of them."""
+def naming_of(names: Iterable[str], source: object = "The source") -> Naming:
+    """Which of the three namings a file uses, from its keys. Raises CheckpointError, naming `source`, if none."""
     names = list(names)
     if any(name.startswith("patch_embed.0.") for name in names):
         return "apple"
@@ -105,8 +105,8 @@ def naming_of(names: Iterable[str]) -> Naming:
         return "ours"
     shown = ", ".join(f"'{name}'" for name in names[:5])
     raise CheckpointError(
-        f"These are no FastViT weights: the names ({shown}, {len(names)} in all) are neither hybridvit's, nor Apple's, "
-        "nor timm's. Check that this is the right file."
+        f"{source} holds no FastViT weights: its names ({shown}, {len(names)} in all) are neither hybridvit's, nor "
+        "Apple's, nor timm's. Check that this is the right file."
     )
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from hybridvit.card import Form, ModelCard
+from hybridvit.checkpoints.keymaps import Naming
+from hybridvit.data.imagenet import NUM_CLASSES, class_names
 from hybridvit.errors import CheckpointError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
@@ -45,6 +47,13 @@ def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         if name in tensors and tensors[name].ndim == 4:
             options["in_chans"] = tensors[name].shape[1]
     return {name: value for name, value in options.items() if value != {"num_classes": 1000, "in_chans": 3}[name]}
+
+
+def class_names_of(tensors: Mapping[str, Tensor], naming: Naming) -> tuple[str, ...]:
+    """The classes of weights, in our names, from a file in `naming`: published ones with 1,000 are ImageNet-1k's."""
+    if naming == "ours" or len(tensors.get(CLASSIFIER[0], ())) != NUM_CLASSES:
+        return ()
+    return class_names()
 
 
 def best_match(tensors: Mapping[str, Tensor], form: Form) -> tuple[str, int]:

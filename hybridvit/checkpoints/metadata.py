@@ -4,12 +4,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from hybridvit.card import Form, ModelCard, Preprocessing
+from hybridvit.card import ModelCard
 from hybridvit.checkpoints.files import WeightFile
 from hybridvit.errors import CheckpointError
 
@@ -33,7 +32,7 @@ def card_of(file: WeightFile) -> ModelCard | None:
     try:
         entry = json.loads(file.metadata[KEY])
         version = entry["version"]
-        card = _card(entry["card"]) if version == VERSION else None
+        card = ModelCard.from_dict(entry["card"]) if version == VERSION else None
         saved = entry["sha256"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -49,20 +48,6 @@ def card_of(file: WeightFile) -> ModelCard | None:
             f"{file.path} is damaged: the SHA-256 of its tensors is not the one recorded when it was saved. Use "
             "another copy of it."
         )
-    return card
-
-
-def _card(values: dict[str, Any]) -> ModelCard:
-    values = dict(values)
-    preprocessing = Preprocessing.from_dict(values.pop("preprocessing"))
-    class_names = values.pop("class_names")
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in values.pop("options").items()}
-    card = ModelCard(options=options, preprocessing=preprocessing, class_names=tuple(class_names), **values)
-    texts = [card.architecture, card.source, card.licence, *card.class_names]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("an entry has the wrong type")
-    if card.form not in get_args(Form):
-        raise ValueError(f"form is {card.form!r}")
     return card
 
 

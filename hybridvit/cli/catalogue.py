@@ -6,6 +6,7 @@ from json import dumps
 from pathlib import Path
 
 from hybridvit.cli.table import aligned, pairs
+from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError, nearest
 from hybridvit.models.registry import VARIANTS, Variant, find_variant
 
@@ -157,7 +158,7 @@ def _info_of_file(path: str) -> None:
 
     runner = open_runner(path)
     card = runner.card
-    names = card.class_names
+    names = in_words(card.class_names)
     prepared = card.preprocessing
     print(path)
     print(

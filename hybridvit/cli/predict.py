@@ -1,14 +1,14 @@
 """`hybridvit predict`: what is on these images?"""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from json import dumps
 from pathlib import Path
 
 import numpy as np
 
-from hybridvit.card import ModelCard
 from hybridvit.data.decode import decode_image
+from hybridvit.data.imagenet import in_words
 from hybridvit.data.preprocess import preprocess
 from hybridvit.data.scan import find_images
 from hybridvit.errors import ImageDecodeError, UsageError
@@ -44,10 +44,12 @@ def predict(
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
     """
-    if top < 1 or batch < 1:
-        raise UsageError(f"--top is {top} and --batch is {batch}, but both must be at least 1.")
+    for option, count in (("top", top), ("batch", batch)):
+        if count < 1:
+            raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
     paths = find_images(images)
     runner = open_runner(checkpoint, device=device, threads=threads)
+    names = in_words(runner.card.class_names)
     failed = 0
     for group in _groups(paths, batch):
         loaded: dict[Path, np.ndarray | str] = {}
@@ -63,7 +65,7 @@ def predict(
                 failed += 1
                 _report_bad(path, value, json)
             else:
-                _report(path, next(answers), runner.card, top, json)
+                _report(path, next(answers), names, top, json)
     if failed:
         print(f"{failed} of {len(paths)} images could not be decoded.", file=sys.stderr)
     return ImageDecodeError.exit_code if failed else 0
@@ -79,9 +81,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _report(path: Path, probabilities: np.ndarray, card: ModelCard, top: int, json: bool) -> None:
+def _report(path: Path, probabilities: np.ndarray, names: Sequence[str], top: int, json: bool) -> None:
     best = np.argsort(-probabilities, kind="stable")[:top]
-    names = card.class_names
     predictions = [
         {
             "class": names[index] if names else f"class {index}",

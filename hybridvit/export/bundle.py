@@ -12,9 +12,9 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.card import ModelCard
 from hybridvit.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -47,11 +47,8 @@ def read_card(metadata: dict[str, str], path: object) -> ModelCard:
             "are unknown. Export it again with `hybridvit export CHECKPOINT --to onnx`."
         )
     try:
-        values: dict[str, Any] = json.loads(metadata["hybridvit.card"])
-        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
-        values["class_names"] = tuple(values["class_names"])
-        return ModelCard(**values)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        return ModelCard.from_dict(json.loads(metadata["hybridvit.card"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"The card inside {path} cannot be read ({error}): it was written by another version "
             f"(format {metadata.get('hybridvit.format', 'unknown')}, this one reads {FORMAT}) or was changed. "
