@@ -1,5 +1,7 @@
 """Evaluation sees the pixels that published accuracies were measured on; training sees what the settings say."""
 
+import dataclasses
+import pickle
 import resource
 import subprocess
 import sys
@@ -169,3 +171,15 @@ def test_seeds_differ_wherever_their_parts_do():
     assert len(seeds) == len(parts)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed("order", 0, 1) == 8556750900509299915  # runs on record depend on it
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-n9-inc1", "rand-m0-n9"])  # the ends of both scales: no bit is kept
+def test_rand_augment_at_its_strongest_posterizes_to_black(policy: str) -> None:
+    settings = dataclasses.replace(AugmentConfig.off(), rand_augment=policy)
+    transform = pickle.loads(pickle.dumps(train_transform(settings, Preprocessing(image_size=(32, 32)))))
+    (posterize,) = [operation for operation in transform._distort.transforms[0].ops if "Posterize" in operation.name]
+    posterize.prob = 1.0
+    assert posterize(noise(8, 8)).getextrema() == ((0, 0),) * 3
+    for number in range(40):
+        with seeded("augment", number):
+            assert transform(noise(40, 40)).shape == (3, 32, 32)

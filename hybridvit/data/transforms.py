@@ -1,6 +1,7 @@
 """From a decoded image to a training or evaluation tensor."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from PIL import Image
@@ -49,6 +50,10 @@ class TrainTransform:
             re_prob=augment.random_erasing,
             re_mode=augment.erasing_fill,
         )
+        for step in self._distort.transforms:
+            for operation in getattr(step, "ops", ()):  # of RandAugment; the other steps have none
+                if operation.name.startswith("Posterize"):
+                    operation.aug_fn = _posterize
 
     def __call__(self, image: Image.Image) -> Tensor:
         image = self._distort(self._crop(image))
@@ -56,6 +61,13 @@ class TrainTransform:
             image = image.convert("L").convert("RGB")
         tensor: Tensor = self._normalise(image)
         return tensor[:1] if self.grey else tensor
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image:
+    """timm's operation, which the largest magnitude asks to keep no bit: black, until Pillow 13 made that an error."""
+    from timm.data.auto_augment import posterize
+
+    return posterize(image, bits_to_keep, **fill) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
