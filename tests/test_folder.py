@@ -257,7 +257,7 @@ def test_digits_are_written_whole_once_and_as_they_ship(tmp_path, caplog):
 
 def test_digits_without_scikit_learn_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UsageError, match=r'ships with scikit-learn.*pip install "hybridvit\[all\]"'):
+    with pytest.raises(UsageError, match=r'ships with scikit-learn.*pip install "hybridvit\[digits\]"'):
         write_digits(tmp_path / "digits")
 
 

@@ -172,7 +172,7 @@ def test_a_bad_file_ends_the_run_in_one_paragraph(root, workers):
     (root / "cat/03.png").write_bytes(b"")
     images = ImageFolder(root, transform=eval_transform(SMALL))
     loader = make_eval_loader(images, batch_size=8, workers=workers)
-    with pytest.raises(ImageDecodeError, match=r"03\.png.*empty \(0 bytes\)") as caught:
+    with pytest.raises(ImageDecodeError, match=r"03\.png.*empty \(0 bytes\).*on_bad_image") as caught:
         list(loader)
     assert "\n" not in str(caught.value)
     loader.close()
@@ -296,3 +296,12 @@ def test_workers_outlive_sigterm_but_not_their_parent():
     for pid in workers:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_a_number_of_workers_below_zero_is_refused() -> None:
+    with pytest.raises(UsageError, match="The number of workers is -1, but it must be at least 0"):
+        make_eval_loader(GeneratedImages(length=20), batch_size=8, workers=-1)
+
+
+def test_more_workers_than_cores_are_no_warning() -> None:  # which the tests turn into an error
+    make_eval_loader(GeneratedImages(length=20), batch_size=8, workers=1 + (os.cpu_count() or 1)).close()

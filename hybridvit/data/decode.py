@@ -82,8 +82,7 @@ def decode_image(
     kind = image_format(data[:16])
     if kind is None:
         raise ImageDecodeError(
-            f"{name}: this is no image that can be read ({READABLE}): the file is {describe(data[:512])}. "
-            'Replace it, or pass on_bad_image="skip" to leave such files out of a data set.'
+            f"{name}: this is no image that can be read ({READABLE}): the file is {describe(data[:512])}. Replace it."
         )
     try:
         with _READERS[kind](BytesIO(data)) as image:
@@ -95,10 +94,7 @@ def decode_image(
     except ImageDecodeError:
         raise
     except _DAMAGE as error:
-        raise ImageDecodeError(
-            f"{name}: {kind} image {_damage(data, error)}. "
-            'Re-fetch it, or pass on_bad_image="skip" to leave such files out of a data set.'
-        ) from error
+        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}. Re-fetch it.") from error
 
 
 def _read(name: str) -> bytes:

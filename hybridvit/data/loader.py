@@ -4,6 +4,7 @@ import atexit
 import logging
 import signal
 import sys
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hybridvit.data.images import BadImage, Images, Sample
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
-from hybridvit.errors import DatasetError, ImageDecodeError
+from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 
 logger = logging.getLogger(__name__)
 MOST_BAD = 0.01
@@ -104,7 +105,7 @@ class Loader:
     def _judge(self, bad: tuple[BadImage, ...]) -> None:
         for path, message in bad:
             if not self.images.tolerates_bad:
-                raise ImageDecodeError(message)
+                raise ImageDecodeError(f'{message} Or leave such files out of the data set with on_bad_image="skip".')
             if path not in self.bad_images:
                 self.bad_images[path] = message
                 logger.warning("left out: %s", message)
@@ -199,9 +200,12 @@ def _make(
     pin_memory: bool,
     start_method: StartMethod | None,
 ) -> Loader:
-    return Loader(
-        images,
-        DataLoader(
+    if workers < 0:
+        raise UsageError(f"The number of workers is {workers}, but it must be at least 0 (0: this process decodes).")
+    with warnings.catch_warnings():
+        # More processes than cores is what was asked for, and what a recipe for another machine has.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader = DataLoader(
             _Draws(images),
             batch_sampler=order,
             num_workers=workers,
@@ -212,8 +216,8 @@ def _make(
             # Its own generator: else starting a pass would draw from the global one.
             generator=torch.Generator(),
             persistent_workers=workers > 0,
-        ),
-    )
+        )
+    return Loader(images, loader)
 
 
 class _Draws(Dataset[Sample]):
