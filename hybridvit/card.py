@@ -1,7 +1,7 @@
 """What a model needs to be used besides its weights, and what travels with it into every file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,6 +28,13 @@ class Preprocessing:
     crop_mode: CropMode = "center"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+
+    def for_channels(self, channels: int) -> "Preprocessing":
+        """The same for images of another number of channels, which all get the average mean and deviation."""
+        if channels == len(self.mean):
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":

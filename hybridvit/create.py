@@ -33,8 +33,11 @@ def build(name: str, **options: Any) -> Backbone:
                 f"'{option}' is no option of {name}. Nearest: {nearest(option, sorted(in_config | of_class))}."
             )
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    config = dataclasses.replace(variant.config, **{key: value for key, value in options.items() if key in in_config})
-    card = ModelCard(architecture=name, options=options, preprocessing=variant.preprocessing)
+    of_config = {key: value for key, value in options.items() if key in in_config}
+    config = dataclasses.replace(variant.config, **of_config)
+    config.check_applicable(of_config)
+    preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
+    card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
     return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
 
 
@@ -68,8 +71,11 @@ def create_model(
         raise UsageError(
             "out_indices selects the maps of a pyramid, but features_only is False. Set features_only=True."
         )
+    for option in ("num_classes", "global_pool", "drop_rate"):
+        if features_only and option in options:
+            raise UsageError(f"{option} belongs to the head, and features_only leaves the head out. Set one of them.")
     model = build(name, **options)
-    if pretrained:
+    if pretrained is not False:
         model = _pretrained(model, pretrained, accepts_folded=folded)
     result: nn.Module = FeaturePyramid(model, out_indices) if features_only else model
     return fold(result.eval()) if folded else result
@@ -88,7 +94,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
     tag = next(iter(published), None) if choice is True else str(choice)
     if tag in published:
         path, source, licence = fetch(published[tag].hub_id), published[tag].hub_id, published[tag].licence
-    elif tag is not None and Path(tag).exists():
+    elif tag and Path(tag).exists():
         path, source, licence = Path(tag), tag, ""
     else:
         known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
@@ -108,7 +114,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
     )
     model.card = dataclasses.replace(
         model.card,
-        preprocessing=known_card.preprocessing,
+        preprocessing=known_card.preprocessing.for_channels(model.in_chans),
         class_names=known_card.class_names if same_classes else (),
         source=source,
         licence=known_card.licence,

@@ -1,13 +1,16 @@
 """The models in timm's registry, under the prefix `hybridvit_`; imported by itself once timm is."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.checkpoints.keymaps import naming_of, to_ours
 from hybridvit.create import build
+from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS, Variant
 
 PREFIX = "hybridvit_"
@@ -39,9 +42,27 @@ def _our_names(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
     return to_ours(state_dict, naming_of(state_dict))
 
 
+def _card(model: Backbone, pretrained: bool) -> ModelCard:
+    """The card of a model that timm has built: its cfg knows the preprocessing and the source of the weights."""
+    cfg = model.pretrained_cfg
+    preprocessing = Preprocessing(
+        image_size=cfg["input_size"][1:],
+        interpolation=cfg["interpolation"],
+        crop_fraction=cfg["crop_pct"],
+        crop_mode=cfg["crop_mode"],
+        mean=tuple(cfg["mean"]),
+        std=tuple(cfg["std"]),
+    )
+    card = dataclasses.replace(model.card, preprocessing=preprocessing.for_channels(model.in_chans))
+    if not pretrained:
+        return card
+    source = cfg.get("file") or cfg.get("hf_hub_id") or cfg.get("url")
+    return dataclasses.replace(card, source=str(source), licence=cfg.get("license") or "")
+
+
 def _entry_point(variant: str) -> Callable[..., nn.Module]:
     def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             lambda **options: build(variant, **options),
             PREFIX + variant,
             pretrained,
@@ -49,6 +70,9 @@ def _entry_point(variant: str) -> Callable[..., nn.Module]:
             feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
             **kwargs,
         )
+        if isinstance(model, Backbone):  # a pyramid is timm's own wrapper
+            model.card = _card(model, pretrained)
+        return model
 
     entry.__name__ = entry.__qualname__ = PREFIX + variant
     entry.__doc__ = f"hybridvit's {variant}; options as in hybridvit.create_model."

@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
-import gc
 
 import pytest
 import torch
 from conftest import relative_error, trained_like
+from timm.layers import freeze_batch_norm_2d
+from timm.utils import reparameterize_model
 from torch import nn
+from torch.nn.utils import prune
 
 import hybridvit
 from hybridvit.card import Preprocessing
@@ -176,12 +178,52 @@ def test_folding_stays_within_half_precision(dtype, limit, debug_model):
     assert relative_error(half(images.to(dtype)), expected) < limit
 
 
-def test_folding_needs_little_more_memory_than_the_two_models():
-    model = trained_like(hybridvit.create_model("fastvit_t8"))
-    gc.collect()
-    folded = hybridvit.fold(model)
-    size = sum(p.untyped_storage().nbytes() for p in folded.parameters())
-    assert size == sum(p.numel() * p.element_size() for p in folded.parameters())
+def test_folded_weights_hold_no_memory_but_their_own(debug_model):
+    for parameter in hybridvit.fold(debug_model).parameters():
+        assert parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+
+
+def test_a_fold_made_in_inference_mode_serves_a_later_backward(debug_model):
+    with torch.inference_mode():
+        folded = hybridvit.fold(debug_model)
+    images = torch.randn(1, 3, 32, 32, requires_grad=True)
+    folded(images).sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("convert", [nn.SyncBatchNorm.convert_sync_batchnorm, freeze_batch_norm_2d])
+@pytest.mark.parametrize("options", [{}, {"ffn_kernel": None}, {"mixers": ("pooling",) * 4}], ids=str)
+def test_every_kind_of_batch_norm_folds(convert, options):
+    model = trained_like(hybridvit.create_model("fastvit_debug", **options))
+    images = torch.randn(1, 3, 33, 64)
+    expected = branches_of(model, images)
+    converted = convert(model).eval()
+    folded = hybridvit.fold(converted)
+    assert hybridvit.fold_report(converted, folded).left == ()
+    assert relative_error(folded(images), expected) < 1e-5
+
+
+def test_hooks_inside_a_block_are_called_and_not_lost_in_folding(debug_model):
+    images = torch.randn(1, 3, 33, 64)
+    with torch.no_grad():
+        plain = debug_model(images)
+        debug_model.stages[0].blocks[0].mixer.mixer.kxk.register_forward_hook(lambda module, inputs, output: output * 2)
+        assert relative_error(debug_model(images), plain) > 1e-3
+    with pytest.raises(FoldError, match=r"'stages.0.blocks.0.mixer': 'mixer.kxk' in it has forward hooks"):
+        hybridvit.fold(debug_model)
+
+
+def test_timms_fold_refuses_training_mode_too():
+    with pytest.raises(FoldError, match=r"Cannot fold this .* it is in training mode"):
+        reparameterize_model(hybridvit.create_model("fastvit_debug"))
+
+
+def test_the_report_refuses_what_it_cannot_compare(debug_model):
+    folded = hybridvit.fold(debug_model)
+    with pytest.raises(UsageError, match="does not say what images it takes"):
+        hybridvit.fold_report(nn.Sequential(debug_model), folded)
+    with pytest.raises(UsageError, match="The model is in training mode"):
+        hybridvit.fold_report(debug_model.train(), folded)
 
 
 class TestEvalKernels:
@@ -207,8 +249,9 @@ class TestEvalKernels:
         for mode in (True, False):
             self.check(debug_model)
             debug_model.train(mode)(self.images).square().mean().backward()
-            optimizer.step()
             debug_model.eval()
+            self.check(debug_model)  # makes the kernels anew just before the step
+            optimizer.step()
             self.check(debug_model)
 
     def test_after_a_change_of_dtype_and_of_device(self, debug_model):
@@ -235,6 +278,20 @@ class TestEvalKernels:
         with torch.no_grad():
             debug_model(self.images + 3)
         self.check(debug_model.eval())
+
+    def test_after_a_module_was_replaced_or_changed(self, debug_model):
+        block = debug_model.stages[0].blocks[0].mixer
+        changes = (
+            lambda: setattr(block, "norm", trained_like(nn.BatchNorm2d(8), seed=5)),
+            lambda: setattr(block.norm, "eps", 0.5),
+            lambda: setattr(block.mixer.kxk, "conv", nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)),
+            lambda: setattr(block.mixer, "scale", None),
+            lambda: prune.random_unstructured(block.mixer.kxk.conv, "weight", amount=0.5),
+        )
+        for change in changes:
+            self.check(debug_model)
+            change()
+            self.check(debug_model)
 
     def test_a_kernel_made_in_inference_mode_serves_a_later_backward(self, debug_model):
         with torch.inference_mode():
@@ -334,6 +391,20 @@ def test_the_collapsed_form_is_used_and_can_be_switched_off(monkeypatch):
         assert len(calls) == expected
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_collapsed_form_trains_models_in_half_precision(dtype, layout):
+    gradients = []
+    for training_form in ("collapsed", "branches"):
+        torch.manual_seed(0)
+        model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=5, training_form=training_form))
+        model.train().to(dtype).to(memory_format=layout)
+        images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+        model(images.to(memory_format=layout)).float().square().mean().backward()
+        gradients.append(model.head.fc.weight.grad)
+    assert relative_error(*gradients) < 0.1
+
+
 @pytest.mark.parametrize("training_form", ["collapsed", "branches"])
 def test_autocast_keeps_statistics_in_float32(training_form):
     model = hybridvit.create_model("fastvit_debug", num_classes=5, training_form=training_form)
@@ -363,12 +434,15 @@ def test_preprocessing_folds_into_folded_models_with_a_mean_per_channel_only(deb
     with pytest.raises(UsageError, match="fold it first"):
         hybridvit.fold_preprocessing(debug_model)
     grey = trained_like(hybridvit.create_model("fastvit_debug", in_chans=1))
-    with pytest.raises(UsageError, match="has 3 channel means, but fastvit_debug has 1 channels"):
-        hybridvit.fold_preprocessing(hybridvit.fold(grey))
-    grey.card = dataclasses.replace(grey.card, preprocessing=Preprocessing(mean=(0.5,), std=(0.2,)))
     images = torch.rand(1, 1, 40, 40)
     raw = hybridvit.fold_preprocessing(hybridvit.fold(grey), pixel_max=1.0)
-    assert relative_error(raw(images), grey((images - 0.5) / 0.2)) < 4e-6
+    (mean,), (std,) = grey.card.preprocessing.mean, grey.card.preprocessing.std
+    assert relative_error(raw(images), grey((images - mean) / std)) < 4e-6
+    with pytest.raises(UsageError, match="takes raw pixels already"):
+        hybridvit.fold_preprocessing(raw)
+    grey.card = dataclasses.replace(grey.card, preprocessing=Preprocessing())
+    with pytest.raises(UsageError, match="has 3 channel means, but fastvit_debug has 1 channels"):
+        hybridvit.fold_preprocessing(hybridvit.fold(grey))
 
 
 def test_the_report_names_what_was_folded_and_what_was_left(debug_model):

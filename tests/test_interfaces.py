@@ -81,6 +81,44 @@ def test_forward_intermediates_agrees_with_the_forward_pass(indices, debug_model
     assert all(torch.equal(fmap, expected) for fmap, expected in zip(only, maps, strict=True))
 
 
+def test_stopping_early_gives_the_map_of_the_last_stage_that_ran(debug_model):
+    images = torch.randn(1, 3, 33, 64)
+    final, maps = debug_model.forward_intermediates(images, [1], stop_early=True)
+    assert torch.equal(final, maps[0])
+    assert torch.equal(final, debug_model.features(images)["stride_8"])
+
+
+def test_a_new_classifier_is_where_and_as_the_old_one_was(debug_model):
+    model = hybridvit.create_model("fastvit_debug", drop_rate=0.5).eval().double()
+    model.reset_classifier(4)
+    images = torch.randn(1, 3, 33, 64, dtype=torch.float64)
+    assert torch.equal(model(images), model(images))
+    model.to("meta").reset_classifier(6)
+    assert model.head.fc.weight.device.type == "meta"
+    with pytest.raises(UsageError, match="global_pool is 'bogus'"):
+        debug_model.reset_classifier(5, "bogus")
+    assert debug_model.num_classes == debug_model(torch.randn(1, 3, 32, 32)).shape[1] == 10
+
+
+def test_timm_knows_the_settings_of_models_it_did_not_create(tmp_path):
+    model = hybridvit.create_model("fastvit_sa36", num_classes=6)
+    config = timm.data.resolve_model_data_config(model)
+    assert (config["input_size"], config["crop_pct"]) == ((3, 256, 256), 0.95)
+    model = hybridvit.create_model("fastvit_debug", num_classes=6)
+    timm.models.save_for_hf(model, tmp_path)
+    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=True).num_classes == 6
+
+
+def test_weights_loaded_by_timm_are_named_on_the_card(tmp_path):
+    hybridvit.save_checkpoint(hybridvit.create_model("fastvit_t8"), tmp_path / "t8.safetensors")
+    overlay = {"file": str(tmp_path / "t8.safetensors"), "mean": (0.5, 0.5, 0.5)}
+    model = timm.create_model("hybridvit_fastvit_t8", pretrained=True, pretrained_cfg_overlay=overlay)
+    assert model.card.source == overlay["file"]
+    assert "Apple" in model.card.licence
+    assert model.card.preprocessing.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_indices_and_formats_are_refused(debug_model):
     with pytest.raises(UsageError, match="Stage indices are \\[4\\], but there are 4 stages"):
         debug_model.forward_intermediates(torch.zeros(1, 3, 32, 32), [4])
@@ -94,7 +132,7 @@ def test_pruning_keeps_the_maps_that_remain(debug_model):
     assert debug_model.prune_intermediate_layers([0, 2]) == [0, 2]
     maps = debug_model.forward_intermediates(images, [0, 2], intermediates_only=True)
     assert all(torch.equal(fmap, expected[index]) for fmap, index in zip(maps, (0, 2), strict=True))
-    assert len(debug_model.stages) == 3
+    assert list(debug_model.features(images)) == ["stride_4", "stride_8", "stride_16"]
     assert debug_model.get_classifier().__class__ is nn.Identity
 
 

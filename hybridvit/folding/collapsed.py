@@ -47,6 +47,7 @@ def collapsed_forward(
     weights = torch.stack([torch.ones_like(gain) if b.weight is None else b.weight.flatten() for b in branches])
     if layer_scale is not None:
         gain, shift, gains = (values * layer_scale.flatten() for values in (gain, shift, gains))
+    gain, shift, gains, weights = (_at_least_float32(values) for values in (gain, shift, gains, weights))
     eps = gains.new_tensor([[branch.norm.eps] for branch in branches])
     combine = _combine if torch.compiler.is_compiling() else _Combine.apply
     out, mean_y, var_y, mean, var = combine(

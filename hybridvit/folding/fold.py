@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from hybridvit.errors import FoldError, UsageError
-from hybridvit.folding.foldable import Foldable, uses_batch_statistics
+from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Kernel
 from hybridvit.models.backbone import Backbone
 
@@ -33,10 +33,11 @@ def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
         released: fold only what the published folded checkpoints fold (no FFN norm, no layer scale outside RepMixer).
 
     Raises:
-        FoldError: if a foldable block is in training mode, or if a folded value is not finite or does not fit the
-            dtype; the message names the block.
+        FoldError: if a foldable block is in training mode or has hooks inside, or if a folded value is not finite or
+            does not fit the dtype; the message names the block.
     """
-    folded = copy.deepcopy(unwrapped(model), _replacements(model, released)).eval().requires_grad_(False)
+    with torch.inference_mode(False):  # the result can serve in a backward pass, wherever it was made
+        folded = copy.deepcopy(unwrapped(model), _replacements(model, released)).eval().requires_grad_(False)
     for module in folded.modules():
         if isinstance(module, Backbone) and module.card.form != "folded":
             module.card = dataclasses.replace(module.card, form="released" if released else "folded")
@@ -51,9 +52,12 @@ def fold_preprocessing(model: Backbone, *, pixel_max: float = 255.0) -> Backbone
     image itself: the zero padding of the stem then stands for a pixel of mean colour, as in the original.
 
     Raises:
-        UsageError: if the model is not folded, or its card has another number of channels than the model.
+        UsageError: if it is no folded whole model, if this was done before, or if its card has another number of
+            channels than the model.
     """
-    card = model.card
+    if not isinstance(model, Backbone):
+        raise UsageError(f"A {type(model).__name__} is not a whole model; give one from create_model or load, folded.")
+    card, conv = model.card, model.get_submodule(model.first_conv)
     if card.form != "folded":
         raise UsageError(f"The form of this {card.architecture} is '{card.form}', but must be 'folded': fold it first.")
     mean, std = (
@@ -64,9 +68,9 @@ def fold_preprocessing(model: Backbone, *, pixel_max: float = 255.0) -> Backbone
             f"The preprocessing has {len(mean)} channel means, but {card.architecture} has {model.in_chans} channels. "
             "Give the card a mean and std per channel."
         )
+    if not isinstance(conv, nn.Conv2d):
+        raise UsageError(f"This {card.architecture} takes raw pixels already: its preprocessing has been folded in.")
     raw = copy.deepcopy(model)
-    conv = raw.get_submodule(raw.first_conv)
-    assert isinstance(conv, nn.Conv2d)
     kernel = Kernel.of(conv, torch.float64)
     weight = kernel.weight / (std.to(kernel.weight) * pixel_max)[:, None, None]
     raw.set_submodule(raw.first_conv, RawPixelConv(Kernel(weight, kernel.bias), conv, mean * pixel_max))
@@ -117,11 +121,7 @@ def _replacements(model: nn.Module, released: bool) -> dict[int, object]:
     memo: dict[int, object] = {}
     for name, block in foldable_blocks(model, released=released).items():
         label = f"'{name}'" if name else f"this {type(block).__name__}"
-        if block.training or uses_batch_statistics(block):
-            raise FoldError(
-                f"Cannot fold {label}: it is in training mode, and BatchNorm only has a fixed kernel once its "
-                "statistics are frozen. Call model.eval() before fold(model)."
-            )
+        block.check_foldable(label)
         try:
             memo[id(block)] = block.folded()
         except FoldError as error:

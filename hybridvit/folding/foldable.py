@@ -1,18 +1,19 @@
 """What can be folded: the two interfaces that `fold` looks for, and the cache of a block's eval-mode kernel."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hybridvit.errors import UsageError
-from hybridvit.folding.kernel import Kernel
+from hybridvit.errors import FoldError, UsageError
+from hybridvit.folding.kernel import Kernel, is_batch_norm
 
 
 class Foldable(nn.Module, ABC):
@@ -32,16 +33,31 @@ class Foldable(nn.Module, ABC):
         """
 
     def fuse(self) -> nn.Module:
-        """`folded` under the name that `timm.utils.reparameterize_model` calls."""
+        """`folded` under the name that `timm.utils.reparameterize_model` calls. Raises FoldError in training mode."""
+        self.check_foldable(f"this {type(self).__name__}")
         return self.folded()
+
+    def check_foldable(self, label: str) -> None:
+        """Raise FoldError, naming the block `label`, if no fixed inference form of it exists."""
+        if self.training or uses_batch_statistics(self):
+            raise FoldError(
+                f"Cannot fold {label}: it is in training mode, and BatchNorm only has a fixed kernel once its "
+                "statistics are frozen. Call model.eval() before fold(model)."
+            )
+        if hooked := _hooked_module(self):
+            raise FoldError(
+                f"Cannot fold {label}: '{hooked}' in it has forward hooks (pruning and weight_norm set some), which "
+                "would be lost. Remove them first."
+            )
 
 
 class ConvEquivalent(Foldable):
     """A block that is one convolution once its BatchNorms are fixed, and computes as one in eval mode.
 
-    With fixed norms and no gradient wanted, the kernel is folded once and kept until a weight changes. Where
-    gradients are wanted (fine-tuning with frozen norms) it is rebuilt from the branches in every call, so that
-    they reach each of them. With batch statistics, a batch that leaves one value per channel is a UsageError.
+    With fixed norms and no gradient wanted, the kernel is folded once and kept until a weight changes; only writes
+    through `tensor.data` leave no trace (call `eval()` after them). Where gradients are wanted (fine-tuning with
+    frozen norms) it is rebuilt from the branches in every call, so that they reach each of them. Modules inside that
+    have hooks are always called. With batch statistics, one value per channel is a UsageError.
     """
 
     in_released_form = True
@@ -68,8 +84,10 @@ class ConvEquivalent(Foldable):
             return self.forward_branches(x)
         kernel = self._kernel_cache.current()
         if kernel is None:
+            if _hooked_module(self):
+                return self.forward_branches(x)
             if uses_batch_statistics(self):
-                _check_statistics(x, self.geometry)
+                check_batch(len(x), x.shape[-2:], self.geometry.stride[0])
                 return self.forward_training(x)
             kernel = self._eval_kernel()
         conv = self.geometry
@@ -84,10 +102,9 @@ class ConvEquivalent(Foldable):
         return self.forward_branches(x)
 
     def _eval_kernel(self) -> Kernel:
-        if torch.compiler.is_compiling():
+        if _is_traced():
             return self.kernel()
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            self._kernel_cache.clear()  # an optimizer step may follow, and a fused one leaves no trace on the tensors
             return self.kernel()
         with torch.inference_mode(False), torch.no_grad():  # usable in a later backward, whatever mode this is
             kernel = self.kernel(torch.float64).cast(self.geometry.weight)
@@ -104,7 +121,7 @@ class ConvEquivalent(Foldable):
 
 
 class _KernelCache:
-    """One kernel, the tensors it was made from, and what shows a change of them; a copy of it is empty.
+    """One kernel, the modules and tensors it was made from, and what shows a change of them; a copy of it is empty.
 
     It is asked in every forward pass, so it walks its own flat lists and not the module tree.
     """
@@ -114,36 +131,53 @@ class _KernelCache:
 
     def clear(self) -> None:
         self._kernel: Kernel | None = None
-        self._norms: list[nn.Module] = []
-        self._sources: list[tuple[dict[str, Any], str, Tensor, int, int]] = []
+        self._step = 0
+        self._modules: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
+        self._norms: list[tuple[nn.Module, float]] = []
+        self._tensors: list[tuple[Mapping[str, Tensor | None], str, Tensor, int, int]] = []
 
     def store(self, kernel: Kernel, block: nn.Module) -> None:
         """Keep the kernel of `block`, unless its tensors were made in inference mode, which records no writes."""
         self.clear()
-        sources = [
+        modules = list(block.modules())
+        holders: list[Mapping[str, Tensor | None]] = []
+        for module in modules:
+            holders += [module._parameters, module._buffers]
+        tensors = [
             (held, name, tensor)
-            for module in block.modules()
-            for held in (module._parameters, module._buffers)
+            for held in holders
             for name, tensor in held.items()
             if tensor is not None and tensor.is_floating_point()
         ]
-        if any(tensor.is_inference() for _, _, tensor in sources):
+        if any(tensor.is_inference() for _, _, tensor in tensors):
             return
-        self._kernel = kernel
-        self._norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-        self._sources = [(held, name, tensor, tensor._version, tensor.data_ptr()) for held, name, tensor in sources]
+        self._kernel, self._step = kernel, _OptimizerSteps.count
+        self._modules = [
+            (module._modules, name, child)
+            for module in modules
+            for name, child in module._modules.items()
+            if child is not None
+        ]
+        self._norms = [(module, cast(float, module.eps)) for module in modules if is_batch_norm(module)]
+        self._tensors = [(held, name, tensor, tensor._version, tensor.data_ptr()) for held, name, tensor in tensors]
 
     def current(self) -> Kernel | None:
-        """The kernel, if it may be used: no gradient wanted, norms still fixed, no tensor replaced or written to."""
-        if self._kernel is None or torch.compiler.is_compiling():
+        """The kernel, if it may be used: no gradient wanted, norms fixed, no module or tensor replaced or written."""
+        if _is_traced() or self._kernel is None or self._step != _OptimizerSteps.count:
             return None
         gradient = torch.is_grad_enabled()
-        for held, name, tensor, version, address in self._sources:
-            if held[name] is not tensor or tensor._version != version or tensor.data_ptr() != address:
+        for held, name, tensor, version, address in self._tensors:
+            if held.get(name) is not tensor or tensor._version != version or tensor.data_ptr() != address:
                 return None
             if gradient and tensor.requires_grad:
                 return None
-        return None if any(norm.training for norm in self._norms) else self._kernel
+        for parent, name, module in self._modules:
+            if parent.get(name) is not module or module._forward_hooks or module._forward_pre_hooks:
+                return None
+        for norm, eps in self._norms:
+            if norm.eps != eps or (norm.training and isinstance(norm, _BatchNorm)):
+                return None
+        return self._kernel
 
     def __deepcopy__(self, memo: dict[int, object]) -> "_KernelCache":
         return _KernelCache()
@@ -152,17 +186,31 @@ class _KernelCache:
         return _KernelCache, ()
 
 
+class _OptimizerSteps:
+    """How many optimizer steps this process has made: fused ones leave no trace on the tensors that they write."""
+
+    count = 0
+
+    @classmethod
+    def add(cls, *_: object) -> None:
+        cls.count += 1
+
+
+register_optimizer_step_post_hook(_OptimizerSteps.add)
+
+
 @contextmanager
 def branch_by_branch(model: nn.Module) -> Iterator[None]:
     """Within it, the blocks of `model` compute all their branches in eval mode too."""
     blocks = [module for module in model.modules() if isinstance(module, ConvEquivalent)]
+    before = [block.by_branches for block in blocks]
     for block in blocks:
         block.by_branches = True
     try:
         yield
     finally:
-        for block in blocks:
-            block.by_branches = False
+        for block, value in zip(blocks, before, strict=True):
+            block.by_branches = value
 
 
 def uses_batch_statistics(block: nn.Module) -> bool:
@@ -173,12 +221,27 @@ def uses_batch_statistics(block: nn.Module) -> bool:
     )
 
 
-def _check_statistics(x: Tensor, conv: nn.Conv2d) -> None:
-    """Raise UsageError where BatchNorm would see a single value per channel, which has no variance."""
-    batch, _, height, width = x.shape
-    if batch == 1 and max(height, width) <= conv.stride[0]:
+def check_batch(batch: int, size: Sequence[int], stride: int) -> None:
+    """Refuse a training batch that leaves BatchNorm one value per channel after a stride.
+
+    Raises:
+        UsageError: for one image of at most `stride` pixels a side.
+    """
+    if batch == 1 and max(size) <= stride:
         raise UsageError(
-            f"A training batch of one image leaves a map of {height}x{width} pixels here, one value per channel, but "
-            "BatchNorm needs at least two for a variance. Use a batch of 2 or more, a larger image, or model.eval() to "
-            "freeze the statistics."
+            f"A training batch of one image of {size[0]}x{size[1]} pixels leaves one value per channel after a stride "
+            f"of {stride}, but BatchNorm needs at least two for a variance. Use a batch of 2 or more, a larger image, "
+            "or model.eval() to freeze the statistics."
         )
+
+
+def _hooked_module(block: nn.Module) -> str | None:
+    for name, module in block.named_modules():
+        if name and (module._forward_hooks or module._forward_pre_hooks):
+            return name
+    return None
+
+
+def _is_traced() -> bool:
+    """Whether a graph is being recorded: nothing may be remembered then."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -132,6 +132,12 @@ def identity_kernel(like: nn.Conv2d, dtype: torch.dtype | None = None) -> Kernel
     return Kernel(weight, weight.new_zeros(like.out_channels))
 
 
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether `Affine.of` applies: BatchNorm of any kind that keeps running statistics, frozen ones too."""
+    keeps_statistics = {"running_mean", "running_var"} <= module._buffers.keys()
+    return keeps_statistics and not isinstance(module, nn.modules.instancenorm._InstanceNorm)
+
+
 def exact(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """`tensor` in the dtype of a computation; float64 on MPS, which has none, moves to the CPU."""
     if dtype is torch.float64 and tensor.device.type == "mps":

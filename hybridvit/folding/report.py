@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from hybridvit.folding.fold import foldable_blocks
-from hybridvit.folding.foldable import branch_by_branch
+from hybridvit.errors import UsageError
+from hybridvit.folding.fold import foldable_blocks, unwrapped
+from hybridvit.folding.foldable import branch_by_branch, uses_batch_statistics
+from hybridvit.folding.kernel import is_batch_norm
 from hybridvit.models.backbone import Backbone, FeaturePyramid
 
 
@@ -38,12 +40,21 @@ def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = Non
     """Compare a model, computed branch by branch, with its folded form.
 
     Args:
-        model: the model before folding, in eval mode.
+        model: the model before folding, in eval mode; wrappers are taken off.
         folded: what `fold` made of it.
         images: (b, c, h, w) to compare on; for models of this library random ones of their size by default.
+
+    Raises:
+        UsageError: if the model is in training mode, or needs images to be compared on.
     """
+    model = unwrapped(model)
+    if any(uses_batch_statistics(block) for block in foldable_blocks(model).values()):
+        raise UsageError(
+            "The model is in training mode, where its outputs depend on the batch. Call model.eval() first."
+        )
     if images is None:
-        assert isinstance(model, Backbone | FeaturePyramid), "give images for a module that is not a model"
+        if not isinstance(model, Backbone | FeaturePyramid):
+            raise UsageError(f"A {type(model).__name__} does not say what images it takes: give some to compare on.")
         images = _random_images(model)
     with branch_by_branch(model):
         expected = tree_leaves(model(images))
@@ -70,8 +81,11 @@ def _random_images(model: Backbone | FeaturePyramid) -> Tensor:
 
 
 def _left(folded: nn.Module) -> tuple[str, ...]:
-    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-    remaining = {name: module for name, module in folded.named_modules() if isinstance(module, norms)}
+    remaining = {
+        name: module
+        for name, module in folded.named_modules()
+        if is_batch_norm(module) or isinstance(module, nn.LayerNorm | nn.GroupNorm)
+    }
     return tuple(
         f"{name} ({type(module).__name__})" for name, module in {**remaining, **foldable_blocks(folded)}.items()
     )

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
+from hybridvit.folding.foldable import check_batch, uses_batch_statistics
 
 GlobalPool = Literal["avg", "max", ""]
 MIN_SIDE_PX = 32
@@ -21,28 +22,28 @@ class ClassifierHead(nn.Module):
 
     def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
         super().__init__()
-        self.in_features, self.drop_rate = in_features, drop_rate
+        self.in_features, self.pool_type = in_features, global_pool
         self.global_pool: nn.Module = nn.Identity()
-        self.drop: nn.Module = nn.Identity()
+        self.drop = nn.Dropout(drop_rate)
         self.fc: nn.Module = nn.Identity()
         self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
-        """A new linear layer (none for 0 classes); the pooling changes only if given.
+        """A new linear layer (none for 0 classes), where and as the old one is; the pooling changes only if given.
 
         Raises:
             UsageError: for an unknown pooling, or for classes without pooling.
         """
-        if global_pool is not None:
-            self.pool_type = global_pool
-            self.global_pool = _pooling(global_pool)
-        if num_classes and not self.pool_type:
+        pool_type: GlobalPool = self.pool_type if global_pool is None else global_pool
+        pooling = _pooling(pool_type)
+        if num_classes and not pool_type:
             raise UsageError(
                 f"A classifier of {num_classes} classes needs a pooled vector, but global_pool is ''. "
                 "Use global_pool='avg', or num_classes=0 for the feature map."
             )
-        self.drop = nn.Dropout(self.drop_rate)
+        self.pool_type, self.global_pool = pool_type, pooling
         self.fc = nn.Linear(self.in_features, num_classes) if num_classes else nn.Identity()
+        self.train(self.training)
 
     def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
         pooled = self.drop(self.global_pool(x))
@@ -113,8 +114,9 @@ class Backbone(nn.Module, ABC):
     ) -> Any:
         """The outputs of the stages `indices` (an int: the last so many; None: all), and the final map (timm's method).
 
-        Returns the list of maps if `intermediates_only`, else (final map, list of maps). `norm` is accepted for
-        timm's sake: these families have no norm between the stages and the head to apply.
+        Returns the list of maps if `intermediates_only`, else (final map, list of maps). With `stop_early` stages that
+        no index asks for are not run, and the final map is that of the last one that was. `norm` is accepted for timm's
+        sake: these families have no norm between the stages and the head to apply.
 
         Raises:
             UsageError: for an index outside the stages or another output format.
@@ -124,26 +126,30 @@ class Backbone(nn.Module, ABC):
         wanted = resolve_indices(indices, len(self.feature_info))
         self.check_input(x)
         x, maps = self.stem(x), []
-        for index, stage in enumerate(self.stages):
-            if stop_early and index > max(wanted):
-                break
+        stages = self.stages[: max(wanted) + 1] if stop_early else self.stages
+        for index, stage in enumerate(stages):
             x = self._checkpointed(stage, x)
             if index in wanted:
                 maps.append(x)
-        return maps if intermediates_only else (self.expand(x) if len(self.stages) > max(wanted) else x, maps)
+        if intermediates_only:
+            return maps
+        return (self.expand(x) if len(stages) == len(self.stages) else x), maps
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove, in place, the stages after the last of `indices`, and the head if `prune_head` (timm's method)."""
+        """Remove, in place, the stages after the last of `indices`, and the head (timm's method).
+
+        The head stays only with `prune_head=False` and all stages kept: it reads the last one.
+        """
         wanted = resolve_indices(indices, len(self.feature_info))
-        self.stages = self.stages[: max(wanted) + 1]
-        if prune_head:
+        kept = max(wanted) + 1
+        if prune_head or kept < len(self.stages):
             self.expand = nn.Identity()
-            self.num_features = self.head_hidden_size = self.head.in_features = self.feature_info[max(wanted)][
-                "num_chs"
-            ]
+            self.num_features = self.feature_info[kept - 1]["num_chs"]
+            self.head_hidden_size = self.head.in_features = self.num_features
             self.reset_classifier(0, "")
+        self.stages, self.feature_info = self.stages[:kept], self.feature_info[:kept]
         return wanted
 
     def get_classifier(self) -> nn.Module:
@@ -156,12 +162,16 @@ class Backbone(nn.Module, ABC):
         Raises:
             UsageError: for an unknown pooling, or for classes without pooling.
         """
-        self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
+        self.head.to(next(self.stem.parameters()))
+        self.num_classes = num_classes
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in training: keep only each stage's input and compute the rest again backward."""
+        """Trade time for memory in training: keep only each stage's input and compute the rest again backward.
+
+        Running statistics then move twice a step, as BatchNorm's do under checkpointing everywhere.
+        """
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -169,11 +179,37 @@ class Backbone(nn.Module, ABC):
         """Parameters that take no weight decay besides biases and norms: none in these families."""
         return set()
 
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm's functions ask of a model (`save_for_hf`, `resolve_model_data_config`): its own, else the card."""
+        if self._pretrained_cfg:
+            return self._pretrained_cfg
+        preprocessing = self.card.preprocessing
+        height, width = preprocessing.image_size
+        return {
+            "architecture": f"hybridvit_{self.card.architecture}",
+            "input_size": (self.in_chans, height, width),
+            "crop_pct": preprocessing.crop_fraction,
+            "crop_mode": preprocessing.crop_mode,
+            "interpolation": preprocessing.interpolation,
+            "mean": preprocessing.mean,
+            "std": preprocessing.std,
+            "num_classes": self.num_classes,
+            "license": self.card.licence or None,
+            "first_conv": (f"{self.first_conv}.kxk.conv", f"{self.first_conv}.scale.conv"),
+            "classifier": "head.fc",
+        }
+
+    @pretrained_cfg.setter
+    def pretrained_cfg(self, cfg: dict[str, Any]) -> None:
+        self._pretrained_cfg = cfg
+
     def check_input(self, x: Tensor) -> None:
         """Refuse what the model cannot take.
 
         Raises:
-            UsageError: for an input of the wrong rank, channels or size.
+            UsageError: for an input of the wrong rank, channels or size; in training also for a batch of one image
+                so small that a BatchNorm would see one value.
         """
         name = self.card.architecture
         if x.ndim != 4:
@@ -191,6 +227,8 @@ class Backbone(nn.Module, ABC):
             raise UsageError(
                 f"Image is {height}x{width} pixels, but {name} needs both sides >= {MIN_SIDE_PX}. Resize or pad it."
             )
+        if self.training and len(x) == 1 and uses_batch_statistics(self):
+            check_batch(len(x), (height, width), self.feature_info[-1]["reduction"])
 
     def _run_stages(self, x: Tensor) -> Tensor:
         for stage in self.stages:
@@ -198,11 +236,12 @@ class Backbone(nn.Module, ABC):
         return x
 
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+        if self.grad_checkpointing and self.training:
             return checkpoint(stage, x, use_reentrant=False)
         return stage(x)
 
     grad_checkpointing = False
+    _pretrained_cfg: dict[str, Any] | None = None
 
 
 class FeaturePyramid(nn.Module):
@@ -217,15 +256,25 @@ class FeaturePyramid(nn.Module):
             range(len(backbone.feature_info)) if out_indices is None else out_indices
         )
         self.backbone = backbone
-        info = [backbone.feature_info[index] for index in self.out_indices]
-        self.channels = [entry["num_chs"] for entry in info]
-        self.strides = [entry["reduction"] for entry in info]
+        self.feature_info = [backbone.feature_info[index] for index in self.out_indices]
+        self.channels = [entry["num_chs"] for entry in self.feature_info]
+        self.strides = [entry["reduction"] for entry in self.feature_info]
         self.names = [f"stride_{stride}" for stride in self.strides]
 
     @property
     def card(self) -> ModelCard:
         """The card of the backbone."""
         return self.backbone.card
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the image."""
+        return self.backbone.in_chans
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """See `Backbone.set_grad_checkpointing`."""
+        self.backbone.set_grad_checkpointing(enable)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b f oh ow"]]:
         """One map per stage of `out_indices`, finest first.
@@ -234,6 +283,20 @@ class FeaturePyramid(nn.Module):
             UsageError: for an input of the wrong rank, channels or size.
         """
         return self.backbone.forward_intermediates(x, self.out_indices, stop_early=True, intermediates_only=True)
+
+
+def check_sizes(*, num_classes: int, in_chans: int, drop_rate: float, drop_path_rate: float) -> None:
+    """Refuse what no model can be built with.
+
+    Raises:
+        UsageError: for a size that is no whole number or too small, or a rate outside 0 to 1.
+    """
+    for name, size, minimum in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
+        if not isinstance(size, int) or isinstance(size, bool) or size < minimum:
+            raise UsageError(f"{name} is {size!r}, but must be a whole number from {minimum}.")
+    for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+        if not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise UsageError(f"{name} is {rate!r}, but a probability here is at least 0 and below 1.")
 
 
 def resolve_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:
@@ -245,7 +308,7 @@ def resolve_indices(indices: int | Sequence[int] | None, count: int) -> list[int
     if indices is None:
         return list(range(count))
     asked = list(range(count - indices, count)) if isinstance(indices, int) else list(indices)
-    if not asked or any(not -count <= index < count for index in asked):
+    if not asked or any(not isinstance(index, int) or not -count <= index < count for index in asked):
         raise UsageError(f"Stage indices are {indices}, but there are {count} stages: use 0 to {count - 1}.")
     return sorted(index % count for index in asked)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.folding.kernel import Affine, Kernel, exact, is_batch_norm
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv
 
@@ -50,9 +50,10 @@ class ConvFFN(Residual):
             conv = nn.Conv2d(dim, dim, config.ffn_kernel, padding=config.ffn_kernel // 2, groups=dim, bias=False)
             self.depthwise = nn.Sequential(conv, _norm(config, dim))
         hidden = dim * config.mlp_ratio
-        self.expand = OverparamConv(dim, hidden, 1, skip=True) if over else nn.Conv2d(dim, hidden, 1)
+        # over-parameterised they are only followed by BatchNorm: a 1x1 has no smaller branch, and the shapes differ
+        self.expand = OverparamConv(dim, hidden, 1) if over else nn.Conv2d(dim, hidden, 1)
         self.activation = ACTIVATIONS[config.activation]()
-        self.project = OverparamConv(hidden, dim, 1, skip=True) if over else nn.Conv2d(hidden, dim, 1)
+        self.project = OverparamConv(hidden, dim, 1) if over else nn.Conv2d(hidden, dim, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return self.add(x, self.project(self.activation(self.expand(self.depthwise(x)))))
@@ -61,7 +62,7 @@ class ConvFFN(Residual):
         depthwise, expand = self.depthwise, _kernel(self.expand)
         if isinstance(depthwise, OverparamConv):
             depthwise = depthwise.folded()
-        elif isinstance(depthwise, nn.BatchNorm2d):
+        elif is_batch_norm(depthwise):
             expand = _kernel(self.expand, torch.float64).after(Affine.of(depthwise, torch.float64))
             depthwise = nn.Identity()
         scale = exact(self.layer_scale.flatten(), torch.float64)
@@ -98,7 +99,7 @@ class Attention(Residual):
 
     def folded(self) -> nn.Module:
         norm, qkv = self.norm, Kernel.of(self.to_qkv)
-        if isinstance(norm, nn.BatchNorm2d):
+        if is_batch_norm(norm):
             qkv = Kernel.of(self.to_qkv, torch.float64).after(Affine.of(norm, torch.float64))
             norm = nn.Identity()
         out = Kernel.of(self.to_out, torch.float64).scaled(exact(self.layer_scale.flatten(), torch.float64))
@@ -129,7 +130,7 @@ class Pooling(Residual):
 
     def folded(self) -> nn.Module:
         norm, gain = self.norm, exact(self.layer_scale.flatten(), torch.float64)
-        if isinstance(norm, nn.BatchNorm2d):  # its shift cancels in the difference
+        if is_batch_norm(norm):  # its shift cancels in the difference
             norm, gain = nn.Identity(), gain * Affine.of(norm, torch.float64).gain
         return FoldedPooling(norm, gain.to(self.layer_scale)[:, None, None], self.kernel_size)
 

@@ -1,6 +1,8 @@
 """FastViT's architecture as values: the published variants, and every ablation of the paper as an option."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from hybridvit.errors import UsageError
@@ -31,26 +33,70 @@ class FastViTConfig:
     training_form: Literal["collapsed", "branches"] = "collapsed"
 
     def __post_init__(self) -> None:
+        for name in ("depths", "widths"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not values or not all(_is_integer(value, 1) for value in values):
+                raise UsageError(f"{name} is {values!r}, but must be a tuple of whole numbers from 1, one per stage.")
+        for name, allowed in _CHOICES.items():
+            self._check_choice(name, allowed)
         stages = {name: len(getattr(self, name)) for name in ("depths", "widths", "mixers")}
         if len(set(stages.values())) > 1:
             raise UsageError(f"depths, widths and mixers must name the same number of stages, but have {stages}.")
-        for name, allowed in _CHOICES.items():
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                if value not in allowed:
-                    raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")
+        if not _is_integer(self.mlp_ratio, 1):
+            raise UsageError(f"mlp_ratio is {self.mlp_ratio!r}, but must be a whole number from 1.")
         for name in ("mixer_kernel", "downsample_kernel", "ffn_kernel", "position_kernel"):
             size = getattr(self, name)
-            if size is not None and (size < 1 or size % 2 == 0):
-                raise UsageError(f"{name} is {size}, but a kernel needs an odd size to be centred: use {size + 1}.")
-        if "attention" in self.mixers and any(width % HEAD_DIM for width in self._attention_widths()):
+            if not (_is_integer(size, 1) and size % 2) and not (name == "ffn_kernel" and size is None):
+                raise UsageError(f"{name} is {size!r}, but a kernel needs an odd size to be centred: 3, 5, 7 ...")
+        if not isinstance(self.layer_scale_init, int | float) or not 0 <= self.layer_scale_init < float("inf"):
+            raise UsageError(f"layer_scale_init is {self.layer_scale_init!r}, but must be a number from 0, like 1e-5.")
+        attending = [width for width, mixer in zip(self.widths, self.mixers, strict=True) if mixer == "attention"]
+        if any(width % HEAD_DIM for width in attending):
             raise UsageError(
-                f"widths of attention stages are {self._attention_widths()}, but must be multiples of {HEAD_DIM}, "
-                "the size of an attention head."
+                f"widths of attention stages are {attending}, but must be multiples of {HEAD_DIM}, the size of an "
+                "attention head."
             )
+        for narrow, wide in pairwise(self.widths):
+            if self.downsample == "factorised" and wide % narrow:
+                raise UsageError(
+                    f"widths go from {narrow} to {wide}, but a factorised downsampling makes whole multiples of its "
+                    f"channels. Use {narrow * max(1, round(wide / narrow))}, or downsample='dense'."
+                )
 
-    def _attention_widths(self) -> tuple[int, ...]:
-        return tuple(width for width, mixer in zip(self.widths, self.mixers, strict=True) if mixer == "attention")
+    def check_applicable(self, given: Iterable[str]) -> None:
+        """Refuse options that were given but change nothing beside the others.
+
+        Raises:
+            UsageError: naming the option and the one that leaves it without effect.
+        """
+        attends, reps = "attention" in self.mixers, "repmixer" in self.mixers
+        without_effect = {
+            "downsample_kernel": (self.downsample == "dense", "downsample='dense' is a 3x3"),
+            "position_kernel": (not attends, "no stage has attention, and only these have a positional encoding"),
+            "mixer_kernel": (set(self.mixers) == {"attention"}, "attention has no kernel"),
+        }
+        for name in given:
+            useless, reason = without_effect.get(name, (False, ""))
+            if useless:
+                raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
+        missing = {"stem": self.stem == "dense", "downsample": self.downsample == "dense", "mixer": not reps}
+        missing["head"] = self.head == "plain"
+        if "overparameterised" in given:
+            for part in self.overparameterised:
+                if missing.get(part):
+                    raise UsageError(f"overparameterised names '{part}', which has no such layer here. Leave it out.")
+
+    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
+        values = getattr(self, name)
+        if name in ("mixers", "overparameterised") and not isinstance(values, tuple):
+            raise UsageError(f"{name} is {values!r}, but must be a tuple of {', '.join(map(repr, allowed))}.")
+        for value in values if isinstance(values, tuple) else (values,):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")
+
+
+def _is_integer(value: object, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 HEAD_DIM = 32

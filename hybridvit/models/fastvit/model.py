@@ -8,8 +8,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
-from hybridvit.errors import UsageError
-from hybridvit.models.backbone import Backbone, ClassifierHead, GlobalPool
+from hybridvit.models.backbone import Backbone, ClassifierHead, GlobalPool, check_sizes
 from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Pooling
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
@@ -28,7 +27,7 @@ class FastViT(Backbone):
         card: the record that travels with the model.
 
     Raises:
-        UsageError: for an unknown pooling or a rate outside 0 to 1.
+        UsageError: for an unknown pooling, a negative size, or a rate outside 0 to 1.
     """
 
     def __init__(
@@ -43,9 +42,7 @@ class FastViT(Backbone):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-            if not 0 <= rate < 1:
-                raise UsageError(f"{name} is {rate}, but a probability here is at least 0 and below 1.")
+        check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
         blocks = sum(config.depths)
         rates = [drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks)]

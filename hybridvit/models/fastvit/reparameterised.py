@@ -181,4 +181,6 @@ def _norms_of(block: nn.Module) -> list[nn.Module]:
 
 def _is_plain(norm: nn.Module) -> bool:
     """A BatchNorm whose batch statistics and running statistics are the usual ones of this process."""
-    return type(norm) is nn.BatchNorm2d and norm.training and norm.track_running_stats and norm.momentum is not None
+    if type(norm) is not nn.BatchNorm2d or not norm.training:
+        return False
+    return norm.track_running_stats and norm.affine and norm.momentum is not None
