@@ -18,7 +18,7 @@ from hybridvit.export.onnx import INPUT
 from hybridvit.export.parity import LIMIT_FP32, Parity, compare
 from hybridvit.export.runners import TorchRunner
 from hybridvit.export.targets import exporter_for
-from hybridvit.folding.fold import fold
+from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.measure.machine import package_versions
@@ -55,7 +55,9 @@ def export(
     Raises UsageError (target, path, missing package), FoldError, or ExportError; then nothing is left at `path`
     that was not there before.
     """
-    exporter, path = exporter_for(to), Path(path)
+    exporter, path, model = exporter_for(to), Path(path), unwrapped(model)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise UsageError("The model's weights are not float32, the precision exported here. Call model.float() first.")
     exporter.require(exporter.writer_packages)
     if path.suffix != exporter.suffix:
         raise UsageError(
