@@ -15,7 +15,7 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.digits import write_digits
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.scan import find_images, scan_folder
+from hybridvit.data.scan import Listing, find_images, scan_folder
 from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "train"
 
 
-def open_folder(root: Path, **options: object) -> ImageFolder:
+def open_folder(root: Path | Listing, **options: object) -> ImageFolder:
     return ImageFolder(root, transform=eval_transform(SMALL), **options)
 
 
@@ -271,3 +271,35 @@ def test_an_interrupted_writing_of_digits_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"The disk is full.*Nothing was written"):
         write_digits(tmp_path / "digits")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    for number in range(8):
+        paint(tmp_path / "many/cat" / f"{number}.png")
+        paint(tmp_path / "many/dog" / "deep" / f"{number // 2}.png")
+    return tmp_path / "many"
+
+
+def test_a_share_of_every_class_is_held_out_by_path_alone(many: Path, tmp_path: Path) -> None:
+    listing = scan_folder(many)
+    rest, held_out = listing.split(0.25)
+    assert sorted(rest.paths + held_out.paths) == sorted(listing.paths)
+    assert not set(rest.paths) & set(held_out.paths)
+    assert rest.class_names == held_out.class_names == ("cat", "dog")
+    assert [held_out.labels.count(0), held_out.labels.count(1)] == [2, 1]
+    assert len({part.fingerprint for part in (listing, rest, held_out, listing.split(0.5)[1])}) == 4
+    names = [os.path.relpath(path, many) for path in held_out.paths]
+    moved = many.rename(tmp_path / "moved")
+    assert [os.path.relpath(path, moved) for path in scan_folder(moved).split(0.25)[1].paths] == names
+    (moved / "cat/new.png").write_bytes((moved / "cat/0.png").read_bytes())
+    assert sum(os.path.relpath(path, moved) in names for path in scan_folder(moved).split(0.25)[1].paths) >= 2
+    images = open_folder(scan_folder(moved).split(0.25)[1])
+    assert len(images) == 3
+    assert images[0][1] == 0
+
+
+def test_a_class_with_one_image_cannot_be_split(many: Path) -> None:
+    paint(many / "emu/0.png")
+    with pytest.raises(DatasetError, match=r"class 'emu' has 1 image in .*cannot be both trained on and held out"):
+        scan_folder(many).split(0.25)

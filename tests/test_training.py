@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -298,7 +299,7 @@ def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
         dry_run(load_recipe("digits", {"model": "fastvit_t9"}))
     with pytest.raises(UsageError, match="no option of"):
         dry_run(load_recipe("digits", {"model_options": {"drop_pth_rate": 0.1}}))
-    with pytest.raises(DatasetError, match=r"does not exist|Cannot read"):
+    with pytest.raises(DatasetError, match=r"none, which is no folder"):
         dry_run(load_recipe("digits", {"data.source": "folder", "data.root": str(tmp_path / "none")}))
 
 
@@ -398,3 +399,28 @@ def test_clipping_sixteen_bits_constant_rate_and_no_average_work_together(tmp_pa
     assert result.history[-1]["lr"] == recipe.optim.lr
     assert not [name for name in result.history[-1] if name.startswith("ema_")]
     assert all(value.dtype != torch.bfloat16 for value in hybridvit.load(result.model).state_dict().values())
+
+
+def test_a_folder_without_validation_images_holds_a_part_of_its_own_out(tmp_path: Path) -> None:
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.random.default_rng(number).integers(0, 128, (40, 36, 3), dtype=np.uint8) + np.uint8(127 * label)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    small = {
+        "model": "fastvit_debug", "data.image_size": 32, "data.total_batch": 8, "data.workers": 0,
+        "schedule.epochs": 1, "schedule.warmup_epochs": 0, "accelerator": "cpu",
+        "data.root": str(tmp_path / "photos"), "output": str(tmp_path / "run"),
+    }  # fmt: skip
+    with pytest.raises(
+        DatasetError, match=r"has no folder 'train' .* 'dark', 'light'.*--data.train \. "
+    ):
+        train(load_recipe("folder", small), progress=False)
+    with pytest.raises(DatasetError, match=r"has no folder 'val' .*--data.val, or hold out .*--data.val_share 0.2"):
+        train(load_recipe("folder", small | {"data.train": "."}), progress=False)
+    with pytest.raises(DatasetError, match=r"data.root is .*none, which is no folder"):
+        train(load_recipe("folder", small | {"data.root": str(tmp_path / "none")}), progress=False)
+    assert not (tmp_path / "run").exists()
+    result = train(load_recipe("folder", small | {"data.train": ".", "data.val_share": 0.25}), progress=False)
+    assert result.history[-1]["step"] == 2  # 18 images in batches of 8; 6 are held out
+    assert hybridvit.load(result.model).card.class_names == ("dark", "light")

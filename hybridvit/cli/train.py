@@ -20,6 +20,8 @@ model.safetensors at the end. An earlier run in the same folder is moved aside. 
 
 Examples:
   hybridvit train digits
+  hybridvit train folder --data.root photos              your own: photos/train/<class>/*, photos/val/<class>/*
+  hybridvit train folder --data.root photos --data.train . --data.val_share 0.2        photos/<class>/*
   hybridvit train digits --schedule.epochs 20 --output runs/longer
   hybridvit train --config mine.yaml --data.root photos --optim.lr 5e-4
   hybridvit train --config mine.yaml --dry_run           2 steps, to see that all parts work

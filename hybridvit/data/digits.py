@@ -71,6 +71,6 @@ def _keep(folder: Path, digits: dict[str, np.ndarray]) -> str:
     if present != set(digits):
         raise DatasetError(
             f"{folder} exists, but holds {len(present)} files that are not the {len(digits):,} digits. "
-            "Remove it, or choose another folder."
+            "Choose another folder. To train on images of your own: hybridvit train folder --data.root FOLDER."
         )
     return f"The handwritten digits are already in {folder}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hybridvit.data.decode import MAX_PIXELS, decode_image
 from hybridvit.data.images import BadImage, Images, Sample
-from hybridvit.data.scan import scan_folder
+from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.seeding import derive_seed, seeded
 from hybridvit.data.transforms import Transform
 from hybridvit.errors import ImageDecodeError
@@ -24,12 +24,13 @@ class ImageFolder(Images):
     error; with `on_bad_image="skip"` training shows another sample instead, drawn by (seed, epoch, sample), and
     evaluation leaves it out: never another picture under its name.
 
-    Raises `DatasetError` as `scan_folder` does; `class_names` is the map of the training set, for evaluation.
+    `root` may be a listing, such as a part of one; else it raises `DatasetError` as `scan_folder` does, and
+    `class_names` is the map of the training set, for evaluation.
     """
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: str | os.PathLike[str] | Listing,
         *,
         transform: Transform,
         class_names: Sequence[str] | None = None,
@@ -39,7 +40,7 @@ class ImageFolder(Images):
         max_pixels: int = MAX_PIXELS,
         exif_orientation: bool = True,
     ) -> None:
-        listing = scan_folder(root, class_names)
+        listing = root if isinstance(root, Listing) else scan_folder(root, class_names)
         self.root = listing.root
         self.paths = listing.paths
         self.labels = listing.labels

@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridvit.errors import DatasetError
@@ -24,6 +24,39 @@ class Listing:
     labels: tuple[int, ...]  # index into class_names
     class_names: tuple[str, ...]
     fingerprint: str  # hash of all relative paths and sizes
+
+    def split(self, share: float) -> "tuple[Listing, Listing]":
+        """Two listings with the same classes: the rest, and about `share` of every class, but at least one image.
+
+        A file's relative path alone decides, by its hash: no seed moves a file, and most stay where they are when
+        others come. Raises `DatasetError` for a class with one image.
+        """
+        held_out: set[int] = set()
+        for label, name in enumerate(self.class_names):
+            members = [place for place, each in enumerate(self.labels) if each == label]
+            if len(members) == 1:
+                raise DatasetError(
+                    f"class '{name}' has 1 image in {self.root}, which cannot be both trained on and held out. Add "
+                    "images, or remove the folder."
+                )
+            members.sort(key=self._rank)
+            held_out.update(members[: max(1, round(share * len(members)))] if members else ())
+        places = range(len(self.paths))
+        return (
+            self._part([place for place in places if place not in held_out], f"all but {share}"),
+            self._part([place for place in places if place in held_out], f"{share}"),
+        )
+
+    def _rank(self, place: int) -> bytes:
+        return hashlib.sha256(os.fsencode(os.path.relpath(self.paths[place], self.root))).digest()
+
+    def _part(self, places: list[int], name: str) -> "Listing":
+        return replace(
+            self,
+            paths=tuple(self.paths[place] for place in places),
+            labels=tuple(self.labels[place] for place in places),
+            fingerprint=f"{self.fingerprint} ({name})",
+        )
 
 
 def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Listing:

@@ -11,10 +11,11 @@ from hybridvit.data.digits import write_digits
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.images import Images
+from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.transforms import eval_transform, train_transform
-from hybridvit.errors import HybridViTError
+from hybridvit.errors import DatasetError, HybridViTError
 from hybridvit.models.registry import find_variant
-from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe import DataConfig, Recipe
 
 DIGITS_FOLDER = "runs/data/digits"
 
@@ -48,20 +49,45 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
     if data.source == "digits":
         root = Path(data.root or DIGITS_FOLDER).expanduser()
         _write_digits_once(root, fabric)
+    train_files, validation_files = list_images(data, root)
     train = ImageFolder(
-        root / data.train,
+        train_files,
         transform=train_transform(recipe.augment, preprocessing),
         training=True,
         on_bad_image=data.on_bad_image,
         seed=recipe.seed,
     )
     validation = ImageFolder(
-        root / data.val,
+        validation_files,
         transform=eval_transform(preprocessing),
-        class_names=train.class_names,
         on_bad_image=data.on_bad_image,
     )
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
+
+
+def list_images(data: DataConfig, root: Path) -> tuple[Listing, Listing]:
+    """The training and the validation images below `root`, with one class map, that of the training images.
+
+    Raises DatasetError where a folder is missing, with the keys that would name it, or as `scan_folder`.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"data.root is {root}, which is no folder. Check the path.")
+    present = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    there = ", ".join(f"'{name}'" for name in present[:5]) + (" and more" if len(present) > 5 else "") or "none"
+    if not (root / data.train).is_dir():
+        raise DatasetError(
+            f"{root} has no folder '{data.train}' for the images to train on; its folders are: {there}. Name one with "
+            "--data.train, or, if these are the classes, use --data.train . --data.val_share 0.2."
+        )
+    listing = scan_folder(root / data.train)
+    if data.val_share:
+        return listing.split(data.val_share)
+    if not (root / data.val).is_dir():
+        raise DatasetError(
+            f"{root} has no folder '{data.val}' for the images to validate on; its folders are: {there}. Name one with "
+            "--data.val, or hold out a fifth of the training images with --data.val_share 0.2."
+        )
+    return listing, scan_folder(root / data.val, listing.class_names)
 
 
 def _write_digits_once(root: Path, fabric: Fabric) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from hybridvit.data.scan import scan_folder
-from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.models.registry import VARIANTS, find_variant
+from hybridvit.training.classify_data import list_images
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import CHECKPOINTS
 from hybridvit.training.snapshot import newest_snapshot
@@ -91,11 +91,9 @@ def _list_images(recipe: Recipe, say: Callable[[str], None]) -> None:
     if recipe.data.source != "folder" or not recipe.data.root:
         say("left out: the image folders (the recipe names none)")
         return
-    root = Path(recipe.data.root).expanduser()
-    train_images = scan_folder(root / recipe.data.train)
-    val_images = scan_folder(root / recipe.data.val, train_images.class_names)
+    train_images, val_images = list_images(recipe.data, Path(recipe.data.root).expanduser())
     if len(train_images.paths) < recipe.data.total_batch:
-        raise UsageError(
+        raise DatasetError(
             f"data.total_batch is {recipe.data.total_batch}, but {train_images.root} has only "
             f"{len(train_images.paths)} images: an epoch would have no step. Lower it."
         )

@@ -38,6 +38,8 @@ class DataConfig:
     """Folder of the training images, inside root."""
     val: str = "val"
     """Folder of the validation images, inside root."""
+    val_share: float = 0.0
+    """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
     source: Literal["folder", "digits", "generated"] = "folder"
     """folder: image folders; digits: scikit-learn's digits, written to root first; generated: colours and noise."""
     image_size: int = 256
@@ -56,6 +58,12 @@ class DataConfig:
     """error: a file that cannot be decoded ends the run; skip: another image takes its place, up to 1 %."""
 
     def __post_init__(self) -> None:
+        _within("data.val_share", self.val_share, 0.0, 0.5)
+        if self.train == self.val and not self.val_share:
+            raise UsageError(
+                f"Recipe keys 'data.train' and 'data.val' are both '{self.train}', but accuracy on the images trained "
+                "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
+            )
         _at_least("data.image_size", self.image_size, 32, "the models halve the image five times")
         _within("data.crop_fraction", self.crop_fraction, 0.1, 1.0)
         _at_least("data.total_batch", self.total_batch, 2, "BatchNorm needs two images to have statistics")

@@ -60,7 +60,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] 
     try:
         parsed = recipe_parser().parse_args(["--config", str(path), *words])
     except ArgumentError as error:
-        raise UsageError(_explain(str(error), path)) from error
+        raise UsageError(_explain(str(error), path, words)) from error
     return _build(Recipe, {key: value for key, value in vars(parsed).items() if key != "config"})
 
 
@@ -166,7 +166,7 @@ def _yaml_value(value: Any) -> str:
     return value if isinstance(value, str) else yaml.safe_dump(_plain(value), default_flow_style=True).split("\n...")[0]
 
 
-def _explain(message: str, path: Path) -> str:
+def _explain(message: str, path: Path, words: Sequence[str]) -> str:
     """One paragraph in our words from jsonargparse's lines."""
     key_match = re.search(r'Parser key "([^"]+)"', message)
     value_match = re.search(r"(?:Got value|Given value): (.*)", message)
@@ -175,7 +175,8 @@ def _explain(message: str, path: Path) -> str:
     key = key_match[1]
     wanted = _describe(_schema()[1].get(key, object))
     value = f"'{value_match[1]}'" if value_match else "a value it cannot take"
-    return f"Recipe key '{key}' is {value}, but it must be {wanted}. Set it in {path}, or with --{key}."
+    fix = f"Write --{key} VALUE" if any(word.startswith(f"--{key}=") for word in words) else f"Set it in {path}"
+    return f"Recipe key '{key}' is {value}, but it must be {wanted}. {fix}."
 
 
 def _describe(annotation: Any) -> str:
