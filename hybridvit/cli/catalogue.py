@@ -33,8 +33,9 @@ def list_models(*, pattern: str = "*", json: bool = False) -> None:
         for variant in chosen:
             print(dumps({"name": variant.name, **asdict(variant.published)}, ensure_ascii=False))
         return
-    header = ("model", "input px", "params M", "madds G", "top-1 %", "distilled", *_latency_titles(chosen))
-    print(aligned([header, *(_row(variant) for variant in chosen)]))
+    latencies = _latency_titles(chosen)
+    header = ("model", "input px", "params M", "madds G", "top-1 %", "distilled", *latencies)
+    print(aligned([header, *(_row(variant, latencies) for variant in chosen)]))
     print(
         "\nAll figures are published by the authors. madds: multiply-adds; top-1: of the released weights on "
         "ImageNet-1k,\nplain and distilled. `hybridvit info NAME` has exact counts and all sources."
@@ -73,8 +74,9 @@ def _title(device: str, batch: int) -> str:
     return f"{device.partition(',')[0]}" + (f" b{batch}" if batch > 1 else "") + " ms"
 
 
-def _row(variant: Variant) -> tuple[str, ...]:
+def _row(variant: Variant, latencies: list[str]) -> tuple[str, ...]:
     published = variant.published
+    milliseconds = {_title(each.device, each.batch): each.milliseconds for each in published.latencies}
     plain = [weights for tag, weights in published.weights if "dist" not in tag]
     distilled = [weights for tag, weights in published.weights if "dist" in tag]
     return (
@@ -84,8 +86,7 @@ def _row(variant: Variant) -> tuple[str, ...]:
         _number(published.multiply_adds_billions),
         _number(plain[0].top1 if plain else published.top1),
         _number(distilled[0].top1 if distilled else published.top1_distilled),
-        *(_number(latency.milliseconds) for latency in published.latencies),
-        *([""] * (2 - len(published.latencies))),
+        *(_number(milliseconds.get(title)) for title in latencies),
     )
 
 
