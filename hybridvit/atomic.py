@@ -21,10 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     0666 & ~umask. Raises UsageError if `path` cannot be a file or its folder is missing, DiskFull if the device
     refuses; the message says whether `path` has the new content already.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, but a file is to be written there. Give a file name inside it.")
-    if not path.parent.is_dir():
-        raise UsageError(f"The folder {path.parent} does not exist, so {path.name} cannot be written. Create it first.")
+    check_place(path)
     temporary = path.with_name(f".{path.stem}.tmp-{secrets.token_hex(4)}{path.suffix}")  # tools go by suffix
     try:
         yield temporary
@@ -52,6 +49,14 @@ def replacing(path: Path) -> Iterator[Path]:
             f"{path} is written, but its folder could not be synced ({error.strerror}): after a power cut the file "
             "before it may stand there again. Check the disk."
         ) from error
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError if `path` cannot be a file or its folder is missing: worth asking before a long computation."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, but a file is to be written there. Give a file name inside it.")
+    if not path.parent.is_dir():
+        raise UsageError(f"The folder {path.parent} does not exist, so {path.name} cannot be written. Create it first.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -42,18 +42,26 @@ def open_runner(path: str | os.PathLike[str], *, device: Device = "cpu", threads
 
     from hybridvit.checkpoints import load as load_weights_file
 
+    device = present_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_weights_file(path)
+    return TorchRunner(model, model.card, device=device)
+
+
+def present_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
+    """`device`, or for "auto" the fastest kind there is. Raises UsageError for one that is not there."""
+    import torch
+
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = "cuda" if present["cuda"] else "mps" if present["mps"] else "cpu"
+        return "cuda" if present["cuda"] else "mps" if present["mps"] else "cpu"
     if not present[device]:
         there = ", ".join(name for name, is_there in present.items() if is_there)
         raise UsageError(
             f"The device is '{device}', but this machine has: {there}. Use --device {there.split(',')[0]}."
         )
-    if threads is not None:
-        torch.set_num_threads(threads)
-    model = load_weights_file(path)
-    return TorchRunner(model, model.card, device=device)
+    return device
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

@@ -13,10 +13,7 @@ from hybridvit.cli.bench import table
 from hybridvit.cli.predict import predict
 from hybridvit.data.decode import decode_image
 from hybridvit.data.digits import write_digits
-from hybridvit.data.folder import ImageFolder
-from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.preprocess import preprocess
-from hybridvit.data.transforms import eval_transform
 from hybridvit.export.pipeline import export
 from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
@@ -25,7 +22,7 @@ from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.models.backbone import Backbone
 from hybridvit.report.html import write_report
 from hybridvit.report.run import run_report
-from hybridvit.training.evaluate import Evaluation, evaluate_loader
+from hybridvit.training.evaluate import evaluate_folder
 from hybridvit.training.recipe_file import load_recipe
 from hybridvit.training.train import train
 
@@ -46,7 +43,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         trained_s = time.perf_counter() - began
     with step(3, "Evaluate on the test images"):
         model = load(run.model)
-        evaluation = evaluate_on(model, data / recipe.data.val)
+        evaluation = evaluate_folder(model, data / recipe.data.val, keep_predictions=True)
         right = round(evaluation.top1 * evaluation.num_images / 100)
         print(f"top-1 {evaluation.top1:.2f} %: {right} of {evaluation.num_images} right; loss {evaluation.loss:.3f}")
     paths = [Path(prediction.path) for prediction in evaluation.predictions]
@@ -102,16 +99,6 @@ def step(number: int, title: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     print(f"      {time.perf_counter() - began:.1f} s", flush=True)
-
-
-def evaluate_on(model: Backbone, folder: Path) -> Evaluation:
-    """Accuracy on a folder of class folders, with the answer to each image."""
-    images = ImageFolder(folder, transform=eval_transform(model.card.preprocessing), class_names=model.card.class_names)
-    loader = make_eval_loader(images, batch_size=64)
-    try:
-        return evaluate_loader(model, loader, keep_predictions=True)
-    finally:
-        loader.close()
 
 
 def commands(output: Path, test: Path) -> list[tuple[str, str]]:

@@ -353,3 +353,31 @@ def test_predict_and_info_say_imagenet_classes_in_words(
 def test_other_class_names_are_left_as_they_are() -> None:
     assert in_words(("n0", "cat")) == ("n0", "cat")
     assert in_words(("n02099601", "n99999999")) == ("golden retriever", "n99999999")
+
+
+@pytest.mark.parametrize("option", ["--csv", "--json"])
+def test_bench_refuses_a_place_it_cannot_write_to_before_it_measures(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "fastvit_debug", option, str(tmp_path / "none" / "out")]) == 2
+    shown = capsys.readouterr()
+    assert "none does not exist, so out cannot be written" in shown.err
+    assert not shown.out
+
+
+def test_idle_threads_sleep_in_every_command_unless_the_user_says_otherwise() -> None:
+    code = (
+        "import os, sys; from hybridvit.cli import main; main(['list', '--pattern', '*debug']);"
+        "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    without = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"}
+    for environment, policy in ((without, "PASSIVE"), (without | {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert done.stdout.splitlines()[-1] == f"{policy} False"
+
+
+def test_list_shows_models_of_which_nothing_is_published(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--pattern", "*debug"]) == 0
+    header, row = capsys.readouterr().out.splitlines()[:2]
+    assert "iPhone" not in header
+    assert row.split() == ["fastvit_debug", "32", "-", "-", "-", "-"]

@@ -82,6 +82,8 @@ def test_bench_measures_every_form_and_runtime_in_one_table() -> None:
         ({"models": ["fastvit_debug"], "runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
         ({"models": ["fastvit_debug"], "forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
         ({"models": ["fastvit_debug"], "batch": 0}, "The batch is 0"),
+        ({"models": ["fastvit_debug"], "device": "tpu"}, "The device is 'tpu', but this measures on cpu or cuda"),
+        ({"models": ["digits.onnx"]}, "digits.onnx is exported already. Give the weights it came from"),
     ],
 )
 def test_bench_refuses_what_it_cannot_measure(options: dict, text: str) -> None:

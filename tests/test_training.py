@@ -294,6 +294,14 @@ def test_a_dry_run_passes_every_stage_and_leaves_nothing(tmp_path: Path, capsys:
         train(load_recipe("digits", {"dry_run": True}))
 
 
+def test_a_folder_of_other_classes_than_an_unnamed_models_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
+    with pytest.raises(DatasetError, match="has 2 class folders, but the model answers with 5 classes and does not"):
+        evaluate_folder(hybridvit.create_model("fastvit_debug", num_classes=5), tmp_path)
+
+
 def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Unknown model 'fastvit_t9'"):
         dry_run(load_recipe("digits", {"model": "fastvit_t9"}))
@@ -326,7 +334,7 @@ def colours(root: Path) -> None:
 def test_evaluation_counts_each_image_once_and_names_the_wrong_ones(tmp_path: Path) -> None:
     colours(tmp_path)
     model = CountingModel().train()
-    model.card = hybridvit.create_model("fastvit_debug").card  # type: ignore[assignment]  # any card will do
+    model.card = hybridvit.create_model("fastvit_debug", num_classes=3).card  # type: ignore[assignment]
     result = evaluate_folder(model, tmp_path, batch_size=4, keep_predictions=True)
     assert result.num_images == 9
     assert result.top1 == pytest.approx(100 * 7 / 9, abs=1e-3)
@@ -342,7 +350,7 @@ def test_evaluation_says_how_many_files_it_left_out(tmp_path: Path) -> None:
     colours(tmp_path)
     (tmp_path / "red" / "0.png").write_bytes(b"")
     model = CountingModel()
-    model.card = hybridvit.create_model("fastvit_debug").card  # type: ignore[assignment]  # any card will do
+    model.card = hybridvit.create_model("fastvit_debug", num_classes=3).card  # type: ignore[assignment]
     result = evaluate_folder(model, tmp_path, on_bad_image="skip")
     assert (result.num_images, result.num_skipped) == (8, 1)
 
@@ -412,9 +420,7 @@ def test_a_folder_without_validation_images_holds_a_part_of_its_own_out(tmp_path
         "schedule.epochs": 1, "schedule.warmup_epochs": 0, "accelerator": "cpu",
         "data.root": str(tmp_path / "photos"), "output": str(tmp_path / "run"),
     }  # fmt: skip
-    with pytest.raises(
-        DatasetError, match=r"has no folder 'train' .* 'dark', 'light'.*--data.train \. "
-    ):
+    with pytest.raises(DatasetError, match=r"has no folder 'train' .* 'dark', 'light'.*--data.train \. "):
         train(load_recipe("folder", small), progress=False)
     with pytest.raises(DatasetError, match=r"has no folder 'val' .*--data.val, or hold out .*--data.val_share 0.2"):
         train(load_recipe("folder", small | {"data.train": "."}), progress=False)

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from hybridvit.atomic import write_text
+from hybridvit.atomic import check_place, write_text
 from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import aligned, pairs
 
@@ -24,7 +24,7 @@ def bench(
     rounds: int = 100,
     warmup: int = 10,
     seconds: float | None = None,
-    device: str = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
     csv: str | None = None,
     json: str | None = None,
 ) -> None:
@@ -33,7 +33,9 @@ def bench(
     All candidates take turns, one call each per round, so that a machine that slows down misleads about none of them;
     the device is waited for. Medians come with a 95 % interval: where two intervals overlap, neither is faster. In
     eval mode an unfolded model already computes on kernels it folds for itself, so the two forms can be close.
-    ONNX Runtime gets the folded model, on the CPU. fp32. The last line is one JSON object with everything.
+    ONNX Runtime gets the folded model, on the CPU. fp32. Idle threads sleep rather than spin, so that neither runtime
+    takes time from the other (OMP_WAIT_POLICY=ACTIVE lets PyTorch's spin). The last line is one JSON object with
+    everything.
 
     Examples:
       hybridvit bench fastvit_t8
@@ -54,6 +56,9 @@ def bench(
         csv: file for the table with all columns.
         json: file for the JSON line.
     """
+    for output in (csv, json):
+        if output is not None:
+            check_place(Path(output))
     from hybridvit.measure.bench import FORMS, RUNTIMES
     from hybridvit.measure.bench import bench as run_bench
 

@@ -4,7 +4,7 @@ from json import dumps
 from typing import Literal
 
 from hybridvit.cli.table import pairs
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import UsageError
 from hybridvit.loading import Device, is_exported, open_runner
 
 
@@ -40,32 +40,13 @@ def evaluate(
             f"{checkpoint} is an exported model, but `evaluate` takes the weights it came from, to which the export "
             "was compared. Use the .safetensors file."
         )
-    from hybridvit.data.folder import ImageFolder
-    from hybridvit.data.loader import make_eval_loader
-    from hybridvit.data.transforms import eval_transform
     from hybridvit.export.runners import TorchRunner
-    from hybridvit.training.evaluate import evaluate_loader
+    from hybridvit.training.evaluate import evaluate_folder
 
     runner = open_runner(checkpoint, device=device)
     assert isinstance(runner, TorchRunner)
     card = runner.card
-    images = ImageFolder(
-        data,
-        transform=eval_transform(card.preprocessing),
-        class_names=card.class_names or None,
-        on_bad_image=on_bad_image,
-    )
-    num_outputs = card.options.get("num_classes", 1000)
-    if len(images.class_names) != num_outputs:
-        raise DatasetError(
-            f"{data} has {len(images.class_names)} class folders, but {checkpoint} answers with {num_outputs} classes "
-            "and does not name them. Give a folder with exactly these classes, in the order of their names."
-        )
-    loader = make_eval_loader(images, batch_size=batch, workers=workers)
-    try:
-        result = evaluate_loader(runner.model, loader)
-    finally:
-        loader.close()
+    result = evaluate_folder(runner.model, data, batch_size=batch, workers=workers, on_bad_image=on_bad_image)
     right = round(result.top1 * result.num_images / 100)
     if json:
         print(

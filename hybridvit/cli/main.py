@@ -7,6 +7,7 @@ from importlib import import_module
 
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
+from hybridvit.cli.threads import let_waiting_threads_sleep
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
 
 SIGNATURES = {
@@ -78,6 +79,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"hybridvit {hybridvit.__version__}")
         return 0
+    let_waiting_threads_sleep()
     return command(words[0]).run(words[1:])
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from hybridvit.cli.command import Command
-from hybridvit.cli.threads import let_waiting_threads_sleep
 from hybridvit.errors import UsageError, nearest
 from hybridvit.training.recipe_file import load_recipe, recipe_names, recipe_parser, recipe_text
 
@@ -71,7 +70,6 @@ class TrainCommand(Command):
         if print_config:
             print(recipe_text(recipe), end="")
             return 0
-        let_waiting_threads_sleep()
         if recipe.dry_run:
             from hybridvit.training.dry_run import dry_run
 

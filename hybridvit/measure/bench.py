@@ -20,6 +20,7 @@ from hybridvit.errors import UsageError, nearest
 from hybridvit.export.pipeline import export
 from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fold import fold
+from hybridvit.loading import is_exported
 from hybridvit.measure.counts import Counts, count
 from hybridvit.measure.latency import Latency, check_rounds, measure
 from hybridvit.measure.machine import MachineCard, check_threads, machine_card
@@ -167,6 +168,8 @@ def _load(model: str | Backbone) -> Backbone:
         return model.eval()
     if model in list_models():
         return build(model).eval()
+    if is_exported(model):
+        raise UsageError(f"{model} is exported already. Give the weights it came from: they are exported and measured.")
     if Path(model).suffix or Path(model).exists():
         return load(model)
     raise UsageError(f"'{model}' is neither a model nor a checkpoint. Nearest models: {nearest(model, list_models())}.")
@@ -189,6 +192,8 @@ def _check(models: Sequence[str | Backbone], runtimes: Sequence[Runtime], batch:
         raise UsageError("There is nothing to measure. Name at least one model.")
     if batch < 1:
         raise UsageError(f"The batch is {batch}, but at least one image must be in it. Use --batch 1.")
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"The device is '{device}', but this measures on cpu or cuda. Use --device cpu.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"The device is '{device}', but torch sees no CUDA GPU here. Use --device cpu.")
     if "onnxruntime" in runtimes:

@@ -77,7 +77,8 @@ def evaluate_folder(
 ) -> Evaluation:
     """Accuracy on a folder of class folders, prepared as the model's card says, with the card's class map.
 
-    Raises as `evaluate`; also DatasetError where the folder has a class that the model does not know.
+    Raises as `evaluate`; also DatasetError where the folder has a class that the model does not know, or, if the card
+    names no classes, another number of them than the model.
     """
     card = cast(ModelCard, model.card)
     images = ImageFolder(
@@ -86,6 +87,12 @@ def evaluate_folder(
         class_names=card.class_names or None,
         on_bad_image=on_bad_image,
     )
+    num_outputs = card.options.get("num_classes", 1000)
+    if len(images.class_names) != num_outputs:
+        raise DatasetError(
+            f"{root} has {len(images.class_names)} class folders, but the model answers with {num_outputs} classes and "
+            "does not name them. Give a folder with exactly these classes, in the order of their names."
+        )
     return evaluate(model, images, batch_size=batch_size, workers=workers, keep_predictions=keep_predictions)
 
 
