@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hybridvit.errors import DiskFull, UsageError
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
+"""What a device answers that takes no more."""
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(_mode(path))
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise DiskFull(
                 f"{path} could not be written ({error.strerror}); what stood there before is untouched. Free some "
                 "space, or write to another disk."
@@ -43,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     try:
-        _sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise DiskFull(
             f"{path} is written, but its folder could not be synced ({error.strerror}): after a power cut the file "
@@ -73,14 +74,15 @@ def _mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a folder cannot be opened there
+def sync(path: Path) -> None:
+    """Have the device hold what was written to a file, or renamed into a folder. Raises OSError if it refuses."""
+    if os.name == "nt" and path.is_dir():  # a folder cannot be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync no folders
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some network file systems sync none
             raise
     finally:
         os.close(handle)

@@ -199,7 +199,7 @@ def test_only_the_newest_snapshots_stay_in_order_of_number(tmp_path: Path) -> No
     assert newest.name == "step-1000000000"
 
 
-@pytest.mark.parametrize("stage", ["save_file", "_sync", "json.dumps"])
+@pytest.mark.parametrize("stage", ["save_file", "sync", "json.dumps"])
 def test_a_full_disk_is_said_and_leaves_the_snapshot_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:

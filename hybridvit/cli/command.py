@@ -7,14 +7,13 @@ import textwrap
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from hybridvit.annotations import in_words
 from hybridvit.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-
-TYPE_NAMES = {int: "a whole number", float: "a number", str: "text"}
 
 
 class Command(ABC):
@@ -116,7 +115,7 @@ class SignatureCommand(Command):
             return f"`hybridvit {self.name}` also needs {missing[1].upper()}. {see}"
         wrong = re.search(r'Parser key "([^"]+)".*(?:Got value|Given value): (.*)', message, flags=re.DOTALL)
         if wrong:
-            wanted = _describe(typing.get_type_hints(self.function)[wrong[1]])
+            wanted = in_words(typing.get_type_hints(self.function)[wrong[1]])
             return f"--{wrong[1]} is '{wrong[2].strip()}', but it must be {wanted}. {see}"
         return f"`hybridvit {self.name}`: {' '.join(message.split())}. {see}"
 
@@ -127,19 +126,6 @@ def _item_type(annotation: Any) -> Any:
         if typing.get_origin(candidate) is list:
             return typing.get_args(candidate)[0]
     return None
-
-
-def _describe(annotation: Any) -> str:
-    if annotation in TYPE_NAMES:
-        return TYPE_NAMES[annotation]
-    arguments = [each for each in typing.get_args(annotation) if each is not type(None) and each is not Ellipsis]
-    if typing.get_origin(annotation) is Literal:
-        return " or ".join(f"'{choice}'" for choice in arguments)
-    if typing.get_origin(annotation) in (list, tuple):
-        if typing.get_origin(annotation) is tuple and len(arguments) > 1:
-            return f"a list of {len(arguments)} values such as [{', '.join(['256'] * len(arguments))}]"
-        return f"a list such as [a,b], each {_describe(arguments[0])}"
-    return " or ".join(_describe(argument) for argument in arguments)
 
 
 def _read_docstring(text: str) -> tuple[str, dict[str, str]]:

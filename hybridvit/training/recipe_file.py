@@ -5,13 +5,13 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from hybridvit.annotations import in_words
 from hybridvit.errors import UsageError, nearest
 from hybridvit.training.recipe import Recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def recipe_names() -> dict[str, Path]:
@@ -173,24 +173,10 @@ def _explain(message: str, path: Path, words: Sequence[str]) -> str:
     if key_match is None:
         return f"{path}: {' '.join(message.split())}."
     key = key_match[1]
-    wanted = _describe(_schema()[1].get(key, object))
+    wanted = in_words(_schema()[1].get(key, object))
     value = f"'{value_match[1]}'" if value_match else "a value it cannot take"
     fix = f"Write --{key} VALUE" if any(word.startswith(f"--{key}=") for word in words) else f"Set it in {path}"
     return f"Recipe key '{key}' is {value}, but it must be {wanted}. {fix}."
-
-
-def _describe(annotation: Any) -> str:
-    """A type in words."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation in TYPE_NAMES:
-        return TYPE_NAMES[annotation]
-    if origin is Literal:
-        return " or ".join(repr(choice) for choice in arguments)
-    if origin is tuple:
-        return f"a list of {len(arguments)} numbers" if Ellipsis not in arguments else "a list of numbers"
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return "a group of keys with simple values, such as {drop_path_rate: 0.1}"
-    return " or ".join(_describe(argument) for argument in arguments)
 
 
 def _schema() -> tuple[dict[str, type], dict[str, Any]]:

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from hybridvit.atomic import NO_SPACE, sync
 from hybridvit.errors import CheckpointError, DiskFull
 
 SCHEMA = 1
@@ -28,7 +29,6 @@ MANIFEST = "manifest.json"
 PREFIX = "step-"
 TEMPORARY = ".tmp-"
 ATTEMPTS = 3
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def save_snapshot(folder: Path, step: int, state: Mapping[str, Any], *, keep: in
             if final.exists():  # damaged, or of a run that went another way: this one takes its place
                 _remove(final)
             temporary.rename(final)
-            _sync(folder)
+            sync(folder)
             break
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -110,12 +110,12 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
     (temporary / "state.json").write_text(json.dumps(plain), encoding="utf-8")
     files = {}
     for path in sorted(temporary.iterdir()):
-        _sync(path)
+        sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     manifest = {"schema": SCHEMA, "step": step, "world_size": world_size, "torch": torch.__version__, "files": files}
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    _sync(temporary / MANIFEST)
-    _sync(temporary)
+    sync(temporary / MANIFEST)
+    sync(temporary)
 
 
 def _problem(path: Path) -> str | None:
@@ -187,11 +187,3 @@ def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

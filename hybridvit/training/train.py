@@ -143,8 +143,8 @@ def _train(
             loop.logbook.close()
     result = _result(folder, task, position)
     if leads:
-        averaged = result.weights == "averaged" and ema is not None
-        task.keep(ema.module if averaged and ema is not None else task.model, folder.model)
+        best = ema.module if ema is not None and result.weights == "averaged" else task.model
+        task.keep(best, folder.model)
         write_text(folder.result, json.dumps(_result_record(result), indent=1))
         if progress:
             bar.say(f"{folder.model} holds the {result.weights} weights: {task.headline} {result.best:.2f}.")
