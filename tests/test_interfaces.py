@@ -88,6 +88,7 @@ def test_stopping_early_gives_the_map_of_the_last_stage_that_ran(debug_model):
     assert torch.equal(final, debug_model.features(images)["stride_8"])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_new_classifier_is_where_and_as_the_old_one_was(debug_model):
     model = hybridvit.create_model("fastvit_debug", drop_rate=0.5).eval().double()
     model.reset_classifier(4)
