@@ -295,3 +295,7 @@ def test_channels_last_training_equals_channels_first():
     largest = max(gradient.abs().max() for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
         assert (gradient - gradients[1][name]).abs().max() / largest < 1e-5, name
+
+
+def test_the_debug_size_is_small():
+    assert parameters(hybridvit.create_model("fastvit_debug")) < 100_000

@@ -282,9 +282,9 @@ class TestEvalKernels:
     def test_after_a_module_was_replaced_or_changed(self, debug_model):
         block = debug_model.stages[0].blocks[0].mixer
         changes = (
-            lambda: setattr(block, "norm", trained_like(nn.BatchNorm2d(8), seed=5)),
+            lambda: setattr(block, "norm", trained_like(nn.BatchNorm2d(4), seed=5)),
             lambda: setattr(block.norm, "eps", 0.5),
-            lambda: setattr(block.mixer.kxk, "conv", nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)),
+            lambda: setattr(block.mixer.kxk, "conv", nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)),
             lambda: setattr(block.mixer, "scale", None),
             lambda: prune.random_unstructured(block.mixer.kxk.conv, "weight", amount=0.5),
         )

@@ -170,7 +170,7 @@ def test_a_hub_folder_goes_round(tmp_path):
 
 def test_inside_segmentation_models():
     unet = smp.Unet(f"tu-{DEBUG}", encoder_weights=None, classes=2, encoder_depth=5)
-    assert unet.encoder.out_channels == [3, 0, 8, 16, 32, 64]
+    assert unet.encoder.out_channels == [3, 0, 4, 8, 16, 32]
     assert unet.encoder.output_stride == 32
     trained_like(unet)
     images = torch.randn(1, 3, 64, 96)
@@ -226,8 +226,8 @@ def test_inside_transformers(freeze):
     backbone = TimmBackbone(config)
     images = torch.randn(2, 3, 64, 96)
     maps = backbone(images).feature_maps
-    assert [tuple(fmap.shape) for fmap in maps] == [(2, 16, 8, 12), (2, 64, 2, 3)]
-    assert list(backbone.channels) == [16, 64]
+    assert [tuple(fmap.shape) for fmap in maps] == [(2, 8, 8, 12), (2, 32, 2, 3)]
+    assert list(backbone.channels) == [8, 32]
     if freeze:
         assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
 

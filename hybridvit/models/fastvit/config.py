@@ -115,7 +115,7 @@ _R: tuple[Mixer, ...] = ("repmixer",) * 4
 _A: tuple[Mixer, ...] = ("repmixer", "repmixer", "repmixer", "attention")
 _S = (64, 128, 256, 512)
 VARIANTS: dict[str, FastViTConfig] = {
-    "fastvit_debug": FastViTConfig(depths=(1, 1, 1, 1), widths=(8, 16, 32, 64), mlp_ratio=2, mixers=_A),
+    "fastvit_debug": FastViTConfig(depths=(1, 1, 1, 1), widths=(4, 8, 16, 32), mlp_ratio=2, mixers=_A),
     "fastvit_t8": FastViTConfig(depths=(2, 2, 4, 2), widths=(48, 96, 192, 384), mlp_ratio=3, mixers=_R),
     "fastvit_t12": FastViTConfig(depths=(2, 2, 6, 2), widths=_S, mlp_ratio=3, mixers=_R),
     "fastvit_s12": FastViTConfig(depths=(2, 2, 6, 2), widths=_S, mlp_ratio=4, mixers=_R),
