@@ -20,7 +20,6 @@ from hybridvit.models.backbone import Backbone
 def fold(model: Backbone, *, released: bool = False) -> Backbone: ...
 @overload
 def fold(model: nn.Module, *, released: bool = False) -> nn.Module: ...
-@torch.no_grad()
 def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
     """A new model that computes the same with fewer layers; `model` is unchanged.
 
@@ -36,7 +35,8 @@ def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
         FoldError: if a foldable block is in training mode or has hooks inside, or if a folded value is not finite or
             does not fit the dtype; the message names the block.
     """
-    with torch.inference_mode(False):  # the result can serve in a backward pass, wherever it was made
+    # leaving inference mode lets the result serve in a backward pass, but also turns gradients on: in this order
+    with torch.inference_mode(False), torch.no_grad():
         folded = copy.deepcopy(unwrapped(model), _replacements(model, released)).eval().requires_grad_(False)
     for module in folded.modules():
         if isinstance(module, Backbone) and module.card.form != "folded":
