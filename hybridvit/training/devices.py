@@ -33,6 +33,12 @@ def build_fabric(recipe: Recipe) -> Fabric:
     )
 
 
+def leave_process_group() -> None:
+    """End gloo's threads before the interpreter does: a process that exits with them running is aborted by C++."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def batch_shape(recipe: Recipe, world_size: int) -> tuple[int, int]:
     """Images in a micro-batch of one process, and micro-batches per step, so that a step has total_batch images.
 

@@ -1,5 +1,6 @@
 """From a recipe to a trained model in a run folder."""
 
+import atexit
 import dataclasses
 import json
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from timm.utils import ModelEmaV3
 
 from hybridvit.atomic import write_text
 from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError, nearest
-from hybridvit.training.devices import batch_shape, build_fabric, memory_format
+from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.loop import Loop, Position, total_steps
@@ -81,6 +82,8 @@ def train(
     with StopRequest() as stop:
         fabric = build_fabric(recipe)
         fabric.launch()
+        if fabric.world_size > 1:
+            atexit.register(leave_process_group)
         task = build_task(recipe, fabric)
         try:
             _check(recipe, task, fabric)
