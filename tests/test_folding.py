@@ -39,7 +39,7 @@ def test_folding_changes_no_output_of_any_variant(name):
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
 
 
-@pytest.mark.parametrize("name", ["fastvit_debug", "fastvit_t8", "fastvit_sa12"])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_folding_is_exact_in_float64(name):
     model = trained_like(hybridvit.create_model(name)).double()
     images = torch.randn(1, 3, 65, 98, dtype=torch.float64)
