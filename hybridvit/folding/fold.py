@@ -119,9 +119,13 @@ def _wrappers() -> tuple[type[nn.Module], ...]:
 def _replacements(model: nn.Module, released: bool) -> dict[int, object]:
     """A deepcopy memo in which each foldable block, and each wrapper, already has its replacement."""
     memo: dict[int, object] = {}
-    for name, block in foldable_blocks(model, released=released).items():
-        label = f"'{name}'" if name else f"this {type(block).__name__}"
+    blocks = {
+        f"'{name}'" if name else f"this {type(block).__name__}": block
+        for name, block in foldable_blocks(model, released=released).items()
+    }
+    for label, block in blocks.items():
         block.check_foldable(label)
+    for label, block in reversed(blocks.items()):  # the largest first: what they free serves the smaller ones
         try:
             memo[id(block)] = block.folded()
         except FoldError as error:

@@ -59,8 +59,9 @@ class Kernel:
         return self + Kernel(-other.weight, -other.bias)
 
     def scaled(self, gain: Float[Tensor, "out"]) -> "Kernel":
-        """Each output channel times `gain`."""
-        return Kernel(self.weight * gain[:, None, None, None], self.bias * gain)
+        """Each output channel times `gain`; in the wider of the two dtypes, on the device of `gain`."""
+        weight, bias = self.weight.to(gain.device), self.bias.to(gain.device)
+        return Kernel(weight * gain[:, None, None, None], bias * gain)
 
     def then(self, affine: Affine) -> "Kernel":
         """Followed by a BatchNorm."""
@@ -70,7 +71,8 @@ class Kernel:
     def after(self, affine: Affine) -> "Kernel":
         """Preceded by a BatchNorm: for 1x1 kernels alone, since the zeros of a padding would not pass through it."""
         assert self.weight.shape[-2:] == (1, 1)
-        return Kernel(self.weight * affine.gain[:, None, None], self.bias + self.weight[:, :, 0, 0] @ affine.shift)
+        weight, bias = self.weight.to(affine.gain), self.bias.to(affine.gain)
+        return Kernel(weight * affine.gain[:, None, None], bias + weight[:, :, 0, 0] @ affine.shift)
 
     def padded(self, size: int) -> "Kernel":
         """The same convolution as a `size` x `size` kernel with zeros around; both sizes odd."""

@@ -63,14 +63,14 @@ class ConvFFN(Residual):
         if isinstance(depthwise, OverparamConv):
             depthwise = depthwise.folded()
         elif is_batch_norm(depthwise):
-            expand = _kernel(self.expand, torch.float64).after(Affine.of(depthwise, torch.float64))
+            expand = expand.after(Affine.of(depthwise, torch.float64))
             depthwise = nn.Identity()
         scale = exact(self.layer_scale.flatten(), torch.float64)
         return FoldedFFN(
             depthwise,
             expand.as_conv(_geometry(self.expand)),
             self.activation,
-            _kernel(self.project, torch.float64).scaled(scale).as_conv(_geometry(self.project)),
+            _kernel(self.project).scaled(scale).as_conv(_geometry(self.project)),
         )
 
 
@@ -100,9 +100,9 @@ class Attention(Residual):
     def folded(self) -> nn.Module:
         norm, qkv = self.norm, Kernel.of(self.to_qkv)
         if is_batch_norm(norm):
-            qkv = Kernel.of(self.to_qkv, torch.float64).after(Affine.of(norm, torch.float64))
+            qkv = qkv.after(Affine.of(norm, torch.float64))
             norm = nn.Identity()
-        out = Kernel.of(self.to_out, torch.float64).scaled(exact(self.layer_scale.flatten(), torch.float64))
+        out = Kernel.of(self.to_out).scaled(exact(self.layer_scale.flatten(), torch.float64))
         return FoldedAttention(norm, qkv.as_linear(self.to_qkv), out.as_linear(self.to_out))
 
 
@@ -185,5 +185,6 @@ def _geometry(layer: nn.Module) -> nn.Conv2d:
     return conv
 
 
-def _kernel(layer: nn.Module, dtype: torch.dtype | None = None) -> Kernel:
-    return layer.kernel(dtype) if isinstance(layer, OverparamConv) else Kernel.of(_geometry(layer), dtype)
+def _kernel(layer: nn.Module) -> Kernel:
+    """A sum of branches in float64; a plain layer as it is: float64 factors widen it when they are applied."""
+    return layer.kernel(torch.float64) if isinstance(layer, OverparamConv) else Kernel.of(_geometry(layer))
