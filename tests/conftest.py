@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import hybridvit
+from hybridvit.folding.foldable import branch_by_branch
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,12 @@ def trained_like(model: nn.Module, seed: int = 0) -> nn.Module:
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference over the largest expected value."""
     return ((actual.double() - expected.double()).abs().max() / expected.double().abs().max()).item()
+
+
+def branches_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The output of `model` computed branch by branch: what a fold is compared with."""
+    with torch.no_grad(), branch_by_branch(model):
+        return model(images)
 
 
 @pytest.fixture

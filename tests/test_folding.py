@@ -5,26 +5,18 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import relative_error, trained_like
+from conftest import branches_of, relative_error, trained_like
 from timm.layers import freeze_batch_norm_2d
 from timm.utils import reparameterize_model
 from torch import nn
-from torch.nn.utils import prune
 
 import hybridvit
 from hybridvit.card import Preprocessing
 from hybridvit.errors import FoldError, UsageError
-from hybridvit.folding.collapsed import PointBranch, collapsed_forward
-from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.folding.kernel import Kernel
 from hybridvit.models.fastvit.reparameterised import ConvNorm, OverparamConv, PositionalEncoding, RepMixer
 
 VARIANTS = hybridvit.list_models()
-
-
-def branches_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad(), branch_by_branch(model):
-        return model(images)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -35,7 +27,7 @@ def test_folding_changes_no_output_of_any_variant(name):
         images = torch.randn(1, 3, *size)
         expected = branches_of(model, images)
         assert relative_error(folded(images), expected) < 1e-5
-        assert torch.equal(folded(images), model(images)) or relative_error(folded(images), model(images)) < 2e-6
+        assert relative_error(model(images), expected) < 1e-5  # on the kernels that it folds for itself
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
 
 
@@ -165,7 +157,7 @@ def test_a_fold_that_overflows_half_precision_is_refused_by_name(debug_model):
     with torch.no_grad():
         debug_model.stem[1].conv.kxk.norm.running_var.fill_(1e-6)
         debug_model.stem[1].conv.kxk.norm.weight.fill_(6e4)
-    assert relative_error(hybridvit.fold(debug_model)(torch.ones(1, 3, 32, 32)), torch.ones(1)) > 0
+    assert hybridvit.fold(debug_model)(torch.ones(1, 3, 32, 32)).isfinite().all()
     with pytest.raises(FoldError, match=r"Cannot fold 'stem.1.conv': .* more than torch.float16 can hold \(65504\)"):
         hybridvit.fold(debug_model.half())
 
@@ -224,196 +216,6 @@ def test_the_report_refuses_what_it_cannot_compare(debug_model):
         hybridvit.fold_report(nn.Sequential(debug_model), folded)
     with pytest.raises(UsageError, match="The model is in training mode"):
         hybridvit.fold_report(debug_model.train(), folded)
-
-
-class TestEvalKernels:
-    """Unfolded models compute on their folded kernels in eval mode, and these are never stale."""
-
-    images = torch.randn(2, 3, 33, 64, generator=torch.Generator().manual_seed(1))
-
-    def check(self, model):
-        with torch.no_grad():
-            assert relative_error(model(self.images), branches_of(model, self.images)) < 1e-5
-
-    def test_after_load_state_dict(self, debug_model):
-        self.check(debug_model)
-        other = trained_like(hybridvit.create_model("fastvit_debug", num_classes=10), seed=1)
-        for assign in (False, True):
-            debug_model.load_state_dict(other.state_dict(), assign=assign)
-            self.check(debug_model)
-            other = trained_like(other, seed=2)
-
-    @pytest.mark.parametrize("fused", [False, True])
-    def test_after_an_optimizer_step_in_training_and_in_eval_mode(self, fused, debug_model):
-        optimizer = torch.optim.AdamW(debug_model.parameters(), lr=0.1, fused=fused)
-        for mode in (True, False):
-            self.check(debug_model)
-            debug_model.train(mode)(self.images).square().mean().backward()
-            debug_model.eval()
-            self.check(debug_model)  # makes the kernels anew just before the step
-            optimizer.step()
-            self.check(debug_model)
-
-    def test_after_a_change_of_dtype_and_of_device(self, debug_model):
-        self.check(debug_model)
-        images = self.images.double()
-        model = debug_model.double()
-        with torch.no_grad():
-            assert relative_error(model(images), branches_of(model, images)) < 1e-12
-        with torch.no_grad():
-            assert model.to("meta")(images.to("meta")).device.type == "meta"
-
-    def test_after_a_copy_and_an_update_of_the_copy(self, debug_model):
-        self.check(debug_model)
-        average = copy.deepcopy(debug_model)
-        with torch.no_grad():
-            for value in average.parameters():  # as an exponential moving average does, in eval mode
-                value.lerp_(torch.randn_like(value), 0.1)
-        self.check(average)
-        self.check(debug_model)
-
-    def test_after_batch_statistics_changed(self, debug_model):
-        self.check(debug_model)
-        debug_model.train()
-        with torch.no_grad():
-            debug_model(self.images + 3)
-        self.check(debug_model.eval())
-
-    def test_after_a_module_was_replaced_or_changed(self, debug_model):
-        block = debug_model.stages[0].blocks[0].mixer
-        changes = (
-            lambda: setattr(block, "norm", trained_like(nn.BatchNorm2d(4), seed=5)),
-            lambda: setattr(block.norm, "eps", 0.5),
-            lambda: setattr(block.mixer.kxk, "conv", nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False)),
-            lambda: setattr(block.mixer, "scale", None),
-            lambda: prune.random_unstructured(block.mixer.kxk.conv, "weight", amount=0.5),
-        )
-        for change in changes:
-            self.check(debug_model)
-            change()
-            self.check(debug_model)
-
-    def test_a_kernel_made_in_inference_mode_serves_a_later_backward(self, debug_model):
-        with torch.inference_mode():
-            debug_model(self.images)
-        images = self.images.clone().requires_grad_()
-        debug_model.requires_grad_(False)(images).sum().backward()
-        assert images.grad.abs().sum() > 0
-
-    def test_gradients_in_eval_mode_reach_every_branch(self, debug_model):
-        gradients = []
-        for by_branches in (False, True):
-            debug_model.zero_grad()
-            if by_branches:
-                with branch_by_branch(debug_model):
-                    debug_model(self.images).square().mean().backward()
-            else:
-                debug_model(self.images).square().mean().backward()
-            gradients.append([parameter.grad.clone() for parameter in debug_model.parameters()])
-        for kernel, branch in zip(*gradients, strict=True):
-            assert relative_error(kernel, branch) < 1e-4
-
-    def test_frozen_norms_in_training_mode_compute_as_in_eval_mode(self, debug_model):
-        expected = branches_of(debug_model, self.images)
-        debug_model.train()
-        for module in debug_model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        assert relative_error(debug_model(self.images), expected) < 1e-5
-
-
-def _depthwise(dtype, *, stride=1, multiplier=1, channels=6):
-    convs = [
-        nn.Conv2d(channels, channels * multiplier, size, stride, size // 2, groups=channels, bias=False)
-        for size in (3, 1)
-    ]
-    norms = [nn.BatchNorm2d(channels * multiplier) for _ in range(4)]
-    for norm in norms:
-        nn.init.normal_(norm.weight, 1, 0.3)
-        nn.init.normal_(norm.bias)
-    return [module.to(dtype) for module in convs], [module.to(dtype) for module in norms]
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    ("stride", "multiplier", "scaled"), [(1, 1, True), (1, 1, False), (2, 1, False), (1, 2, False)]
-)
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
-def test_the_collapsed_training_form_equals_the_branches(dtype, limit, stride, multiplier, scaled, layout):
-    (conv, point), norms = _depthwise(dtype, stride=stride, multiplier=multiplier)
-    scale = nn.Parameter(torch.randn(6, 1, 1, dtype=dtype)) if scaled else None
-    keeps_shape = stride == 1 and multiplier == 1
-    images = (torch.randn(3, 6, 7, 9, dtype=dtype) * 2 + 1).to(memory_format=layout)
-
-    def by_branches(x):
-        out = norms[0](conv(x)) + norms[1](point(x))
-        out = out + norms[2](x) if keeps_shape else out
-        return x + scale * (out - norms[3](x)) if scaled else out
-
-    def collapsed(x):
-        branches = (PointBranch(norm=norms[1], weight=point.weight),)
-        branches += (PointBranch(norm=norms[2]),) if keeps_shape else ()
-        branches += (PointBranch(norm=norms[3], sign=-1),) if scaled else ()
-        return collapsed_forward(x, conv, norms[0], branches, layer_scale=scale)
-
-    modules = nn.ModuleList([conv, point, *norms])
-    parameters = dict(modules.named_parameters()) | ({"scale": scale} if scaled else {})
-    results = []
-    for form in (by_branches, collapsed):
-        for norm in norms:
-            norm.reset_running_stats()
-        modules.zero_grad()
-        if scaled:
-            scale.grad = None
-        x = images.clone().requires_grad_()
-        out = form(x)
-        (out * torch.arange(out.numel(), dtype=dtype).sin().view(out.shape)).sum().backward()
-        used = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-        results.append({"out": out, "x": x.grad} | used | {k: v.clone() for k, v in modules.named_buffers()})
-    expected, actual = results
-    assert expected.keys() == actual.keys()
-    largest = max(p.abs().max() for name, p in expected.items() if name in parameters)
-    for name, value in expected.items():
-        # sums that cancel, as BatchNorm makes the gradient of the 1x1 weight, are rounding noise in both forms
-        reference = largest if name in parameters else value.abs().max()
-        assert (actual[name] - value).abs().max() <= limit * reference, name
-
-
-def test_the_collapsed_form_is_used_and_can_be_switched_off(monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        "hybridvit.models.fastvit.reparameterised.collapsed_forward",
-        lambda *args, **kwargs: calls.append(1) or collapsed_forward(*args, **kwargs),
-    )
-    for training_form, expected in (("collapsed", 5), ("branches", 0)):
-        calls.clear()
-        hybridvit.create_model("fastvit_debug", training_form=training_form)(torch.randn(2, 3, 64, 64))
-        assert len(calls) == expected
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_collapsed_form_trains_models_in_half_precision(dtype, layout):
-    gradients = []
-    for training_form in ("collapsed", "branches"):
-        torch.manual_seed(0)
-        model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=5, training_form=training_form))
-        model.train().to(dtype).to(memory_format=layout)
-        images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
-        model(images.to(memory_format=layout)).float().square().mean().backward()
-        gradients.append(model.head.fc.weight.grad)
-    assert relative_error(*gradients) < 0.1
-
-
-@pytest.mark.parametrize("training_form", ["collapsed", "branches"])
-def test_autocast_keeps_statistics_in_float32(training_form):
-    model = hybridvit.create_model("fastvit_debug", num_classes=5, training_form=training_form)
-    trained_like(model).train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        model(torch.randn(4, 3, 64, 64)).square().mean().backward()
-    for name, buffer in model.named_buffers():
-        assert buffer.dtype in (torch.float32, torch.int64), name
-    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("pixel_max", [1.0, 255.0])
