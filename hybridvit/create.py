@@ -12,11 +12,13 @@ from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError, nearest
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.models.fastervit.config import FasterViTConfig
+from hybridvit.models.fastervit.model import FasterViT
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.model import FastViT
 from hybridvit.models.registry import find_variant
 
-_CLASSES: dict[type, type[Backbone]] = {FastViTConfig: FastViT}
+_CLASSES: dict[type, type[Backbone]] = {FastViTConfig: FastViT, FasterViTConfig: FasterViT}
 
 
 def build(name: str, **options: Any) -> Backbone:

@@ -1,19 +1,18 @@
-"""What can be folded: the two interfaces that `fold` looks for, and the cache of a block's eval-mode kernel."""
+"""What can be folded: the two interfaces that `fold` looks for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hybridvit.errors import FoldError, UsageError
-from hybridvit.folding.kernel import Kernel, is_batch_norm
+from hybridvit.folding.eval_cache import EvalCache, is_traced
+from hybridvit.folding.kernel import Kernel
 
 
 class Foldable(nn.Module, ABC):
@@ -65,7 +64,7 @@ class ConvEquivalent(Foldable):
     def __init__(self) -> None:
         super().__init__()
         self.by_branches = False
-        self._kernel_cache = _KernelCache()
+        self._kernel_cache: EvalCache[Kernel] = EvalCache()
 
     @property
     @abstractmethod
@@ -102,7 +101,7 @@ class ConvEquivalent(Foldable):
         return self.forward_branches(x)
 
     def _eval_kernel(self) -> Kernel:
-        if _is_traced():
+        if is_traced():
             return self.kernel()
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             return self.kernel()
@@ -118,85 +117,6 @@ class ConvEquivalent(Foldable):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ConvEquivalent":
         self._kernel_cache.clear()
         return super()._apply(fn, recurse)
-
-
-class _KernelCache:
-    """One kernel, the modules and tensors it was made from, and what shows a change of them; a copy of it is empty.
-
-    It is asked in every forward pass, so it walks its own flat lists and not the module tree.
-    """
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self._kernel: Kernel | None = None
-        self._step = 0
-        self._modules: list[tuple[dict[str, nn.Module | None], str, nn.Module]] = []
-        self._norms: list[tuple[nn.Module, float]] = []
-        self._tensors: list[tuple[Mapping[str, Tensor | None], str, Tensor, int, int]] = []
-
-    def store(self, kernel: Kernel, block: nn.Module) -> None:
-        """Keep the kernel of `block`, unless its tensors were made in inference mode, which records no writes."""
-        self.clear()
-        modules = list(block.modules())
-        holders: list[Mapping[str, Tensor | None]] = []
-        for module in modules:
-            holders += [module._parameters, module._buffers]
-        tensors = [
-            (held, name, tensor)
-            for held in holders
-            for name, tensor in held.items()
-            if tensor is not None and tensor.is_floating_point()
-        ]
-        if any(tensor.is_inference() for _, _, tensor in tensors):
-            return
-        self._kernel, self._step = kernel, _OptimizerSteps.count
-        self._modules = [
-            (module._modules, name, child)
-            for module in modules
-            for name, child in module._modules.items()
-            if child is not None
-        ]
-        self._norms = [(module, cast(float, module.eps)) for module in modules if is_batch_norm(module)]
-        self._tensors = [(held, name, tensor, tensor._version, tensor.data_ptr()) for held, name, tensor in tensors]
-
-    def current(self) -> Kernel | None:
-        """The kernel, if it may be used: no gradient wanted, norms fixed, no module or tensor replaced or written."""
-        if _is_traced() or self._kernel is None or self._step != _OptimizerSteps.count:
-            return None
-        gradient = torch.is_grad_enabled()
-        for held, name, tensor, version, address in self._tensors:
-            if held.get(name) is not tensor or tensor._version != version or tensor.data_ptr() != address:
-                return None
-            if gradient and tensor.requires_grad:
-                return None
-        for parent, name, module in self._modules:
-            if parent.get(name) is not module or module._forward_hooks or module._forward_pre_hooks:
-                return None
-        for norm, eps in self._norms:
-            if norm.eps != eps or (norm.training and isinstance(norm, _BatchNorm)):
-                return None
-        return self._kernel
-
-    def __deepcopy__(self, memo: dict[int, object]) -> "_KernelCache":
-        return _KernelCache()
-
-    def __reduce__(self) -> tuple[type["_KernelCache"], tuple[()]]:
-        return _KernelCache, ()
-
-
-class _OptimizerSteps:
-    """How many optimizer steps this process has made: fused ones leave no trace on the tensors that they write."""
-
-    count = 0
-
-    @classmethod
-    def add(cls, *_: object) -> None:
-        cls.count += 1
-
-
-register_optimizer_step_post_hook(_OptimizerSteps.add)
 
 
 @contextmanager
@@ -240,8 +160,3 @@ def _hooked_module(block: nn.Module) -> str | None:
         if name and (module._forward_hooks or module._forward_pre_hooks):
             return name
     return None
-
-
-def _is_traced() -> bool:
-    """Whether a graph is being recorded: nothing may be remembered then."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()

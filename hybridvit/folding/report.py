@@ -84,7 +84,7 @@ def _left(folded: nn.Module) -> tuple[str, ...]:
     remaining = {
         name: module
         for name, module in folded.named_modules()
-        if is_batch_norm(module) or isinstance(module, nn.LayerNorm | nn.GroupNorm)
+        if is_batch_norm(module) or (isinstance(module, nn.LayerNorm | nn.GroupNorm) and module.weight is not None)
     }
     return tuple(
         f"{name} ({type(module).__name__})" for name, module in {**remaining, **foldable_blocks(folded)}.items()

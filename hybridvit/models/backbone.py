@@ -18,11 +18,15 @@ MIN_SIDE_PX = 32
 
 
 class ClassifierHead(nn.Module):
-    """Global pooling, dropout, linear layer. With no pooling ("") and no classes the map passes as it is."""
+    """Norm (none by default), global pooling, dropout, linear layer.
+
+    With no pooling ("") and no classes the normalised map passes.
+    """
 
     def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
         super().__init__()
         self.in_features, self.pool_type = in_features, global_pool
+        self.norm: nn.Module = nn.Identity()
         self.global_pool: nn.Module = nn.Identity()
         self.drop = nn.Dropout(drop_rate)
         self.fc: nn.Module = nn.Identity()
@@ -46,7 +50,7 @@ class ClassifierHead(nn.Module):
         self.train(self.training)
 
     def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
-        pooled = self.drop(self.global_pool(x))
+        pooled = self.drop(self.global_pool(self.norm(x)))
         return pooled if pre_logits else self.fc(pooled)
 
 
@@ -67,7 +71,8 @@ class Backbone(nn.Module, ABC):
     num_features: int  # channels of forward_features
     head_hidden_size: int  # channels of the pre-logits
     feature_info: list[dict[str, Any]]
-    first_conv: str  # name of the layer that reads the image
+    first_conv: str  # name of the layer that reads the image, or of the block around it in training form
+    first_convs: tuple[str, ...]  # names of the convolutions that read the image in training form
 
     @abstractmethod
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -145,7 +150,7 @@ class Backbone(nn.Module, ABC):
         wanted = resolve_indices(indices, len(self.feature_info))
         kept = max(wanted) + 1
         if prune_head or kept < len(self.stages):
-            self.expand = nn.Identity()
+            self.expand = self.head.norm = nn.Identity()
             self.num_features = self.feature_info[kept - 1]["num_chs"]
             self.head_hidden_size = self.head.in_features = self.num_features
             self.reset_classifier(0, "")
@@ -196,7 +201,7 @@ class Backbone(nn.Module, ABC):
             "std": preprocessing.std,
             "num_classes": self.num_classes,
             "license": self.card.licence or None,
-            "first_conv": (f"{self.first_conv}.kxk.conv", f"{self.first_conv}.scale.conv"),
+            "first_conv": self.first_convs,
             "classifier": "head.fc",
         }
 

@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hybridvit.card import CropMode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """Where published weights come from, and what they reach."""
 
-    hub_id: str  # repository on the Hugging Face hub, in timm's format
+    hub_id: str  # repository on the Hugging Face hub
     url: str  # the authors' own file, training form
-    folded_url: str  # the authors' own file, folded
     licence: str
+    file: str = ""  # in the repository; empty where that has timm's layout
+    folded_url: str = ""  # the authors' own file, folded; empty if there is none
     top1: float  # ImageNet-1k accuracy in %, by the authors
     source: str
 
@@ -32,6 +35,7 @@ class Published:
 
     image_size_px: int
     crop_fraction: float
+    crop_mode: CropMode = "center"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     parameters_millions: float | None = None
     multiply_adds_billions: float | None = None

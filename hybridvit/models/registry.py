@@ -1,12 +1,17 @@
 """The table of all models: name -> architecture and what is published of it. Importing it needs no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hybridvit.card import Preprocessing
 from hybridvit.errors import UsageError, nearest
+from hybridvit.models.fastervit import cards as fastervit_cards
+from hybridvit.models.fastervit import config as fastervit
 from hybridvit.models.fastvit import cards as fastvit_cards
 from hybridvit.models.fastvit import config as fastvit
 from hybridvit.models.published import Published
+
+Config = fastvit.FastViTConfig | fastervit.FasterViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +19,7 @@ class Variant:
     """One row of the table."""
 
     name: str
-    config: fastvit.FastViTConfig
+    config: Config
     published: Published
 
     @property
@@ -24,13 +29,19 @@ class Variant:
         return Preprocessing(
             image_size=(side, side),
             crop_fraction=self.published.crop_fraction,
+            crop_mode=self.published.crop_mode,
             interpolation=self.published.interpolation,
         )
 
 
+_FAMILIES: tuple[tuple[Mapping[str, Config], dict[str, Published]], ...] = (
+    (fastvit.VARIANTS, fastvit_cards.PUBLISHED),
+    (fastervit.VARIANTS, fastervit_cards.PUBLISHED),
+)
 VARIANTS: dict[str, Variant] = {
-    name: Variant(name=name, config=config, published=fastvit_cards.PUBLISHED[name])
-    for name, config in fastvit.VARIANTS.items()
+    name: Variant(name=name, config=config, published=published[name])
+    for configs, published in _FAMILIES
+    for name, config in configs.items()
 }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact, is_batch_norm
+from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv
 
@@ -145,13 +146,6 @@ class FoldedPooling(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return torch.addcmul(x, pool_difference(self.norm(x), self.kernel_size), self.gain)
-
-
-class ChannelLayerNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map."""
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b h w c, and back
 
 
 def attend(x: Float[Tensor, "b c h w"], to_qkv: nn.Linear, to_out: nn.Linear) -> Float[Tensor, "b c h w"]:

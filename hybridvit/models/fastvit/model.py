@@ -64,6 +64,7 @@ class FastViT(Backbone):
             for stage, width in enumerate(config.widths)
         ]
         self.first_conv = "stem" if config.stem == "dense" else "stem.0.conv"
+        self.first_convs = (f"{self.first_conv}.kxk.conv", f"{self.first_conv}.scale.conv")
         self.apply(_initialise)
 
     @torch.jit.ignore

@@ -1,0 +1,172 @@
+"""FasterViT's convolutional parts, each with its folded form."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from hybridvit.errors import UsageError
+from hybridvit.folding.foldable import Foldable
+from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.backbone import ClassifierHead, GlobalPool
+from hybridvit.models.channel_norm import ChannelLayerNorm
+
+STEM_EPS, DOWNSAMPLE_EPS = 1e-4, 1e-6
+SMALLEST_GAIN = 1e-12  # a gain of zero cannot be divided by; this one vanishes beside any rounding
+
+
+class StemConv(Foldable):
+    """A 3x3 convolution of stride 2, BatchNorm, ReLU (FasterViT, section 3.3, Stem)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, eps=STEM_EPS)
+
+    def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return F.relu(self.norm(self.conv(x)))
+
+    def folded(self) -> nn.Module:
+        return FoldedStemConv(_conv_norm(self.conv, self.norm))
+
+
+class FoldedStemConv(nn.Module):
+    """`StemConv` for inference: one convolution and a ReLU."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return F.relu(self.conv(x))
+
+
+class ConvBlock(Foldable):
+    """Two 3x3 convolutions with BatchNorms, GELU between them, plus the input (FasterViT, equation 1)."""
+
+    def __init__(self, dim: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(dim)
+        self.layer_scale = None if layer_scale_init is None else nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        branch = self.norm2(self.conv2(F.gelu(self.norm1(self.conv1(x)))))
+        if self.training and self.drop_path_rate > 0:
+            keep = 1 - self.drop_path_rate
+            branch = branch * (branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep)
+        return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale[:, None, None])
+
+    def folded(self) -> nn.Module:
+        second = Kernel.of(self.conv2, torch.float64).then(Affine.of(self.norm2, torch.float64))
+        if self.layer_scale is not None:
+            second = second.scaled(exact(self.layer_scale, torch.float64))
+        return FoldedConvBlock(_conv_norm(self.conv1, self.norm1), _channels_last(second.as_conv(self.conv2)))
+
+
+class FoldedConvBlock(nn.Module):
+    """`ConvBlock` for inference: norms and layer scale are inside the convolutions."""
+
+    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = conv1, conv2
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.conv2(F.gelu(self.conv1(x)))
+
+
+class Downsample(Foldable):
+    """LayerNorm over the channels, then a 3x3 convolution of stride 2 (FasterViT, section 3.3)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelLayerNorm(in_channels, eps=DOWNSAMPLE_EPS)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return self.conv(self.norm(x))
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        gain = exact(self.norm.weight, torch.float64)
+        gain = torch.where(gain.abs() < SMALLEST_GAIN, SMALLEST_GAIN, gain)
+        shift = (
+            Kernel(gain.new_zeros(1, 1, 1, 1), exact(self.norm.bias, torch.float64) / gain).cast(self.norm.bias).bias
+        )
+        weight = self.conv.weight * gain[:, None, None]
+        conv = Kernel(weight, weight.new_zeros(len(weight))).cast(self.conv.weight)
+        folded = nn.Conv2d(self.conv.in_channels, self.conv.out_channels, 3, 2, 1, bias=False, device="meta")
+        folded.weight = nn.Parameter(conv.weight, requires_grad=False)
+        return FoldedDownsample(shift, _channels_last(folded), self.norm.eps)
+
+
+class FoldedDownsample(nn.Module):
+    """`Downsample` for inference: the norm's gain is in the convolution.
+
+    Its shift is not: the zeros of the padding do not pass through the norm, so it is no bias at the border.
+    """
+
+    def __init__(self, shift: Float[Tensor, "c"], conv: nn.Conv2d, eps: float) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(shift, requires_grad=False)
+        self.conv, self.eps = conv, eps
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        pixels = F.layer_norm(x.permute(0, 2, 3, 1), self.shift.shape, None, self.shift, self.eps)  # b h w c
+        return self.conv(pixels.permute(0, 3, 1, 2))  # b c h w
+
+
+class NormHead(ClassifierHead, Foldable):
+    """A classifier head that begins with a BatchNorm."""
+
+    def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
+        super().__init__(in_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        self.norm = nn.BatchNorm2d(in_features)
+
+    def folded(self) -> nn.Module:
+        """Without a classifier, or with another pooling than the average, there is nothing to fold the norm into."""
+        head = ClassifierHead(self.in_features, 0, global_pool=self.pool_type, drop_rate=self.drop.p)
+        if isinstance(self.fc, nn.Linear) and self.pool_type == "avg":
+            head = FoldedHead(self.fc, Affine.of(self.norm, torch.float64), drop_rate=self.drop.p)
+        else:
+            head.norm, head.fc = copy.deepcopy(self.norm), copy.deepcopy(self.fc)
+        return head.eval()
+
+
+class FoldedHead(ClassifierHead):
+    """`NormHead` for inference: the norm is inside the linear layer; the pre-logits apply it by themselves."""
+
+    def __init__(self, fc: nn.Linear, norm: Affine, *, drop_rate: float) -> None:
+        super().__init__(fc.in_features, 0, global_pool="avg", drop_rate=drop_rate)
+        self.fc = Kernel.of(fc).after(norm).as_linear(fc)
+        self.gain = nn.Parameter(norm.gain.to(fc.weight), requires_grad=False)
+        self.shift = nn.Parameter(norm.shift.to(fc.weight), requires_grad=False)
+
+    def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
+        if num_classes or global_pool == "":
+            raise UsageError(
+                "The head of this folded model holds the norm before the classifier, so the classifier cannot be "
+                "replaced. Call reset_classifier on the model before it is folded."
+            )
+        super().reset(0, "avg")
+
+    def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
+        pooled = self.global_pool(x)
+        if pre_logits or not isinstance(self.fc, nn.Linear):
+            return torch.addcmul(self.shift, pooled, self.gain)
+        return self.fc(pooled)
+
+
+def _conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    kernel = Kernel.of(conv, torch.float64).then(Affine.of(norm, torch.float64))
+    return _channels_last(kernel.as_conv(conv))
+
+
+def _channels_last(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same layer with its kernel channels last in memory: its output then is too, as windows and norms want it."""
+    return conv.to(memory_format=torch.channels_last)

@@ -1,0 +1,296 @@
+"""Hierarchical attention over a map of any size (FasterViT, section 3.3)."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hybridvit.errors import UsageError
+from hybridvit.models.hat.config import HATConfig
+from hybridvit.models.hat.position import (
+    Grid,
+    LogSpacedBias,
+    PositionEmbedding,
+    PositionTerm,
+    RelativeBias,
+    relative_bias,
+)
+from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, ResidualMLP, WindowPosition
+
+
+class HierarchicalAttention(nn.Module):
+    """Attention inside windows, whose carrier tokens attend to each other across the whole map; a part for any network.
+
+    Input and output are maps (b, dim, h, w) of any height and width, which may differ from call to call. The map is
+    padded with zeros at the right and the bottom to whole windows, split into them once, and put together again after
+    the last block. Each window has `carrier_size`^2 carriers, pooled from the map (equation 3); in every block they
+    attend to the carriers of all windows (equation 4), then to the tokens of their own window (equations 5 to 7). A
+    map of a single window needs no carriers and runs without.
+
+    Args:
+        dim: channels of the map.
+        depth: number of blocks.
+        config: windows, carriers, heads and positions.
+        drop_path_rates: stochastic depth of each block; none by default.
+        pad_small_maps: accept maps with a side smaller than the window.
+
+    Raises:
+        UsageError: if the heads do not divide `dim`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        config: HATConfig,
+        *,
+        drop_path_rates: Sequence[float] | None = None,
+        pad_small_maps: bool = False,
+    ) -> None:
+        super().__init__()
+        if dim % config.num_heads:
+            raise UsageError(f"dim is {dim}, but must be a multiple of num_heads ({config.num_heads}).")
+        rates = [0.0] * depth if drop_path_rates is None else list(drop_path_rates)
+        if len(rates) != depth:
+            raise UsageError(f"drop_path_rates has {len(rates)} entries, but there are {depth} blocks: give one each.")
+        self.config, self.pad_small_maps = config, pad_small_maps
+        self.only_size: tuple[int, int] | None = None
+        self.carriers: nn.Module | None = None
+        if config.carrier_size and config.carrier_source == "map":
+            self.carriers = MapCarriers(dim, config)
+        elif config.carrier_size and config.carrier_source == "constant":
+            self.carriers = ConstantCarriers(dim, config)
+        self.blocks = nn.ModuleList(HATBlock(dim, config, rate) for rate in rates)
+        last = self.blocks[-1] if depth else None
+        for block in self.blocks:
+            assert isinstance(block, HATBlock)
+            if isinstance(block.carrier_attention, ResidualAttention):
+                block.carrier_attention.propagates = config.carrier_source == "tokens" or (
+                    config.propagate and block is last
+                )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        config, (height, width) = self.config, x.shape[-2:]
+        side = config.window_size
+        if self.only_size is not None and (height, width) != self.only_size:
+            raise UsageError(
+                f"The map is {height}x{width}, its positions are fixed for {self.only_size[0]}x{self.only_size[1]}. "
+                "Fold the model without image_size for images of any size."
+            )
+        if not self.pad_small_maps and (height < side or width < side):
+            raise UsageError(
+                f"The map is {height}x{width}, but the window {side}x{side}. Use a smaller window_size, a larger map, "
+                "or pad_small_maps=True to fill the window with zeros."
+            )
+        rows, columns = -(-height // side), -(-width // side)
+        x = pad_to(x, rows * side, columns * side)
+        tokens = split_windows(x, rows, columns)  # (b rows columns) (side side) c
+        carries = config.carrier_size > 0 and rows * columns > 1
+        carriers = self.carriers(x, rows, columns) if carries and self.carriers is not None else None
+        windows = WindowLayout(len(x), rows, columns, side, config.carrier_size if carries else 0)
+        for block in self.blocks:
+            tokens, carriers = block(tokens, carriers, windows)
+        if config.propagate and carriers is not None:
+            last = self.blocks[-1]
+            assert isinstance(last, HATBlock)
+            tokens = last.propagate(tokens, carriers, windows)
+        if self.training and config.carrier_size and not carries:
+            tokens = tokens + 0 * sum(parameter.sum() for parameter in self._carrier_parameters())
+        return merge_windows(tokens, windows)[..., :height, :width]
+
+    @torch.no_grad()
+    def for_map(self, height: int, width: int) -> "HierarchicalAttention":
+        """A copy for maps of this size alone, in which the carriers' positions are constants as well."""
+        fixed, side = copy.deepcopy(self), self.config.window_size
+        fixed.only_size = (height, width)
+        grid = Grid(-(-height // side), -(-width // side), self.config.carrier_size)
+        for block in fixed.blocks:
+            assert isinstance(block, HATBlock)
+            if block.carrier_position is not None:
+                block.carrier_position = block.carrier_position.fixed(grid)
+            attention = block.carrier_attention
+            if isinstance(attention, ResidualAttention | FoldedAttention) and attention.bias is not None:
+                attention.bias = attention.bias.fixed(grid)
+        return fixed
+
+    def _carrier_parameters(self) -> list[nn.Parameter]:
+        """What a map of a single window leaves unused; DDP wants a gradient for each of them all the same."""
+        parts: list[nn.Module | None] = [self.carriers]
+        for block in self.blocks:
+            assert isinstance(block, HATBlock)
+            parts += [block.carrier_position, block.carrier_attention, block.carrier_mlp]
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
+
+
+class WindowLayout:
+    """How the tokens of a batch lie: `rows` x `columns` windows per image, with `carrier_size`^2 carriers each."""
+
+    def __init__(self, num_images: int, rows: int, columns: int, side: int, carrier_size: int) -> None:
+        self.num_images, self.rows, self.columns, self.side, self.carrier_size = (
+            num_images,
+            rows,
+            columns,
+            side,
+            carrier_size,
+        )
+        self.window = Grid(1, 1, side)
+        self.carriers = Grid(rows, columns, carrier_size)
+
+
+class HATBlock(nn.Module):
+    """One block: carriers among themselves, then each window with its own (FasterViT, equations 4 to 7)."""
+
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
+        super().__init__()
+        self.config = config
+        window = Grid(1, 1, config.window_size)
+        self.position: nn.Module | None = None
+        if config.position_embedding:
+            self.position = WindowPosition(PositionEmbedding(dim, config.position_hidden), window)
+        self.attention: nn.Module = _attention(dim, config, drop_path_rate, relative_bias(config), window=window)
+        self.mlp: nn.Module = _mlp(dim, config, drop_path_rate)
+        self.carrier_position: PositionTerm | None = None
+        self.carrier_attention: nn.Module | None = None
+        self.carrier_mlp: nn.Module | None = None
+        if config.carrier_size:
+            if config.position_embedding:
+                self.carrier_position = PositionEmbedding(dim, config.position_hidden)
+            self.carrier_mlp = _mlp(dim, config, drop_path_rate)
+            if config.carrier_attention:
+                has_bias = config.relative_bias != "none"
+                bias = LogSpacedBias(config.num_heads, config.position_hidden) if has_bias else None
+                self.carrier_attention = _attention(dim, config, drop_path_rate, bias)
+
+    def forward(
+        self, tokens: Float[Tensor, "n t c"], carriers: Float[Tensor, "n l c"] | None, windows: WindowLayout
+    ) -> tuple[Float[Tensor, "n t c"], Float[Tensor, "n l c"] | None]:
+        if self.position is not None:
+            tokens = self.position(tokens)
+        if not windows.carrier_size:
+            return self.mlp(self.attention(tokens, windows.window, windows.num_images), windows.num_images), None
+        anew = self.config.carrier_source == "tokens"
+        if anew:
+            carriers = pool_tokens(tokens, windows)
+        assert carriers is not None
+        carriers = self._exchange(carriers, windows)
+        num_carriers = windows.carrier_size**2
+        both = torch.cat((carriers, tokens), 1)  # n (l t) c
+        both = self.attention(both, windows.window, windows.num_images, num_carriers)
+        both = self.mlp(both, windows.num_images)
+        carriers, tokens = both[:, :num_carriers], both[:, num_carriers:]
+        return (self.propagate(tokens, carriers, windows), None) if anew else (tokens, carriers)
+
+    def _exchange(self, carriers: Float[Tensor, "n l c"], windows: WindowLayout) -> Float[Tensor, "n l c"]:
+        """The carriers of all windows of an image among themselves, in the order of the windows."""
+        shape = carriers.shape
+        carriers = carriers.reshape(windows.num_images, -1, shape[-1])  # b (rows columns l) c
+        if self.carrier_position is not None:
+            carriers = carriers + self.carrier_position(windows.carriers, carriers.dtype)
+        if self.carrier_attention is not None:
+            carriers = self.carrier_attention(carriers, windows.carriers, windows.num_images)
+        assert self.carrier_mlp is not None
+        return self.carrier_mlp(carriers, windows.num_images).reshape(shape)
+
+    def propagate(
+        self, tokens: Float[Tensor, "n t c"], carriers: Float[Tensor, "n l c"], windows: WindowLayout
+    ) -> Float[Tensor, "n t c"]:
+        """Each token plus the nearest carrier of its window, scaled as the carriers' attention (equation 8)."""
+        spread = carriers.index_select(1, nearest_carrier(windows, carriers.device))
+        attention = self.carrier_attention
+        assert isinstance(attention, ResidualAttention | FoldedAttention | None)
+        scale = None if attention is None else attention.layer_scale
+        return tokens + spread if scale is None else torch.addcmul(tokens, spread, scale)
+
+
+class MapCarriers(nn.Module):
+    """Carriers pooled from the map behind a depthwise 3x3 convolution (FasterViT, equation 3)."""
+
+    def __init__(self, dim: int, config: HATConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Float[Tensor, "b c h w"], rows: int, columns: int) -> Float[Tensor, "n l c"]:
+        size, window = self.config.carrier_size, self.config.window_size
+        down, across = (averaging(blocks, window, size, x) for blocks in (rows, columns))
+        pooled = down @ self.conv(x) @ across.T  # b c (rows size) (columns size)
+        return split_windows(pooled, rows, columns)
+
+
+class ConstantCarriers(nn.Module):
+    """Carriers that start as one learned vector (ablation of FasterViT, Table S.1)."""
+
+    def __init__(self, dim: int, config: HATConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.start = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Float[Tensor, "b c h w"], rows: int, columns: int) -> Float[Tensor, "n l c"]:
+        return self.start.expand(len(x) * rows * columns, self.config.carrier_size**2, -1)
+
+
+def averaging(blocks: int, window: int, size: int, like: Tensor) -> Float[Tensor, "out side"]:
+    """The matrix that pools one axis of `blocks` windows to `size` carriers each.
+
+    As average pooling with stride floor(side / out) and the kernel that then reaches the end, which overlaps and is not
+    adaptive pooling. A matrix and not a pooling layer: its kernel depends on the image and would be fixed in a graph.
+    """
+    stride = window // size
+    out, side = blocks * size, blocks * window
+    kernel = side - (out - 1) * stride
+    start = torch.arange(out, device=like.device)[:, None] * stride
+    place = torch.arange(side, device=like.device)
+    return ((place >= start) & (place < start + kernel)).to(like.dtype) / kernel
+
+
+def pool_tokens(tokens: Float[Tensor, "n t c"], windows: WindowLayout) -> Float[Tensor, "n l c"]:
+    """The carriers of each window as means of its own tokens."""
+    axis = averaging(1, windows.side, windows.carrier_size, tokens)
+    return torch.kron(axis, axis) @ tokens
+
+
+def nearest_carrier(windows: WindowLayout, device: torch.device) -> Int[Tensor, "t"]:
+    """For each token of a window, the number of the carrier above it: floor(i * carriers / side) per axis."""
+    place = torch.arange(windows.side, device=device) * windows.carrier_size // windows.side
+    return (place[:, None] * windows.carrier_size + place).flatten()
+
+
+def pad_to(x: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "b c ph pw"]:
+    """Zeros at the right and the bottom up to a size."""
+    missing = (height - x.shape[-2], width - x.shape[-1])
+    if torch.compiler.is_compiling() or any(missing):  # in a graph no choice is made by the size
+        return F.pad(x, (0, missing[1], 0, missing[0]))
+    return x
+
+
+def split_windows(x: Float[Tensor, "b c h w"], rows: int, columns: int) -> Float[Tensor, "n t c"]:
+    """A map of `rows` x `columns` windows as a sequence of tokens per window."""
+    split = x.permute(0, 2, 3, 1).unflatten(2, (columns, -1)).unflatten(1, (rows, -1))  # b rows s columns s c
+    return split.transpose(2, 3).flatten(3, 4).flatten(0, 2)  # (b rows columns) (s s) c
+
+
+def merge_windows(tokens: Float[Tensor, "n t c"], windows: WindowLayout) -> Float[Tensor, "b c h w"]:
+    """The inverse of `split_windows`."""
+    shape = (windows.num_images, windows.rows, windows.columns)
+    split = tokens.unflatten(1, (windows.side, windows.side)).unflatten(0, shape)  # b rows columns s s c
+    return split.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)  # b c (rows s) (columns s)
+
+
+def _attention(
+    dim: int, config: HATConfig, drop_path_rate: float, bias: RelativeBias | None, *, window: Grid | None = None
+) -> ResidualAttention:
+    return ResidualAttention(
+        dim,
+        config.num_heads,
+        bias=bias,
+        window=window,
+        layer_scale_init=config.layer_scale_init,
+        drop_path_rate=drop_path_rate,
+    )
+
+
+def _mlp(dim: int, config: HATConfig, drop_path_rate: float) -> ResidualMLP:
+    return ResidualMLP(dim, config.mlp_ratio, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)

@@ -1,0 +1,183 @@
+"""The two residual branches of a transformer block on tokens, attention and MLP, each with its folded form."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hybridvit.folding.foldable import Foldable
+from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.hat.position import Grid, PositionEmbedding, RelativeBias
+
+
+class TokenResidual(Foldable):
+    """A branch behind a LayerNorm, added to its input: `x + drop_path(layer_scale * branch(norm(x)))`."""
+
+    def __init__(self, dim: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.layer_scale = None if layer_scale_init is None else nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.drop_path_rate = drop_path_rate
+
+    def add(self, x: Float[Tensor, "n t c"], branch: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
+        """The residual sum; in training the branch is dropped for whole images, whose windows follow each other."""
+        if self.training and self.drop_path_rate > 0:
+            keep = 1 - self.drop_path_rate
+            kept = branch.new_empty(num_images, 1, 1).bernoulli_(keep) / keep
+            branch = branch * kept.repeat_interleave(len(branch) // num_images, 0)
+        return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale)
+
+    def first(self, layer: nn.Linear) -> nn.Linear:
+        """`layer` with the affine part of the norm before it."""
+        affine = Affine(exact(self.norm.weight, torch.float64), exact(self.norm.bias, torch.float64))
+        return Kernel.of(layer).after(affine).as_linear(layer)
+
+    def last(self, layer: nn.Linear) -> nn.Linear:
+        """`layer` with the layer scale after it."""
+        kernel = Kernel.of(layer)
+        if self.layer_scale is not None:
+            kernel = kernel.scaled(exact(self.layer_scale, torch.float64))
+        return kernel.as_linear(layer)
+
+    def plain_norm(self) -> nn.LayerNorm:
+        """The norm without its affine part."""
+        return nn.LayerNorm(self.norm.normalized_shape, self.norm.eps, elementwise_affine=False)
+
+
+class WindowPosition(Foldable):
+    """Adds the embedding of their places to the tokens of windows."""
+
+    def __init__(self, embedding: PositionEmbedding, window: Grid) -> None:
+        super().__init__()
+        self.embedding, self.window = embedding, window
+
+    def forward(self, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
+        return x + self.embedding(self.window, x.dtype)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        return FixedPosition(self.embedding.fixed(self.window).value)
+
+
+class FixedPosition(nn.Module):
+    """`WindowPosition` for inference: the embedding is a constant."""
+
+    def __init__(self, value: Float[Tensor, "t c"]) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value, requires_grad=False)
+
+    def forward(self, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
+        return x + self.value.to(x.dtype)
+
+
+class ResidualAttention(TokenResidual):
+    """Multi-head self-attention with a relative bias (FasterViT, equations 4 and 6).
+
+    `window` is the one grid of its tokens, or None where that depends on the image; `propagates` says that its layer
+    scale has a second use and must survive folding.
+    """
+
+    propagates = False
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        bias: RelativeBias | None,
+        window: Grid | None,
+        layer_scale_init: float | None,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
+        self.num_heads, self.bias, self.window = num_heads, bias, window
+        self.to_qkv = nn.Linear(dim, 3 * dim)
+        self.to_out = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "n t c"], grid: Grid, num_images: int, num_carriers: int = 0
+    ) -> Float[Tensor, "n t c"]:
+        mixed = attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers)
+        return self.add(x, mixed, num_images)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        bias = copy.deepcopy(self.bias)
+        return FoldedAttention(
+            self.plain_norm(),
+            self.first(self.to_qkv),
+            self.last(self.to_out),
+            self.num_heads,
+            bias=bias.fixed(self.window) if bias is not None and self.window is not None else bias,
+            layer_scale=self.layer_scale if self.propagates else None,
+        )
+
+
+class FoldedAttention(nn.Module):
+    """`ResidualAttention` for inference: the norm's affine part and the layer scale are inside the linear layers."""
+
+    def __init__(
+        self,
+        norm: nn.LayerNorm,
+        to_qkv: nn.Linear,
+        to_out: nn.Linear,
+        num_heads: int,
+        *,
+        bias: RelativeBias | None,
+        layer_scale: Float[Tensor, "c"] | None,
+    ) -> None:
+        super().__init__()
+        self.norm, self.to_qkv, self.to_out, self.num_heads, self.bias = norm, to_qkv, to_out, num_heads, bias
+        self.layer_scale: nn.Parameter | None = None
+        if layer_scale is not None:
+            self.layer_scale = nn.Parameter(layer_scale.detach().clone(), requires_grad=False)
+
+    def forward(
+        self, x: Float[Tensor, "n t c"], grid: Grid, num_images: int, num_carriers: int = 0
+    ) -> Float[Tensor, "n t c"]:
+        return x + attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers)
+
+
+class ResidualMLP(TokenResidual):
+    """Linear, GELU, linear, on each token alone (FasterViT, equations 4 and 6)."""
+
+    def __init__(self, dim: int, ratio: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
+        super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
+        self.expand = nn.Linear(dim, ratio * dim)
+        self.project = nn.Linear(ratio * dim, dim)
+
+    def forward(self, x: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
+        return self.add(x, self.project(F.gelu(self.expand(self.norm(x)))), num_images)
+
+    def folded(self) -> nn.Module:
+        return FoldedMLP(self.plain_norm(), self.first(self.expand), self.last(self.project))
+
+
+class FoldedMLP(nn.Module):
+    """`ResidualMLP` for inference: the norm's affine part and the layer scale are inside the linear layers."""
+
+    def __init__(self, norm: nn.LayerNorm, expand: nn.Linear, project: nn.Linear) -> None:
+        super().__init__()
+        self.norm, self.expand, self.project = norm, expand, project
+
+    def forward(self, x: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
+        return x + self.project(F.gelu(self.expand(self.norm(x))))
+
+
+def attend(
+    x: Float[Tensor, "n t c"],
+    to_qkv: nn.Linear,
+    to_out: nn.Linear,
+    num_heads: int,
+    bias: RelativeBias | None,
+    grid: Grid,
+    num_carriers: int,
+) -> Float[Tensor, "n t c"]:
+    """Attention between all tokens of a sequence; the channels of `to_qkv` are ordered (3, heads, dim)."""
+    qkv = to_qkv(x).unflatten(-1, (3, num_heads, -1))  # n t 3 heads d
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: n heads t d
+    scores = None if bias is None else bias(grid, q.dtype, num_carriers)
+    mixed = F.scaled_dot_product_attention(q, k, v, scores)  # n heads t d
+    return to_out(mixed.transpose(1, 2).flatten(2))  # n t c
