@@ -87,10 +87,10 @@ class HierarchicalAttention(nn.Module):
             )
         rows, columns = -(-height // side), -(-width // side)
         x = pad_to(x, rows * side, columns * side)
-        tokens = split_windows(x, rows, columns)  # (b rows columns) (side side) c
+        tokens = split_windows(x, rows, columns, side)  # (b rows columns) (side side) c
         carries = config.carrier_size > 0 and rows * columns > 1
         carriers = self.carriers(x, rows, columns) if carries and self.carriers is not None else None
-        windows = WindowLayout(len(x), rows, columns, side, config.carrier_size if carries else 0)
+        windows = WindowLayout(x.shape[0], rows, columns, side, config.carrier_size if carries else 0)
         for block in self.blocks:
             tokens, carriers = block(tokens, carriers, windows)
         if config.propagate and carriers is not None:
@@ -99,7 +99,7 @@ class HierarchicalAttention(nn.Module):
             tokens = last.propagate(tokens, carriers, windows)
         if self.training and config.carrier_size and not carries:
             tokens = tokens + 0 * sum(parameter.sum() for parameter in self._carrier_parameters())
-        return merge_windows(tokens, windows)[..., :height, :width]
+        return merge_windows(tokens, windows, height, width)
 
     @torch.no_grad()
     def for_map(self, height: int, width: int) -> "HierarchicalAttention":
@@ -217,7 +217,7 @@ class MapCarriers(nn.Module):
         size, window = self.config.carrier_size, self.config.window_size
         down, across = (averaging(blocks, window, size, x) for blocks in (rows, columns))
         pooled = down @ self.conv(x) @ across.T  # b c (rows size) (columns size)
-        return split_windows(pooled, rows, columns)
+        return split_windows(pooled, rows, columns, size)
 
 
 class ConstantCarriers(nn.Module):
@@ -229,7 +229,7 @@ class ConstantCarriers(nn.Module):
         self.start = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Float[Tensor, "b c h w"], rows: int, columns: int) -> Float[Tensor, "n l c"]:
-        return self.start.expand(len(x) * rows * columns, self.config.carrier_size**2, -1)
+        return self.start.expand(x.shape[0] * rows * columns, self.config.carrier_size**2, -1)
 
 
 def averaging(blocks: int, window: int, size: int, like: Tensor) -> Float[Tensor, "out side"]:
@@ -266,17 +266,29 @@ def pad_to(x: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor
     return x
 
 
-def split_windows(x: Float[Tensor, "b c h w"], rows: int, columns: int) -> Float[Tensor, "n t c"]:
+def split_windows(x: Float[Tensor, "b c h w"], rows: int, columns: int, side: int) -> Float[Tensor, "n t c"]:
     """A map of `rows` x `columns` windows as a sequence of tokens per window."""
-    split = x.permute(0, 2, 3, 1).unflatten(2, (columns, -1)).unflatten(1, (rows, -1))  # b rows s columns s c
-    return split.transpose(2, 3).flatten(3, 4).flatten(0, 2)  # (b rows columns) (s s) c
+    pixels = (
+        x.permute(0, 2, 3, 1).unflatten(2, (columns, side)).unflatten(1, (rows, side))
+    )  # b rows side columns side c
+    # a copy in any case: to ask whether one is needed would put conditions on the size in a graph
+    windows = pixels.transpose(2, 3).clone(memory_format=torch.contiguous_format)  # b rows columns side side c
+    return windows.view(-1, side * side, x.shape[1])  # n t c
 
 
-def merge_windows(tokens: Float[Tensor, "n t c"], windows: WindowLayout) -> Float[Tensor, "b c h w"]:
-    """The inverse of `split_windows`."""
-    shape = (windows.num_images, windows.rows, windows.columns)
-    split = tokens.unflatten(1, (windows.side, windows.side)).unflatten(0, shape)  # b rows columns s s c
-    return split.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)  # b c (rows s) (columns s)
+def merge_windows(
+    tokens: Float[Tensor, "n t c"], windows: WindowLayout, height: int, width: int
+) -> Float[Tensor, "b c h w"]:
+    """The map of `height` x `width` whose padded form `split_windows` split.
+
+    Through an index, which leaves the padding out in the same step, and puts no condition on the size in a graph.
+    """
+    side, device = windows.side, tokens.device
+    row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    window = row // side * windows.columns + column // side  # h w
+    place = (window * side + row % side) * side + column % side
+    pixels = tokens.unflatten(0, (windows.num_images, -1)).flatten(1, 2).index_select(1, place.flatten())  # b hw c
+    return pixels.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # b c h w
 
 
 def _attention(

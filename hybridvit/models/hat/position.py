@@ -146,7 +146,7 @@ class RelativeBias(PositionTerm):
         down = rows[:, None] - rows + height - 1  # query key
         right = columns[:, None] - columns + width - 1
         pairs = (down * (2 * width - 1) + right).flatten()
-        return table.flatten(1).index_select(1, pairs).unflatten(1, (len(rows), len(rows)))
+        return table.flatten(1).index_select(1, pairs).unflatten(1, (rows.shape[0], rows.shape[0]))
 
     def fixed(self, grid: Grid) -> "BiasTable":
         table = BiasTable(self.table(grid).to(next(self.parameters())))

@@ -26,7 +26,7 @@ class TokenResidual(Foldable):
         if self.training and self.drop_path_rate > 0:
             keep = 1 - self.drop_path_rate
             kept = branch.new_empty(num_images, 1, 1).bernoulli_(keep) / keep
-            branch = branch * kept.repeat_interleave(len(branch) // num_images, 0)
+            branch = branch * kept.repeat_interleave(branch.shape[0] // num_images, 0)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale)
 
     def first(self, layer: nn.Linear) -> nn.Linear:
