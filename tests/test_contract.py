@@ -21,7 +21,8 @@ def test_every_parameter_gets_a_gradient_and_the_state_keeps_its_shape(name):
 @pytest.mark.parametrize("name", hybridvit.list_models())
 def test_saving_and_loading_gives_the_same_model_in_every_form(name, tmp_path):
     model = trained_like(hybridvit.create_model(name, num_classes=3))
-    for form in (model, hybridvit.fold(model, released=True), hybridvit.fold(model)):
+    released = [hybridvit.fold(model, released=True)] if model.has_released_form else []
+    for form in (model, *released, hybridvit.fold(model)):
         path = tmp_path / f"{form.card.form}.safetensors"
         hybridvit.save_checkpoint(form, path)
         again = hybridvit.load(path)

@@ -32,9 +32,16 @@ def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
         released: fold only what the published folded checkpoints fold (no FFN norm, no layer scale outside RepMixer).
 
     Raises:
+        UsageError: for `released` with a family whose published checkpoints are all unfolded.
         FoldError: if a foldable block is in training mode or has hooks inside, or if a folded value is not finite or
             does not fit the dtype; the message names the block.
     """
+    for module in model.modules() if released else ():
+        if isinstance(module, Backbone) and not module.has_released_form:
+            raise UsageError(
+                f"released is True, but no folded checkpoints of {module.card.architecture} were released, so there is "
+                "no such form of it. Leave released out for the full fold."
+            )
     # leaving inference mode lets the result serve in a backward pass, but also turns gradients on: in this order
     with torch.inference_mode(False), torch.no_grad():
         folded = copy.deepcopy(unwrapped(model), _replacements(model, released)).eval().requires_grad_(False)

@@ -245,6 +245,7 @@ class Backbone(nn.Module, ABC):
             return checkpoint(stage, x, use_reentrant=False)
         return stage(x)
 
+    has_released_form = False  # whether others published folded checkpoints of this family: fold(released=True)
     grad_checkpointing = False
     _pretrained_cfg: dict[str, Any] | None = None
 

@@ -30,6 +30,8 @@ class FastViT(Backbone):
         UsageError: for an unknown pooling, a negative size, or a rate outside 0 to 1.
     """
 
+    has_released_form = True
+
     def __init__(
         self,
         config: FastViTConfig,
