@@ -85,7 +85,7 @@ class HierarchicalAttention(nn.Module):
                 f"The map is {height}x{width}, but the window {side}x{side}. Use a smaller window_size, a larger map, "
                 "or pad_small_maps=True to fill the window with zeros."
             )
-        rows, columns = -(-height // side), -(-width // side)
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side  # ONNX divides towards zero
         x = pad_to(x, rows * side, columns * side)
         tokens = split_windows(x, rows, columns, side)  # (b rows columns) (side side) c
         carries = config.carrier_size > 0 and rows * columns > 1
