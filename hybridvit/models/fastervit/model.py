@@ -10,6 +10,8 @@ from hybridvit.card import ModelCard
 from hybridvit.models.backbone import Backbone, GlobalPool, check_sizes
 from hybridvit.models.fastervit.blocks import ConvBlock, Downsample, NormHead, StemConv
 from hybridvit.models.fastervit.config import FasterViTConfig
+from hybridvit.models.fastervit.edgevit import EdgeViT
+from hybridvit.models.fastervit.twins import Twins
 from hybridvit.models.hat.attention import HierarchicalAttention
 
 
@@ -73,7 +75,7 @@ class FasterViT(Backbone):
         return {
             "stem": r"^stem",
             "blocks": [
-                (r"^stages\.(\d+)\.(?:downsample|body\.carriers)", (0,)),
+                (r"^stages\.(\d+)\.(?:downsample|body\.(?:carriers|position))", (0,)),
                 (r"^stages\.(\d+)\.body\.(?:blocks\.)?(\d+)", None),
                 (r"^head\.norm", (99999,)),
             ],
@@ -81,7 +83,7 @@ class FasterViT(Backbone):
 
 
 class Stage(nn.Module):
-    """Downsampling (not in the first stage), then convolutional blocks or attention."""
+    """Downsampling (not in the first stage), then convolutional blocks, or attention of one kind."""
 
     def __init__(self, config: FasterViTConfig, index: int, drop_path_rates: list[float]) -> None:
         super().__init__()
@@ -91,6 +93,14 @@ class Stage(nn.Module):
             scale = config.conv_layer_scale_init
             self.body: nn.Module = nn.Sequential(
                 *(ConvBlock(width, layer_scale_init=scale, drop_path_rate=rate) for rate in drop_path_rates)
+            )
+        elif mixer in ("twins", "edgevit"):
+            self.body = (Twins if mixer == "twins" else EdgeViT)(
+                width,
+                config.num_heads[index],
+                mlp_ratio=config.mlp_ratio,
+                layer_scale_init=config.layer_scale_init,
+                drop_path_rates=drop_path_rates,
             )
         else:
             self.body = HierarchicalAttention(
