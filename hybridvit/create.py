@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,20 @@ from torch import nn
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError, nearest
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.models.backbone import MIN_SIDE_PX, Backbone, FeaturePyramid
 from hybridvit.models.fastervit.config import FasterViTConfig
-from hybridvit.models.fastervit.model import FasterViT
-from hybridvit.models.fastvit.config import FastViTConfig
-from hybridvit.models.fastvit.model import FastViT
-from hybridvit.models.registry import find_variant
+from hybridvit.models.registry import Config, Family, Variant, find_variant
 
-_CLASSES: dict[type, type[Backbone]] = {FastViTConfig: FastViT, FasterViTConfig: FasterViT}
+CLASSES: dict[Family, str] = {  # imported when first built
+    "fastvit": "hybridvit.models.fastvit.model.FastViT",
+    "fastervit": "hybridvit.models.fastervit.model.FasterViT",
+}
 
 
 def build(name: str, **options: Any) -> Backbone:
     """The randomly initialised training form of a variant; see `create_model`."""
     variant = find_variant(name)
-    model_class = _CLASSES[type(variant.config)]
+    model_class = _class_of(variant.family)
     in_config = {field.name for field in dataclasses.fields(variant.config)}
     of_class = {
         parameter for parameter in inspect.signature(model_class).parameters if parameter not in ("config", "card")
@@ -34,13 +35,29 @@ def build(name: str, **options: Any) -> Backbone:
             raise UsageError(
                 f"'{option}' is no option of {name}. Nearest: {nearest(option, sorted(in_config | of_class))}."
             )
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    of_config = {key: value for key, value in options.items() if key in in_config}
-    config = dataclasses.replace(variant.config, **of_config)
-    config.check_applicable(of_config)
+    options = _with_tuples(options)
+    config = _configured(variant, options)
+    config.check_applicable(key for key in options if key in in_config)
     preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
     card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
     return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
+
+
+def _class_of(family: Family) -> type[Backbone]:
+    module, _, name = CLASSES[family].rpartition(".")
+    model_class = getattr(import_module(module), name)
+    assert issubclass(model_class, Backbone)
+    return model_class
+
+
+def _with_tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+
+
+def _configured(variant: Variant, options: dict[str, Any]) -> Config:
+    """The variant's config with those of `options` that are fields of it."""
+    fields = {field.name for field in dataclasses.fields(variant.config)}
+    return dataclasses.replace(variant.config, **{key: value for key, value in options.items() if key in fields})
 
 
 def create_model(
@@ -50,6 +67,7 @@ def create_model(
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     folded: bool = False,
+    image_size: int | tuple[int, int] | None = None,
     **options: Any,
 ) -> nn.Module:
     """A model by name, in training mode (in eval mode if `folded`).
@@ -57,16 +75,18 @@ def create_model(
     Args:
         name: one of `hybridvit.list_models()`.
         pretrained: True for the default published weights, a tag ("apple_dist_in1k") for others, or a path to a file
-            of ours, Apple's or timm's. Another number of classes than the file's gets a new classifier; another
-            number of channels an adapted stem.
+            of ours, Apple's, NVIDIA's or timm's. Another number of classes than the file's gets a new classifier;
+            another number of channels an adapted stem.
         features_only: return a pyramid that gives a list of feature maps, of strides 4, 8, 16, 32.
         out_indices: which stages the pyramid gives; by default all.
         folded: return the inference form.
+        image_size: the size in pixels that images are meant to be prepared to, a side or (height, width); it goes on
+            the card. By default that of the variant, or of the weights. The model takes any size in any case.
         **options: `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `drop_path_rate`, and every field of the
-            family's config, such as `mixers` or `ffn_kernel` of `FastViTConfig`.
+            family's config, such as `mixers` or `ffn_kernel` of `FastViTConfig`, `windows` of `FasterViTConfig`.
 
     Raises:
-        UsageError: for an unknown name, option, tag or value.
+        UsageError: for an unknown name, option, tag or value, and for `windows` that images of this size never fill.
         CheckpointError: for weights that are missing or do not fit.
     """
     if out_indices is not None and not features_only:
@@ -76,11 +96,35 @@ def create_model(
     for option in ("num_classes", "global_pool", "drop_rate"):
         if features_only and option in options:
             raise UsageError(f"{option} belongs to the head, and features_only leaves the head out. Set one of them.")
+    size = None if image_size is None else _height_and_width(image_size)
     model = build(name, **options)
+    _check_windows(name, options, size)
     if pretrained is not False:
         model = _pretrained(model, pretrained, accepts_folded=folded)
+    if size is not None:
+        preprocessing = dataclasses.replace(model.card.preprocessing, image_size=size)
+        model.card = dataclasses.replace(model.card, preprocessing=preprocessing)
     result: nn.Module = FeaturePyramid(model, out_indices) if features_only else model
     return fold(result.eval()) if folded else result
+
+
+def _height_and_width(image_size: object) -> tuple[int, int]:
+    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if len(sides) != 2 or any(type(side) is not int or side < MIN_SIDE_PX for side in sides):
+        raise UsageError(
+            f"image_size is {image_size!r}, but must be a number of pixels from {MIN_SIDE_PX}, or (height, width)."
+        )
+    return sides
+
+
+def _check_windows(name: str, options: dict[str, Any], size: tuple[int, int] | None) -> None:
+    """Refuse windows that were asked for and that no map of the images fills."""
+    variant = find_variant(name)
+    if "windows" not in options or variant.family != "fastervit":
+        return
+    config = _configured(variant, _with_tuples(options))
+    assert isinstance(config, FasterViTConfig)
+    config.check_image_size(*(size or variant.preprocessing.image_size))
 
 
 def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: bool) -> Backbone:
@@ -92,12 +136,15 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
     from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
     from hybridvit.checkpoints.matching import class_names_of
 
-    published = dict(find_variant(model.card.architecture).published.weights)
+    variant = find_variant(model.card.architecture)
+    published = dict(variant.published.weights)
     tag = next(iter(published), None) if choice is True else str(choice)
     if tag in published:
-        path, source, licence = fetch(published[tag].hub_id), published[tag].hub_id, published[tag].licence
+        weights = published[tag]
+        path, licence = fetch(weights.hub_id, file=weights.file), weights.licence
+        source = f"{weights.hub_id}/{weights.file}" if weights.file else weights.hub_id
     elif tag and Path(tag).exists():
-        path, source, licence = Path(tag), tag, ""
+        path, source, licence = Path(tag), tag, variant.published.licence_of(Path(tag).name)
     else:
         known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
         raise UsageError(
@@ -105,7 +152,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
         )
     tensors = read_tensors(path).tensors
     naming = naming_of(tensors, path)
-    tensors = to_ours(tensors, naming)
+    tensors = to_ours(tensors, naming, path)
     classifier = tensors.get("head.fc.weight")
     same_classes = classifier is not None and len(classifier) == model.num_classes
     if accepts_folded and form_of(tensors) != "training":

@@ -2,18 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.checkpoints.files import weights_in
 from hybridvit.checkpoints.keymaps import naming_of, to_ours
 from hybridvit.create import build
 from hybridvit.models.backbone import Backbone
-from hybridvit.models.registry import VARIANTS, Variant
+from hybridvit.models.registry import VARIANTS, Family, Variant
 
 PREFIX = "hybridvit_"
+FIRST_CONVS: dict[Family, tuple[str, ...]] = {  # as Backbone.first_convs of the variants
+    "fastvit": ("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
+    "fastervit": ("stem.0.conv",),
+}
 
 
 def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -22,24 +28,32 @@ def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
     height, width = preprocessing.image_size
     shared = {
         "input_size": (3, height, width),
-        "pool_size": (height // 32, width // 32),
+        "pool_size": (-(-height // 32), -(-width // 32)),
         "crop_pct": preprocessing.crop_fraction,
+        "crop_mode": preprocessing.crop_mode,
         "interpolation": preprocessing.interpolation,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
-        "first_conv": ("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
+        "first_conv": FIRST_CONVS[variant.family],
         "classifier": "head.fc",
         "num_classes": 1000,
     }
     name = PREFIX + variant.name
     return {
-        f"{name}.{tag}": {**shared, "hf_hub_id": weights.hub_id, "license": weights.licence}
+        f"{name}.{tag}": {
+            **shared,
+            "hf_hub_id": weights.hub_id,
+            "hf_hub_filename": weights.file or None,
+            "license": weights.licence,
+        }
         for tag, weights in variant.published.weights
     } or {name: shared}
 
 
-def _our_names(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    return to_ours(state_dict, naming_of(state_dict))
+def _our_names(loaded: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """What timm read, a state dict or (from the hub) a whole training checkpoint, as a state dict in our names."""
+    tensors = weights_in(loaded, Path("The checkpoint")).tensors
+    return to_ours(tensors, naming_of(tensors))
 
 
 def _card(model: Backbone, pretrained: bool) -> ModelCard:

@@ -274,7 +274,7 @@ def test_a_changed_model_is_not_saved(tmp_path: Path) -> None:
         save_checkpoint(debug_model(), tmp_path / "m.pth")
     with pytest.raises(UsageError, match="does not exist"):
         save_checkpoint(debug_model(), tmp_path / "absent" / "m.safetensors")
-    with pytest.raises(UsageError, match="naming is 'torch', but must be 'apple' or 'timm'"):
+    with pytest.raises(UsageError, match="naming is 'torch', but must be one of 'apple', 'timm', 'nvidia'"):
         save_upstream(debug_model(), tmp_path / "m.pth", "torch")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(UsageError, match="must end in"):
         save_upstream(debug_model(), tmp_path / "m.onnx", "timm")

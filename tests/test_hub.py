@@ -187,8 +187,35 @@ def test_hub_ids_prefer_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(CheckpointError, match=f"has SHA-256 {DIGEST}, expected"):
         fetch("timm/fastvit_t8.apple_in1k", sha256="0" * 64)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", FakeHub(tmp_path))
-    with pytest.raises(CheckpointError, match=r"it has neither model\.safetensors nor pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"it has no model\.safetensors and no pytorch_model\.bin"):
         fetch("timm/fastvit_t8.apple_in1k")
+
+
+def test_a_file_of_a_repository_is_fetched_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeHub(tmp_path, "model.safetensors", "fastervit_0_224_1k.pth.tar")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake)
+    path = fetch("ahatamiz/FasterViT", file="fastervit_0_224_1k.pth.tar", sha256=DIGEST)
+    assert path == tmp_path / "fastervit_0_224_1k.pth.tar"
+    assert [asked[:2] for asked in fake.asked] == [("ahatamiz/FasterViT", "fastervit_0_224_1k.pth.tar")]
+    with pytest.raises(
+        CheckpointError, match=r"it has no fastervit_9\.pth\.tar\)\. Download fastervit_9\.pth\.tar of 'ahatamiz"
+    ):
+        fetch("ahatamiz/FasterViT", file="fastervit_9.pth.tar")
+    with pytest.raises(UsageError, match="is the address of a file already"):
+        fetch("https://example.invalid/x.pth", file="y.pth")
+
+
+@pytest.mark.parametrize("variable", ["HYBRIDVIT_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_a_repositorys_file_comes_from_the_hubs_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    fake = FakeHub(tmp_path, "a.pth.tar")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake)
+    monkeypatch.setenv("HYBRIDVIT_OFFLINE", "0")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv(variable, "1")
+    fetch("ahatamiz/FasterViT", file="a.pth.tar")
+    assert fake.asked[0][2] == {"local_files_only": True}
 
 
 def test_a_hub_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Weights in and out: checkpoints of ours, Apple's and timm's files, published weights from the network."""
+"""Weights in and out: checkpoints of ours, Apple's, NVIDIA's and timm's files, published weights from the network."""
 
 from hybridvit.checkpoints.checkpoint import LoadReport, load, load_weights, save_checkpoint, save_upstream
 from hybridvit.checkpoints.files import WeightFile, read_tensors

@@ -1,4 +1,4 @@
-"""Save models, load them again, and move weights between our names and those of Apple and timm."""
+"""Save models, load them again, and move weights between our names and those of Apple, NVIDIA and timm."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hybridvit.atomic import replacing
 from hybridvit.card import Form, ModelCard
 from hybridvit.checkpoints.files import WeightFile, read_tensors
-from hybridvit.checkpoints.keymaps import Naming, form_of, from_ours, naming_of, to_ours
+from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, to_ours
 from hybridvit.checkpoints.matching import (
     CLASSIFIER,
     FIRST_CONVS,
@@ -59,7 +59,7 @@ def save_checkpoint(model: nn.Module, path: FilePath) -> None:
     if path.suffix != ".safetensors":
         raise UsageError(
             f"{path} ends in '{path.suffix}', but checkpoints are safetensors: name it {path.stem}.safetensors. For "
-            "other libraries, save_upstream writes Apple's and timm's files."
+            "other libraries, save_upstream writes Apple's, NVIDIA's and timm's files."
         )
     if any(isinstance(module, RawPixelConv) for module in backbone.modules()):
         raise UsageError(
@@ -83,15 +83,17 @@ def save_checkpoint(model: nn.Module, path: FilePath) -> None:
 def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     """The model in the file at `path`, in eval mode, in the form (training, released, folded) it was saved in.
 
-    Takes checkpoints of ours, which say what they are, and Apple's and timm's FastViT weights, whose architecture is
-    found from their names and shapes; `architecture` demands one. Raises CheckpointError for anything wrong with the
-    file, UsageError for an unknown architecture.
+    Takes checkpoints of ours, which say what they are, Apple's and timm's FastViT weights and NVIDIA's FasterViT
+    weights, whose architecture is found from their names and shapes; `architecture` demands one. The weights of
+    fastervit_4_21k_{224,384,512,768} look alike: without `architecture` it is the one that the file's name names, as
+    NVIDIA's do, else fastervit_4_21k_224. Raises CheckpointError for anything wrong with the file, UsageError for an
+    unknown architecture.
     """
     file = read_tensors(path)
     card, tensors = card_of(file), file.tensors
     if card is None:
         naming = naming_of(tensors, file.path)
-        tensors = to_ours(tensors, naming)
+        tensors = to_ours(tensors, naming, file.path)
         card = _found_card(file, tensors, naming, architecture)
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     elif architecture is not None and find_variant(architecture).name != card.architecture:
@@ -111,7 +113,7 @@ def load_weights(
     reset_head: bool = False,
     adapt_input: bool = False,
 ) -> LoadReport:
-    """Copy weights, in our, Apple's or timm's names, into a model of the same architecture and form. Strict.
+    """Copy weights, in our, Apple's, NVIDIA's or timm's names, into a model of the same architecture and form. Strict.
 
     Args:
         model: a model of this library; unchanged unless everything fits.
@@ -126,7 +128,7 @@ def load_weights(
     backbone = _backbone(model)
     file = WeightFile(Path("The tensors"), dict(source)) if isinstance(source, Mapping) else read_tensors(source)
     card, naming = card_of(file), naming_of(file.tensors, file.path)
-    tensors = to_ours(file.tensors, naming)
+    tensors = to_ours(file.tensors, naming, file.path)
     expected = backbone.state_dict()
     _check_form(file, form_of(tensors), backbone.card.form)
     reset = tuple(name for name in CLASSIFIER if reset_head and name in expected)
@@ -150,18 +152,19 @@ def load_weights(
 
 
 def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
-    """Write the weights under "apple" or "timm" names, bit-equal: as safetensors, or as a pickle with `state_dict`.
+    """Write the weights under the names of "apple", "timm" or "nvidia", bit-equal.
 
-    The extension decides: .safetensors, or .pt, .pth and .pth.tar. The released architecture has such names in
-    training form and in the form of fold(model, released=True). Raises UsageError for other extensions and names,
-    CheckpointError for a model without such names.
+    The extension decides the format: .safetensors, or .pt, .pth and .pth.tar for a pickle with `state_dict`. Names of
+    Apple and timm are for FastViT, in training form and in the form of fold(model, released=True); NVIDIA's are for
+    FasterViT in training form, and for the released architectures only. Raises UsageError for other extensions and
+    names, CheckpointError for a model without such names.
     """
     path = Path(path).expanduser()
-    if naming not in ("apple", "timm"):
-        raise UsageError(f"naming is '{naming}', but must be 'apple' or 'timm'.")
+    if naming not in KEY_MAPS:
+        raise UsageError(f"naming is '{naming}', but must be one of {', '.join(map(repr, KEY_MAPS))}.")
     tensors = from_ours(_tensors_of(_backbone(model)), naming)
     if path.suffix == ".safetensors":
-        _write(path, to_safetensors(tensors))
+        _write(path, to_safetensors(_unshared(tensors)))
     elif path.name.endswith((".pt", ".pth", ".pth.tar")):
         buffer = io.BytesIO()  # not the file itself: torch reports a full disk as an error of its own
         torch.save({"state_dict": tensors}, buffer)
@@ -189,6 +192,12 @@ def _tensors_of(model: Backbone) -> dict[str, Tensor]:
     return tensors
 
 
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each name with memory of its own, as safetensors demands; NVIDIA lists one tensor twice."""
+    first = {id(tensor): name for name, tensor in reversed(tensors.items())}
+    return {name: tensor if first[id(tensor)] == name else tensor.clone() for name, tensor in tensors.items()}
+
+
 def _current_card(model: Backbone) -> ModelCard:
     """The card with the classifier that the model has now; `reset_classifier` may have changed it.
 
@@ -208,7 +217,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, architecture: str | None) -> ModelCard:
     form = form_of(tensors)
-    best, score = best_match(tensors, form)
+    best, score = best_match(tensors, form, file.path.name)
     if architecture is None and score < len(tensors) / 2:
         raise CheckpointError(
             f"{file.path} fits no model of this library: the nearest, {best}, shares {score} of its {len(tensors)} "
@@ -222,6 +231,7 @@ def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, ar
         class_names=class_names_of(tensors, naming),
         form=form,
         source=f"{file.path.name} ({naming} names)",
+        licence=variant.published.licence_of(file.path.name),
     )
 
 

@@ -49,15 +49,22 @@ def read_tensors(path: str | os.PathLike[str]) -> WeightFile:
     """
     path = Path(path).expanduser()
     kind = check_file(path)
-    weight_set = ""
-    metadata: dict[str, str] = {}
     if kind == "safetensors":
         values, metadata = _read_safetensors(path)
-    else:
-        values, weight_set = _weight_set(path, _read_pickle(path))
+        return WeightFile(path, _checked(path, values), metadata)
+    return weights_in(_read_pickle(path), path)
+
+
+def weights_in(loaded: object, path: Path) -> WeightFile:
+    """The weights in what was unpickled from `path`, found and checked as `read_tensors` does it."""
+    values, weight_set = _weight_set(path, loaded)
+    return WeightFile(path, _checked(path, values), weight_set=weight_set)
+
+
+def _checked(path: Path, values: Mapping[Any, Any]) -> dict[str, Tensor]:
     tensors = _without_wrappers(values)
     _check_tensors(path, tensors)
-    return WeightFile(path, tensors, metadata, weight_set)
+    return tensors
 
 
 def check_file(path: Path) -> Format:

@@ -29,11 +29,12 @@ _HUB_ID = re.compile(
 _OFFLINE = ("HYBRIDVIT_OFFLINE", "HF_HUB_OFFLINE")
 
 
-def fetch(source: str, *, sha256: str | None = None) -> Path:
+def fetch(source: str, *, file: str = "", sha256: str | None = None) -> Path:
     """The local file of published weights; downloaded if it is not in the cache yet.
 
     Args:
         source: a hub id such as "timm/fastvit_t8.apple_in1k", or an https address.
+        file: which file of the hub's repository; by default the one that timm's layout has.
         sha256: the expected digest, 64 hexadecimal digits; a file with another one is deleted.
 
     The cache is $HYBRIDVIT_CACHE, else $XDG_CACHE_HOME/hybridvit, else ~/.cache/hybridvit; hub ids use the hub's own
@@ -43,9 +44,11 @@ def fetch(source: str, *, sha256: str | None = None) -> Path:
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise UsageError(f"sha256 is '{sha256}', but must be the full digest: 64 lower-case hexadecimal digits.")
     if source.startswith(("https://", "http://")):
+        if file:
+            raise UsageError(f"file is '{file}', but {source} is the address of a file already. Leave file out.")
         return _fetch_url(source, sha256)
     if match := _HUB_ID.fullmatch(source):
-        return _fetch_hub(match[1], sha256)
+        return _fetch_hub(match[1], (file,) if file else HUB_FILES, sha256)
     raise UsageError(
         f"'{source}' is no source of weights: give a hub id such as 'timm/fastvit_t8.apple_in1k', an https address, or "
         "the path of a local file."
@@ -164,30 +167,31 @@ def _check_weights(url: str, path: Path) -> None:
         raise CheckpointError(f"{url} did not send weights: {error}".replace(str(path), "what it sent")) from error
 
 
-def _fetch_hub(repository: str, sha256: str | None) -> Path:
+def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> Path:
+    """The first of `files` that the repository has."""
     import huggingface_hub as hub  # here, so that only those who fetch pay for its import
     from huggingface_hub import errors
 
-    for name in HUB_FILES:
+    for name in files:
         try:
             path = Path(hub.hf_hub_download(repository, name, local_files_only=_is_offline()))
         except errors.LocalEntryNotFoundError as error:
-            raise _hub_error(repository, "it is not in the cache and the hub cannot be reached") from error
+            raise _hub_error(repository, files, "it is not in the cache and the hub cannot be reached") from error
         except errors.EntryNotFoundError:
             continue
         except Exception as error:  # the hub's client lets every kind of network and token error through
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise _hub_error(repository, reason) from error
+            raise _hub_error(repository, files, reason) from error
         if sha256 is not None and (digest := _digest(path)) != sha256:
             raise CheckpointError(f"{path} has SHA-256 {digest}, expected {sha256}. Delete it and fetch it again.")
         return path
-    raise _hub_error(repository, f"it has neither {' nor '.join(HUB_FILES)}")
+    raise _hub_error(repository, files, f"it has no {' and no '.join(files)}")
 
 
-def _hub_error(repository: str, reason: str) -> CheckpointError:
+def _hub_error(repository: str, files: tuple[str, ...], reason: str) -> CheckpointError:
     return CheckpointError(
         f"The weights '{repository}' cannot be fetched from the Hugging Face hub ({reason}). Download "
-        f"{HUB_FILES[0]} of '{repository}' on a connected machine, and pass its path instead of a name."
+        f"{files[0]} of '{repository}' on a connected machine, and pass its path instead of a name."
     )
 
 

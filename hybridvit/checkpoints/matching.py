@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hybridvit.card import Form, ModelCard
-from hybridvit.checkpoints.keymaps import Naming
+from hybridvit.checkpoints.keymaps import Naming, family_of
 from hybridvit.data.imagenet import NUM_CLASSES, class_names
 from hybridvit.errors import CheckpointError
 from hybridvit.folding.fold import fold
@@ -41,7 +41,10 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The options that can be read off the tensors, where they differ from the defaults."""
+    """The options that can be read off the tensors, where they differ from the defaults.
+
+    Windows cannot: no weight depends on them.
+    """
     options = {"num_classes": len(tensors[CLASSIFIER[0]]) if CLASSIFIER[0] in tensors else 0, "in_chans": 3}
     for name in FIRST_CONVS:
         if name in tensors and tensors[name].ndim == 4:
@@ -56,8 +59,12 @@ def class_names_of(tensors: Mapping[str, Tensor], naming: Naming) -> tuple[str, 
     return class_names()
 
 
-def best_match(tensors: Mapping[str, Tensor], form: Form) -> tuple[str, int]:
-    """The registered architecture whose names and shapes are most like those of `tensors`, and how many are equal."""
+def best_match(tensors: Mapping[str, Tensor], form: Form, hint: str = "") -> tuple[str, int]:
+    """The registered architecture whose names and shapes are most like those of `tensors`, and how many are equal.
+
+    The tensors of some variants differ in nothing (fastervit_4_21k_384 is fastervit_4_21k_224 with larger windows):
+    of these it is the one that `hint` names, such as a file's name, else the first in the registry.
+    """
     found, options = shapes_of(tensors), tuple(sorted(options_of(tensors).items()))
 
     def likeness(architecture: str) -> float:
@@ -66,8 +73,14 @@ def best_match(tensors: Mapping[str, Tensor], form: Form) -> tuple[str, int]:
         equal = num_equal(found, expected)
         return equal / (len(found) + len(expected) - equal)
 
-    best = max(VARIANTS, key=likeness)
-    return best, num_equal(found, _expected(best, form, options))
+    family = family_of(tensors)
+    likenesses = {name: likeness(name) for name, variant in VARIANTS.items() if variant.family == family}
+    highest = max(likenesses.values())
+    best = [name for name, value in likenesses.items() if value == highest]
+    # folded windows are tensors; and the longest name, since fastervit_4 is part of fastervit_4_21k_224
+    scores = {name: num_equal(found, _expected(name, form, options)) for name in best}
+    chosen = max(best, key=lambda name: (scores[name], len(name) if name in hint else 0))
+    return chosen, scores[chosen]
 
 
 @cache
@@ -98,7 +111,7 @@ def check_names(
             if name in shapes
         ]
         equal = num_equal(have, want)
-        best, score = best_match(found, form)
+        best, score = best_match(found, form, asked)
         if best != asked and score > equal:
             hint = f"It looks like {best} ({score}/{len(have)} keys), you asked for {asked}: create that one instead."
         else:

@@ -1,6 +1,7 @@
 """The form in which each family states what others published of its models."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal
 
 from hybridvit.card import CropMode
@@ -44,3 +45,13 @@ class Published:
     latencies: tuple[Latency, ...] = ()
     source: str = ""
     weights: tuple[tuple[str, Weights], ...] = ()  # (tag, weights); the first is the default
+
+    def licence_of(self, file_name: str) -> str:
+        """The licence of a published file, by the name that its authors gave it; "" for any other file."""
+        licences = {
+            PurePosixPath(url).name: weights.licence
+            for _, weights in self.weights
+            for url in (weights.url, weights.folded_url)
+            if url
+        }
+        return licences.get(file_name, "")

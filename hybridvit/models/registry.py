@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from hybridvit.card import Preprocessing
 from hybridvit.errors import UsageError, nearest
@@ -11,6 +12,7 @@ from hybridvit.models.fastvit import cards as fastvit_cards
 from hybridvit.models.fastvit import config as fastvit
 from hybridvit.models.published import Published
 
+Family = Literal["fastvit", "fastervit"]
 Config = fastvit.FastViTConfig | fastervit.FasterViTConfig
 
 
@@ -19,6 +21,7 @@ class Variant:
     """One row of the table."""
 
     name: str
+    family: Family
     config: Config
     published: Published
 
@@ -34,13 +37,13 @@ class Variant:
         )
 
 
-_FAMILIES: tuple[tuple[Mapping[str, Config], dict[str, Published]], ...] = (
-    (fastvit.VARIANTS, fastvit_cards.PUBLISHED),
-    (fastervit.VARIANTS, fastervit_cards.PUBLISHED),
-)
+_FAMILIES: dict[Family, tuple[Mapping[str, Config], dict[str, Published]]] = {
+    "fastvit": (fastvit.VARIANTS, fastvit_cards.PUBLISHED),
+    "fastervit": (fastervit.VARIANTS, fastervit_cards.PUBLISHED),
+}
 VARIANTS: dict[str, Variant] = {
-    name: Variant(name=name, config=config, published=published[name])
-    for configs, published in _FAMILIES
+    name: Variant(name=name, family=family, config=config, published=published[name])
+    for family, (configs, published) in _FAMILIES.items()
     for name, config in configs.items()
 }
 

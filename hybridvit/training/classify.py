@@ -35,7 +35,11 @@ class ClassifyTask(Task):
         self.class_names = splits.train.class_names
         options: dict[str, Any] = dict(recipe.model_options)
         model = hybridvit.create_model(
-            recipe.model, pretrained=recipe.pretrained, num_classes=len(self.class_names), **options
+            recipe.model,
+            pretrained=recipe.pretrained,
+            num_classes=len(self.class_names),
+            image_size=recipe.data.image_size,
+            **options,
         )
         self._card = dataclasses.replace(
             cast(ModelCard, model.card),

@@ -1,0 +1,92 @@
+"""Our parameter names and those of others: which naming a file uses, and its tensors under the other names."""
+
+import re
+from collections.abc import Collection
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from hybridvit.card import Form
+from hybridvit.checkpoints.keymaps import fastervit, fastvit
+from hybridvit.checkpoints.keymaps.table import KeyMap
+from hybridvit.errors import CheckpointError
+from hybridvit.models.registry import Family
+
+Naming = Literal["ours", "apple", "timm", "nvidia"]
+Value = TypeVar("Value")
+
+KEY_MAPS: dict[str, KeyMap] = {
+    "apple": fastvit.AppleNames(),
+    "timm": fastvit.TimmNames(),
+    "nvidia": fastervit.NvidiaNames(),
+}
+
+
+def naming_of(names: Collection[str], source: object = "The source") -> Naming:
+    """Which naming a file uses, from its keys. Raises CheckpointError, naming `source`, if none of those known."""
+    for naming, key_map in KEY_MAPS.items():
+        if key_map.recognises(names):
+            return naming  # type: ignore[return-value]  # the keys of KEY_MAPS are namings
+    if any(re.match(r"(stem|stages|head|expand)\.", name) for name in names):
+        return "ours"
+    shown = ", ".join(f"'{name}'" for name in list(names)[:5])
+    known = ", ".join(key_map.title for key_map in KEY_MAPS.values())
+    raise CheckpointError(
+        f"{source} holds no weights of these models: its names ({shown}, {len(names)} in all) are neither hybridvit's "
+        f"own, nor those of {known}. Check that this is the right file."
+    )
+
+
+def family_of(names: Collection[str]) -> Family:
+    """The family whose tensors have these names, which are ours."""
+    return "fastervit" if fastervit.is_ours(names) else "fastvit"
+
+
+def form_of(names: Collection[str]) -> Form:
+    """training, released or folded, from our names."""
+    return {"fastvit": fastvit.form_of, "fastervit": fastervit.form_of}[family_of(names)](names)
+
+
+def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The source") -> dict[str, Value]:
+    """`tensors` under our names, in the same order, without what follows from the others.
+
+    A name without a translation is kept, for the caller's report of keys. Raises CheckpointError, naming `source`, if
+    two names of one tensor hold different values.
+    """
+    if naming == "ours":
+        return dict(tensors)
+    renamed: dict[str, Value] = {}
+    first_names: dict[str, str] = {}
+    for theirs, ours in KEY_MAPS[naming].to_ours(tensors).items():
+        if ours in renamed and not _equal(renamed[ours], tensors[theirs]):
+            raise CheckpointError(
+                f"{source}: '{first_names[ours]}' and '{theirs}' are two names of one tensor, but hold different "
+                "values. The file was edited or is damaged: use another copy."
+            )
+        renamed.setdefault(ours, tensors[theirs])
+        first_names.setdefault(ours, theirs)
+    return renamed
+
+
+def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:
+    """`tensors` under upstream's names, in the same order; one that upstream lists twice stands there twice.
+
+    Raises CheckpointError for weights that have no name there: the folded form, and options that the released models
+    do not have.
+    """
+    key_map = KEY_MAPS[naming]
+    translated = key_map.to_theirs(tensors)
+    for name in tensors:
+        if name not in translated:
+            raise CheckpointError(
+                f"'{name}' has no name in {key_map.title}. Only the released architecture does, in {key_map.forms}; "
+                "save other models with save_checkpoint."
+            )
+    return {theirs: tensors[name] for name, names in translated.items() for theirs in names}
+
+
+def _equal(first: object, second: object) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    return first == second
