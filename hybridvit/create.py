@@ -19,6 +19,7 @@ from hybridvit.models.registry import Config, Family, Variant, find_variant
 CLASSES: dict[Family, str] = {  # imported when first built
     "fastvit": "hybridvit.models.fastvit.model.FastViT",
     "fastervit": "hybridvit.models.fastervit.model.FasterViT",
+    "swin_hat": "hybridvit.models.swin_hat.model.SwinHAT",  # imports timm
 }
 
 

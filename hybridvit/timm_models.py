@@ -19,6 +19,7 @@ PREFIX = "hybridvit_"
 FIRST_CONVS: dict[Family, tuple[str, ...]] = {  # as Backbone.first_convs of the variants
     "fastvit": ("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
     "fastervit": ("stem.0.conv",),
+    "swin_hat": ("stem.proj",),
 }
 
 

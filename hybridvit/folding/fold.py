@@ -93,7 +93,9 @@ class RawPixelConv(nn.Module):
 
     def __init__(self, kernel: Kernel, like: nn.Conv2d, mean: Float[Tensor, "c"]) -> None:
         super().__init__()
-        self.conv = kernel.as_conv(like)
+        self.conv, folded = copy.deepcopy(like), kernel.cast(like.weight)  # a copy: its padding may be of its own kind
+        self.conv.weight = nn.Parameter(folded.weight, requires_grad=False)
+        self.conv.bias = nn.Parameter(folded.bias, requires_grad=False)
         self.mean = nn.Parameter(mean.to(like.weight)[:, None, None], requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:

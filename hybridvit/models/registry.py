@@ -11,9 +11,11 @@ from hybridvit.models.fastervit import config as fastervit
 from hybridvit.models.fastvit import cards as fastvit_cards
 from hybridvit.models.fastvit import config as fastvit
 from hybridvit.models.published import Published
+from hybridvit.models.swin_hat import cards as swin_hat_cards
+from hybridvit.models.swin_hat import config as swin_hat
 
-Family = Literal["fastvit", "fastervit"]
-Config = fastvit.FastViTConfig | fastervit.FasterViTConfig
+Family = Literal["fastvit", "fastervit", "swin_hat"]
+Config = fastvit.FastViTConfig | fastervit.FasterViTConfig | swin_hat.SwinHATConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Variant:
 _FAMILIES: dict[Family, tuple[Mapping[str, Config], dict[str, Published]]] = {
     "fastvit": (fastvit.VARIANTS, fastvit_cards.PUBLISHED),
     "fastervit": (fastervit.VARIANTS, fastervit_cards.PUBLISHED),
+    "swin_hat": (swin_hat.VARIANTS, swin_hat_cards.PUBLISHED),
 }
 VARIANTS: dict[str, Variant] = {
     name: Variant(name=name, family=family, config=config, published=published[name])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridvit.card import Form
-from hybridvit.checkpoints.keymaps import fastervit, fastvit
+from hybridvit.checkpoints.keymaps import fastervit, fastvit, swin_hat
 from hybridvit.checkpoints.keymaps.table import KeyMap
 from hybridvit.errors import CheckpointError
 from hybridvit.models.registry import Family
@@ -40,12 +40,16 @@ def naming_of(names: Collection[str], source: object = "The source") -> Naming:
 
 def family_of(names: Collection[str]) -> Family:
     """The family whose tensors have these names, which are ours."""
+    if swin_hat.is_ours(names):
+        return "swin_hat"
     return "fastervit" if fastervit.is_ours(names) else "fastvit"
 
 
 def form_of(names: Collection[str]) -> Form:
     """training, released or folded, from our names."""
-    return {"fastvit": fastvit.form_of, "fastervit": fastervit.form_of}[family_of(names)](names)
+    return {"fastvit": fastvit.form_of, "fastervit": fastervit.form_of, "swin_hat": swin_hat.form_of}[family_of(names)](
+        names
+    )
 
 
 def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The source") -> dict[str, Value]:

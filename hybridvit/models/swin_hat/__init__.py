@@ -1,0 +1,1 @@
+"""Swin with hierarchical attention in place of shifted windows."""

@@ -1,0 +1,94 @@
+"""The architecture of Swin with hierarchical attention as values. Importing it needs no torch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hybridvit.errors import UsageError
+from hybridvit.models.hat.config import HATConfig, RelativeBiasKind, check_integer
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinHATConfig:
+    """The architecture; the defaults are those of Swin-T and of FasterViT's carriers."""
+
+    depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks per stage
+    widths: tuple[int, ...] = (96, 192, 384, 768)  # channels per stage
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)  # per stage
+    window_size: int = 7  # side of the windows
+    carrier_stages: tuple[int, ...] = (0, 1, 2)  # 0-based; at 224 px the last stage is a single window
+    carrier_size: int = 2  # carriers per window and side in these stages; 0: none
+    propagate: bool = True  # add the carriers to the tokens at the end of a stage
+    relative_bias: RelativeBiasKind = "table"  # Swin's, for one window size; the carriers' bias fits any grid
+    position_embedding: bool = True  # starts at zero: Swin has none
+    position_hidden: int = 512  # hidden features of the position MLPs
+    mlp_ratio: int = 4
+    layer_scale_init: float | None = 1e-5  # as in FasterViT where carriers are propagated; None: no layer scale
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("depths", 1), ("widths", 1), ("num_heads", 1), ("carrier_stages", 0)):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not (values or name == "carrier_stages"):
+                raise UsageError(f"{name} is {values!r}, but must be a tuple of whole numbers from {minimum}.")
+            for index, value in enumerate(values):
+                check_integer(f"{name}[{index}]", value, minimum)
+        stages = {name: len(getattr(self, name)) for name in ("depths", "widths", "num_heads")}
+        if len(set(stages.values())) > 1:
+            raise UsageError(f"{', '.join(stages)} must name the same number of stages, but have {stages}.")
+        if any(stage >= len(self.depths) for stage in self.carrier_stages):
+            raise UsageError(
+                f"carrier_stages is {self.carrier_stages}, but there are {len(self.depths)} stages: use 0 to "
+                f"{len(self.depths) - 1}."
+            )
+        for width, heads in zip(self.widths, self.num_heads, strict=True):
+            if width % heads:
+                raise UsageError(
+                    f"A stage of {width} channels cannot have {heads} heads: the heads must divide the channels."
+                )
+        check_integer("carrier_size", self.carrier_size, 0)
+        for stage in range(len(self.depths)):
+            self.attention(stage)  # checks the values that only attention has
+
+    def attention(self, stage: int) -> HATConfig:
+        """The attention of a stage."""
+        return HATConfig(
+            num_heads=self.num_heads[stage],
+            window_size=self.window_size,
+            carrier_size=self.carrier_size if stage in self.carrier_stages else 0,
+            mlp_ratio=self.mlp_ratio,
+            layer_scale_init=self.layer_scale_init,
+            propagate=self.propagate,
+            relative_bias=self.relative_bias,
+            position_embedding=self.position_embedding,
+            position_hidden=self.position_hidden,
+        )
+
+    def check_applicable(self, given: Iterable[str]) -> None:
+        """Refuse options that were given but change nothing beside the others.
+
+        Raises:
+            UsageError: naming the option and what leaves it without effect.
+        """
+        has_carriers = bool(self.carrier_size and self.carrier_stages)
+        without_effect = {"propagate": (not has_carriers, "no stage has carriers")}
+        without_effect["carrier_size"] = (not self.carrier_stages, "carrier_stages is empty")
+        computed = self.position_embedding or self.relative_bias == "mlp"
+        computed = computed or (has_carriers and self.relative_bias == "table")
+        without_effect["position_hidden"] = (not computed, "no bias or embedding is computed by an MLP")
+        for name in given:
+            useless, reason = without_effect.get(name, (False, ""))
+            if useless:
+                raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
+
+
+VARIANTS: dict[str, SwinHATConfig] = {
+    "swin_debug_hat": SwinHATConfig(
+        depths=(1, 1, 2, 1),
+        widths=(4, 8, 16, 32),
+        num_heads=(1, 2, 4, 8),
+        window_size=3,
+        position_hidden=32,
+        mlp_ratio=2,
+    ),
+    "swin_tiny_hat": SwinHATConfig(),
+    "swin_small_hat": SwinHATConfig(depths=(2, 2, 18, 2)),
+}

@@ -1,0 +1,214 @@
+"""Swin with hierarchical attention in place of shifted windows (FasterViT, section 5.5, Table 7: Swin-T + HAT).
+
+Patch embedding and merging are timm's own; see `timm_weights` for a start from timm's Swin weights.
+"""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Num
+from timm.layers import PatchEmbed
+from timm.models.swin_transformer import PatchMerging
+from torch import Tensor, nn
+
+from hybridvit.card import ModelCard
+from hybridvit.folding.foldable import Foldable
+from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.backbone import Backbone, ClassifierHead, GlobalPool, check_sizes
+from hybridvit.models.channel_norm import ChannelLayerNorm
+from hybridvit.models.fastervit.blocks import FoldedHead
+from hybridvit.models.hat.attention import HierarchicalAttention, MapCarriers
+from hybridvit.models.hat.position import BiasTable, PositionEmbedding
+from hybridvit.models.swin_hat.config import SwinHATConfig
+
+PATCH = 4  # side of the patches that the stem reads, in pixels
+
+
+class SwinHAT(Backbone):
+    """Swin with carriers. Input (b, in_chans, h, w); logits (b, num_classes). See `Backbone` for the interface.
+
+    Args:
+        config: the architecture; `VARIANTS` has the named ones.
+        num_classes: 0 for the pooled vector.
+        in_chans: channels of the image.
+        global_pool: "avg", "max", or "" for no pooling, with `num_classes=0`.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0 over the blocks.
+        card: the record that travels with the model.
+
+    Raises:
+        UsageError: for an unknown pooling, a negative size, or a rate outside 0 to 1.
+    """
+
+    def __init__(
+        self,
+        config: SwinHATConfig,
+        *,
+        card: ModelCard,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: GlobalPool = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
+        blocks = sum(config.depths)
+        rates = [drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks)]
+        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
+        self.stem = PatchEmbed(None, PATCH, in_chans, config.widths[0], norm_layer=ChannelLayerNorm, flatten=False)
+        self.stem.proj = PatchConv(in_chans, config.widths[0], PATCH, PATCH)
+        self.stages = nn.Sequential(
+            *(
+                Stage(config, stage, rates[start : start + depth])
+                for stage, (start, depth) in enumerate(zip(starts, config.depths, strict=True))
+            )
+        )
+        self.expand = nn.Identity()
+        self.num_features = self.head_hidden_size = config.widths[-1]
+        self.head = LayerNormHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        self.feature_info = [
+            {"num_chs": width, "reduction": PATCH * 2**stage, "module": f"stages.{stage}"}
+            for stage, width in enumerate(config.widths)
+        ]
+        self.first_conv = "stem.proj"
+        self.first_convs = (self.first_conv,)
+        self.apply(_initialise)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        if coarse:
+            return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^head\.norm", (99999,))]}
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)\.(?:downsample|attention\.carriers)", (0,)),
+                (r"^stages\.(\d+)\.attention\.blocks\.(\d+)", None),
+                (r"^head\.norm", (99999,)),
+            ],
+        }
+
+
+class PatchConv(nn.Conv2d):
+    """The convolution of patches; images are filled with zeros at the right and the bottom to whole ones.
+
+    They are filled in here, which is behind the subtraction of the mean once that is folded in.
+    """
+
+    def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return super().forward(filled(x, PATCH))
+
+
+class Stage(nn.Module):
+    """Patch merging (not in the first stage), then attention."""
+
+    def __init__(self, config: SwinHATConfig, index: int, drop_path_rates: list[float]) -> None:
+        super().__init__()
+        width = config.widths[index]
+        self.downsample = Merging(config.widths[index - 1], width) if index else nn.Identity()
+        self.attention = HierarchicalAttention(
+            width,
+            len(drop_path_rates),
+            config.attention(index),
+            drop_path_rates=drop_path_rates,
+            pad_small_maps=True,
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return self.attention(self.downsample(x))
+
+
+class Merging(Foldable):
+    """timm's patch merging on maps: the channels of 2x2 pixels side by side, LayerNorm, a linear layer without bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.merging = PatchMerging(in_channels, out_channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return _merged(self.merging, x)
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """Exact at the border too: the zeros that fill an odd side are there before the norm."""
+        merging, norm = copy.deepcopy(self.merging), self.merging.norm
+        assert isinstance(norm, nn.LayerNorm)
+        merging.norm = nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+        merging.reduction = Kernel.of(self.merging.reduction).after(_affine(norm)).as_linear(self.merging.reduction)
+        return FoldedMerging(merging)
+
+
+class FoldedMerging(nn.Module):
+    """`Merging` for inference: the norm's affine part is inside the linear layer."""
+
+    def __init__(self, merging: PatchMerging) -> None:
+        super().__init__()
+        self.merging = merging
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        return _merged(self.merging, x)
+
+
+class LayerNormHead(ClassifierHead, Foldable):
+    """A classifier head that begins with a LayerNorm over the channels."""
+
+    def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
+        super().__init__(in_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        self.norm: nn.Module = ChannelLayerNorm(in_features)
+
+    def folded(self) -> nn.Module:
+        """Without a classifier, or with another pooling than the average, the norm stays as it is."""
+        if isinstance(self.fc, nn.Linear) and self.pool_type == "avg" and isinstance(self.norm, nn.LayerNorm):
+            return FoldedLayerNormHead(self.fc, self.norm, drop_rate=self.drop.p).eval()
+        head = ClassifierHead(self.in_features, 0, global_pool=self.pool_type, drop_rate=self.drop.p)
+        head.norm, head.fc = copy.deepcopy(self.norm), copy.deepcopy(self.fc)
+        return head.eval()
+
+
+class FoldedLayerNormHead(FoldedHead):
+    """`LayerNormHead` for inference: the norm's affine part is behind the average, inside the linear layer."""
+
+    def __init__(self, fc: nn.Linear, norm: nn.LayerNorm, *, drop_rate: float) -> None:
+        super().__init__(fc, _affine(norm), drop_rate=drop_rate)
+        self.norm = ChannelLayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+
+    def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
+        return super().forward(self.norm(x), pre_logits)
+
+
+def filled(x: Num[Tensor, "b c h w"], side: int) -> Num[Tensor, "b c ph pw"]:
+    """Zeros at the right and the bottom up to a multiple of `side`."""
+    missing = [(length + side - 1) // side * side - length for length in x.shape[-2:]]
+    if torch.compiler.is_compiling() or any(missing):  # in a graph no choice is made by the size
+        return F.pad(x, (0, missing[1], 0, missing[0]))
+    return x
+
+
+def _merged(merging: PatchMerging, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+    return merging(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b h w c, and back
+
+
+def _affine(norm: nn.LayerNorm) -> Affine:
+    return Affine(exact(norm.weight, torch.float64), exact(norm.bias, torch.float64))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Swin's truncated normal of 0.02 for linear layers and bias tables; carriers that disturb little at the start.
+
+    The carriers begin as plain means of the map, and tokens without embeddings, which Swin does not have.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, BiasTable):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, PositionEmbedding):
+        nn.init.zeros_(module.mlp.out.weight)
+    elif isinstance(module, MapCarriers):
+        assert module.conv.bias is not None
+        nn.init.dirac_(module.conv.weight, groups=module.conv.groups)
+        nn.init.zeros_(module.conv.bias)
