@@ -46,9 +46,7 @@ class Preprocessing:
         _require("interpolation", made.interpolation, made.interpolation in get_args(Interpolation))
         _require("crop_mode", made.crop_mode, made.crop_mode in get_args(CropMode))
         _require("crop_fraction", made.crop_fraction, _is_number(made.crop_fraction) and made.crop_fraction > 0)
-        height_width = made.image_size
-        whole = isinstance(height_width, tuple) and all(type(side) is int and side > 0 for side in height_width)
-        _require("image_size", height_width, whole and len(height_width) == 2)
+        _require("image_size", made.image_size, _is_size(made.image_size))
         for key in ("mean", "std"):
             levels = getattr(made, key)
             _require(key, levels, isinstance(levels, tuple) and all(map(_is_number, levels)))
@@ -70,6 +68,7 @@ class ModelCard:
     form: Form = "training"
     source: str = "randomly initialised"
     licence: str = ""
+    fixed_size: tuple[int, int] | None = None  # the only (height, width) in pixels that this form takes; None: any
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
@@ -82,16 +81,22 @@ class ModelCard:
             preprocessing=Preprocessing.from_dict(rest.pop("preprocessing")),
             class_names=tuple(rest.pop("class_names")),
             options=_with_tuples(rest.pop("options")),
-            **rest,
+            **_with_tuples(rest),
         )
         texts = (card.architecture, card.source, card.licence, *card.class_names)
         _require("a text", texts, all(isinstance(text, str) for text in texts))
         _require("form", card.form, card.form in get_args(Form))
+        fixed = card.fixed_size is not None
+        _require("fixed_size", card.fixed_size, not fixed or (_is_size(card.fixed_size) and card.form != "training"))
         return card
 
 
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
 
 
 def _is_number(value: object) -> bool:

@@ -28,7 +28,7 @@ def skeleton(card: ModelCard) -> Backbone:
     with torch.device("meta"):
         model: Backbone = build(card.architecture, **card.options).eval()
         if card.form != "training":
-            folded = fold(model, released=card.form == "released")
+            folded = fold(model, released=card.form == "released", image_size=card.fixed_size)
             assert isinstance(folded, Backbone)
             model = folded
     model.card = card
@@ -45,16 +45,22 @@ def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
     Windows cannot: no weight depends on them.
     """
-    options = {"num_classes": len(tensors[CLASSIFIER[0]]) if CLASSIFIER[0] in tensors else 0, "in_chans": 3}
+    options = {"num_classes": num_classes_of(tensors), "in_chans": 3}
     for name in FIRST_CONVS:
-        if name in tensors and tensors[name].ndim == 4:
+        if name in tensors and tensors[name].ndim == 4 and tensors[name].numel():
             options["in_chans"] = tensors[name].shape[1]
     return {name: value for name, value in options.items() if value != {"num_classes": 1000, "in_chans": 3}[name]}
 
 
+def num_classes_of(tensors: Mapping[str, Tensor]) -> int:
+    """The outputs of the classifier; 0 without one."""
+    weight = tensors.get(CLASSIFIER[0])
+    return len(weight) if weight is not None and weight.ndim == 2 and weight.numel() else 0
+
+
 def class_names_of(tensors: Mapping[str, Tensor], naming: Naming) -> tuple[str, ...]:
     """The classes of weights, in our names, from a file in `naming`: published ones with 1,000 are ImageNet-1k's."""
-    if naming == "ours" or len(tensors.get(CLASSIFIER[0], ())) != NUM_CLASSES:
+    if naming == "ours" or num_classes_of(tensors) != NUM_CLASSES:
         return ()
     return class_names()
 

@@ -14,17 +14,24 @@ if TYPE_CHECKING:
 
 
 class Exporter(ABC):
-    """Converts a folded model to one file and runs that file."""
+    """Converts a folded model to a file of another runtime and runs that file."""
 
     target: str  # as given to --to
-    suffix: str  # of its files
+    suffix: str  # of the file that is opened
+    companions: tuple[str, ...] = ()  # suffixes of the files that belong beside it
     writer_packages: tuple[str, ...]  # import names needed to convert
     runner_packages: tuple[str, ...]  # import names needed to run
     extra: str  # the extra of hybridvit that installs both
 
     @abstractmethod
-    def convert(self, model: "nn.Module", example: "Tensor", path: Path) -> None:
-        """Write `model` (folded, eval) to `path` with a dynamic batch; `example` is a batch of two images."""
+    def convert(
+        self, model: "nn.Module", example: "Tensor", path: Path, *, range_px: tuple[int, int] | None = None
+    ) -> None:
+        """Write `model` (folded, eval) to `path` with a dynamic batch; `example` is a batch of two images.
+
+        With `range_px` height and width are dynamic too, each from the smallest to the largest side. Raises ExportError
+        if the model cannot be converted.
+        """
 
     @abstractmethod
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""ONNX: one file, dynamic batch, run by ONNX Runtime on the CPU in fp32."""
+"""ONNX: one file, dynamic batch and if asked for dynamic sides, run by ONNX Runtime on the CPU in fp32."""
 
 import io
 import logging
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybridvit.errors import CheckpointError, ExportError
-from hybridvit.export.bundle import read_card
+from hybridvit.export.bundle import INPUT, OUTPUT, read_card, read_shape
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import Runner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-INPUT, OUTPUT = "images", "logits"
+    from torch.onnx import ONNXProgram
 
 
 class OnnxExporter(Exporter):
@@ -30,35 +29,11 @@ class OnnxExporter(Exporter):
     runner_packages = ("onnxruntime",)
     extra = "export"
 
-    def convert(self, model: "nn.Module", example: "Tensor", path: Path) -> None:
+    def convert(
+        self, model: "nn.Module", example: "Tensor", path: Path, *, range_px: tuple[int, int] | None = None
+    ) -> None:
         """Write one file with opset and operator names as torch chooses them; the weights are inside."""
-        import torch
-
-        # the exporter reports its progress on stdout and warns about its own internals; its errors still come through
-        exporter_log = logging.getLogger("torch.onnx")
-        level = exporter_log.level
-        exporter_log.setLevel(logging.ERROR)
-        try:
-            with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-                warnings.simplefilter("ignore")
-                program = torch.onnx.export(
-                    model,
-                    (example,),
-                    dynamo=True,
-                    dynamic_shapes=({0: torch.export.Dim("batch")},),
-                    input_names=[INPUT],
-                    output_names=[OUTPUT],
-                    verbose=False,
-                )
-        except torch.onnx.OnnxExporterError as error:
-            raise ExportError(
-                f"torch {torch.__version__} cannot convert this model to ONNX "
-                f"({_first_line(error.__cause__ or error)}). Another version of torch or onnxscript may do it."
-            ) from error
-        finally:
-            exporter_log.setLevel(level)
-        assert program is not None  # dynamo=True always returns a program
-        program.save(path, external_data=False)
+        onnx_program(model, example, range_px=range_px).save(path, external_data=False)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Add `metadata` to the model's properties."""
@@ -72,6 +47,41 @@ class OnnxExporter(Exporter):
         """Open `path` with ONNX Runtime."""
         self.require(self.runner_packages)
         return OnnxRunner(path, threads=threads)
+
+
+def onnx_program(model: "nn.Module", example: "Tensor", *, range_px: tuple[int, int] | None = None) -> "ONNXProgram":
+    """`model` as an ONNX graph; see `Exporter.convert`."""
+    import torch
+    from torch.export import Dim
+
+    axes = {0: Dim("batch")}
+    if range_px is not None:
+        axes |= {axis: Dim(name, min=range_px[0], max=range_px[1]) for axis, name in ((2, "height"), (3, "width"))}
+    # the exporter reports its progress on stdout and warns about its own internals; its errors still come through
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(
+            f"torch {torch.__version__} cannot convert this model to ONNX "
+            f"({first_line(error.__cause__ or error)}). Another version of torch or onnxscript may do it."
+        ) from error
+    finally:
+        exporter_log.setLevel(level)
+    assert program is not None  # dynamo=True always returns a program
+    return program
 
 
 class OnnxRunner(Runner):
@@ -104,19 +114,19 @@ class OnnxRunner(Runner):
         ) as error:
             raise CheckpointError(
                 f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
-                f"({_first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
+                f"({first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
             ) from error
         self.path = path
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         self.card = read_card(self.metadata, path)
-        channels, height, width = self.session.get_inputs()[0].shape[1:]
-        self.image_shape = (channels, height, width)
+        self.image_shape, self.range_px = read_shape(self.metadata, path)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Logits of a checked batch."""
         return np.asarray(self.session.run([OUTPUT], {INPUT: images})[0])
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says."""
     text = str(error).strip().splitlines()
     return text[0].removeprefix("[ONNXRuntimeError] : ") if text else type(error).__name__

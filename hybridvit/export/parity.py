@@ -1,5 +1,6 @@
 """Compare an exported file with PyTorch on the same input."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,9 +17,10 @@ BATCH_SIZES = (1, 2, 5)  # more than one, and not all even: a batch size baked i
 class Parity:
     """How far an exported file is from PyTorch."""
 
-    max_error: float  # largest difference / largest output, over all batches
+    max_error: float  # largest difference / largest output of a batch, over all of them
     limit: float
     batch_sizes: tuple[int, ...]
+    image_sizes: tuple[tuple[int, int], ...]  # height, width of the random images
     real_images: int
     same_top1: int  # of the real images, how many have the same first answer
 
@@ -48,17 +50,18 @@ def compare(
     runner: Runner,
     reference: Runner,
     *,
-    image_shape: tuple[int, int, int],
+    channels: int,
+    image_sizes: Sequence[tuple[int, int]],
     images: np.ndarray | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     limit: float = LIMIT_FP32,
     seed: int = 0,
 ) -> Parity:
-    """Run both on random batches of `image_shape` (channels, height, width) and on `images` (n, c, h, w)."""
+    """Run both on random batches of every size (height, width), and on `images` (n, c, h, w)."""
     generator = np.random.default_rng(seed)
     worst = 0.0
-    for size in batch_sizes:
-        batch = generator.standard_normal((size, *image_shape), dtype=np.float32)
+    for num, image_size in itertools.product(batch_sizes, image_sizes):
+        batch = generator.standard_normal((num, channels, *image_size), dtype=np.float32)
         worst = max(worst, relative_error(runner(batch), reference(batch)))
     same_top1, num_images = 0, 0 if images is None else len(images)
     for start in range(0, num_images, max(batch_sizes)):
@@ -71,6 +74,7 @@ def compare(
         max_error=worst,
         limit=limit,
         batch_sizes=tuple(batch_sizes),
+        image_sizes=tuple(image_sizes),
         real_images=num_images,
         same_top1=same_top1,
     )

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridvit.atomic import replacing
 from hybridvit.card import ModelCard
 from hybridvit.checkpoints.metadata import digest
 from hybridvit.errors import ExportError, UsageError
-from hybridvit.export.bundle import card_metadata, card_of
-from hybridvit.export.onnx import INPUT
+from hybridvit.export.bundle import card_metadata, card_of, input_metadata
+from hybridvit.export.exporter import Exporter
+from hybridvit.export.files import replacing_with
 from hybridvit.export.parity import LIMIT_FP32, Parity, compare
 from hybridvit.export.runners import TorchRunner
+from hybridvit.export.sizes import check_range, example_size, sizes_to_compare
 from hybridvit.export.targets import exporter_for
+from hybridvit.folding.fixed_size import depends_on_size
 from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.folding.report import FoldReport, fold_report
@@ -32,7 +34,8 @@ class ExportReport:
 
     path: Path
     target: str
-    size_bytes: int
+    size_bytes: int  # of all its files
+    range_px: tuple[int, int] | None  # smallest and largest side, if height and width are dynamic
     parity: Parity
     folding: FoldReport
     metadata: dict[str, str]
@@ -45,14 +48,22 @@ def export(
     to: str = "onnx",
     images: np.ndarray | None = None,
     image_size: tuple[int, int] | None = None,
+    dynamic_size: bool | tuple[int, int] = False,
     limit: float = LIMIT_FP32,
 ) -> ExportReport:
-    """Write `model` (eval) to `path` for the runtime `to`, folded, with a dynamic batch and fixed height and width.
+    """Write `model` (eval) to `path` for the runtime `to`, folded, with a dynamic batch and fixed or dynamic sides.
 
     The written file is run by its own runtime on random batches of 1, 2 and 5 and on `images` (n, c, h, w;
     preprocessed), and compared with the model as it was given, branch by branch; it is kept only if no logit differs
-    by more than `limit` of the largest. `image_size` (height, width in pixels) defaults to that of the card.
-    Raises UsageError (target, path, missing package), FoldError, or ExportError; then nothing is left at `path`
+    by more than `limit` of the largest. `image_size` (height, width in pixels) defaults to that of the card; positions
+    that depend on it become constants.
+
+    With `dynamic_size` the file takes any height and width from a smallest to a largest side: those given, or with True
+    the widest range that is proven, up to 2048 pixels from 32, or for a FasterViT from where the carriers' map always
+    has more than one window (113 for windows of 7), since below that the model computes something else. It is compared
+    at several sizes, the smallest among them; `image_size` is then only what its card says to preprocess to.
+
+    Raises UsageError (target, path, sizes, missing package), FoldError, or ExportError; then nothing is left at `path`
     that was not there before.
     """
     exporter, path, model = exporter_for(to), Path(path), unwrapped(model)
@@ -64,33 +75,44 @@ def export(
             f"{path} should end in '{exporter.suffix}', as files of the target '{to}' do: its suffix decides how it "
             f"is opened again. Use {path.with_suffix(exporter.suffix)}."
         )
-    card = _exported_card(card_of(model), image_size)
-    image_shape = (card.options.get("in_chans", 3), *card.preprocessing.image_size)
-    if images is not None and images.shape[1:] != image_shape:
+    card = card_of(model)
+    size = image_size or card.preprocessing.image_size
+    range_px = check_range(model, card, dynamic_size) if dynamic_size else None
+    channels = card.options.get("in_chans", 3)
+    if images is not None and images.shape[1:] != (channels, *size):
         raise UsageError(
-            f"The images to compare with have shape {images.shape}, but this export takes (n, "
-            f"{', '.join(str(side) for side in image_shape)}). Preprocess them with model.card.preprocessing."
+            f"The images to compare with have shape {images.shape}, but this export takes (n, {channels}, {size[0]}, "
+            f"{size[1]}). Preprocess them with model.card.preprocessing."
         )
-    folded = fold(model)
     original = TorchRunner(model, card)
-    original(np.zeros((1, *image_shape), np.float32))  # refuses a size in its own words, before a converter does
+    original(np.zeros((1, channels, *size), np.float32))  # refuses a size in its own words, before a converter does
+    fixes_size = range_px is None and depends_on_size(model)
+    folded = fold(model, image_size=size if fixes_size else None)
     _log.info("Folded %s before the export.", card.architecture)
+    card = _exported_card(card, size, is_fixed=fixes_size or card.fixed_size is not None)
     weights = model.state_dict()
-    metadata = card_metadata(card) | {
-        "hybridvit.input": json.dumps(
-            {"name": INPUT, "axes": "batch channels height width", "shape": ["batch", *image_shape], "type": "float32"}
-        ),
-        "hybridvit.weights_sha256": digest({name: value.cpu().contiguous() for name, value in weights.items()}),
-        "hybridvit.versions": json.dumps(package_versions()),
-    }
-    with replacing(path) as temporary:
-        exporter.convert(folded, torch.zeros(2, *image_shape), temporary)
+    metadata = (
+        card_metadata(card)
+        | input_metadata((channels, *size), range_px)
+        | {
+            "hybridvit.weights_sha256": digest({name: value.cpu().contiguous() for name, value in weights.items()}),
+            "hybridvit.versions": json.dumps(package_versions()),
+        }
+    )
+    with replacing_with(path, exporter.companions) as temporary:
+        exporter.convert(
+            folded,
+            torch.zeros(2, channels, *(size if range_px is None else example_size(range_px))),
+            temporary,
+            range_px=range_px,
+        )
         exporter.annotate(temporary, metadata)
         with branch_by_branch(model):
             parity = compare(
                 exporter.load_runner(temporary),
                 original,
-                image_shape=image_shape,
+                channels=channels,
+                image_sizes=[size] if range_px is None else sizes_to_compare(range_px, size),
                 images=images,
                 limit=limit,
             )
@@ -104,19 +126,23 @@ def export(
         metadata["hybridvit.parity"] = json.dumps(parity.to_dict())
         exporter.annotate(temporary, metadata)
         exporter.load_runner(temporary)  # the file as it will stay opens
-        size_bytes = temporary.stat().st_size
+    noise = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
     return ExportReport(
         path=path,
         target=to,
-        size_bytes=size_bytes,
+        size_bytes=sum(file.stat().st_size for file in files_of(path, exporter)),
+        range_px=range_px,
         parity=parity,
-        folding=fold_report(model, folded),
+        folding=fold_report(model, folded, noise.to(next(model.parameters()).device)),
         metadata=metadata,
     )
 
 
-def _exported_card(card: ModelCard, image_size: tuple[int, int] | None) -> ModelCard:
-    preprocessing = card.preprocessing
-    if image_size is not None:
-        preprocessing = replace(preprocessing, image_size=image_size)
-    return replace(card, form="folded", preprocessing=preprocessing)
+def files_of(path: Path, exporter: Exporter) -> list[Path]:
+    """The file at `path` and those that belong to it."""
+    return [path, *(path.with_suffix(suffix) for suffix in exporter.companions)]
+
+
+def _exported_card(card: ModelCard, size: tuple[int, int], *, is_fixed: bool) -> ModelCard:
+    preprocessing = replace(card.preprocessing, image_size=size)
+    return replace(card, form="folded", preprocessing=preprocessing, fixed_size=size if is_fixed else None)

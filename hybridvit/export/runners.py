@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class Runner(ABC):
     """A model ready to answer, whatever file it came from."""
 
-    runtime: str  # "torch", "onnxruntime"
+    runtime: str  # "torch", "onnxruntime", "openvino"
     card: ModelCard
     image_shape: tuple[int, int, int] | None  # channels, height, width if the file fixes them
+    range_px: tuple[int, int] | None = None  # smallest and largest side of an exported file that takes many sizes
 
     def __call__(self, images: "np.ndarray | Tensor") -> np.ndarray:
         """Logits (batch, classes) in fp32 for preprocessed images (batch, channels, height, width).
@@ -41,6 +42,14 @@ class Runner(ABC):
                 f"{width}). Preprocess the images as runner.card.preprocessing says, or export the model again with "
                 "another --image_size."
             )
+        if self.range_px is not None:
+            channels, (smallest, largest) = self.card.options.get("in_chans", 3), self.range_px
+            if batch.shape[1] != channels or not all(smallest <= side <= largest for side in batch.shape[2:]):
+                raise UsageError(
+                    f"The batch has shape {batch.shape}, but this {self.runtime} model takes (batch, {channels}, "
+                    f"height, width) with both sides from {smallest} to {largest} pixels. Resize the images, or export "
+                    "the model again with another image_size or dynamic_size."
+                )
         return self.run(batch)
 
     @abstractmethod

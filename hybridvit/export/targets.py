@@ -5,9 +5,10 @@ from pathlib import Path
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.onnx import OnnxExporter
+from hybridvit.export.openvino import OpenVINOExporter
 from hybridvit.export.runners import Runner
 
-EXPORTERS: dict[str, Exporter] = {"onnx": OnnxExporter()}
+EXPORTERS: dict[str, Exporter] = {exporter.target: exporter for exporter in (OnnxExporter(), OpenVINOExporter())}
 
 
 def exporter_for(target: str) -> Exporter:

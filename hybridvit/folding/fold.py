@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from hybridvit.errors import FoldError, UsageError
+from hybridvit.folding.fixed_size import as_size, check_can_fix, fix_size
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Kernel
 from hybridvit.models.backbone import Backbone
 
 
 @overload
-def fold(model: Backbone, *, released: bool = False) -> Backbone: ...
+def fold(model: Backbone, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> Backbone: ...
 @overload
-def fold(model: nn.Module, *, released: bool = False) -> nn.Module: ...
-def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
+def fold(model: nn.Module, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> nn.Module: ...
+def fold(model: nn.Module, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> nn.Module:
     """A new model that computes the same with fewer layers; `model` is unchanged.
 
     Every foldable block at any depth is replaced, in float64 and rounded once to the dtype of the weights; wrappers
@@ -30,9 +31,13 @@ def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
     Args:
         model: a model of this library, anything that contains one, or a bare block; in eval mode.
         released: fold only what the published folded checkpoints fold (no FFN norm, no layer scale outside RepMixer).
+        image_size: the one (height, width) in pixels, or side of a square, that the result will take: the positions of
+            FasterViT's carriers, which depend on it, become constants too. The card records it. Without it the result
+            takes any size, as the model does.
 
     Raises:
-        UsageError: for `released` with a family whose published checkpoints are all unfolded.
+        UsageError: for `released` with a family whose published checkpoints are all unfolded; for an `image_size` on
+            which nothing depends, or when the model is fixed to another.
         FoldError: if a foldable block is in training mode or has hooks inside, or if a folded value is not finite or
             does not fit the dtype; the message names the block.
     """
@@ -42,9 +47,15 @@ def fold(model: nn.Module, *, released: bool = False) -> nn.Module:
                 f"released is True, but no folded checkpoints of {module.card.architecture} were released, so there is "
                 "no such form of it. Leave released out for the full fold."
             )
+    size = None if image_size is None else as_size(image_size)
+    if size is not None:
+        check_can_fix(model, size)
     # leaving inference mode lets the result serve in a backward pass, but also turns gradients on: in this order
     with torch.inference_mode(False), torch.no_grad():
-        folded = copy.deepcopy(unwrapped(model), _replacements(model, released)).eval().requires_grad_(False)
+        folded = copy.deepcopy(unwrapped(model), _replacements(model, released))
+        if size is not None:
+            fix_size(folded, size)
+        folded.eval().requires_grad_(False)
     for module in folded.modules():
         if isinstance(module, Backbone) and module.card.form != "folded":
             module.card = dataclasses.replace(module.card, form="released" if released else "folded")

@@ -232,6 +232,12 @@ class Backbone(nn.Module, ABC):
             raise UsageError(
                 f"Image is {height}x{width} pixels, but {name} needs both sides >= {MIN_SIDE_PX}. Resize or pad it."
             )
+        fixed = self.card.fixed_size
+        if fixed is not None and (height, width) != fixed:
+            raise UsageError(
+                f"Image is {height}x{width} pixels, but the positions of this {name} are constants for "
+                f"{fixed[0]}x{fixed[1]}. Resize it, or fold the model without image_size for images of any size."
+            )
         if self.training and len(x) == 1 and uses_batch_statistics(self):
             check_batch(len(x), (height, width), self.feature_info[-1]["reduction"])
 

@@ -1,0 +1,125 @@
+"""OpenVINO: its IR, model.xml with the graph and model.bin with the weights, run on the CPU in fp32."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hybridvit.errors import CheckpointError, ExportError
+from hybridvit.export.bundle import OUTPUT, read_card, read_shape
+from hybridvit.export.exporter import Exporter
+from hybridvit.export.onnx import first_line, onnx_program
+from hybridvit.export.runners import Runner
+
+if TYPE_CHECKING:
+    from openvino import Model
+    from torch import Tensor, nn
+
+NAMESPACE = "hybridvit"  # of our entries in the graph's rt_info
+DIGEST = "hybridvit.bin_sha256"  # of the weights file: the two files are one model, and can be parted
+
+
+class OpenVINOExporter(Exporter):
+    """Through ONNX: OpenVINO's own reader of torch programs knows no arithmetic on dynamic sizes (2026.4)."""
+
+    target = "openvino"
+    suffix = ".xml"
+    companions = (".bin",)
+    writer_packages = ("openvino", "onnx", "onnxscript")
+    runner_packages = ("openvino",)
+    extra = "openvino"
+
+    def convert(
+        self, model: "nn.Module", example: "Tensor", path: Path, *, range_px: tuple[int, int] | None = None
+    ) -> None:
+        """Write the IR with fp32 weights."""
+        import openvino
+
+        program = onnx_program(model, example, range_px=range_px)
+        try:
+            # not openvino.convert_model, which reports its use over the network
+            graph = openvino.Core().read_model(program.model_proto.SerializeToString(), b"")
+        except RuntimeError as error:
+            raise ExportError(
+                f"OpenVINO {openvino.__version__} cannot read this model ({first_line(error)}). Another version of "
+                "openvino may."
+            ) from error
+        openvino.save_model(graph, path, compress_to_fp16=False)
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Put `metadata` and the digest of the weights into the graph's rt_info."""
+        import openvino
+
+        graph = _read(path)
+        entries = dict(metadata) | {DIGEST: _digest(path.with_suffix(".bin").read_bytes())}
+        for key, value in entries.items():
+            graph.set_rt_info(value, key.split("."))
+        openvino.save_model(graph, path, compress_to_fp16=False)
+
+    def load_runner(self, path: Path, *, threads: int | None = None) -> "OpenVINORunner":
+        """Open `path` and the .bin beside it with OpenVINO."""
+        self.require(self.runner_packages)
+        return OpenVINORunner(path, threads=threads)
+
+
+class OpenVINORunner(Runner):
+    """An exported pair of files on OpenVINO's CPU device."""
+
+    runtime = "openvino"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        import openvino
+
+        graph = _read(path)
+        self.path = path
+        self.metadata = _metadata(graph)
+        self.card = read_card(self.metadata, path)
+        self.image_shape, self.range_px = read_shape(self.metadata, path)
+        if self.metadata.get(DIGEST) != _digest(path.with_suffix(".bin").read_bytes()):
+            raise CheckpointError(
+                f"{path.with_suffix('.bin')} is not the file of weights that {path} was written with: it is damaged or "
+                "of another export. Copy both files together, or export again."
+            )
+        # left to itself it computes in bf16 where the CPU can
+        config: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        self.compiled = openvino.Core().compile_model(graph, "CPU", config)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Logits of a checked batch."""
+        return np.array(self.compiled([images])[OUTPUT])
+
+
+def _read(path: Path) -> "Model":
+    """The graph of a pair of files. From bytes: they may be replaced afterwards, and point to no other file."""
+    import openvino
+
+    weights = path.with_suffix(".bin")
+    for part in (path, weights):
+        if not part.is_file():
+            raise CheckpointError(
+                f"There is no file {part}. A model of OpenVINO is two files, {path.name} and {weights.name}, side by "
+                "side: copy both, or export one with `hybridvit export CHECKPOINT --to openvino`."
+            )
+    try:
+        return openvino.Core().read_model(path.read_bytes(), weights.read_bytes())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} is not a model that OpenVINO can read: it or {weights.name} is damaged, incomplete or something "
+            f"else ({str(error).strip().splitlines()[-1]}). Export it again with `hybridvit export CHECKPOINT --to "
+            "openvino`."
+        ) from error
+
+
+def _metadata(graph: "Model") -> dict[str, str]:
+    if not graph.has_rt_info(NAMESPACE):
+        return {}
+    entries = graph.get_rt_info(NAMESPACE).value
+    return {f"{NAMESPACE}.{key}": str(value) for key, value in entries.items()} if isinstance(entries, dict) else {}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
