@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from hybridvit.folding.kernel import is_batch_norm
+from hybridvit.folding.batch_norm import is_batch_norm
 
 Value = TypeVar("Value")
 
@@ -35,6 +35,8 @@ class EvalCache(Generic[Value]):
 
     def store(self, value: Value, module: nn.Module, *, key: Hashable = None, num_bytes: int = 0) -> None:
         """Keep what was made from `module`, unless its tensors come from inference mode, which records no writes."""
+        if self.max_bytes is not None and num_bytes > self.max_bytes:
+            return
         if not self._is_current():
             self.clear()
             if not self._record(module):

@@ -26,13 +26,16 @@ class Counts:
 def count(model: nn.Module, size: tuple[int, int]) -> Counts:
     """Count `model` for one image of `size` (height, width in pixels).
 
-    Blocks that are not folded are counted branch by branch, as they train. Runs on the meta device, without any
-    arithmetic; a model that was created there needs no memory. The counter is torch's own, which counts two operations
-    per multiply-add.
+    Blocks that are not folded are counted branch by branch, as they train. What is computed once per image size and
+    then remembered (the position terms of attention) is not counted. Runs on the meta device, without any arithmetic; a
+    model that was created there needs no memory. The counter is torch's own, which counts two operations per
+    multiply-add.
     """
     counter = FlopCounterMode(display=False)
-    with _on_meta(model, size) as (meta, image), counter, torch.no_grad():
-        meta(image)
+    with _on_meta(model, size) as (meta, image), torch.no_grad():
+        meta(image)  # fills the caches
+        with counter:
+            meta(image)
     by_kind: Counter[str] = Counter()
     for operator, operations in counter.get_flop_counts()["Global"].items():
         by_kind[_kind(str(operator))] += operations // 2

@@ -69,13 +69,13 @@ class PositionTerm(nn.Module, ABC):
         if is_traced() or (torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters())):
             with _full_precision(next(self.parameters()).device):
                 return make().to(dtype)
-        place = (grid, dtype, key)
+        place = (grid, dtype, next(self.parameters()).device, key)
         term = self._cache.current(place)
         if term is None:
             with torch.inference_mode(False), torch.no_grad(), _full_precision(next(self.parameters()).device):
                 term = make().to(dtype)  # usable in a later backward, whatever mode this is
             if not self.training:
-                self._cache.store(term, self, key=place, num_bytes=term.numel() * term.element_size())
+                self._cache.store(term, self, key=place, num_bytes=0 if term.is_meta else term.nbytes)
         return term
 
     def train(self: Self, mode: bool = True) -> Self:
@@ -218,6 +218,6 @@ def _log_spaced(side: int, device: torch.device, dtype: torch.dtype) -> Float[Te
 
 
 def _full_precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
-    if torch.is_autocast_enabled(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):  # meta has none
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
