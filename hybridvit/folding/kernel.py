@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.errors import FoldError
+from hybridvit.folding.packed import PackedLinear
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -122,7 +123,7 @@ class Kernel:
     def as_linear(self, like: nn.Linear) -> nn.Linear:
         """A frozen linear layer with this 1x1 kernel; see `as_conv`."""
         kernel = self.cast(like.weight)
-        linear = nn.Linear(like.in_features, like.out_features, device="meta")
+        linear = PackedLinear(like.in_features, like.out_features, device="meta")
         return _frozen(linear, kernel.weight[:, :, 0, 0], kernel.bias)
 
 
@@ -132,12 +133,6 @@ def identity_kernel(like: nn.Conv2d, dtype: torch.dtype | None = None) -> Kernel
     block = torch.eye(per_group, dtype=dtype or like.weight.dtype, device=exact(like.weight, dtype).device)
     weight = block.repeat(like.groups, 1)[:, :, None, None]  # (groups per_group) per_group 1 1
     return Kernel(weight, weight.new_zeros(like.out_channels))
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """Whether `Affine.of` applies: BatchNorm of any kind that keeps running statistics, frozen ones too."""
-    keeps_statistics = {"running_mean", "running_var"} <= module._buffers.keys()
-    return keeps_statistics and not isinstance(module, nn.modules.instancenorm._InstanceNorm)
 
 
 def exact(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

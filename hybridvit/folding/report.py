@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from hybridvit.errors import UsageError
+from hybridvit.folding.batch_norm import is_batch_norm
 from hybridvit.folding.fold import foldable_blocks, unwrapped
 from hybridvit.folding.foldable import branch_by_branch, uses_batch_statistics
-from hybridvit.folding.kernel import is_batch_norm
 from hybridvit.models.backbone import Backbone, FeaturePyramid
 
 

@@ -14,7 +14,6 @@ from hybridvit.models.backbone import ClassifierHead, GlobalPool
 from hybridvit.models.channel_norm import ChannelLayerNorm
 
 STEM_EPS, DOWNSAMPLE_EPS = 1e-4, 1e-6
-SMALLEST_GAIN = 1e-12  # a gain of zero cannot be divided by; this one vanishes beside any rounding
 
 
 class StemConv(Foldable):
@@ -40,7 +39,7 @@ class FoldedStemConv(nn.Module):
         self.conv = conv
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        return F.relu(self.conv(x))
+        return F.relu_(self.conv(x))
 
 
 class ConvBlock(Foldable):
@@ -59,7 +58,7 @@ class ConvBlock(Foldable):
         branch = self.norm2(self.conv2(F.gelu(self.norm1(self.conv1(x)))))
         if self.training and self.drop_path_rate > 0:
             keep = 1 - self.drop_path_rate
-            branch = branch * (branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep)
+            branch = branch * (branch.new_empty(branch.shape[0], 1, 1, 1).bernoulli_(keep) / keep)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale[:, None, None])
 
     def folded(self) -> nn.Module:
@@ -77,7 +76,7 @@ class FoldedConvBlock(nn.Module):
         self.conv1, self.conv2 = conv1, conv2
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.conv2(F.gelu(self.conv1(x)))
+        return self.conv2(F.gelu(self.conv1(x))).add_(x)  # in place: memory is what bounds these stages
 
 
 class Downsample(Foldable):
@@ -93,13 +92,13 @@ class Downsample(Foldable):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        gain = exact(self.norm.weight, torch.float64)
-        gain = torch.where(gain.abs() < SMALLEST_GAIN, SMALLEST_GAIN, gain)
-        shift = (
-            Kernel(gain.new_zeros(1, 1, 1, 1), exact(self.norm.bias, torch.float64) / gain).cast(self.norm.bias).bias
-        )
+        gain, bias = (exact(value, torch.float64) for value in (self.norm.weight, self.norm.bias))
+        smallest = bias.abs() * (torch.finfo(self.conv.weight.dtype).eps / 8)
+        gain = torch.where(gain.abs() < smallest, smallest, gain)  # what this adds vanishes beside the bias's rounding
+        shift = torch.where(gain == 0, 0, bias / gain)
+        shift = Kernel(shift[:, None, None, None], torch.zeros_like(shift)).cast(self.norm.bias).weight.flatten()
         weight = self.conv.weight * gain[:, None, None]
-        conv = Kernel(weight, weight.new_zeros(len(weight))).cast(self.conv.weight)
+        conv = Kernel(weight, weight.new_zeros(self.conv.out_channels)).cast(self.conv.weight)
         folded = nn.Conv2d(self.conv.in_channels, self.conv.out_channels, 3, 2, 1, bias=False, device="meta")
         folded.weight = nn.Parameter(conv.weight, requires_grad=False)
         return FoldedDownsample(shift, _channels_last(folded), self.norm.eps)

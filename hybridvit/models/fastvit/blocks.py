@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hybridvit.folding.batch_norm import is_batch_norm
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, exact, is_batch_norm
+from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv

@@ -137,7 +137,8 @@ class FoldedAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n t c"], grid: Grid, num_images: int, num_carriers: int = 0
     ) -> Float[Tensor, "n t c"]:
-        return x + attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers)
+        mixed = attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers)
+        return mixed.add_(x)  # in place: a new tensor of this size costs more than the sum
 
 
 class ResidualMLP(TokenResidual):
@@ -163,7 +164,7 @@ class FoldedMLP(nn.Module):
         self.norm, self.expand, self.project = norm, expand, project
 
     def forward(self, x: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
-        return x + self.project(F.gelu(self.expand(self.norm(x))))
+        return self.project(F.gelu(self.expand(self.norm(x)))).add_(x)
 
 
 def attend(
@@ -178,6 +179,6 @@ def attend(
     """Attention between all tokens of a sequence; the channels of `to_qkv` are ordered (3, heads, dim)."""
     qkv = to_qkv(x).unflatten(-1, (3, num_heads, -1))  # n t 3 heads d
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: n heads t d
-    scores = None if bias is None else bias(grid, q.dtype, num_carriers)
+    scores = None if bias is None else bias(grid, q.dtype, num_carriers)[None]  # 1 heads t t, as the fused kernel asks
     mixed = F.scaled_dot_product_attention(q, k, v, scores)  # n heads t d
     return to_out(mixed.transpose(1, 2).flatten(2))  # n t c
