@@ -76,8 +76,8 @@ def create_model(
     Args:
         name: one of `hybridvit.list_models()`.
         pretrained: True for the default published weights, a tag ("apple_dist_in1k") for others, or a path to a file
-            of ours, Apple's, NVIDIA's or timm's. Another number of classes than the file's gets a new classifier;
-            another number of channels an adapted stem.
+            of ours, Apple's, NVIDIA's or timm's (for swin_tiny_hat, timm's Swin-T). Another number of classes than the
+            file's gets a new classifier; another number of channels an adapted stem.
         features_only: return a pyramid that gives a list of feature maps, of strides 4, 8, 16, 32.
         out_indices: which stages the pyramid gives; by default all.
         folded: return the inference form.
@@ -152,6 +152,11 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
             f"No weights '{choice}' for {model.card.architecture}: it is neither a tag nor an existing file. {known}."
         )
     tensors = read_tensors(path).tensors
+    if variant.family == "swin_hat":
+        from hybridvit.models.swin_hat.timm_weights import is_timm_swin, started_from_timm
+
+        if is_timm_swin(tensors):
+            return started_from_timm(model, path)
     naming = naming_of(tensors, path)
     tensors = to_ours(tensors, naming, path)
     classifier = tensors.get("head.fc.weight")

@@ -15,7 +15,13 @@ from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
 
 MAX_LINES = 12  # of a key report
-FIRST_CONVS = ("stem.0.conv.kxk.conv.weight", "stem.0.conv.scale.conv.weight", "stem.0.conv.weight", "stem.weight")
+FIRST_CONVS = (
+    "stem.0.conv.kxk.conv.weight",
+    "stem.0.conv.scale.conv.weight",
+    "stem.0.conv.weight",
+    "stem.weight",
+    "stem.proj.weight",
+)
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 
 Shapes = dict[str, tuple[int, ...]]
