@@ -135,7 +135,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
     """
     from hybridvit.checkpoints import fetch, load_weights, read_tensors  # that package builds models with this module
     from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
-    from hybridvit.checkpoints.matching import class_names_of
+    from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 
     variant = find_variant(model.card.architecture)
     published = dict(variant.published.weights)
@@ -159,8 +159,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
             return started_from_timm(model, path)
     naming = naming_of(tensors, path)
     tensors = to_ours(tensors, naming, path)
-    classifier = tensors.get("head.fc.weight")
-    same_classes = classifier is not None and len(classifier) == model.num_classes
+    same_classes = 0 < num_classes_of(tensors) == model.num_classes
     if accepts_folded and form_of(tensors) != "training":
         model = fold(model.eval(), released=form_of(tensors) == "released")
     report = load_weights(model, path, reset_head=not same_classes, adapt_input=True)

@@ -1,6 +1,7 @@
 """Files made to run code, to exhaust memory, or damaged at random: refused with one kind of error, without effect."""
 
 import io
+import json
 import pickle
 import random
 import struct
@@ -12,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 import hybridvit
-from hybridvit.checkpoints import load, read_tensors, save_checkpoint
+from hybridvit.checkpoints import load, load_weights, read_tensors, save_checkpoint, save_upstream
 from hybridvit.errors import CheckpointError
 
 WEIGHTS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.tensor(7)}
@@ -344,6 +345,69 @@ def test_random_damage_to_a_card_is_refused_or_harmless(tmp_path: Path) -> None:
             load(path)
         except CheckpointError:
             continue
+
+
+ODD_SHAPES = [(), (0,), (5,), (0, 3), (10**18, 0), (4, 0, 3, 3), (0, 3, 3, 3), (4, 10**18, 0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "naming"), [("fastvit_debug", "apple"), ("fastvit_debug", "timm"), ("fastervit_debug", "nvidia")]
+)
+def test_shapes_that_no_model_has_are_refused_whatever_they_are(tmp_path: Path, architecture: str, naming: str) -> None:
+    model, path = hybridvit.create_model(architecture), tmp_path / "w.pth"
+    save_upstream(model, path, naming)  # type: ignore[arg-type]  # parametrised above
+    tensors = {name: tensor.clone() for name, tensor in read_tensors(path).tensors.items()}
+    classifier = "head.fc.weight" if naming == "timm" else "head.weight"
+    for name in (next(iter(tensors)), classifier):
+        for shape in ODD_SHAPES:
+            torch.save({**tensors, name: torch.zeros(shape)}, path)
+            with pytest.raises(CheckpointError):
+                load(path)
+            with pytest.raises(CheckpointError):
+                load_weights(model, path, adapt_input=True)
+            if name != classifier:  # whose shape does not matter if it is replaced
+                with pytest.raises(CheckpointError):
+                    hybridvit.create_model(architecture, num_classes=3, pretrained=path)
+
+
+@pytest.mark.parametrize("first", ["patch_embed.0.x", "patch_embed.conv_down.0.weight", "stages.2.body.x"])
+@pytest.mark.parametrize(
+    "odd", ["levels.{}.downsample.norm.weight", "network.{}.proj.1.x", "levels.{}.blocks.{}.attn.qkv.weight"]
+)
+def test_numbers_in_names_may_be_any(tmp_path: Path, first: str, odd: str) -> None:
+    for number in ("9" * 5000, "-1", "\u0663", "{0}", "1e3", ""):
+        torch.save({first: torch.zeros(1), odd.replace("{}", number): torch.zeros(1)}, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match="fits no model of this library"):
+            load(tmp_path / "w.pth")
+
+
+HOSTILE_OPTIONS = [
+    {"position_hidden": 10**12},
+    {"widths": [10**9] * 4},
+    {"num_heads": [1, 2, 10**9, 1]},
+    {"stem_width": 10**15},
+    {"mlp_ratio": 10**17},
+    {"mixers": ["hat"] * 4},
+    {"windows": "abc"},
+    {"windows": [3, 3, 0, 3]},
+    {"carrier_size": 10**9},
+    {"propagate": 3},
+]
+
+
+@pytest.mark.parametrize("options", HOSTILE_OPTIONS, ids=str)
+def test_a_card_that_asks_for_more_than_the_file_has_allocates_nothing(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    path, model = tmp_path / "m.safetensors", hybridvit.create_model("fastervit_debug", num_classes=2).eval()
+    for form in (model, hybridvit.fold(model)):
+        save_checkpoint(form, path)
+        file = read_tensors(path)
+        entry = json.loads(file.metadata["hybridvit"])
+        entry["card"]["options"] |= options
+        save_file(file.tensors, path, {"hybridvit": json.dumps(entry)})
+        with pytest.raises(CheckpointError):
+            load(path)
 
 
 def test_a_message_about_a_text_file_stays_one_line(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hybridvit.checkpoints.matching import (
     best_match,
     check_names,
     class_names_of,
+    num_classes_of,
     options_of,
     shapes_of,
     skeleton,
@@ -130,7 +131,7 @@ def load_weights(
     card, naming = card_of(file), naming_of(file.tensors, file.path)
     tensors = to_ours(file.tensors, naming, file.path)
     expected = backbone.state_dict()
-    _check_form(file, form_of(tensors), backbone.card.form)
+    _check_form(file, card.form if card else form_of(tensors), backbone.card.form)
     reset = tuple(name for name in CLASSIFIER if reset_head and name in expected)
     if reset_head:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in CLASSIFIER}
@@ -262,8 +263,9 @@ def _check_form(file: WeightFile, found: Form, expected: Form) -> None:
 
 
 def _differing_inputs(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[str, ...]:
-    shared = [name for name in FIRST_CONVS if name in tensors and name in expected and tensors[name].ndim == 4]
-    return tuple(name for name in shared if tensors[name].shape[1] != expected[name].shape[1])
+    shared = [name for name in FIRST_CONVS if name in tensors and name in expected]
+    images = [name for name in shared if tensors[name].ndim == 4 and tensors[name].numel()]
+    return tuple(name for name in images if tensors[name].shape[1] != expected[name].shape[1])
 
 
 def _with_channels(weight: Tensor, channels: int) -> Tensor:
@@ -284,7 +286,7 @@ def _check_options(file: WeightFile, tensors: Mapping[str, Tensor], expected: Ma
             "adapt_input=True to fit the first convolution, or create the model with the same in_chans."
         )
     if differing and differing <= set(CLASSIFIER):
-        counts = [shapes.get(CLASSIFIER[0], (0,))[0] for shapes in (have, want)]
+        counts = [num_classes_of(each) for each in (tensors, expected)]
         raise CheckpointError(
             f"{file.path} has {counts[0]} classes, the model {counts[1]}. Pass reset_head=True to keep all but the "
             f"classifier, or create the model with num_classes={counts[0]}."

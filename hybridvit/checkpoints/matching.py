@@ -124,7 +124,7 @@ def check_names(
         ]
         equal = num_equal(have, want)
         best, score = best_match(found, form, asked)
-        if best != asked and score > equal:
+        if best != asked and (score > equal or score == len(have)):  # all of it: of two that have them, the smaller
             hint = f"It looks like {best} ({score}/{len(have)} keys), you asked for {asked}: create that one instead."
         else:
             hint = f"It has {equal} of the {len(want)} keys of {asked}: use the checkpoint and options of one model."

@@ -117,4 +117,4 @@ class NvidiaNames(KeyMap):
 
 def _renumbered(name: str, by: int) -> str:
     """`name` with the number of its stage changed, if it is a downsampling's."""
-    return re.sub(r"^levels\.(\d+)(?=\.downsample\.)", lambda match: f"levels.{int(match[1]) + by}", name)
+    return re.sub(r"^levels\.(\d{1,9})(?=\.downsample\.)", lambda match: f"levels.{int(match[1]) + by}", name)

@@ -148,7 +148,7 @@ def _apple_addresses(names: Iterable[str]) -> dict[str, str]:
     """Apple's `network.N` -> our `stages.S.(blocks|downsample|position)`: each downsample begins a stage."""
     kinds: dict[int, str] = {}
     for name in names:
-        if match := re.match(r"network\.(\d+)\.(proj|pe|reparam_conv|\d+)\.", name):
+        if match := re.match(r"network\.(\d{1,9})\.(proj|pe|reparam_conv|\d+)\.", name):
             part = match[2]
             kinds[int(match[1])] = {"proj": "downsample", "pe": "position", "reparam_conv": "position"}.get(
                 part, "blocks"
