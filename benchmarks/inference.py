@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import onnxruntime
 import timm
 import torch
 from comparison import compare, report
@@ -32,16 +31,21 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     return run
 
 
-def in_onnxruntime(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """A run of the exported model on 2 threads."""
+def to_onnx(model: nn.Module, images: torch.Tensor) -> bytes:
+    """The model as ONNX, for images of this shape alone."""
     with torch.no_grad():
         program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
     assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def in_onnxruntime(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
+    """A run of the exported model on 2 threads."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(to_onnx(model, images), options, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: images.numpy()}
     return lambda: session.run(None, inputs)
 
