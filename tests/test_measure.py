@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+import torch
 
 import hybridvit
 from hybridvit.errors import UsageError
@@ -31,6 +32,23 @@ def test_attention_is_counted_and_folding_removes_multiply_adds() -> None:
     assert after.multiply_adds < before.multiply_adds
     assert after.multiply_adds == sum(after.by_kind.values())
     assert f"{after.multiply_adds / 1e9:.1f}" == "1.9"  # as published
+
+
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
+def test_counting_does_not_depend_on_precision_or_on_what_ran_before(name: str) -> None:
+    model = hybridvit.create_model(name).eval()
+    expected = count(model, (64, 96))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 96))
+    assert count(model, (64, 96)) == expected
+    assert count(model.to(torch.bfloat16), (64, 96)) == expected
+
+
+def test_position_terms_are_constants_even_where_they_are_too_large_to_keep() -> None:
+    with torch.device("meta"):
+        model = hybridvit.create_model("fastervit_4_21k_768").eval()
+    # 2304^2 pairs of 16 heads are 340 MB a block: recomputed in every call, but no part of what is counted
+    assert count(model, (768, 768)).multiply_adds == count(hybridvit.fold(model), (768, 768)).multiply_adds
 
 
 def test_folding_halves_the_graph() -> None:

@@ -55,9 +55,9 @@ def graph_nodes(model: nn.Module, size: tuple[int, int]) -> int:
 
 @contextmanager
 def _on_meta(model: nn.Module, size: tuple[int, int]) -> Iterator[tuple[nn.Module, Tensor]]:
-    """A copy of the model without storage, computing its branches, and an image for it."""
+    """A copy of the model without storage, in float32, computing its branches, and an image for it."""
     in_chans = model.in_chans if isinstance(model, Backbone | FeaturePyramid) else 3
-    meta = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+    meta = copy.deepcopy(model).to("meta").float().eval().requires_grad_(False)
     with branch_by_branch(meta):
         yield meta, torch.empty(1, in_chans, *size, device="meta")
 

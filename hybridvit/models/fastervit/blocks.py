@@ -97,7 +97,7 @@ class Downsample(Foldable):
         gain = torch.where(gain.abs() < smallest, smallest, gain)  # what this adds vanishes beside the bias's rounding
         shift = torch.where(gain == 0, 0, bias / gain)
         shift = Kernel(shift[:, None, None, None], torch.zeros_like(shift)).cast(self.norm.bias).weight.flatten()
-        weight = self.conv.weight * gain[:, None, None]
+        weight = exact(self.conv.weight, torch.float64) * gain[:, None, None]
         conv = Kernel(weight, weight.new_zeros(self.conv.out_channels)).cast(self.conv.weight)
         folded = nn.Conv2d(self.conv.in_channels, self.conv.out_channels, 3, 2, 1, bias=False, device="meta")
         folded.weight = nn.Parameter(conv.weight, requires_grad=False)

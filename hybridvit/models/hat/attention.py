@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
-from hybridvit.models.hat.config import HATConfig
+from hybridvit.models.hat.config import HATConfig, check_integer
 from hybridvit.models.hat.position import (
     Grid,
     LogSpacedBias,
@@ -38,7 +38,7 @@ class HierarchicalAttention(nn.Module):
         pad_small_maps: accept maps with a side smaller than the window.
 
     Raises:
-        UsageError: if the heads do not divide `dim`.
+        UsageError: if the heads do not divide `dim`, there is no block, or `drop_path_rates` are not one per block.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class HierarchicalAttention(nn.Module):
         pad_small_maps: bool = False,
     ) -> None:
         super().__init__()
+        check_integer("depth", depth, 1)
         if dim % config.num_heads:
             raise UsageError(f"dim is {dim}, but must be a multiple of num_heads ({config.num_heads}).")
         rates = [0.0] * depth if drop_path_rates is None else list(drop_path_rates)
@@ -64,7 +65,7 @@ class HierarchicalAttention(nn.Module):
         elif config.carrier_size and config.carrier_source == "constant":
             self.carriers = ConstantCarriers(dim, config)
         self.blocks = nn.ModuleList(HATBlock(dim, config, rate) for rate in rates)
-        last = self.blocks[-1] if depth else None
+        last = self.blocks[-1]
         for block in self.blocks:
             assert isinstance(block, HATBlock)
             if isinstance(block.carrier_attention, ResidualAttention):
