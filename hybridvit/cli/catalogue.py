@@ -8,6 +8,7 @@ from pathlib import Path
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError, nearest
+from hybridvit.models.published import Published
 from hybridvit.models.registry import VARIANTS, Variant, find_variant
 
 
@@ -104,13 +105,16 @@ def _number(value: float | None) -> str:
 
 
 def _info_of_variant(variant: Variant) -> None:
+    import torch
+
     from hybridvit.create import build
     from hybridvit.folding.fold import fold
     from hybridvit.measure.counts import count
 
     published = variant.published
     size = variant.preprocessing.image_size
-    model = build(variant.name).eval()
+    with torch.device("meta"):  # counts need no weights, and the largest would take gigabytes
+        model = build(variant.name).eval()
     training, folded = count(model, size), count(fold(model), size)
     print(variant.name)
     print(
@@ -129,10 +133,10 @@ def _info_of_variant(variant: Variant) -> None:
         rows += [
             ("Parameters", f"{published.parameters_millions} M"),
             ("Multiply-adds", f"{published.multiply_adds_billions} G"),
-            ("Top-1", f"{published.top1} %, distilled {published.top1_distilled} % (ImageNet-1k)"),
+            ("Top-1", f"{published.top1} %{_distilled(published)} (ImageNet-1k)"),
         ]
     rows += [
-        ("Latency", f"{each.milliseconds} ms, {each.device}, batch {each.batch}; {each.source}")
+        ("Latency", f"{each.milliseconds:.4g} ms, {each.device}, batch {each.batch}; {each.source}")
         for each in published.latencies
     ]
     print(pairs(rows))
@@ -149,9 +153,14 @@ def _info_of_variant(variant: Variant) -> None:
         )
 
 
+def _distilled(published: Published) -> str:
+    return "" if published.top1_distilled is None else f", distilled {published.top1_distilled} %"
+
+
 def _preparation(variant: Variant) -> str:
     preprocessing = variant.preprocessing
-    return f"{preprocessing.interpolation}, centre crop {preprocessing.crop_fraction}; any size from 32 px works"
+    crop = f"{preprocessing.crop_mode} crop {preprocessing.crop_fraction}"
+    return f"{preprocessing.interpolation}, {crop}; any size from 32 px works"
 
 
 def _info_of_file(path: str) -> None:
