@@ -48,7 +48,7 @@ def test_onnx_runtime_answers_as_pytorch_at_any_batch_size(
 def test_the_report_states_what_was_compared(exported: ExportReport) -> None:
     parity = exported.parity
     assert 0 < parity.max_error <= 1e-5
-    assert parity.batch_sizes == (1, 2, 5)
+    assert (parity.batch_sizes, parity.image_sizes) == ((1, 2, 5), ((32, 32),))
     assert (parity.real_images, parity.same_top1) == (7, 7)
     assert exported.folding.folded
 
@@ -76,10 +76,10 @@ def test_a_folded_model_exports_too(model: nn.Module, tmp_path: Path) -> None:
 class Wrong(OnnxExporter):
     """Converts a model other than the one it was given."""
 
-    def convert(self, model: nn.Module, example: torch.Tensor, path: Path) -> None:
+    def convert(self, model: nn.Module, example: torch.Tensor, path: Path, *, range_px: object = None) -> None:
         with torch.no_grad():
             model.head.fc.bias[0] += 1e-3
-        super().convert(model, example, path)
+        super().convert(model, example, path, range_px=range_px)
 
 
 def test_a_file_over_the_limit_is_not_kept(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

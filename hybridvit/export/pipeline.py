@@ -84,10 +84,10 @@ def export(
             f"The images to compare with have shape {images.shape}, but this export takes (n, {channels}, {size[0]}, "
             f"{size[1]}). Preprocess them with model.card.preprocessing."
         )
-    original = TorchRunner(model, card)
-    original(np.zeros((1, channels, *size), np.float32))  # refuses a size in its own words, before a converter does
     fixes_size = range_px is None and depends_on_size(model)
     folded = fold(model, image_size=size if fixes_size else None)
+    original = TorchRunner(model, card)
+    original(np.zeros((1, channels, *size), np.float32))  # refuses a size in its own words, before a converter does
     _log.info("Folded %s before the export.", card.architecture)
     card = _exported_card(card, size, is_fixed=fixes_size or card.fixed_size is not None)
     weights = model.state_dict()

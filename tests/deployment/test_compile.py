@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 from conftest import relative_error, trained_like
+from torch._dynamo.utils import counters
 
 import hybridvit
 
 
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("name", ["fastvit_debug"])
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
 def test_export_and_a_whole_graph_compile(name, folded):
     model = trained_like(hybridvit.create_model(name, num_classes=5))
     model = hybridvit.fold(model) if folded else model
@@ -25,8 +26,39 @@ def test_export_and_a_whole_graph_compile(name, folded):
         assert relative_error(compiled(images), expected) < 1e-5
 
 
-def test_a_compiled_training_step_gives_the_same_gradients():
-    model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=5)).train()
+@pytest.mark.parametrize("folded", [False, True])
+def test_fastervit_is_one_program_for_any_batch_height_and_width(folded):
+    model = trained_like(hybridvit.create_model("fastervit_debug", num_classes=5))
+    model = hybridvit.fold(model) if folded else model
+    side = torch.export.Dim.DYNAMIC(min=49, max=2048)  # from 49 px on its third stage has more than one window of 3
+    with torch.no_grad():
+        program = torch.export.export(
+            model,
+            (torch.randn(2, 3, 128, 160),),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC(min=1, max=64), 2: side, 3: side},),
+            prefer_deferred_runtime_asserts_over_guards=True,
+        ).module()
+        for batch, height, width in ((1, 49, 49), (3, 101, 57), (2, 224, 64), (5, 64, 64)):
+            images = torch.randn(batch, 3, height, width)
+            assert relative_error(program(images), model(images)) < 1e-5
+
+
+def test_fastervit_compiles_three_graphs_for_all_sizes_with_more_than_one_window():
+    """One for the first size, one for any width, one for any height and width."""
+    torch._dynamo.reset()
+    counters.clear()
+    model = hybridvit.fold(trained_like(hybridvit.create_model("fastervit_debug", num_classes=5)))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for size in ((112, 112), (112, 160), (130, 112), (160, 160), (224, 97), (101, 300), (192, 256), (320, 128)):
+            images = torch.randn(2, 3, *size)
+            assert relative_error(compiled(images), model(images)) < 1e-5, size
+    assert counters["stats"]["unique_graphs"] <= 3
+
+
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
+def test_a_compiled_training_step_gives_the_same_gradients(name):
+    model = trained_like(hybridvit.create_model(name, num_classes=5)).train()
     other = copy.deepcopy(model)
     images = torch.randn(2, 3, 64, 64)
     model(images).square().mean().backward()

@@ -1,0 +1,149 @@
+"""OpenVINO's two files: one model, equal to PyTorch, in fp32, and refused when they are damaged or parted."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from conftest import trained_like
+from torch import nn
+
+import hybridvit
+from hybridvit.errors import CheckpointError, ExportError, UsageError
+from hybridvit.export import EXPORTERS, Runner, load_runner
+from hybridvit.export.openvino import OpenVINOExporter
+from hybridvit.export.parity import relative_error
+from hybridvit.export.pipeline import ExportReport, export
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    made = trained_like(hybridvit.create_model("fastvit_debug", num_classes=3))
+    made.card = dataclasses.replace(made.card, class_names=('<b>"kräftig"</b>', "二", "c & d"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def exported(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    return export(model, tmp_path_factory.mktemp("openvino") / "m.xml", to="openvino")
+
+
+@pytest.fixture
+def copied(exported: ExportReport, tmp_path: Path) -> Path:
+    for file in exported.path.parent.iterdir():
+        shutil.copy(file, tmp_path)
+    return tmp_path / "m.xml"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 8])
+def test_openvino_answers_as_pytorch_at_any_batch_size(model: nn.Module, exported: ExportReport, batch: int) -> None:
+    images = torch.randn(batch, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(images).numpy()
+    assert relative_error(load_runner(exported.path)(images), expected) <= 1e-5
+
+
+def test_two_files_hold_all_that_is_needed(model: nn.Module, exported: ExportReport) -> None:
+    files = sorted(exported.path.parent.iterdir())
+    assert [path.name for path in files] == ["m.bin", "m.xml"]
+    assert exported.size_bytes == sum(path.stat().st_size for path in files)
+    runner = hybridvit.load(exported.path)
+    assert isinstance(runner, Runner)
+    assert (runner.runtime, runner.image_shape, runner.range_px) == ("openvino", (3, 32, 32), None)
+    assert runner.card.class_names == model.card.class_names
+    assert runner.card.form == "folded"
+    assert json.loads(runner.metadata["hybridvit.parity"])["max_error"] == exported.parity.max_error <= 1e-5
+    assert "openvino" in json.loads(runner.metadata["hybridvit.versions"])
+
+
+def test_it_computes_in_fp32_whatever_the_cpu_prefers(exported: ExportReport) -> None:
+    runner = load_runner(exported.path, threads=1)
+    assert runner.compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert runner.compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_an_answer_is_not_overwritten_by_the_next(exported: ExportReport) -> None:
+    runner = load_runner(exported.path)
+    images = np.random.default_rng(0).standard_normal((2, 1, 3, 32, 32), dtype=np.float32)
+    first = runner(images[0])
+    kept = first.copy()
+    runner(images[1])
+    np.testing.assert_array_equal(first, kept)
+
+
+class Wrong(OpenVINOExporter):
+    """Converts a model other than the one it was given."""
+
+    def convert(self, model: nn.Module, example: torch.Tensor, path: Path, *, range_px: object = None) -> None:
+        with torch.no_grad():
+            model.head.fc.bias[0] += 1e-3
+        super().convert(model, example, path, range_px=range_px)
+
+
+def test_a_pair_over_the_limit_leaves_the_earlier_one(
+    model: nn.Module, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.read_bytes() for file in copied.parent.iterdir()}
+    monkeypatch.setitem(EXPORTERS, "openvino", Wrong())
+    with pytest.raises(ExportError, match=r"The openvino file .* differs from PyTorch by .* It was not kept"):
+        export(model, copied, to="openvino")
+    assert {file.name: file.read_bytes() for file in copied.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_what_is_no_graph_is_refused(copied: Path, content: bytes) -> None:
+    copied.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a model that OpenVINO can read"):
+        load_runner(copied)
+
+
+def test_a_graph_cut_short_is_refused(copied: Path) -> None:
+    copied.write_bytes(copied.read_bytes()[: copied.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="not a model that OpenVINO can read"):
+        load_runner(copied)
+
+
+def test_weights_that_are_missing_damaged_or_of_another_export_are_refused(copied: Path) -> None:
+    weights = copied.with_suffix(".bin")
+    content = bytearray(weights.read_bytes())
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="not a model that OpenVINO can read"):
+        load_runner(copied)
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"m\.bin is not the file of weights that .*m\.xml was written with"):
+        load_runner(copied)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"There is no file .*m\.bin.*two files, m\.xml and m\.bin, side by side"):
+        load_runner(copied)
+
+
+def test_a_foreign_graph_is_told_apart_from_a_damaged_one(copied: Path) -> None:
+    text = copied.read_text(encoding="utf-8")
+    copied.write_text(text.replace("<hybridvit>", "<other>").replace("</hybridvit>", "</other>"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"holds no hybridvit\.card"):
+        load_runner(copied)
+
+
+def test_a_graph_that_does_not_say_what_it_takes_is_refused(copied: Path) -> None:
+    copied.write_text(copied.read_text(encoding="utf-8").replace("&quot;shape&quot;", "&quot;form&quot;"), "utf-8")
+    with pytest.raises(CheckpointError, match=r"does not say which images it takes .* Export it again"):
+        load_runner(copied)
+
+
+def test_a_missing_package_names_the_extra(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVINOExporter, "writer_packages", ("openvino", "no_such_package"))
+    with pytest.raises(
+        UsageError, match=r'needs no_such_package, missing here. Run: pip install "hybridvit\[openvino\]"'
+    ):
+        export(model, tmp_path / "m.xml", to="openvino")
+
+
+def test_a_batch_of_another_shape_is_refused_with_the_right_one(exported: ExportReport) -> None:
+    with pytest.raises(UsageError, match=r"this openvino model takes \(batch, 3, 32, 32\)"):
+        load_runner(exported.path)(np.zeros((1, 3, 64, 64), np.float32))
