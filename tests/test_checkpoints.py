@@ -415,3 +415,13 @@ def test_published_weights_have_the_class_folders_of_imagenet(tmp_path: Path, na
     assert hybridvit.create_model("fastvit_debug", pretrained=tmp_path / "m.pth", num_classes=3).card.class_names == ()
     save_upstream(debug_model(num_classes=5), tmp_path / "five.pth", naming)
     assert load(tmp_path / "five.pth").card.class_names == ()
+
+
+def test_a_loaded_folded_model_lies_in_memory_as_the_saved_one(tmp_path):
+    folded = hybridvit.fold(hybridvit.create_model("fastervit_debug").eval())
+    hybridvit.save_checkpoint(folded, tmp_path / "folded.safetensors")
+    again = hybridvit.load(tmp_path / "folded.safetensors")
+    strides = {name: value.stride() for name, value in folded.state_dict().items()}
+    assert {name: value.stride() for name, value in again.state_dict().items()} == strides
+    images = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(images), folded(images))

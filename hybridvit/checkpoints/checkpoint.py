@@ -100,8 +100,12 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     elif architecture is not None and find_variant(architecture).name != card.architecture:
         raise CheckpointError(f"{file.path} holds {card.architecture}, you asked for {architecture}.")
     model = _built_for(file, card, tensors)
-    check_names(str(file.path), tensors, model.state_dict(), card.architecture, card.form)
-    own_memory = {name: tensor.clone() for name, tensor in tensors.items()}  # the file may be mapped, not read
+    expected = model.state_dict()
+    check_names(str(file.path), tensors, expected, card.architecture, card.form)
+    own_memory = {  # the file may be mapped, not read, and folded layers lie in memory as their runtime wants them
+        name: torch.empty_like(expected[name], device="cpu", dtype=tensor.dtype).copy_(tensor)
+        for name, tensor in tensors.items()
+    }
     model.load_state_dict(own_memory, strict=True, assign=True)
     assert not any(value.is_meta for value in (*model.parameters(), *model.buffers()))
     return model.eval()

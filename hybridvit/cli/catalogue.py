@@ -133,8 +133,9 @@ def _info_of_variant(variant: Variant) -> None:
         rows += [
             ("Parameters", f"{published.parameters_millions} M"),
             ("Multiply-adds", f"{published.multiply_adds_billions} G"),
-            ("Top-1", f"{published.top1} %{_distilled(published)} (ImageNet-1k)"),
         ]
+    if published.top1 is not None:
+        rows += [("Top-1", f"{published.top1} %{_distilled(published)} (ImageNet-1k)")]
     rows += [
         ("Latency", f"{each.milliseconds:.4g} ms, {each.device}, batch {each.batch}; {each.source}")
         for each in published.latencies
