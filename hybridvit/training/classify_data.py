@@ -13,11 +13,13 @@ from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.images import Images
 from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.two_marks import TwoMarks
 from hybridvit.errors import DatasetError, HybridViTError
 from hybridvit.models.registry import find_variant
 from hybridvit.training.recipe import DataConfig, Recipe
 
 DIGITS_FOLDER = "runs/data/digits"
+TWO_MARKS_TRAINING, TWO_MARKS_VALIDATION = 3200, 1000  # images an epoch, new in each; and to validate on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,12 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
         return Splits(
             train=GeneratedImages(length=max(10, 2 * data.total_batch), image_size=size, training=True),
             validation=GeneratedImages(length=max(10, data.total_batch), image_size=size, seed=1),
+            preprocessing=preprocessing,
+        )
+    if data.source == "two_marks":
+        return Splits(
+            train=TwoMarks(length=TWO_MARKS_TRAINING, image_size=data.image_size, seed=recipe.seed, training=True),
+            validation=TwoMarks(length=TWO_MARKS_VALIDATION, image_size=data.image_size),
             preprocessing=preprocessing,
         )
     root = Path(data.root).expanduser()

@@ -7,7 +7,7 @@ from typing import Literal
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.errors import UsageError
 
-ModelOption = bool | int | float | str | tuple[int, ...]
+ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
 
 TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -40,8 +40,9 @@ class DataConfig:
     """Folder of the validation images, inside root."""
     val_share: float = 0.0
     """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
-    source: Literal["folder", "digits", "generated"] = "folder"
-    """folder: image folders; digits: scikit-learn's digits, written to root first; generated: colours and noise."""
+    source: Literal["folder", "digits", "generated", "two_marks"] = "folder"
+    """folder: image folders; digits: scikit-learn's digits, written to root first; generated: colours and noise;
+    two_marks: two marks far apart, same or different."""
     image_size: int = 256
     """Side of the square training and validation images, in pixels."""
     crop_fraction: float = 0.9
