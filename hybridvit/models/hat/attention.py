@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -126,19 +127,25 @@ class HierarchicalAttention(nn.Module):
         return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
 
+@dataclass(frozen=True)
 class WindowLayout:
     """How the tokens of a batch lie: `rows` x `columns` windows per image, with `carrier_size`^2 carriers each."""
 
-    def __init__(self, num_images: int, rows: int, columns: int, side: int, carrier_size: int) -> None:
-        self.num_images, self.rows, self.columns, self.side, self.carrier_size = (
-            num_images,
-            rows,
-            columns,
-            side,
-            carrier_size,
-        )
-        self.window = Grid(1, 1, side)
-        self.carriers = Grid(rows, columns, carrier_size)
+    num_images: int
+    rows: int
+    columns: int
+    side: int
+    carrier_size: int
+
+    @property
+    def window(self) -> Grid:
+        """The places of one window's tokens."""
+        return Grid(1, 1, self.side)
+
+    @property
+    def carriers(self) -> Grid:
+        """The places of one image's carriers."""
+        return Grid(self.rows, self.columns, self.carrier_size)
 
 
 class HATBlock(nn.Module):
