@@ -308,6 +308,7 @@ WRONG = {
     r"drop_path_rates has 1 entries, but there are 2 blocks": {"drop_path_rates": [0.1]},
     r"depth is 0, but must be a whole number from 1": {"depth": 0},
     r"window_size is 7\.0, but must be a whole number from 1": {"window_size": 7.0},
+    r"window_size is 129, but at most 128": {"window_size": 129},
     r"num_heads is True": {"num_heads": True},
     r"carrier_size is -1, but must be a whole number from 0": {"carrier_size": -1},
     r"carrier_source is 'maps', but must be one of 'map', 'constant', 'tokens'": {"carrier_source": "maps"},

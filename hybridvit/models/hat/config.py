@@ -5,6 +5,7 @@ from typing import Literal
 
 from hybridvit.errors import UsageError
 
+MAX_WINDOW = 128  # the largest published is 48
 CarrierSource = Literal["map", "constant", "tokens"]
 RelativeBiasKind = Literal["mlp", "table", "none"]
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -38,6 +39,11 @@ class HATConfig:
             check_choice(name, getattr(self, name), allowed)
         for name in ("propagate", "carrier_attention", "position_embedding"):
             check_flag(name, getattr(self, name))
+        if self.window_size > MAX_WINDOW:
+            raise UsageError(
+                f"window_size is {self.window_size}, but at most {MAX_WINDOW}: the bias between the tokens of a larger "
+                "window takes gigabytes. Use a smaller window, with carriers for what is farther away."
+            )
         check_carrier_size(self.carrier_size, self.window_size)
 
 
