@@ -16,7 +16,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def load(path: str | os.PathLike[str], *, architecture: str | None = None) -> "Backbone | Runner":
-    """The model in the file at `path`: a PyTorch module in eval mode, or for an exported file (.onnx) its runner.
+    """The model in the file at `path`: a PyTorch module in eval mode, or for an exported file (.onnx, .xml) its runner.
 
     `architecture` demands one; see `hybridvit.checkpoints.load`. Raises CheckpointError for anything wrong with the
     file, UsageError for an unknown architecture or a runtime that is not installed.
