@@ -20,6 +20,7 @@ from hybridvit.models.registry import find_variant
 SHRUNK = {  # what keeps mixers, windows, layer scale and propagation, but not the size
     "widths": (16, 32, 64, 128),
     "depths": (1, 1, 2, 2),
+    "num_heads": (1, 2, 4, 8),
     "stem_width": 8,
     "position_hidden": 32,
     "mlp_ratio": 2,
@@ -87,6 +88,11 @@ def branches_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return model(images)
 
 
+def sizes_px(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """An odd size at which all parts of a model run (carriers need a map of several windows), and a small one."""
+    return ((65, 98) if find_variant(name).family == "fastvit" else (130, 161)), (32, 64)
+
+
 @pytest.fixture
 def unchecked():
     """Let wrong values past the annotations, which `make test` checks, to the library's own errors."""
@@ -98,3 +104,9 @@ def unchecked():
 @pytest.fixture
 def debug_model() -> nn.Module:
     return trained_like(hybridvit.create_model("fastvit_debug", num_classes=10))
+
+
+@pytest.fixture(params=["fastvit_debug", "fastervit_debug"])
+def any_debug_model(request) -> nn.Module:
+    """The debug size of each family; all its parts run at 64 x 64 pixels."""
+    return trained_like(hybridvit.create_model(request.param, num_classes=10))

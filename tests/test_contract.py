@@ -2,25 +2,26 @@
 
 import pytest
 import torch
-from conftest import relative_error, trained_like
+from conftest import contract_model, sizes_px, trained_like
 
 import hybridvit
-from hybridvit.export.pipeline import export
 
 
 @pytest.mark.parametrize("name", hybridvit.list_models())
 def test_every_parameter_gets_a_gradient_and_the_state_keeps_its_shape(name):
-    model = hybridvit.create_model(name, num_classes=3, drop_path_rate=0.1)
+    model = contract_model(name, num_classes=3, drop_path_rate=0.1)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
-    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
-    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+    for size in sizes_px(name):  # each by itself: DDP refuses a parameter that one step leaves out
+        model.zero_grad()
+        model(torch.randn(2, 3, *size)).square().sum().backward()
+        assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
     assert {key: value.shape for key, value in model.state_dict().items()} == shapes
     assert not any(buffer.requires_grad for buffer in model.buffers())
 
 
 @pytest.mark.parametrize("name", hybridvit.list_models())
 def test_saving_and_loading_gives_the_same_model_in_every_form(name, tmp_path):
-    model = trained_like(hybridvit.create_model(name, num_classes=3))
+    model = trained_like(contract_model(name, num_classes=3))
     released = [hybridvit.fold(model, released=True)] if model.has_released_form else []
     for form in (model, *released, hybridvit.fold(model)):
         path = tmp_path / f"{form.card.form}.safetensors"
@@ -33,13 +34,3 @@ def test_saving_and_loading_gives_the_same_model_in_every_form(name, tmp_path):
         ):
             assert key == key_again
             assert torch.equal(value, value_again)
-
-
-@pytest.mark.parametrize("name", hybridvit.list_models())
-def test_every_model_exports_to_onnx_with_equal_answers(name, tmp_path):
-    model = trained_like(hybridvit.create_model(name, num_classes=3))
-    report = export(model, tmp_path / "model.onnx", image_size=(64, 64))
-    assert report.parity.max_error < 1e-5
-    runner = hybridvit.load(tmp_path / "model.onnx")
-    images = torch.randn(3, 3, 64, 64)
-    assert relative_error(torch.as_tensor(runner(images.numpy())), model(images).detach()) < 1e-5

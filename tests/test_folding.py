@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import branches_of, relative_error, trained_like
+from conftest import branches_of, contract_model, relative_error, sizes_px, trained_like
 from timm.layers import freeze_batch_norm_2d
 from timm.utils import reparameterize_model
 from torch import nn
@@ -21,9 +21,9 @@ VARIANTS = hybridvit.list_models()
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_folding_changes_no_output_of_any_variant(name):
-    model = trained_like(hybridvit.create_model(name))
+    model = trained_like(contract_model(name))
     folded = hybridvit.fold(model)
-    for size in ((65, 98), (32, 64)):
+    for size in sizes_px(name):
         images = torch.randn(1, 3, *size)
         expected = branches_of(model, images)
         assert relative_error(folded(images), expected) < 1e-5
@@ -33,13 +33,14 @@ def test_folding_changes_no_output_of_any_variant(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_folding_is_exact_in_float64(name):
-    model = trained_like(hybridvit.create_model(name)).double()
-    images = torch.randn(1, 3, 65, 98, dtype=torch.float64)
+    model = trained_like(contract_model(name)).double()
+    images = torch.randn(1, 3, *sizes_px(name)[0], dtype=torch.float64)
     assert relative_error(hybridvit.fold(model)(images), branches_of(model, images)) < 1e-12
 
 
-def test_folding_a_pyramid_changes_none_of_its_maps():
-    pyramid = trained_like(hybridvit.create_model("fastvit_debug", features_only=True))
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
+def test_folding_a_pyramid_changes_none_of_its_maps(name):
+    pyramid = trained_like(hybridvit.create_model(name, features_only=True))
     images = torch.randn(1, 3, 65, 98)
     for folded, expected in zip(hybridvit.fold(pyramid)(images), branches_of(pyramid, images), strict=True):
         assert relative_error(folded, expected) < 1e-5
@@ -89,21 +90,21 @@ def test_a_wrong_fold_is_seen(mutation, monkeypatch, debug_model):
     assert relative_error(hybridvit.fold(debug_model)(images), expected) > 1e-3
 
 
-def test_folding_leaves_its_argument_alone_and_gives_a_frozen_new_model(debug_model):
-    before = copy.deepcopy(debug_model.state_dict())
-    folded = hybridvit.fold(debug_model)
-    for name, value in debug_model.state_dict().items():
+def test_folding_leaves_its_argument_alone_and_gives_a_frozen_new_model(any_debug_model):
+    before = copy.deepcopy(any_debug_model.state_dict())
+    folded = hybridvit.fold(any_debug_model)
+    for name, value in any_debug_model.state_dict().items():
         assert torch.equal(value, before[name])
-    shared = {p.data_ptr() for p in debug_model.parameters()} & {p.data_ptr() for p in folded.parameters()}
+    shared = {p.data_ptr() for p in any_debug_model.parameters()} & {p.data_ptr() for p in folded.parameters()}
     assert not shared
-    assert debug_model.card.form == "training"
+    assert any_debug_model.card.form == "training"
     assert folded.card.form == "folded"
     assert not any(parameter.requires_grad for parameter in folded.parameters())
-    assert all(parameter.requires_grad for parameter in debug_model.parameters())
+    assert all(parameter.requires_grad for parameter in any_debug_model.parameters())
 
 
-def test_folding_twice_equals_folding_once(debug_model):
-    once = hybridvit.fold(debug_model)
+def test_folding_twice_equals_folding_once(any_debug_model):
+    once = hybridvit.fold(any_debug_model)
     twice = hybridvit.fold(once)
     assert twice is not once
     for (name, value), (name_twice, value_twice) in zip(
@@ -121,10 +122,10 @@ def test_folding_the_released_form_to_the_end_equals_folding_at_once(debug_model
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda m: nn.Sequential(nn.Sequential(m), nn.ReLU())])
-def test_folding_reaches_into_any_module_tree(wrap, debug_model):
+def test_folding_reaches_into_any_module_tree(wrap, any_debug_model):
     images = torch.randn(1, 3, 33, 64)
-    expected = branches_of(debug_model, images)
-    folded = hybridvit.fold(wrap(debug_model))
+    expected = branches_of(any_debug_model, images)
+    folded = hybridvit.fold(wrap(any_debug_model))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     actual = folded(images)
     assert relative_error(actual, expected.relu() if isinstance(folded, nn.Sequential) else expected) < 1e-5
@@ -163,21 +164,21 @@ def test_a_fold_that_overflows_half_precision_is_refused_by_name(debug_model):
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 5e-3), (torch.bfloat16, 5e-2)])
-def test_folding_stays_within_half_precision(dtype, limit, debug_model):
+def test_folding_stays_within_half_precision(dtype, limit, any_debug_model):
     images = torch.randn(2, 3, 64, 64)
-    expected = branches_of(debug_model, images)
-    half = hybridvit.fold(copy.deepcopy(debug_model).to(dtype))
+    expected = branches_of(any_debug_model, images)
+    half = hybridvit.fold(copy.deepcopy(any_debug_model).to(dtype))
     assert relative_error(half(images.to(dtype)), expected) < limit
 
 
-def test_folded_weights_hold_no_memory_but_their_own(debug_model):
-    for parameter in hybridvit.fold(debug_model).parameters():
+def test_folded_weights_hold_no_memory_but_their_own(any_debug_model):
+    for parameter in hybridvit.fold(any_debug_model).parameters():
         assert parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
 
 
-def test_a_fold_made_in_inference_mode_serves_a_later_backward(debug_model):
+def test_a_fold_made_in_inference_mode_serves_a_later_backward(any_debug_model):
     with torch.inference_mode():
-        folded = hybridvit.fold(debug_model)
+        folded = hybridvit.fold(any_debug_model)
     images = torch.randn(1, 3, 32, 32, requires_grad=True)
     folded(images).sum().backward()
     assert images.grad.abs().sum() > 0

@@ -22,6 +22,7 @@ from hybridvit.folding.foldable import branch_by_branch
 
 NAMES = [f"hybridvit_{name}" for name in hybridvit.list_models()]
 DEBUG = "hybridvit_fastvit_debug"
+DEBUGS = (DEBUG, "hybridvit_fastervit_debug")
 FROM_TIMM = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
 
 
@@ -69,23 +70,23 @@ def test_timms_feature_pyramid(name):
 
 
 @pytest.mark.parametrize("indices", [None, 2, [0, 3], [-1], (1,)])
-def test_forward_intermediates_agrees_with_the_forward_pass(indices, debug_model):
+def test_forward_intermediates_agrees_with_the_forward_pass(indices, any_debug_model):
     images = torch.randn(1, 3, 33, 64)
-    final, maps = debug_model.forward_intermediates(images, indices)
-    everything = list(debug_model.features(images).values())
+    final, maps = any_debug_model.forward_intermediates(images, indices)
+    everything = list(any_debug_model.features(images).values())
     chosen = {None: everything, 2: everything[2:]}.get(indices if not isinstance(indices, list | tuple) else ...)
     chosen = [everything[index] for index in indices] if chosen is None else chosen
     assert all(torch.equal(fmap, expected) for fmap, expected in zip(maps, chosen, strict=True))
-    assert torch.equal(final, debug_model.forward_features(images))
-    only = debug_model.forward_intermediates(images, indices, intermediates_only=True, stop_early=True)
+    assert torch.equal(final, any_debug_model.forward_features(images))
+    only = any_debug_model.forward_intermediates(images, indices, intermediates_only=True, stop_early=True)
     assert all(torch.equal(fmap, expected) for fmap, expected in zip(only, maps, strict=True))
 
 
-def test_stopping_early_gives_the_map_of_the_last_stage_that_ran(debug_model):
+def test_stopping_early_gives_the_map_of_the_last_stage_that_ran(any_debug_model):
     images = torch.randn(1, 3, 33, 64)
-    final, maps = debug_model.forward_intermediates(images, [1], stop_early=True)
+    final, maps = any_debug_model.forward_intermediates(images, [1], stop_early=True)
     assert torch.equal(final, maps[0])
-    assert torch.equal(final, debug_model.features(images)["stride_8"])
+    assert torch.equal(final, any_debug_model.features(images)["stride_8"])
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -127,38 +128,39 @@ def test_wrong_indices_and_formats_are_refused(debug_model):
         debug_model.forward_intermediates(torch.zeros(1, 3, 32, 32), output_fmt="NLC")
 
 
-def test_pruning_keeps_the_maps_that_remain(debug_model):
+def test_pruning_keeps_the_maps_that_remain(any_debug_model):
     images = torch.randn(1, 3, 33, 64)
-    expected = list(debug_model.features(images).values())
-    assert debug_model.prune_intermediate_layers([0, 2]) == [0, 2]
-    maps = debug_model.forward_intermediates(images, [0, 2], intermediates_only=True)
+    expected = list(any_debug_model.features(images).values())
+    assert any_debug_model.prune_intermediate_layers([0, 2]) == [0, 2]
+    maps = any_debug_model.forward_intermediates(images, [0, 2], intermediates_only=True)
     assert all(torch.equal(fmap, expected[index]) for fmap, index in zip(maps, (0, 2), strict=True))
-    assert list(debug_model.features(images)) == ["stride_4", "stride_8", "stride_16"]
-    assert debug_model.get_classifier().__class__ is nn.Identity
+    assert list(any_debug_model.features(images)) == ["stride_4", "stride_8", "stride_16"]
+    assert any_debug_model.get_classifier().__class__ is nn.Identity
 
 
-def test_layer_decay_orders_the_layers(debug_model):
-    groups = param_groups_layer_decay(debug_model, weight_decay=0.05, layer_decay=0.5)
+def test_layer_decay_orders_the_layers(any_debug_model):
+    groups = param_groups_layer_decay(any_debug_model, weight_decay=0.05, layer_decay=0.5)
     scales = {group["lr_scale"] for group in groups}
     assert len(scales) >= 6
     parameters = sum(parameter.numel() for group in groups for parameter in group["params"])
-    assert parameters == sum(parameter.numel() for parameter in debug_model.parameters())
-    assert isinstance(debug_model.no_weight_decay(), set)
+    assert parameters == sum(parameter.numel() for parameter in any_debug_model.parameters())
+    assert isinstance(any_debug_model.no_weight_decay(), set)
 
 
-def test_timm_folds_it_too(debug_model):
+def test_timm_folds_it_too(any_debug_model):
     images = torch.randn(1, 3, 33, 64)
-    with torch.no_grad(), branch_by_branch(debug_model):
-        expected = debug_model(images)
-    folded = reparameterize_model(debug_model)
+    with torch.no_grad(), branch_by_branch(any_debug_model):
+        expected = any_debug_model(images)
+    folded = reparameterize_model(any_debug_model)
     assert relative_error(folded(images), expected) < 1e-5
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
 
 
-def test_a_hub_folder_goes_round(tmp_path):
-    model = trained_like(timm.create_model(DEBUG, num_classes=6))
+@pytest.mark.parametrize("name", DEBUGS)
+def test_a_hub_folder_goes_round(name, tmp_path):
+    model = trained_like(timm.create_model(name, num_classes=6))
     timm.models.save_for_hf(model, tmp_path, model_config={"label_names": list("abcdef")})
-    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == DEBUG
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == name
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     images = torch.randn(1, 3, 64, 64)
     assert torch.equal(again(images), model(images))
@@ -168,8 +170,9 @@ def test_a_hub_folder_goes_round(tmp_path):
     assert relative_error(adapted.forward_features(grey), model.forward_features(grey.expand(1, 3, 64, 64))) < 1e-5
 
 
-def test_inside_segmentation_models():
-    unet = smp.Unet(f"tu-{DEBUG}", encoder_weights=None, classes=2, encoder_depth=5)
+@pytest.mark.parametrize("name", DEBUGS)
+def test_inside_segmentation_models(name):
+    unet = smp.Unet(f"tu-{name}", encoder_weights=None, classes=2, encoder_depth=5)
     assert unet.encoder.out_channels == [3, 0, 4, 8, 16, 32]
     assert unet.encoder.output_stride == 32
     trained_like(unet)
