@@ -25,6 +25,7 @@ from hybridvit.training.train import train
 
 WINDOWS, SILENT, CARRIERS = "windows alone", "carriers that do not\nattend to each other", "carriers"
 COLOURS = {WINDOWS: "#D55E00", SILENT: "#666666", CARRIERS: "#0072B2"}  # Okabe and Ito's, told apart by shape too
+WINDOW_PX = 24  # side of the recipe's windows
 MARKERS = {WINDOWS: "s", SILENT: "^", CARRIERS: "o"}
 
 
@@ -102,71 +103,73 @@ def sensitivity(model: FasterViT, image: Tensor, place: tuple[int, int]) -> Tens
 def draw(rows: dict[str, list[Run]], path: Path) -> None:
     """The picture: an image of each class, what one token sees in two of the models, every run's accuracy."""
     import matplotlib
+    import matplotlib.patches
 
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     images = TwoMarks(length=64, seed=1)
-    chosen = [
+    same, different = (
         next(index for index in range(64) if images.labels[index] == label and images.kinds(0, index)[0] == 0)
         for label in (0, 1)
-    ]
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(7.4, 4.6), layout="constrained", dpi=160)
-        axes = figure.subplot_mosaic([["same", "different", WINDOWS, CARRIERS], ["accuracy"] * 4])
-        for label, index in zip(images.class_names, chosen, strict=True):
-            picture = images.draw(0, index).image
-            assert picture is not None
-            axes[label].imshow(picture.mean(0), cmap="gray", vmin=-2.5, vmax=2.5)
-            axes[label].set_title(f"“{label}”")
-        picture, ((top, left), _) = images.draw(0, chosen[1]).image, images.places(0, chosen[1])
-        assert picture is not None
-        for row in (WINDOWS, CARRIERS):
+    )
+    with matplotlib.rc_context({"font.size": 9}):
+        figure: Any = Figure(figsize=(7.4, 4.6), layout="constrained", dpi=160)
+        figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05)
+        above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
+        panels = above.subplots(1, 4)
+        for axes, title, index in ((panels[0], "same", same), (panels[1], "different", different)):
+            axes.imshow(_pixels(images, index).mean(0), cmap="gray", vmin=-2.5, vmax=2.5)
+            axes.set_title(f"\nlabel: {title}")
+        for axes, row in ((panels[2], WINDOWS), (panels[3], CARRIERS)):
             model = cast(FasterViT, hybridvit.load(rows[row][0].model))
-            seen = sensitivity(model, picture, (top + MARK_PX // 2, left + MARK_PX // 2))
-            axes[row].imshow(torch.where(seen > 0, (seen / seen.max()).log10(), -8.0), cmap="cividis", vmin=-6, vmax=0)
-            axes[row].set_title(f"seen from one\ntoken: {row}", color=COLOURS[row])
-        for name in ("same", "different", WINDOWS, CARRIERS):
-            for top, left in images.places(0, chosen[name != "same"]) if name not in images.class_names else ():
-                axes[name].add_patch(_box(top, left))
-            _windows(axes[name], images.image_size)
-        _accuracies(axes["accuracy"], rows)
+            places = images.places(0, different)
+            seen = sensitivity(
+                model, _pixels(images, different), (places[0][0] + MARK_PX // 2, places[0][1] + MARK_PX // 2)
+            )
+            axes.imshow((seen / seen.max()).clamp(min=1e-8).log10(), cmap="cividis", vmin=-6, vmax=0)
+            axes.set_title(f"{row}:\nwhat one token sees", color=COLOURS[row])
+            for top, left in places:
+                centre = (left + MARK_PX / 2 - 0.5, top + MARK_PX / 2 - 0.5)
+                axes.add_patch(matplotlib.patches.Circle(centre, MARK_PX / 2, fill=False, color="white"))
+        for axes in panels:
+            _draw_windows(axes, images.image_size)
+        _draw_accuracies(below.subplots(), rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Software": None})
 
 
-def _box(top: int, left: int) -> Any:
-    from matplotlib.patches import Circle
+def _pixels(images: TwoMarks, index: int) -> Tensor:
+    image = images.draw(0, index).image
+    assert image is not None
+    return image
 
-    return Circle((left + MARK_PX / 2, top + MARK_PX / 2), MARK_PX / 2, fill=False, color="white", linewidth=1)
 
-
-def _windows(axes: Any, side: int, window_px: int = 24) -> None:
+def _draw_windows(axes: Any, side: int) -> None:
     """Lines between the windows of the attention stage."""
-    lines = [line - 0.5 for line in range(window_px, side, window_px)]
+    lines = [line - 0.5 for line in range(WINDOW_PX, side, WINDOW_PX)]
     axes.hlines(lines, -0.5, side - 0.5, colors="white", linewidths=0.4)
     axes.vlines(lines, -0.5, side - 0.5, colors="white", linewidths=0.4)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def _accuracies(axes: Any, rows: dict[str, list[Run]]) -> None:
+def _draw_accuracies(axes: Any, rows: dict[str, list[Run]]) -> None:
     """A line per row: each seed a mark, mean and spread in words."""
     axes.axvline(50, color="black", linestyle="--", linewidth=0.8)
-    axes.text(50, -0.62, "chance", ha="center", va="bottom")
+    axes.text(50, -0.55, "chance", ha="center", va="bottom")
     for height, (row, runs) in enumerate(rows.items()):
         values = [run.accuracy for run in runs]
-        offsets = [height + 0.12 * (place - (len(runs) - 1) / 2) for place in range(len(runs))]
-        axes.scatter(values, offsets, color=COLOURS[row], marker=MARKERS[row], s=26, zorder=3)
-        text = f"{statistics.mean(values):.1f} %"
-        if len(values) > 1:
-            text += f" ± {statistics.stdev(values):.1f}"
-        axes.text(104, height, f"{text}\n{runs[0].parameters:,} parameters", va="center")
+        offsets = [height + 0.2 * (place - (len(runs) - 1) / 2) for place in range(len(runs))]
+        axes.scatter(values, offsets, color=COLOURS[row], marker=MARKERS[row], s=22, zorder=3)
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        text = f"{statistics.mean(values):.1f} %{spread}\n{runs[0].parameters:,} parameters"
+        axes.text(104, height, text, va="center")
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(0, 102)
-    axes.set_xlabel("validation accuracy in %, one mark per seed")
+    axes.set(xlim=(0, 102), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlabel("validation accuracy in %: one mark per seed; mean ± standard deviation")
     axes.grid(axis="x", linewidth=0.4)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":
