@@ -9,10 +9,11 @@ import hybridvit
 from hybridvit.errors import FoldError, UsageError
 from hybridvit.folding.kernel import Affine, Kernel
 from hybridvit.models.fastervit import blocks
-from hybridvit.models.fastervit.blocks import ConvBlock, Downsample, FoldedHead, NormHead
+from hybridvit.models.fastervit.blocks import ConvBlock, Downsample
 from hybridvit.models.hat.attention import HierarchicalAttention
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, TokenResidual
+from hybridvit.models.head import FoldedHead, NormHead
 
 IMAGES = torch.randn(2, 3, 65, 131, generator=torch.Generator().manual_seed(1))
 
@@ -145,7 +146,7 @@ def test_the_folded_head_keeps_its_pre_logits_and_cannot_be_replaced():
 
 
 def test_the_head_alone_folds():
-    head = trained_like(NormHead(6, 4, global_pool="avg", drop_rate=0.0))
+    head = trained_like(NormHead(nn.BatchNorm2d(6), 6, 4, global_pool="avg", drop_rate=0.0))
     x = torch.randn(2, 6, 3, 5)
     folded = hybridvit.fold(head)
     assert isinstance(folded, FoldedHead)

@@ -36,6 +36,11 @@ class Affine:
             gain, shift = gain * exact(weight, dtype), exact(bias, dtype)
         return cls(gain, shift - mean * gain)
 
+    @classmethod
+    def of_layer_norm(cls, norm: nn.LayerNorm, dtype: torch.dtype | None = None) -> "Affine":
+        """The affine part of a LayerNorm, which follows the normalisation."""
+        return cls(exact(norm.weight, dtype), exact(norm.bias, dtype))
+
 
 @dataclass(frozen=True)
 class Kernel:

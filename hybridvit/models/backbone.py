@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -12,46 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
 from hybridvit.folding.foldable import check_batch, uses_batch_statistics
+from hybridvit.models.head import ClassifierHead, GlobalPool
 
-GlobalPool = Literal["avg", "max", ""]
 MIN_SIDE_PX = 32
-
-
-class ClassifierHead(nn.Module):
-    """Norm (none by default), global pooling, dropout, linear layer.
-
-    With no pooling ("") and no classes the normalised map passes.
-    """
-
-    def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
-        super().__init__()
-        self.in_features, self.pool_type = in_features, global_pool
-        self.norm: nn.Module = nn.Identity()
-        self.global_pool: nn.Module = nn.Identity()
-        self.drop = nn.Dropout(drop_rate)
-        self.fc: nn.Module = nn.Identity()
-        self.reset(num_classes, global_pool)
-
-    def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
-        """A new linear layer (none for 0 classes), where and as the old one is; the pooling changes only if given.
-
-        Raises:
-            UsageError: for an unknown pooling, or for classes without pooling.
-        """
-        pool_type: GlobalPool = self.pool_type if global_pool is None else global_pool
-        pooling = _pooling(pool_type)
-        if num_classes and not pool_type:
-            raise UsageError(
-                f"A classifier of {num_classes} classes needs a pooled vector, but global_pool is ''. "
-                "Use global_pool='avg', or num_classes=0 for the feature map."
-            )
-        self.pool_type, self.global_pool = pool_type, pooling
-        self.fc = nn.Linear(self.in_features, num_classes) if num_classes else nn.Identity()
-        self.train(self.training)
-
-    def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
-        pooled = self.drop(self.global_pool(self.norm(x)))
-        return pooled if pre_logits else self.fc(pooled)
 
 
 class Backbone(nn.Module, ABC):
@@ -323,12 +286,3 @@ def resolve_indices(indices: int | Sequence[int] | None, count: int) -> list[int
     if not asked or any(not isinstance(index, int) or not -count <= index < count for index in asked):
         raise UsageError(f"Stage indices are {indices}, but there are {count} stages: use 0 to {count - 1}.")
     return sorted(index % count for index in asked)
-
-
-def _pooling(name: GlobalPool) -> nn.Module:
-    poolings = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
-    if name == "":
-        return nn.Identity()
-    if name not in poolings:
-        raise UsageError(f"global_pool is '{name}', but must be 'avg', 'max' or '' (no pooling).")
-    return nn.Sequential(poolings[name](1), nn.Flatten(1))

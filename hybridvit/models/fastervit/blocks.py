@@ -1,16 +1,12 @@
 """FasterViT's convolutional parts, each with its folded form."""
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from hybridvit.errors import UsageError
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
-from hybridvit.models.backbone import ClassifierHead, GlobalPool
 from hybridvit.models.channel_norm import ChannelLayerNorm
 
 STEM_EPS, DOWNSAMPLE_EPS = 1e-4, 1e-6
@@ -118,47 +114,6 @@ class FoldedDownsample(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         pixels = F.layer_norm(x.permute(0, 2, 3, 1), self.shift.shape, None, self.shift, self.eps)  # b h w c
         return self.conv(pixels.permute(0, 3, 1, 2))  # b c h w
-
-
-class NormHead(ClassifierHead, Foldable):
-    """A classifier head that begins with a BatchNorm."""
-
-    def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
-        super().__init__(in_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
-        self.norm = nn.BatchNorm2d(in_features)
-
-    def folded(self) -> nn.Module:
-        """Without a classifier, or with another pooling than the average, there is nothing to fold the norm into."""
-        head = ClassifierHead(self.in_features, 0, global_pool=self.pool_type, drop_rate=self.drop.p)
-        if isinstance(self.fc, nn.Linear) and self.pool_type == "avg":
-            head = FoldedHead(self.fc, Affine.of(self.norm, torch.float64), drop_rate=self.drop.p)
-        else:
-            head.norm, head.fc = copy.deepcopy(self.norm), copy.deepcopy(self.fc)
-        return head.eval()
-
-
-class FoldedHead(ClassifierHead):
-    """`NormHead` for inference: the norm is inside the linear layer; the pre-logits apply it by themselves."""
-
-    def __init__(self, fc: nn.Linear, norm: Affine, *, drop_rate: float) -> None:
-        super().__init__(fc.in_features, 0, global_pool="avg", drop_rate=drop_rate)
-        self.fc = Kernel.of(fc).after(norm).as_linear(fc)
-        self.gain = nn.Parameter(norm.gain.to(fc.weight), requires_grad=False)
-        self.shift = nn.Parameter(norm.shift.to(fc.weight), requires_grad=False)
-
-    def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
-        if num_classes or global_pool == "":
-            raise UsageError(
-                "The head of this folded model holds the norm before the classifier, so the classifier cannot be "
-                "replaced. Call reset_classifier on the model before it is folded."
-            )
-        super().reset(0, "avg")
-
-    def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
-        pooled = self.global_pool(x)
-        if pre_logits or not isinstance(self.fc, nn.Linear):
-            return torch.addcmul(self.shift, pooled, self.gain)
-        return self.fc(pooled)
 
 
 def _conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

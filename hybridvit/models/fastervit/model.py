@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
-from hybridvit.models.backbone import Backbone, GlobalPool, check_sizes
-from hybridvit.models.fastervit.blocks import ConvBlock, Downsample, NormHead, StemConv
+from hybridvit.models.backbone import Backbone, check_sizes
+from hybridvit.models.fastervit.blocks import ConvBlock, Downsample, StemConv
 from hybridvit.models.fastervit.config import FasterViTConfig
 from hybridvit.models.fastervit.edgevit import EdgeViT
 from hybridvit.models.fastervit.twins import Twins
 from hybridvit.models.hat.attention import HierarchicalAttention
+from hybridvit.models.head import GlobalPool, NormHead
 
 
 class FasterViT(Backbone):
@@ -59,7 +60,8 @@ class FasterViT(Backbone):
         )
         self.expand = nn.Identity()
         self.num_features = self.head_hidden_size = config.widths[-1]
-        self.head = NormHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        norm = nn.BatchNorm2d(self.num_features)
+        self.head = NormHead(norm, self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
         self.feature_info = [
             {"num_chs": width, "reduction": 4 * 2**stage, "module": f"stages.{stage}"}
             for stage, width in enumerate(config.widths)

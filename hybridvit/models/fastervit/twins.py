@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, exact, identity_kernel
+from hybridvit.folding.kernel import Affine, Kernel, identity_kernel
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
 
 RATE = 2  # tokens per key and side, the "k = 2" of FasterViT's section on this ablation
@@ -97,13 +97,13 @@ class SubsampledAttention(TokenResidual):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        mixing, key_norm = self.mixing, _affine(self.mixing.key_norm)
+        mixing, key_norm = self.mixing, Affine.of_layer_norm(self.mixing.key_norm, torch.float64)
         return FoldedSubsampledAttention(
             self.plain_norm(),
             SubsampledMixing(
                 mixing.num_heads,
                 to_query=self.first(mixing.to_query),
-                subsample=_after(_affine(self.norm), mixing.subsample),
+                subsample=_after(Affine.of_layer_norm(self.norm, torch.float64), mixing.subsample),
                 key_norm=nn.LayerNorm(mixing.key_norm.normalized_shape, mixing.key_norm.eps, elementwise_affine=False),
                 to_key_value=Kernel.of(mixing.to_key_value).after(key_norm).as_linear(mixing.to_key_value),
                 to_out=self.last(mixing.to_out),
@@ -158,10 +158,6 @@ def repeated_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c ph
     if torch.compiler.is_compiling() or any(missing):  # in a graph no choice is made by the size
         return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
     return x
-
-
-def _affine(norm: nn.LayerNorm) -> Affine:
-    return Affine(exact(norm.weight, torch.float64), exact(norm.bias, torch.float64))
 
 
 def _after(affine: Affine, conv: nn.Conv2d) -> nn.Conv2d:

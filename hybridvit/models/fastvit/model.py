@@ -8,10 +8,11 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
-from hybridvit.models.backbone import Backbone, ClassifierHead, GlobalPool, check_sizes
+from hybridvit.models.backbone import Backbone, check_sizes
 from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Pooling
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
+from hybridvit.models.head import ClassifierHead, GlobalPool
 
 
 class FastViT(Backbone):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
@@ -266,7 +266,7 @@ def nearest_carrier(windows: WindowLayout, device: torch.device) -> Int[Tensor, 
     return (place[:, None] * windows.carrier_size + place).flatten()
 
 
-def pad_to(x: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "b c ph pw"]:
+def pad_to(x: Num[Tensor, "b c h w"], height: int, width: int) -> Num[Tensor, "b c ph pw"]:
     """Zeros at the right and the bottom up to a size."""
     missing = (height - x.shape[-2], width - x.shape[-1])
     if torch.compiler.is_compiling() or any(missing):  # in a graph no choice is made by the size

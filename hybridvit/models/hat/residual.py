@@ -31,8 +31,7 @@ class TokenResidual(Foldable):
 
     def first(self, layer: nn.Linear) -> nn.Linear:
         """`layer` with the affine part of the norm before it."""
-        affine = Affine(exact(self.norm.weight, torch.float64), exact(self.norm.bias, torch.float64))
-        return Kernel.of(layer).after(affine).as_linear(layer)
+        return Kernel.of(layer).after(Affine.of_layer_norm(self.norm, torch.float64)).as_linear(layer)
 
     def last(self, layer: nn.Linear) -> nn.Linear:
         """`layer` with the layer scale after it."""

@@ -7,7 +7,6 @@ import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Num
 from timm.layers import PatchEmbed
 from timm.models.swin_transformer import PatchMerging
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, exact
-from hybridvit.models.backbone import Backbone, ClassifierHead, GlobalPool, check_sizes
+from hybridvit.folding.kernel import Affine, Kernel
+from hybridvit.models.backbone import Backbone, check_sizes
 from hybridvit.models.channel_norm import ChannelLayerNorm
-from hybridvit.models.fastervit.blocks import FoldedHead
-from hybridvit.models.hat.attention import HierarchicalAttention, MapCarriers
+from hybridvit.models.hat.attention import HierarchicalAttention, MapCarriers, pad_to
 from hybridvit.models.hat.position import BiasTable, PositionEmbedding
+from hybridvit.models.head import GlobalPool, NormHead
 from hybridvit.models.swin_hat.config import SwinHATConfig
 
 PATCH = 4  # side of the patches that the stem reads, in pixels
@@ -69,7 +68,13 @@ class SwinHAT(Backbone):
         )
         self.expand = nn.Identity()
         self.num_features = self.head_hidden_size = config.widths[-1]
-        self.head = LayerNormHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        self.head = NormHead(
+            ChannelLayerNorm(self.num_features),
+            self.num_features,
+            num_classes,
+            global_pool=global_pool,
+            drop_rate=drop_rate,
+        )
         self.feature_info = [
             {"num_chs": width, "reduction": PATCH * 2**stage, "module": f"stages.{stage}"}
             for stage, width in enumerate(config.widths)
@@ -99,7 +104,8 @@ class PatchConv(nn.Conv2d):
     """
 
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        return super().forward(filled(x, PATCH))
+        height, width = ((side + PATCH - 1) // PATCH * PATCH for side in x.shape[-2:])
+        return super().forward(pad_to(x, height, width))
 
 
 class Stage(nn.Module):
@@ -137,7 +143,8 @@ class Merging(Foldable):
         merging, norm = copy.deepcopy(self.merging), self.merging.norm
         assert isinstance(norm, nn.LayerNorm)
         merging.norm = nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
-        merging.reduction = Kernel.of(self.merging.reduction).after(_affine(norm)).as_linear(self.merging.reduction)
+        reduction = Kernel.of(merging.reduction).after(Affine.of_layer_norm(norm, torch.float64))
+        merging.reduction = reduction.as_linear(merging.reduction)
         return FoldedMerging(merging)
 
 
@@ -152,47 +159,8 @@ class FoldedMerging(nn.Module):
         return _merged(self.merging, x)
 
 
-class LayerNormHead(ClassifierHead, Foldable):
-    """A classifier head that begins with a LayerNorm over the channels."""
-
-    def __init__(self, in_features: int, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> None:
-        super().__init__(in_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
-        self.norm: nn.Module = ChannelLayerNorm(in_features)
-
-    def folded(self) -> nn.Module:
-        """Without a classifier, or with another pooling than the average, the norm stays as it is."""
-        if isinstance(self.fc, nn.Linear) and self.pool_type == "avg" and isinstance(self.norm, nn.LayerNorm):
-            return FoldedLayerNormHead(self.fc, self.norm, drop_rate=self.drop.p).eval()
-        head = ClassifierHead(self.in_features, 0, global_pool=self.pool_type, drop_rate=self.drop.p)
-        head.norm, head.fc = copy.deepcopy(self.norm), copy.deepcopy(self.fc)
-        return head.eval()
-
-
-class FoldedLayerNormHead(FoldedHead):
-    """`LayerNormHead` for inference: the norm's affine part is behind the average, inside the linear layer."""
-
-    def __init__(self, fc: nn.Linear, norm: nn.LayerNorm, *, drop_rate: float) -> None:
-        super().__init__(fc, _affine(norm), drop_rate=drop_rate)
-        self.norm = ChannelLayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
-
-    def forward(self, x: Float[Tensor, "b c h w"], pre_logits: bool = False) -> Tensor:
-        return super().forward(self.norm(x), pre_logits)
-
-
-def filled(x: Num[Tensor, "b c h w"], side: int) -> Num[Tensor, "b c ph pw"]:
-    """Zeros at the right and the bottom up to a multiple of `side`."""
-    missing = [(length + side - 1) // side * side - length for length in x.shape[-2:]]
-    if torch.compiler.is_compiling() or any(missing):  # in a graph no choice is made by the size
-        return F.pad(x, (0, missing[1], 0, missing[0]))
-    return x
-
-
 def _merged(merging: PatchMerging, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
     return merging(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b h w c, and back
-
-
-def _affine(norm: nn.LayerNorm) -> Affine:
-    return Affine(exact(norm.weight, torch.float64), exact(norm.bias, torch.float64))
 
 
 def _initialise(module: nn.Module) -> None:
