@@ -38,7 +38,7 @@ def build(name: str, **options: Any) -> Backbone:
             )
     options = _with_tuples(options)
     config = _configured(variant, options)
-    config.check_applicable(key for key in options if key in in_config)
+    config.check_applicable([key for key in options if key in in_config])
     preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
     card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
     return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})

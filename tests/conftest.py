@@ -18,14 +18,25 @@ from hybridvit.models.hat.position import CoordinateMLP
 from hybridvit.models.registry import find_variant
 
 SHRUNK = {  # what keeps mixers, windows, layer scale and propagation, but not the size
-    "widths": (16, 32, 64, 128),
-    "depths": (1, 1, 2, 2),
-    "num_heads": (1, 2, 4, 8),
-    "stem_width": 8,
-    "position_hidden": 32,
-    "mlp_ratio": 2,
+    "fastvit": {"depths": (1, 1, 2, 1)},
+    "fastervit": {
+        "widths": (16, 32, 64, 128),
+        "depths": (1, 1, 2, 1),
+        "num_heads": (1, 2, 4, 8),
+        "stem_width": 8,
+        "position_hidden": 32,
+        "mlp_ratio": 2,
+    },
+    "swin_hat": {"widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "position_hidden": 32},
 }
-MAX_PARAMETERS_MILLIONS = 50
+SMALL = {
+    "fastvit_debug",
+    "fastvit_t8",
+    "fastvit_t12",
+    "fastvit_s12",
+    "fastervit_debug",
+    "swin_debug_hat",
+}  # as they are
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +81,9 @@ def trained_like(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def contract_model(name: str, **options: object) -> nn.Module:
-    """A registered model; the large ones of FasterViT in a form that keeps all but their size."""
-    variant = find_variant(name)
-    if variant.family == "fastervit" and (variant.published.parameters_millions or 0) > MAX_PARAMETERS_MILLIONS:
-        options = SHRUNK | options
-    return hybridvit.create_model(name, **options)
+    """A registered model; those of more than 10 million parameters in a form that keeps all but their size."""
+    shrunk = {} if name in SMALL else SHRUNK[find_variant(name).family]
+    return hybridvit.create_model(name, **(shrunk | options))
 
 
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:

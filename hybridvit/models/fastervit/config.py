@@ -1,6 +1,6 @@
 """FasterViT's architecture as values: the published variants, and every ablation of the paper as an option."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -82,7 +82,7 @@ class FasterViTConfig:
             position_hidden=self.position_hidden,
         )
 
-    def check_applicable(self, given: Iterable[str]) -> None:
+    def check_applicable(self, given: Collection[str]) -> None:
         """Refuse options that were given but change nothing beside the others.
 
         Raises:

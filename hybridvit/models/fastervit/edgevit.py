@@ -128,7 +128,7 @@ class SparseAttention(TokenResidual):
     def folded(self) -> nn.Module:
         mixing = SparseMixing(
             self.mixing.num_heads,
-            to_qkv=self.first(self.mixing.to_qkv),
+            to_qkv=self.first(self.mixing.to_qkv).as_linear(self.mixing.to_qkv),
             propagate=copy.deepcopy(self.mixing.propagate),
             to_out=self.last(self.mixing.to_out),
         )

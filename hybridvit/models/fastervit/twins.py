@@ -102,7 +102,7 @@ class SubsampledAttention(TokenResidual):
             self.plain_norm(),
             SubsampledMixing(
                 mixing.num_heads,
-                to_query=self.first(mixing.to_query),
+                to_query=self.first(mixing.to_query).as_linear(mixing.to_query),
                 subsample=_after(Affine.of_layer_norm(self.norm, torch.float64), mixing.subsample),
                 key_norm=nn.LayerNorm(mixing.key_norm.normalized_shape, mixing.key_norm.eps, elementwise_affine=False),
                 to_key_value=Kernel.of(mixing.to_key_value).after(key_norm).as_linear(mixing.to_key_value),

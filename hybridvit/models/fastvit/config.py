@@ -1,6 +1,6 @@
 """FastViT's architecture as values: the published variants, and every ablation of the paper as an option."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -63,7 +63,7 @@ class FastViTConfig:
                     f"channels. Use {narrow * max(1, round(wide / narrow))}, or downsample='dense'."
                 )
 
-    def check_applicable(self, given: Iterable[str]) -> None:
+    def check_applicable(self, given: Collection[str]) -> None:
         """Refuse options that were given but change nothing beside the others.
 
         Raises:

@@ -29,9 +29,9 @@ class TokenResidual(Foldable):
             branch = branch * kept.repeat_interleave(branch.shape[0] // num_images, 0)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale)
 
-    def first(self, layer: nn.Linear) -> nn.Linear:
+    def first(self, layer: nn.Linear) -> Kernel:
         """`layer` with the affine part of the norm before it."""
-        return Kernel.of(layer).after(Affine.of_layer_norm(self.norm, torch.float64)).as_linear(layer)
+        return Kernel.of(layer).after(Affine.of_layer_norm(self.norm, torch.float64))
 
     def last(self, layer: nn.Linear) -> nn.Linear:
         """`layer` with the layer scale after it."""
@@ -106,16 +106,23 @@ class ResidualAttention(TokenResidual):
         bias = copy.deepcopy(self.bias)
         return FoldedAttention(
             self.plain_norm(),
-            self.first(self.to_qkv),
+            self._scaled_qkv(),
             self.last(self.to_out),
             self.num_heads,
             bias=bias.fixed(self.window) if bias is not None and self.window is not None else bias,
             layer_scale=self.layer_scale if self.propagates else None,
         )
 
+    def _scaled_qkv(self) -> nn.Linear:
+        """The projection with the norm before it, and with the attention scale in its queries."""
+        kernel, dim = self.first(self.to_qkv), self.to_out.in_features
+        scale = torch.ones_like(kernel.bias)
+        scale[:dim] = (dim // self.num_heads) ** -0.5
+        return kernel.scaled(scale).as_linear(self.to_qkv)
+
 
 class FoldedAttention(nn.Module):
-    """`ResidualAttention` for inference: the norm's affine part and the layer scale are inside the linear layers."""
+    """`ResidualAttention` for inference: norm, attention scale and layer scale are inside the linear layers."""
 
     def __init__(
         self,
@@ -136,7 +143,7 @@ class FoldedAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "n t c"], grid: Grid, num_images: int, num_carriers: int = 0
     ) -> Float[Tensor, "n t c"]:
-        mixed = attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers)
+        mixed = attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers, scale=1.0)
         return mixed.add_(x)  # in place: a new tensor of this size costs more than the sum
 
 
@@ -152,7 +159,7 @@ class ResidualMLP(TokenResidual):
         return self.add(x, self.project(F.gelu(self.expand(self.norm(x)))), num_images)
 
     def folded(self) -> nn.Module:
-        return FoldedMLP(self.plain_norm(), self.first(self.expand), self.last(self.project))
+        return FoldedMLP(self.plain_norm(), self.first(self.expand).as_linear(self.expand), self.last(self.project))
 
 
 class FoldedMLP(nn.Module):
@@ -174,10 +181,15 @@ def attend(
     bias: RelativeBias | None,
     grid: Grid,
     num_carriers: int,
+    *,
+    scale: float | None = None,
 ) -> Float[Tensor, "n t c"]:
-    """Attention between all tokens of a sequence; the channels of `to_qkv` are ordered (3, heads, dim)."""
+    """Attention between all tokens of a sequence; the channels of `to_qkv` are ordered (3, heads, dim).
+
+    Scores are multiplied by `scale`, by default 1 / sqrt(dim of a head).
+    """
     qkv = to_qkv(x).unflatten(-1, (3, num_heads, -1))  # n t 3 heads d
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: n heads t d
     scores = None if bias is None else bias(grid, q.dtype, num_carriers)[None]  # 1 heads t t, as the fused kernel asks
-    mixed = F.scaled_dot_product_attention(q, k, v, scores)  # n heads t d
+    mixed = F.scaled_dot_product_attention(q, k, v, scores, scale=scale)  # n heads t d
     return to_out(mixed.transpose(1, 2).flatten(2))  # n t c

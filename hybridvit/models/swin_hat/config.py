@@ -1,6 +1,6 @@
 """The architecture of Swin with hierarchical attention as values. Importing it needs no torch."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from hybridvit.errors import UsageError
@@ -62,7 +62,7 @@ class SwinHATConfig:
             position_hidden=self.position_hidden,
         )
 
-    def check_applicable(self, given: Iterable[str]) -> None:
+    def check_applicable(self, given: Collection[str]) -> None:
         """Refuse options that were given but change nothing beside the others.
 
         Raises:
