@@ -84,7 +84,7 @@ def on_cpu(rounds: int) -> list[dict[str, object]]:
     results = []
     for variant in VARIANTS:
         for batch in BATCHES:
-            images, repeats = torch.randn(batch, 3, 224, 224), max(8, rounds // batch)
+            images, repeats = torch.randn(batch, 3, 224, 224), max(12, rounds // batch)
             models = {label: build() for label, build in candidates(variant).items()}
             title = f"fastervit_{variant}, batch {batch}, 224 px"
             eager = {label: forward(model, images) for label, model in models.items()}
@@ -97,7 +97,7 @@ def on_cpu(rounds: int) -> list[dict[str, object]]:
             for runtime, run_in in (("ONNX Runtime", in_onnxruntime), ("OpenVINO", in_openvino)):
                 runs = {label: run_in(model, images) for label, model in exported.items()}
                 results.append(compare(f"{title}, {runtime}", runs, rounds=repeats))
-        results.append(over_resolution(variant, rounds=max(8, rounds // 4)))
+        results.append(over_resolution(variant, rounds=max(8, rounds // 8)))
         results.append(peak_memory(variant))
     return results
 
