@@ -24,12 +24,15 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/fold_cost.py
+	$(BIN)/python benchmarks/fastervit_inference.py
+	$(BIN)/python benchmarks/carrier_tokens.py
 
 # Needs a CUDA GPU and runs in whatever environment has it; writes docs/measurements/.
 bench-gpu:
 	$(PYTHON) -c "import torch, sys; torch.cuda.is_available() or sys.exit('bench-gpu needs a CUDA GPU; none was found.')"
 	PYTHONPATH=. $(PYTHON) benchmarks/training_step.py --device cuda --output docs/measurements/gpu-training-step.json
 	PYTHONPATH=. $(PYTHON) benchmarks/inference.py --device cuda --output docs/measurements/gpu-inference.json
+	PYTHONPATH=. $(PYTHON) benchmarks/fastervit_inference.py --device cuda --output docs/measurements/gpu-fastervit.json
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
