@@ -13,7 +13,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment $(SHAPES)
-	$(BIN)/python -m pytest tests/deployment
+	$(BIN)/python -m pytest -n 2 tests/deployment
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.hat.attention import MapCarriers
 from hybridvit.models.hat.position import CoordinateMLP
+from hybridvit.models.hat.residual import TokenResidual
 from hybridvit.models.registry import find_variant
 
 SHRUNK = {  # what keeps mixers, windows, layer scale and propagation, but not the size
@@ -67,6 +68,10 @@ def trained_like(model: nn.Module, seed: int = 0) -> nn.Module:
             if name.rsplit(".", 1)[-1] == "layer_scale":
                 parameter.copy_(0.7 + 0.2 * noise(parameter))
         for name, module in model.named_modules():
+            if isinstance(module, TokenResidual):  # fresh ones are so small that attention scores are all alike
+                for layer in module.children():
+                    if isinstance(layer, nn.Linear):
+                        layer.weight.copy_(noise(layer.weight) / layer.in_features**0.5)
             if isinstance(module, nn.LayerNorm | ChannelLayerNorm):
                 module.weight.copy_(0.8 + 0.2 * noise(module.weight))
                 module.bias.copy_(0.2 * noise(module.bias))

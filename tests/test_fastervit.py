@@ -243,7 +243,7 @@ def embedding_from_the_centre_between_tokens(patch):
 def padding_masked(patch):
     attend = F.scaled_dot_product_attention
 
-    def masked(q, k, v, scores):
+    def masked(q, k, v, scores, *, scale):
         tokens = q.shape[2]
         if tokens in (49, 53):  # windows, with carriers in stage 3: 16x16 pixels in 3x3 windows, then 8x8 in 2x2
             windows, side = (2, 8) if tokens == 49 else (3, 16)
@@ -252,7 +252,7 @@ def padding_masked(patch):
             keys = F.pad(split_windows(inside, windows, windows, 7)[..., 0], (tokens - 49, 0), value=1)  # n t
             penalty = (1 - keys.repeat(q.shape[0] // keys.shape[0], 1)) * -1e9
             scores = scores + penalty[:, None, None]
-        return attend(q, k, v, scores)
+        return attend(q, k, v, scores, scale=scale)
 
     patch.setattr(F, "scaled_dot_product_attention", masked)
 
@@ -290,7 +290,11 @@ def propagation_without_its_scale(patch):
 @wrong("0/224")
 def queries_and_values_swapped(patch):
     attend = F.scaled_dot_product_attention
-    patch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, scores: attend(v, k, q, scores))
+
+    def swapped(q, k, v, scores, *, scale):
+        return attend(v, k, q, scores, scale=scale)
+
+    patch.setattr(F, "scaled_dot_product_attention", swapped)
 
 
 @pytest.mark.parametrize("description", WRONG)

@@ -19,7 +19,7 @@ def fastervit(**options: object) -> nn.Module:
     return trained_like(hybridvit.create_model("fastervit_debug", num_classes=5, **options))
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("size", SIZES)
 def test_constants_equal_what_is_computed_for_that_size(size, dtype, limit):
     model = fastervit().to(dtype)

@@ -12,7 +12,7 @@ from hybridvit.models.fastervit import blocks
 from hybridvit.models.fastervit.blocks import ConvBlock, Downsample
 from hybridvit.models.hat.attention import HierarchicalAttention
 from hybridvit.models.hat.config import HATConfig
-from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, TokenResidual
+from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, TokenResidual, attend
 from hybridvit.models.head import FoldedHead, NormHead
 
 IMAGES = torch.randn(2, 3, 65, 131, generator=torch.Generator().manual_seed(1))
@@ -81,6 +81,10 @@ def _no_second_use(self, *args, layer_scale, **rest):
     INIT(self, *args, layer_scale=None, **rest)
 
 
+def _scaled_again(self, x, grid, num_images, num_carriers=0):
+    return x + attend(self.norm(x), self.to_qkv, self.to_out, self.num_heads, self.bias, grid, num_carriers)
+
+
 def _without_shift(self, affine):
     return Kernel(self.weight.to(affine.gain) * affine.gain[:, None, None], self.bias.to(affine.gain))
 
@@ -89,7 +93,8 @@ MUTATIONS = {
     "downsample shift as a bias": (Downsample, "folded", _shift_as_bias),
     "no scale in the convolutional stages": (ConvBlock, "folded", _no_scale),
     "no layer scale": (TokenResidual, "last", lambda self, layer: Kernel.of(layer).as_linear(layer)),
-    "no LayerNorm affine": (TokenResidual, "first", lambda self, layer: Kernel.of(layer).as_linear(layer)),
+    "no LayerNorm affine": (TokenResidual, "first", lambda self, layer: Kernel.of(layer)),
+    "no attention scale": (FoldedAttention, "forward", _scaled_again),
     "no shift before a linear layer": (Kernel, "after", _without_shift),
     "no BatchNorm": (blocks, "_conv_norm", lambda conv, norm: Kernel.of(conv).as_conv(conv)),
     "no head norm": (blocks.Kernel, "after", lambda self, affine: self),
@@ -183,7 +188,7 @@ def test_hierarchical_attention_folds_alone_and_inside_a_foreign_network():
 
 @pytest.mark.parametrize("folded", [False, True])
 @torch.no_grad()
-def test_both_forms_keep_their_sums_in_single_precision_under_autocast(folded):
+def test_both_forms_run_under_autocast(folded):
     model = debug().eval()
     expected = model(IMAGES)
     candidate = hybridvit.fold(model) if folded else model
