@@ -12,7 +12,8 @@ demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment $(SHAPES)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system $(SHAPES)
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests/system $(SHAPES)
 	$(BIN)/python -m pytest -n 2 tests/deployment
 
 check: .venv/ready
