@@ -1,8 +1,8 @@
 """What a block computes from its weights alone, kept in eval mode for as long as nothing shows a change of them."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from hybridvit.folding.batch_norm import is_batch_norm
 
 Value = TypeVar("Value")
+Itself = TypeVar("Itself", bound="Remembering[Any]")
 
 
 class EvalCache(Generic[Value]):
@@ -99,6 +100,24 @@ class EvalCache(Generic[Value]):
 
     def __reduce__(self) -> tuple[type["EvalCache[Value]"], tuple[int | None]]:
         return EvalCache, (self.max_bytes,)
+
+
+class Remembering(nn.Module, Generic[Value]):
+    """A module with an `EvalCache`, which forgets wherever writes may have left no trace: `train`, `eval` and `to`."""
+
+    max_bytes: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: EvalCache[Value] = EvalCache(self.max_bytes)
+
+    def train(self: Itself, mode: bool = True) -> Itself:
+        self._cache.clear()
+        return super().train(mode)
+
+    def _apply(self: Itself, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Itself:
+        self._cache.clear()
+        return super()._apply(fn, recurse)
 
 
 class _OptimizerSteps:

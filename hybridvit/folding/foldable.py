@@ -1,7 +1,7 @@
 """What can be folded: the two interfaces that `fold` looks for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hybridvit.errors import FoldError, UsageError
-from hybridvit.folding.eval_cache import EvalCache, is_traced
+from hybridvit.folding.eval_cache import Remembering, is_traced
 from hybridvit.folding.kernel import Kernel
 
 
@@ -50,7 +50,7 @@ class Foldable(nn.Module, ABC):
             )
 
 
-class ConvEquivalent(Foldable):
+class ConvEquivalent(Foldable, Remembering[Kernel]):
     """A block that is one convolution once its BatchNorms are fixed, and computes as one in eval mode.
 
     With fixed norms and no gradient wanted, the kernel is folded once and kept until a weight changes; only writes
@@ -64,7 +64,6 @@ class ConvEquivalent(Foldable):
     def __init__(self) -> None:
         super().__init__()
         self.by_branches = False
-        self._kernel_cache: EvalCache[Kernel] = EvalCache()
 
     @property
     @abstractmethod
@@ -81,7 +80,7 @@ class ConvEquivalent(Foldable):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         if self.by_branches:
             return self.forward_branches(x)
-        kernel = self._kernel_cache.current()
+        kernel = self._cache.current()
         if kernel is None:
             if _hooked_module(self):
                 return self.forward_branches(x)
@@ -107,16 +106,8 @@ class ConvEquivalent(Foldable):
             return self.kernel()
         with torch.inference_mode(False), torch.no_grad():  # usable in a later backward, whatever mode this is
             kernel = self.kernel(torch.float64).cast(self.geometry.weight)
-        self._kernel_cache.store(kernel, self)
+        self._cache.store(kernel, self)
         return kernel
-
-    def train(self, mode: bool = True) -> "ConvEquivalent":
-        self._kernel_cache.clear()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ConvEquivalent":
-        self._kernel_cache.clear()
-        return super()._apply(fn, recurse)
 
 
 @contextmanager

@@ -5,32 +5,25 @@ operators are those that torch.compile uses on CPUs; where they cannot serve, th
 """
 
 import platform
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from hybridvit.folding.eval_cache import EvalCache, is_traced
+from hybridvit.folding.eval_cache import Remembering, is_traced
 
-Self = TypeVar("Self", bound="PackedLinear")
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _pack = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-class PackedLinear(nn.Linear):
+class PackedLinear(nn.Linear, Remembering[Tensor]):
     """nn.Linear that keeps a packed copy of its weight (once more its memory) after the first float32 pass on a CPU.
 
     The copy is made anew when the weight changes. It is not used, and not made, where gradients are wanted, under
     autocast, while a graph is recorded, or with `torch.backends.mkldnn.enabled = False`.
     """
-
-    def __init__(self, in_features: int, out_features: int, *, device: str | torch.device | None = None) -> None:
-        super().__init__(in_features, out_features, device=device)
-        self._cache: EvalCache[Tensor] = EvalCache()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._can_pack(x):
@@ -56,11 +49,3 @@ class PackedLinear(nn.Linear):
             and not is_traced()
             and not is_in_torch_dispatch_mode()  # counters and fake tensors see an ordinary linear layer
         )
-
-    def train(self: Self, mode: bool = True) -> Self:
-        self._cache.clear()
-        return super().train(mode)
-
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._cache.clear()
-        return super()._apply(fn, recurse)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.channel_norm import ChannelLayerNorm
+from hybridvit.models.drop_path import drop_path
 
 STEM_EPS, DOWNSAMPLE_EPS = 1e-4, 1e-6
 
@@ -52,9 +53,7 @@ class ConvBlock(Foldable):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         branch = self.norm2(self.conv2(F.gelu(self.norm1(self.conv1(x)))))
-        if self.training and self.drop_path_rate > 0:
-            keep = 1 - self.drop_path_rate
-            branch = branch * (branch.new_empty(branch.shape[0], 1, 1, 1).bernoulli_(keep) / keep)
+        branch = drop_path(branch, self.drop_path_rate, training=self.training)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale[:, None, None])
 
     def folded(self) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.drop_path import drop_path
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
 
 RATE = 2  # tokens per delegate and side
@@ -78,9 +79,7 @@ class LocalAggregation(Foldable):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         branch = self.project(self.depthwise(self.mix(self.norm(x))))
-        if self.training and self.drop_path_rate > 0:
-            keep = 1 - self.drop_path_rate
-            branch = branch * (branch.new_empty(branch.shape[0], 1, 1, 1).bernoulli_(keep) / keep)
+        branch = drop_path(branch, self.drop_path_rate, training=self.training)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale[:, None, None])
 
     def folded(self) -> nn.Module:

@@ -11,6 +11,7 @@ from hybridvit.folding.batch_norm import is_batch_norm
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.channel_norm import ChannelLayerNorm
+from hybridvit.models.drop_path import drop_path
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv
 
@@ -27,9 +28,7 @@ class Residual(Foldable):
 
     def add(self, x: Float[Tensor, "b c h w"], branch: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The residual sum, in one pass over memory; whole images of `branch` are dropped in training."""
-        if self.training and self.drop_path_rate > 0:
-            keep = 1 - self.drop_path_rate
-            branch = branch * (branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep) / keep)
+        branch = drop_path(branch, self.drop_path_rate, training=self.training)
         return torch.addcmul(x, branch, self.layer_scale)
 
 

@@ -9,19 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from hybridvit.folding.eval_cache import EvalCache, is_traced
+from hybridvit.folding.eval_cache import Remembering, is_traced
 from hybridvit.models.hat.config import HATConfig
 
 MAX_CACHE_BYTES = 128 * 2**20  # per module; the carriers' bias takes 67 MB at 2048 x 2048 px with 8 heads
 OFFSET_SCALE, MAX_BIAS = 8.0, 16.0  # of SwinV2's log-spaced bias
-Self = TypeVar("Self", bound="PositionTerm")
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,10 @@ class Grid:
         return rows.expand(shape).flatten(), columns.expand(shape).flatten()
 
 
-class PositionTerm(nn.Module, ABC):
+class PositionTerm(Remembering[Tensor], ABC):
     """What is added to tokens or attention scores because of where the tokens are."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._cache: EvalCache[Tensor] = EvalCache(MAX_CACHE_BYTES)
+    max_bytes = MAX_CACHE_BYTES
 
     @abstractmethod
     def compute(self, grid: Grid) -> Tensor:
@@ -77,14 +73,6 @@ class PositionTerm(nn.Module, ABC):
             if not self.training:
                 self._cache.store(term, self, key=place, num_bytes=0 if term.is_meta else term.nbytes)
         return term
-
-    def train(self: Self, mode: bool = True) -> Self:
-        self._cache.clear()
-        return super().train(mode)
-
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._cache.clear()
-        return super()._apply(fn, recurse)
 
 
 class PositionEmbedding(PositionTerm):
@@ -137,8 +125,11 @@ class RelativeBias(PositionTerm):
 
     def forward(self, grid: Grid, dtype: torch.dtype, num_carriers: int = 0) -> Float[Tensor, "heads t t"]:
         """The bias of all pairs, query before key; `num_carriers` tokens in front have none, with any other."""
-        make: Callable[[], Tensor] = lambda: F.pad(self.compute(grid), (num_carriers, 0, num_carriers, 0))  # noqa: E731
-        return self.remembered(grid, dtype, make, key=num_carriers)
+
+        def padded() -> Tensor:
+            return F.pad(self.compute(grid), (num_carriers, 0, num_carriers, 0))
+
+        return self.remembered(grid, dtype, padded, key=num_carriers)
 
     def compute(self, grid: Grid) -> Float[Tensor, "heads t t"]:
         table = self.table(grid)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.drop_path import drop_path
 from hybridvit.models.hat.position import Grid, PositionEmbedding, RelativeBias
 
 
@@ -23,10 +24,8 @@ class TokenResidual(Foldable):
 
     def add(self, x: Float[Tensor, "n t c"], branch: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
         """The residual sum; in training the branch is dropped for whole images, whose windows follow each other."""
-        if self.training and self.drop_path_rate > 0:
-            keep = 1 - self.drop_path_rate
-            kept = branch.new_empty(num_images, 1, 1).bernoulli_(keep) / keep
-            branch = branch * kept.repeat_interleave(branch.shape[0] // num_images, 0)
+        windows = branch.shape[0] // num_images
+        branch = drop_path(branch, self.drop_path_rate, training=self.training, windows_per_image=windows)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale)
 
     def first(self, layer: nn.Linear) -> Kernel:
