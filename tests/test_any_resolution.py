@@ -283,7 +283,7 @@ class TestWhatIsRemembered:
         assert len(calls) == turned + first  # gradients are wanted: computed anew
 
     def test_memory_is_bounded(self, monkeypatch):
-        monkeypatch.setattr(position, "MAX_CACHE_BYTES", 20_000)
+        monkeypatch.setattr(position.PositionTerm, "max_bytes", 20_000)
         model = debug()
         with torch.no_grad():
             for side in range(48, 260, 16):
