@@ -274,6 +274,20 @@ def check_sizes(*, num_classes: int, in_chans: int, drop_rate: float, drop_path_
             raise UsageError(f"{name} is {rate!r}, but a probability here is at least 0 and below 1.")
 
 
+def stochastic_depth(depths: Sequence[int], rate: float) -> list[list[float]]:
+    """The drop path rates of the blocks of each stage: from 0 in the first block linearly to `rate` in the last."""
+    blocks = sum(depths)
+    rates = iter([rate * index / max(blocks - 1, 1) for index in range(blocks)])
+    return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+def pyramid_info(widths: Sequence[int]) -> list[dict[str, Any]]:
+    """timm's `feature_info` of stages with strides 4, 8, 16 ..."""
+    return [
+        {"num_chs": width, "reduction": 4 * 2**stage, "module": f"stages.{stage}"} for stage, width in enumerate(widths)
+    ]
+
+
 def resolve_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:
     """Stage numbers, sorted, from timm's ways of naming them: None is all, an int the last so many, -1 the last.
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
-from hybridvit.models.backbone import Backbone, check_sizes
+from hybridvit.models.backbone import Backbone, check_sizes, pyramid_info, stochastic_depth
 from hybridvit.models.fastervit.blocks import ConvBlock, Downsample, StemConv
 from hybridvit.models.fastervit.config import FasterViTConfig
 from hybridvit.models.fastervit.edgevit import EdgeViT
@@ -48,24 +48,14 @@ class FasterViT(Backbone):
         super().__init__()
         check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
-        blocks = sum(config.depths)
-        rates = [drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks)]
-        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
         self.stem = nn.Sequential(StemConv(in_chans, config.stem_width), StemConv(config.stem_width, config.widths[0]))
-        self.stages = nn.Sequential(
-            *(
-                Stage(config, stage, rates[start : start + depth])
-                for stage, (start, depth) in enumerate(zip(starts, config.depths, strict=True))
-            )
-        )
+        rates = stochastic_depth(config.depths, drop_path_rate)
+        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(rates)))
         self.expand = nn.Identity()
         self.num_features = self.head_hidden_size = config.widths[-1]
         norm = nn.BatchNorm2d(self.num_features)
         self.head = NormHead(norm, self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
-        self.feature_info = [
-            {"num_chs": width, "reduction": 4 * 2**stage, "module": f"stages.{stage}"}
-            for stage, width in enumerate(config.widths)
-        ]
+        self.feature_info = pyramid_info(config.widths)
         self.first_conv = "stem.0.conv"
         self.first_convs = (self.first_conv,)
         self.apply(_initialise)

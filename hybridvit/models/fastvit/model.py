@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
-from hybridvit.models.backbone import Backbone, check_sizes
+from hybridvit.models.backbone import Backbone, check_sizes, pyramid_info, stochastic_depth
 from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Pooling
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
@@ -47,25 +47,15 @@ class FastViT(Backbone):
         super().__init__()
         check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
-        blocks = sum(config.depths)
-        rates = [drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks)]
-        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
         self.stem = _stem(config, in_chans)
-        self.stages = nn.Sequential(
-            *(
-                Stage(config, stage, rates[start : start + depth])
-                for stage, (start, depth) in enumerate(zip(starts, config.depths, strict=True))
-            )
-        )
+        rates = stochastic_depth(config.depths, drop_path_rate)
+        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(rates)))
         width = config.widths[-1]
         expands = config.head == "expand"
         self.expand = ExpandConv(config) if expands else nn.Identity()
         self.num_features = self.head_hidden_size = 2 * width if expands else width
         self.head = ClassifierHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
-        self.feature_info = [
-            {"num_chs": width, "reduction": 4 * 2**stage, "module": f"stages.{stage}"}
-            for stage, width in enumerate(config.widths)
-        ]
+        self.feature_info = pyramid_info(config.widths)
         self.first_conv = "stem" if config.stem == "dense" else "stem.0.conv"
         self.first_convs = (f"{self.first_conv}.kxk.conv", f"{self.first_conv}.scale.conv")
         self.apply(_initialise)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hybridvit.card import ModelCard
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel
-from hybridvit.models.backbone import Backbone, check_sizes
+from hybridvit.models.backbone import Backbone, check_sizes, pyramid_info, stochastic_depth
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.hat.attention import HierarchicalAttention, MapCarriers, pad_to
 from hybridvit.models.hat.position import BiasTable, PositionEmbedding
@@ -55,17 +55,10 @@ class SwinHAT(Backbone):
         super().__init__()
         check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
-        blocks = sum(config.depths)
-        rates = [drop_path_rate * index / max(blocks - 1, 1) for index in range(blocks)]
-        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
         self.stem = PatchEmbed(None, PATCH, in_chans, config.widths[0], norm_layer=ChannelLayerNorm, flatten=False)
         self.stem.proj = PatchConv(in_chans, config.widths[0], PATCH, PATCH)
-        self.stages = nn.Sequential(
-            *(
-                Stage(config, stage, rates[start : start + depth])
-                for stage, (start, depth) in enumerate(zip(starts, config.depths, strict=True))
-            )
-        )
+        rates = stochastic_depth(config.depths, drop_path_rate)
+        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(rates)))
         self.expand = nn.Identity()
         self.num_features = self.head_hidden_size = config.widths[-1]
         self.head = NormHead(
@@ -75,10 +68,7 @@ class SwinHAT(Backbone):
             global_pool=global_pool,
             drop_rate=drop_rate,
         )
-        self.feature_info = [
-            {"num_chs": width, "reduction": PATCH * 2**stage, "module": f"stages.{stage}"}
-            for stage, width in enumerate(config.widths)
-        ]
+        self.feature_info = pyramid_info(config.widths)
         self.first_conv = "stem.proj"
         self.first_convs = (self.first_conv,)
         self.apply(_initialise)
