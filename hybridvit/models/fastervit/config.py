@@ -5,13 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hybridvit.errors import UsageError
-from hybridvit.models.hat.config import (
-    CarrierSource,
-    HATConfig,
+from hybridvit.models.checks import (
     check_choice,
+    check_flag,
+    check_heads,
     check_integer,
     check_layer_scale,
+    check_same_stages,
+    check_whole_numbers,
 )
+from hybridvit.models.hat.config import CarrierSource, HATConfig
 
 Mixer = Literal["conv", "hat", "window", "twins", "edgevit"]
 MIXERS: tuple[Mixer, ...] = ("conv", "hat", "window", "twins", "edgevit")
@@ -39,28 +42,25 @@ class FasterViTConfig:
     conv_layer_scale_init: float | None = None  # of the convolutional stages
 
     def __post_init__(self) -> None:
-        for name, minimum in (("depths", 1), ("widths", 1), ("num_heads", 1), ("windows", 1)):
-            values = getattr(self, name)
-            if not isinstance(values, tuple) or not values:
-                raise UsageError(f"{name} is {values!r}, but must be a tuple of whole numbers from 1, one per stage.")
-            for index, value in enumerate(values):
-                check_integer(f"{name}[{index}]", value, minimum)
+        for name in ("depths", "widths", "num_heads", "windows"):
+            check_whole_numbers(name, getattr(self, name))
         if not isinstance(self.mixers, tuple):
             raise UsageError(f"mixers is {self.mixers!r}, but must be a tuple of {', '.join(map(repr, MIXERS))}.")
         for mixer in self.mixers:
             check_choice("mixers", mixer, MIXERS)
-        stages = {name: len(getattr(self, name)) for name in ("depths", "widths", "num_heads", "mixers", "windows")}
-        if len(set(stages.values())) > 1:
-            raise UsageError(f"{', '.join(stages)} must name the same number of stages, but have {stages}.")
+        check_same_stages(
+            depths=self.depths,
+            widths=self.widths,
+            num_heads=self.num_heads,
+            mixers=self.mixers,
+            windows=self.windows,
+        )
         check_integer("stem_width", self.stem_width, 1)
-        if not isinstance(self.relative_bias, bool):
-            raise UsageError(f"relative_bias is {self.relative_bias!r}, but must be True or False.")
+        check_flag("relative_bias", self.relative_bias)
         check_layer_scale("conv_layer_scale_init", self.conv_layer_scale_init)
         for width, heads, mixer in zip(self.widths, self.num_heads, self.mixers, strict=True):
-            if mixer != "conv" and width % heads:
-                raise UsageError(
-                    f"A stage of {width} channels cannot have {heads} heads: the heads must divide the channels."
-                )
+            if mixer != "conv":
+                check_heads(width, heads)
         if "hat" in self.mixers:
             check_integer("carrier_size", self.carrier_size, 1)
         for stage in range(len(self.depths)):

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Literal
 
 from hybridvit.errors import UsageError
+from hybridvit.models.checks import check_integer, check_same_stages, check_whole_numbers, is_whole
 
 Mixer = Literal["repmixer", "attention", "pooling"]
 Part = Literal["stem", "downsample", "mixer", "ffn", "head"]
@@ -34,19 +35,14 @@ class FastViTConfig:
 
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):
-            values = getattr(self, name)
-            if not isinstance(values, tuple) or not values or not all(_is_integer(value, 1) for value in values):
-                raise UsageError(f"{name} is {values!r}, but must be a tuple of whole numbers from 1, one per stage.")
+            check_whole_numbers(name, getattr(self, name))
         for name, allowed in _CHOICES.items():
             self._check_choice(name, allowed)
-        stages = {name: len(getattr(self, name)) for name in ("depths", "widths", "mixers")}
-        if len(set(stages.values())) > 1:
-            raise UsageError(f"depths, widths and mixers must name the same number of stages, but have {stages}.")
-        if not _is_integer(self.mlp_ratio, 1):
-            raise UsageError(f"mlp_ratio is {self.mlp_ratio!r}, but must be a whole number from 1.")
+        check_same_stages(depths=self.depths, widths=self.widths, mixers=self.mixers)
+        check_integer("mlp_ratio", self.mlp_ratio, 1)
         for name in ("mixer_kernel", "downsample_kernel", "ffn_kernel", "position_kernel"):
             size = getattr(self, name)
-            if not (_is_integer(size, 1) and size % 2) and not (name == "ffn_kernel" and size is None):
+            if not (is_whole(size, 1) and size % 2) and not (name == "ffn_kernel" and size is None):
                 raise UsageError(f"{name} is {size!r}, but a kernel needs an odd size to be centred: 3, 5, 7 ...")
         if not isinstance(self.layer_scale_init, int | float) or not 0 <= self.layer_scale_init < float("inf"):
             raise UsageError(f"layer_scale_init is {self.layer_scale_init!r}, but must be a number from 0, like 1e-5.")
@@ -93,10 +89,6 @@ class FastViTConfig:
         for value in values if isinstance(values, tuple) else (values,):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")
-
-
-def _is_integer(value: object, minimum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 HEAD_DIM = 32

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
-from hybridvit.models.hat.config import HATConfig, check_integer
+from hybridvit.models.checks import check_integer
+from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.position import (
     Grid,
     LogSpacedBias,

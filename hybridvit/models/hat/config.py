@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hybridvit.errors import UsageError
+from hybridvit.models.checks import check_choice, check_flag, check_integer, check_layer_scale
 
 MAX_WINDOW = 128  # the largest published is 48
 CarrierSource = Literal["map", "constant", "tokens"]
@@ -63,28 +64,3 @@ def check_carrier_size(carrier_size: int, window_size: int) -> None:
             f"carrier_size is {carrier_size} and the window {window_size}x{window_size}, but carriers per side must "
             f"divide the window's side, or the side less one. Use one of {', '.join(map(str, fitting))}, or 0 for none."
         )
-
-
-def check_integer(name: str, value: object, minimum: int) -> None:
-    """Raise UsageError unless `value` is a whole number from `minimum`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UsageError(f"{name} is {value!r}, but must be a whole number from {minimum}.")
-
-
-def check_layer_scale(name: str, value: object) -> None:
-    """Raise UsageError unless `value` is a finite number from 0, or None."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0 <= value < float("inf")):  # type: ignore[operator]
-        raise UsageError(f"{name} is {value!r}, but must be a number from 0, like 1e-5, or None for no layer scale.")
-
-
-def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Raise UsageError unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise UsageError unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} is {value!r}, but must be True or False.")

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hybridvit.errors import UsageError
-from hybridvit.models.hat.config import HATConfig, RelativeBiasKind, check_integer
+from hybridvit.models.checks import check_heads, check_integer, check_same_stages, check_whole_numbers
+from hybridvit.models.hat.config import HATConfig, RelativeBiasKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +26,18 @@ class SwinHATConfig:
     layer_scale_init: float | None = 1e-5  # as in FasterViT where carriers are propagated; None: no layer scale
 
     def __post_init__(self) -> None:
-        for name, minimum in (("depths", 1), ("widths", 1), ("num_heads", 1), ("carrier_stages", 0)):
-            values = getattr(self, name)
-            if not isinstance(values, tuple) or not (values or name == "carrier_stages"):
-                raise UsageError(f"{name} is {values!r}, but must be a tuple of whole numbers from {minimum}.")
-            for index, value in enumerate(values):
-                check_integer(f"{name}[{index}]", value, minimum)
-        stages = {name: len(getattr(self, name)) for name in ("depths", "widths", "num_heads")}
-        if len(set(stages.values())) > 1:
-            raise UsageError(f"{', '.join(stages)} must name the same number of stages, but have {stages}.")
+        for name in ("depths", "widths", "num_heads"):
+            check_whole_numbers(name, getattr(self, name))
+        check_same_stages(depths=self.depths, widths=self.widths, num_heads=self.num_heads)
+        if self.carrier_stages != ():
+            check_whole_numbers("carrier_stages", self.carrier_stages, 0)
         if any(stage >= len(self.depths) for stage in self.carrier_stages):
             raise UsageError(
                 f"carrier_stages is {self.carrier_stages}, but there are {len(self.depths)} stages: use 0 to "
                 f"{len(self.depths) - 1}."
             )
         for width, heads in zip(self.widths, self.num_heads, strict=True):
-            if width % heads:
-                raise UsageError(
-                    f"A stage of {width} channels cannot have {heads} heads: the heads must divide the channels."
-                )
+            check_heads(width, heads)
         check_integer("carrier_size", self.carrier_size, 0)
         for stage in range(len(self.depths)):
             self.attention(stage)  # checks the values that only attention has
