@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybridvit.errors import UsageError
-from hybridvit.training.recipe import DataConfig, OptimConfig, Recipe, ScheduleConfig
+from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_file import (
     changed_keys,
     find_recipe,
@@ -16,6 +16,7 @@ from hybridvit.training.recipe_file import (
     recipe_parser,
     recipe_text,
 )
+from hybridvit.training.recipe_groups import DataConfig, OptimConfig, ScheduleConfig
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
 

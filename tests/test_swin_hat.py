@@ -166,7 +166,10 @@ def test_options_change_the_output(option):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depths": (1, 0, 2, 1)}, r"depths is \(1, 0, 2, 1\), but must be a tuple of whole numbers from 1, one per stage"),
+        (
+            {"depths": (1, 0, 2, 1)},
+            r"depths is \(1, 0, 2, 1\), but must be a tuple of whole numbers from 1, one per stage",
+        ),
         ({"widths": 96}, r"widths is 96, but must be a tuple of whole numbers from 1"),
         ({"depths": (1, 1)}, r"must name the same number of stages, but have \{'depths': 2"),
         ({"carrier_stages": (4,)}, r"carrier_stages is \(4,\), but there are 4 stages: use 0 to 3"),

@@ -19,7 +19,7 @@ from hybridvit.training.devices import batch_shape
 from hybridvit.training.evaluate import Evaluation, evaluate_loader
 from hybridvit.training.loop import seed_everything
 from hybridvit.training.recipe import Recipe
-from hybridvit.training.task import Task
+from hybridvit.training.task import Moment, Task
 
 
 class ClassifyTask(Task):
@@ -85,7 +85,7 @@ class ClassifyTask(Task):
             "validation_images": self._validation_images.fingerprint,
         }
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
         if self._mix is None:
             return self._hard_loss(model(images), labels)
         images, targets = self._mix(images, labels)

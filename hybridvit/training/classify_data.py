@@ -16,7 +16,8 @@ from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.data.two_marks import TwoMarks
 from hybridvit.errors import DatasetError, HybridViTError
 from hybridvit.models.registry import find_variant
-from hybridvit.training.recipe import DataConfig, Recipe
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_groups import DataConfig
 
 DIGITS_FOLDER = "runs/data/digits"
 TWO_MARKS_TRAINING, TWO_MARKS_VALIDATION = 3200, 1000  # images an epoch, new in each; and to validate on

@@ -45,6 +45,8 @@ def batch_shape(recipe: Recipe, world_size: int) -> tuple[int, int]:
     Raises UsageError, with the nearest batch that works, if the total cannot be shared out evenly.
     """
     total, largest = recipe.data.total_batch, recipe.data.micro_batch
+    if largest == "auto":
+        raise UsageError("data.micro_batch is 'auto', which is to be a number before a step is made.")
     if total % world_size:
         fitting = max(world_size, round(total / world_size) * world_size)
         counts = [count for count in range(1, min(total, 64) + 1) if total % count == 0]

@@ -28,7 +28,7 @@ from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import RunFolder
 from hybridvit.training.snapshot import read_snapshot, save_snapshot
-from hybridvit.training.task import Task
+from hybridvit.training.task import Moment, Task
 
 
 @dataclass
@@ -212,6 +212,8 @@ class Loop:
         for buffer, copy in self._buffers:
             copy.copy_(buffer)
         self.model.train()
+        averaged = self.ema.module if self.ema is not None else None
+        moment = Moment(step=position.step, total_steps=self.total_steps, averaged=averaged)
         loss_sum = torch.zeros((), device=self.fabric.device)
         samples: list[int] = []
         for micro_batch in range(accumulate):
@@ -221,7 +223,7 @@ class Loop:
             labels = batch.labels.to(self.fabric.device, non_blocking=True)
             seed_everything("step", self.recipe.seed, position.step, micro_batch, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=micro_batch < accumulate - 1):  # type: ignore[arg-type]  # it is Fabric's wrapper
-                loss = self.task.loss(self.model, images, labels)
+                loss = self.task.loss(self.model, images, labels, moment)
                 self.fabric.backward(loss / accumulate)
             loss_sum += loss.detach()
         norm = self._gradient_norm()

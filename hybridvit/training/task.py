@@ -2,12 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from hybridvit.data.images import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where in the training a loss is asked for."""
+
+    step: int  # optimizer steps done
+    total_steps: int
+    averaged: nn.Module | None  # the moving average of the weights, in eval mode; None if the recipe keeps none
 
 
 class Task(ABC):
@@ -23,7 +33,7 @@ class Task(ABC):
         """JSON values that must be the same on resume: classes, fingerprint of the images."""
 
     @abstractmethod
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
         """The mean loss of a micro-batch. All randomness from the global generators: the loop seeds them before.
 
         `images`: b c h w, may be changed in place; `labels`: b.

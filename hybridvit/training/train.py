@@ -10,18 +10,15 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler.cosine_lr import CosineLRScheduler
-from timm.scheduler.scheduler import Scheduler
-from timm.scheduler.step_lr import StepLRScheduler
 from timm.utils import ModelEmaV3
 
 from hybridvit.atomic import write_text
-from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError, nearest
+from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
 from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.loop import Loop, Position, total_steps
+from hybridvit.training.optimizer import build_optimizer, build_schedule, check_optimizer
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_file import recipe_text
@@ -103,16 +100,10 @@ def _train(
     recipe: Recipe, fabric: Fabric, task: Task, folder: RunFolder, stop: StopRequest, progress: bool
 ) -> RunResult:
     task.model.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
-    optimizer = create_optimizer_v2(
-        task.model,
-        opt=recipe.optim.name,
-        lr=recipe.optim.lr,
-        weight_decay=recipe.optim.weight_decay,
-        momentum=recipe.optim.momentum,
-    )
+    optimizer = build_optimizer(recipe, task.model)
     ema = ModelEmaV3(task.model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
     steps_per_epoch = len(task.images) // recipe.data.total_batch
-    scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
+    scheduler = build_schedule(recipe, optimizer, steps_per_epoch)
     model, wrapped_optimizer = fabric.setup(task.model, optimizer)
     leads = fabric.global_rank == 0
     bar = TrainingProgress(
@@ -163,26 +154,7 @@ def _check(recipe: Recipe, task: Task, fabric: Fabric) -> None:
             f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(task.images)} images, so "
             "an epoch would have no step. Lower data.total_batch."
         )
-    optimizers = [str(name) for name in list_optimizers()]
-    if recipe.optim.name.lower() not in optimizers:
-        raise UsageError(
-            f"Recipe key 'optim.name' is '{recipe.optim.name}', which is no optimizer of timm. Nearest: "
-            f"{nearest(recipe.optim.name, optimizers)}."
-        )
-
-
-def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
-    schedule = recipe.schedule
-    warmup: dict[str, Any] = {
-        "warmup_t": round(schedule.warmup_epochs * steps_per_epoch),
-        "warmup_lr_init": schedule.warmup_lr,
-        "t_in_epochs": False,
-    }
-    if schedule.kind == "constant":
-        return StepLRScheduler(optimizer, decay_t=2**62, decay_rate=1.0, **warmup)
-    return CosineLRScheduler(
-        optimizer, t_initial=schedule.epochs * steps_per_epoch, lr_min=schedule.min_lr, cycle_limit=1, **warmup
-    )
+    check_optimizer(recipe)
 
 
 def _open_on_all_ranks(
@@ -228,7 +200,8 @@ def _result_record(result: RunResult) -> dict[str, Any]:
 
 
 def _out_of_memory(recipe: Recipe) -> OutOfMemory:
-    held = recipe.data.micro_batch or recipe.data.total_batch
+    held = recipe.data.micro_batch if isinstance(recipe.data.micro_batch, int) else 0
+    held = held or recipe.data.total_batch
     return OutOfMemory(
         f"A micro-batch of {held} images at {recipe.data.image_size} px needs more memory than the device has. Use "
         f"--data.micro_batch {max(2, held // 2)}: the step still sees {recipe.data.total_batch} images."

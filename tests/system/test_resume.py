@@ -19,8 +19,10 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.training.classify import ClassifyTask
 from hybridvit.training.interrupt import Stopped
-from hybridvit.training.recipe import DataConfig, EmaConfig, Recipe, ScheduleConfig
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_groups import DataConfig, EmaConfig, ScheduleConfig
 from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
 TINY = Recipe(
@@ -49,9 +51,9 @@ class TinyTask(ClassifyTask):
         self.calls = {"loss": 0, "validate": 0}
         self.disturb = disturb
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
         self._count("loss")
-        return super().loss(model, images, labels)
+        return super().loss(model, images, labels, moment)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         metrics = super().validate(model)
@@ -209,10 +211,10 @@ again = run(stopped, resume=True)
 assert_same_bits(again, straight)
 
 class Poisoned(TinyTask):
-    def loss(self, model, images, labels):
+    def loss(self, model, images, labels, moment):
         if os.environ["RANK"] == "1" and self.calls["loss"] == 2:
             images[:] = float("nan")
-        return super().loss(model, images, labels)
+        return super().loss(model, images, labels, moment)
 
 try:
     train(dataclasses.replace(base, output={folder!r} + "/poisoned"), progress=False, build_task=Poisoned)

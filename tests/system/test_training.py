@@ -27,10 +27,12 @@ from hybridvit.training.devices import batch_shape
 from hybridvit.training.dry_run import dry_run
 from hybridvit.training.evaluate import evaluate, evaluate_folder
 from hybridvit.training.lock import RunLock
-from hybridvit.training.recipe import EmaConfig, Recipe, ScheduleConfig
+from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.recipe_groups import EmaConfig, ScheduleConfig
 from hybridvit.training.run_folder import open_run
 from hybridvit.training.snapshot import newest_snapshot, read_snapshot, save_snapshot
+from hybridvit.training.task import Moment
 from hybridvit.training.train import RunResult, train
 
 SHORT = dataclasses.replace(TINY, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
@@ -54,11 +56,11 @@ class PoisonedTask(TinyTask):
         PoisonedTask.last = self
         self.before: dict[str, Tensor] = {}
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
         if self.calls["loss"] == 4:
             self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
             images[0, 0, 0, 0] = torch.nan
-        return super().loss(model, images, labels)
+        return super().loss(model, images, labels, moment)
 
 
 def test_a_step_that_is_not_finite_is_refused_and_poisons_nothing(tmp_path: Path) -> None:
@@ -387,7 +389,7 @@ def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_fit_names_the_smaller_one_that_changes_nothing(tmp_path: Path) -> None:
     class Greedy(TinyTask):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemory, match=r"4 images at 32 px .* --data.micro_batch 2: the step still sees 8 images"):

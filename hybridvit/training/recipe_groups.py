@@ -1,0 +1,177 @@
+"""The groups of keys of a recipe: every setting, its unit and its range. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hybridvit.errors import UsageError
+
+
+def at_least(key: str, value: float, minimum: float, reason: str) -> None:
+    if not value >= minimum:
+        raise UsageError(f"Recipe key '{key}' is {value}, but it must be at least {minimum}: {reason}.")
+
+
+def positive(key: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UsageError(f"Recipe key '{key}' is {value}, but it must be a finite number above 0.")
+
+
+def within(key: str, value: float, minimum: float, maximum: float) -> None:
+    if not minimum <= value <= maximum:
+        raise UsageError(f"Recipe key '{key}' is {value}, but it must lie between {minimum} and {maximum}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images: where they are, and how they are batched"""
+
+    root: str = ""
+    """Folder that holds the split folders, each with one folder per class."""
+    train: str = "train"
+    """Folder of the training images, inside root."""
+    val: str = "val"
+    """Folder of the validation images, inside root."""
+    val_share: float = 0.0
+    """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
+    source: Literal["folder", "digits", "generated", "two_marks"] = "folder"
+    """folder: image folders; digits: scikit-learn's digits, written to root first; generated: colours and noise;
+    two_marks: two marks far apart, same or different."""
+    image_size: int = 256
+    """Side of the square training and validation images, in pixels."""
+    crop_fraction: float = 0.9
+    """Part of the resized image that validation cuts out of its centre."""
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    """Resampling filter of the resize."""
+    total_batch: int = 1024
+    """Images per optimizer step over all devices; each device's share is derived from it."""
+    micro_batch: int | Literal["auto"] = 0
+    """Most images one device holds at once; a larger share is accumulated. 0: the whole share at once; auto: the
+    largest that fits, found before the first step."""
+    workers: int = 4
+    """Loader processes per device; 0 loads in the training process."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """error: a file that cannot be decoded ends the run; skip: another image takes its place, up to 1 %."""
+
+    def __post_init__(self) -> None:
+        within("data.val_share", self.val_share, 0.0, 0.5)
+        if self.train == self.val and not self.val_share:
+            raise UsageError(
+                f"Recipe keys 'data.train' and 'data.val' are both '{self.train}', but accuracy on the images trained "
+                "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
+            )
+        at_least("data.image_size", self.image_size, 32, "the models halve the image five times")
+        within("data.crop_fraction", self.crop_fraction, 0.1, 1.0)
+        at_least("data.total_batch", self.total_batch, 2, "BatchNorm needs two images to have statistics")
+        if isinstance(self.micro_batch, int):
+            at_least("data.micro_batch", self.micro_batch, 0, "0 stands for the whole share of a device")
+        at_least("data.workers", self.workers, 0, "0 stands for loading in the training process")
+        if self.micro_batch == 1:
+            raise UsageError(
+                "Recipe key 'data.micro_batch' is 1, but BatchNorm has no statistics over one image. Use 2 or more."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer"""
+
+    name: str = "adamw"
+    """Any optimizer timm knows: adamw, lamb, sgd, ..."""
+    lr: float = 1e-3
+    """Peak learning rate for the total batch; it is not scaled by anything."""
+    weight_decay: float = 0.05
+    """Weight decay of everything but biases and norms."""
+    momentum: float = 0.9
+    """Momentum, for the optimizers that have one; Adam's first beta."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient over all weights; 0 clips nothing."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer over that of the layer after it; 1 gives all the same. 0.65 to 0.9 suit fine-tuning."""
+
+    def __post_init__(self) -> None:
+        positive("optim.lr", self.lr)
+        within("optim.weight_decay", self.weight_decay, 0.0, 1.0)
+        within("optim.momentum", self.momentum, 0.0, 1.0)
+        at_least("optim.clip_norm", self.clip_norm, 0.0, "0 stands for no clipping")
+        within("optim.layer_decay", self.layer_decay, 0.01, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Length of the training, and the learning rate over it"""
+
+    epochs: int = 300
+    """Passes over the training images, warm-up included, cool-down not."""
+    warmup_epochs: float = 5
+    """Epochs over which the learning rate rises linearly from warmup_lr to the peak."""
+    cooldown_epochs: int = 0
+    """Epochs at min_lr after the schedule."""
+    kind: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup_lr: float = 1e-6
+    """Learning rate of the first step."""
+    min_lr: float = 1e-5
+    """Learning rate at the end of the cosine."""
+
+    def __post_init__(self) -> None:
+        at_least("schedule.epochs", self.epochs, 1, "there must be something to train")
+        within("schedule.warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        at_least("schedule.cooldown_epochs", self.cooldown_epochs, 0, "0 stands for none")
+        at_least("schedule.warmup_lr", self.warmup_lr, 0.0, "a learning rate is not negative")
+        at_least("schedule.min_lr", self.min_lr, 0.0, "a learning rate is not negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """Moving average of the weights, evaluated beside the raw ones"""
+
+    decay: float = 0.9995
+    """Weight of the past in the average after each step; 0 keeps no average."""
+    warmup: bool = True
+    """Let the decay grow from 0 in the first steps, so that the average forgets the random start."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < 1.0:
+            raise UsageError(
+                f"Recipe key 'ema.decay' is {self.decay}, but it must be at least 0 and below 1. "
+                "0.9995 suits 300 epochs, 0.99 short runs, 0 keeps no average."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Learning from a teacher beside the labels (FastViT, supplement, Table 6)"""
+
+    teacher: str = ""
+    """A timm model such as regnety_160.deit_in1k, or a checkpoint of this package; empty: no teacher."""
+    teacher_weights: str = ""
+    """File with the weights of a timm teacher; empty: its published ones, fetched once."""
+    kind: Literal["hard", "soft"] = "hard"
+    """hard: cross-entropy with the teacher's answer; soft: divergence from its probabilities."""
+    weight: float = 0.5
+    """Share of the distillation loss; the rest is the loss with the labels."""
+    temperature: float = 1.0
+    """Of the soft kind: what both models' logits are divided by."""
+
+    def __post_init__(self) -> None:
+        within("distill.weight", self.weight, 0.0, 1.0)
+        positive("distill.temperature", self.temperature)
+        if self.teacher_weights and not self.teacher:
+            raise UsageError("Recipe key 'distill.teacher_weights' is set, but no teacher. Name it: --distill.teacher.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MesaConfig:
+    """Learning from the moving average of the own weights (MESA; FasterViT, appendix B)"""
+
+    weight: float = 0.0
+    """What the divergence from the average's probabilities is multiplied with; 0 switches it off."""
+    start: float = 0.25
+    """Share of the training after which it begins."""
+    temperature: float = 3.0
+    """What both models' logits are divided by."""
+
+    def __post_init__(self) -> None:
+        at_least("mesa.weight", self.weight, 0.0, "0 switches it off")
+        within("mesa.start", self.start, 0.0, 1.0)
+        positive("mesa.temperature", self.temperature)
