@@ -10,10 +10,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ from hybridvit.errors import CheckpointError, DiskFull
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+STATE = "state.json"
+TENSORS = "tensors.safetensors"
 PREFIX = "step-"
 TEMPORARY = ".tmp-"
 ATTEMPTS = 3
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What reading a damaged file can raise."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +41,17 @@ logger = logging.getLogger(__name__)
 def save_snapshot(folder: Path, step: int, state: Mapping[str, Any], *, keep: int, world_size: int = 1) -> Path:
     """Write `state` (nested dicts and lists of tensors and JSON values) as folder/step-N; keep the newest `keep`.
 
-    Raises DiskFull, after three tries, when the device refuses; the snapshots before are then untouched.
+    Where there is no room, snapshots that the new one makes superfluous go first; the newest whole one always stays.
+    Raises DiskFull, after three tries, when the device refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{PREFIX}{step:09d}"
     for attempt in range(1, ATTEMPTS + 1):
-        temporary = folder / f"{TEMPORARY}{final.name}-{secrets.token_hex(4)}"
+        temporary = _temporary(final)
         try:
+            _make(folder)
             _write(temporary, step, state, world_size)
-            if final.exists():  # damaged, or of a run that went another way: this one takes its place
-                _remove(final)
+            if final.exists():  # damaged, or else the run would have gone on from it: this one takes its place
+                final.rename(_temporary(final))
             temporary.rename(final)
             sync(folder)
             break
@@ -56,11 +62,13 @@ def save_snapshot(folder: Path, step: int, state: Mapping[str, Any], *, keep: in
             if attempt == ATTEMPTS:
                 raise DiskFull(
                     f"The checkpoint of step {step} could not be written to {folder} ({os.strerror(error.errno)}). "
-                    "The checkpoints before it are untouched. Free some space and resume the run."
+                    "The newest checkpoint before it is untouched. Free some space and resume the run."
                 ) from error
+            if error.errno != errno.EIO:
+                _make_room(folder, keep)
             time.sleep(0.2 * attempt)
-    for old in _newest_first(folder)[keep:]:
-        _remove(old)
+    _forget([path for path in _newest_first(folder) if _number(path) < step][keep - 1 :])
+    sweep(folder)
     return final
 
 
@@ -80,15 +88,17 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     if problem is not None:
         raise CheckpointError(f"{path} is no whole checkpoint: {problem}. Resume from another one.")
     try:
-        tensors = load_file(path / "tensors.safetensors")
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError, OSError) as error:
+        tensors = load_file(path / TENSORS)
+        state = _unpack(json.loads((path / STATE).read_text(encoding="utf-8")), tensors)
+    except (SafetensorError, *UNREADABLE) as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Resume from another checkpoint.") from error
-    return _unpack(state, tensors)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not the state of a run. Resume from another.")
+    return state
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed save left behind. Only for the holder of the run folder's lock."""
+    """Remove what killed or failed saves left behind. Only for the holder of the run folder's lock."""
     if folder.is_dir():
         for leftover in folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -101,13 +111,15 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
     expected_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if shutil.disk_usage(temporary).free < 1.2 * expected_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    (temporary / STATE).write_text(json.dumps(plain), encoding="utf-8")
     try:
-        save_file(tensors, temporary / "tensors.safetensors")
+        save_file(tensors, temporary / TENSORS)
     except SafetensorError as error:
-        if "No space left" in str(error) or "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
-    (temporary / "state.json").write_text(json.dumps(plain), encoding="utf-8")
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+    (temporary / TENSORS).chmod((temporary / STATE).stat().st_mode)  # safetensors lets no one else read its files
     files = {}
     for path in sorted(temporary.iterdir()):
         sync(path)
@@ -124,6 +136,8 @@ def _problem(path: Path) -> str | None:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["schema"] != SCHEMA:
             return f"it has layout {manifest['schema']}, and this version reads {SCHEMA}"
+        if _is_snapshot(path) and manifest["step"] != _number(path):
+            return f"its {MANIFEST} is that of step {manifest['step']}"
         for name, record in manifest["files"].items():
             file = path / name
             if file.parent != path or not file.is_file():
@@ -132,11 +146,11 @@ def _problem(path: Path) -> str | None:
                 return f"{name} has {file.stat().st_size} bytes where {record['bytes']} were written"
             if _sha256(file) != record["sha256"]:
                 return f"the content of {name} has changed since it was written"
-        if set(manifest["files"]) != {"state.json", "tensors.safetensors"}:
+        if set(manifest["files"]) != {STATE, TENSORS}:
             return f"its {MANIFEST} does not list its two files"
     except FileNotFoundError:
         return f"its {MANIFEST} is missing, so it was not written to its end"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         return f"its {MANIFEST} cannot be read ({error})"
     return None
 
@@ -145,8 +159,43 @@ def _newest_first(folder: Path) -> list[Path]:
     """Every step-N folder, highest N first; compared as numbers."""
     if not folder.is_dir():
         return []
-    numbered = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdecimal()]
-    return sorted(numbered, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+    return sorted((path for path in folder.glob(f"{PREFIX}*") if _is_snapshot(path)), key=_number, reverse=True)
+
+
+def _is_snapshot(path: Path) -> bool:
+    return path.name.startswith(PREFIX) and path.name.removeprefix(PREFIX).isdecimal()
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
+
+
+def _temporary(final: Path) -> Path:
+    return final.with_name(f"{TEMPORARY}{final.name}-{secrets.token_hex(4)}")
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+
+
+def _make_room(folder: Path, keep: int) -> None:
+    """Delete what is not needed any more, and what will not be once the next snapshot is there."""
+    sweep(folder)
+    newest = newest_snapshot(folder)
+    if newest is None:
+        return
+    older = [path for path in _newest_first(folder) if _number(path) < _number(newest)]
+    _forget(older[max(0, keep - 2) :])
+
+
+def _forget(snapshots: Iterable[Path]) -> None:
+    for path in snapshots:
+        try:
+            _remove(path)
+        except OSError as error:  # no reason to end a run: it takes room, and nothing else
+            logger.warning("Checkpoint %s is not needed any more, but could not be deleted (%s).", path, error.strerror)
 
 
 def _remove(path: Path) -> None:
