@@ -17,9 +17,9 @@ Form = Literal["training", "released", "folded"]
 class Preprocessing:
     """How an image file becomes the model's input.
 
-    Decode to RGB, resize (`crop_mode="center"`: the shorter side to image_size / crop_fraction, aspect kept;
-    "squash": both sides to image_size / crop_fraction), cut the centre out, divide by 255, subtract `mean`,
-    divide by `std`.
+    Decode to RGB, turn upright as EXIF says, resize (`crop_mode="center"`: the shorter side to image_size /
+    crop_fraction, aspect kept; "squash": both sides to image_size / crop_fraction), cut the centre out, divide by 255,
+    subtract `mean`, divide by `std`.
     """
 
     image_size: tuple[int, int] = (256, 256)  # height, width in pixels
@@ -28,6 +28,7 @@ class Preprocessing:
     crop_mode: CropMode = "center"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    exif_orientation: bool = True  # False: as the sensor stored them; cards without this key mean True
 
     def for_channels(self, channels: int) -> "Preprocessing":
         """The same for images of another number of channels, which all get the average mean and deviation."""
@@ -47,6 +48,7 @@ class Preprocessing:
         _require("crop_mode", made.crop_mode, made.crop_mode in get_args(CropMode))
         _require("crop_fraction", made.crop_fraction, _is_number(made.crop_fraction) and made.crop_fraction > 0)
         _require("image_size", made.image_size, _is_size(made.image_size))
+        _require("exif_orientation", made.exif_orientation, isinstance(made.exif_orientation, bool))
         for key in ("mean", "std"):
             levels = getattr(made, key)
             _require(key, levels, isinstance(levels, tuple) and all(map(_is_number, levels)))

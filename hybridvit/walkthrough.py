@@ -11,9 +11,8 @@ import torch
 from hybridvit.checkpoints import load, save_checkpoint
 from hybridvit.cli.bench import table
 from hybridvit.cli.predict import predict
-from hybridvit.data.decode import decode_image
 from hybridvit.data.digits import write_digits
-from hybridvit.data.preprocess import preprocess
+from hybridvit.data.preprocess import prepare
 from hybridvit.export.pipeline import export
 from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
@@ -47,7 +46,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         right = round(evaluation.top1 * evaluation.num_images / 100)
         print(f"top-1 {evaluation.top1:.2f} %: {right} of {evaluation.num_images} right; loss {evaluation.loss:.3f}")
     paths = [Path(prediction.path) for prediction in evaluation.predictions]
-    images = np.stack([preprocess(decode_image(path), model.card.preprocessing) for path in paths])
+    images = np.stack([prepare(path, model.card.preprocessing) for path in paths])
     with step(4, "Fold"):
         folded = fold(model)
         assert isinstance(folded, Backbone)

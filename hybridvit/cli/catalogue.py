@@ -180,7 +180,8 @@ def _info_of_file(path: str) -> None:
                 ("Form", card.form),
                 ("Runtime", runner.runtime),
                 ("Input", f"{prepared.image_size[0]}x{prepared.image_size[1]} px, {prepared.interpolation}, "
-                          f"{prepared.crop_mode} crop {prepared.crop_fraction}"),
+                          f"{prepared.crop_mode} crop {prepared.crop_fraction}"
+                          f"{'' if prepared.exif_orientation else ', EXIF orientation ignored'}"),
                 ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
                 ("Classes", f"{len(names)}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
                             if names else "not named in the file"),

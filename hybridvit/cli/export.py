@@ -58,8 +58,7 @@ def export(
     import numpy as np
 
     from hybridvit.checkpoints import load
-    from hybridvit.data.decode import decode_image
-    from hybridvit.data.preprocess import preprocess
+    from hybridvit.data.preprocess import prepare
     from hybridvit.data.scan import find_images
     from hybridvit.export.pipeline import export as export_model
 
@@ -67,7 +66,7 @@ def export(
     model = load(source)
     prepared = model.card.preprocessing
     prepared = replace(prepared, image_size=size or prepared.image_size)
-    batch = np.stack([preprocess(decode_image(path), prepared) for path in paths]) if paths else None
+    batch = np.stack([prepare(path, prepared) for path in paths]) if paths else None
     report = export_model(model, target, to=to, images=batch, image_size=size, dynamic_size=dynamic_size)
     parity = report.parity
     print(f"Exported {model.card.architecture}, folded, to {report.path}")

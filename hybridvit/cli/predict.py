@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridvit.data.decode import decode_image
 from hybridvit.data.imagenet import in_words
-from hybridvit.data.preprocess import preprocess
+from hybridvit.data.preprocess import prepare
 from hybridvit.data.scan import find_images
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.loading import Device, open_runner
@@ -55,7 +54,7 @@ def predict(
         loaded: dict[Path, np.ndarray | str] = {}
         for path in group:
             try:
-                loaded[path] = preprocess(decode_image(path), runner.card.preprocessing)
+                loaded[path] = prepare(path, runner.card.preprocessing)
             except ImageDecodeError as error:
                 loaded[path] = str(error)
         arrays = [value for value in loaded.values() if isinstance(value, np.ndarray)]

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -61,6 +61,24 @@ _UPRIGHT = {
 }
 
 
+class Facts(NamedTuple):
+    """What a file says of its picture, known once it is decoded."""
+
+    kind: str  # JPEG, PNG, ...
+    mode: str  # of the reader, before it became RGB: L, RGBA, I;16, ...
+    bits: int  # per channel: 16, or 8 and less
+    orientation: int  # EXIF, 1 to 8, as it was found; 1 where `exif_orientation` was off
+    size: tuple[int, int]  # width, height of the whole upright image, whatever was decoded of it
+    factor: int  # 2, 4 or 8 if the reader gave every second, fourth or eighth pixel in both directions; else 1
+
+
+class Decoded(NamedTuple):
+    """Upright RGB pixels and where they come from."""
+
+    image: Image.Image
+    facts: Facts
+
+
 def decode_image(
     source: str | os.PathLike[str] | bytes,
     *,
@@ -77,6 +95,22 @@ def decode_image(
     Raises `ImageDecodeError` for anything that does not give the right pixels, with the path, the cause and the fix:
     damaged files, other kinds of file, 32-bit pixels, more than `max_pixels` pixels. Safe to call from many threads.
     """
+    return decode(source, max_pixels=max_pixels, exif_orientation=exif_orientation, background=background).image
+
+
+def decode(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    exif_orientation: bool = True,
+    background: tuple[int, int, int] = (255, 255, 255),
+    reduction: Callable[[tuple[int, int]], int] | None = None,
+) -> Decoded:
+    """`decode_image` with what the file says of itself, and, on request, at reduced size.
+
+    `reduction` is asked once, before decoding, for files whose reader can leave out detail (JPEG): given the width and
+    height of the whole upright image, it answers 1, 2, 4 or 8. Other files are decoded whole. Raises as `decode_image`.
+    """
     name = f"image given as {len(source):,} bytes" if isinstance(source, bytes) else os.fspath(source)
     data = source if isinstance(source, bytes) else _read(name)
     kind = image_format(data[:16])
@@ -87,14 +121,34 @@ def decode_image(
     try:
         with _READERS[kind](BytesIO(data)) as image:
             _check_size(image, name, max_pixels)
+            bits = 16 if _is_16_bit(image) else 8
+            orientation, factor, stored = 1, 1, image.size
+            if isinstance(image, JpegImageFile):  # says all before its pixels are read
+                orientation = _orientation(image) if exif_orientation else 1
+                factor = reduction(_turned(stored, orientation)) if reduction is not None else 1
+                if factor > 1:
+                    image.draft(None, (stored[0] // factor, stored[1] // factor))
             image.load()
-            orientation = _orientation(image) if exif_orientation else 1
+            if not isinstance(image, JpegImageFile):
+                orientation, stored = _orientation(image) if exif_orientation else 1, image.size
+            mode = image.mode
             rgb = _to_rgb(image, name, background)
-            return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+            upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+            return Decoded(upright, Facts(kind, mode, bits, orientation, _turned(stored, orientation), factor))
     except ImageDecodeError:
         raise
     except _DAMAGE as error:
         raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}. Re-fetch it.") from error
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
+
+
+def _is_16_bit(image: ImageFile.ImageFile) -> bool:
+    """Also where the reader keeps 8 of them: then only the layout of the stored rows tells."""
+    layout = " ".join(str(tile.args) for tile in image.tile)
+    return image.format != "BMP" and (";16" in layout or "65535" in layout)  # "BGR;16" of a BMP: 5 bits per channel
 
 
 def _read(name: str) -> bytes:

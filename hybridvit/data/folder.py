@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from hybridvit.data.decode import MAX_PIXELS, decode_image
+from hybridvit.data.decode import MAX_PIXELS
 from hybridvit.data.images import BadImage, Images, Sample
 from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.seeding import derive_seed, seeded
@@ -18,7 +18,7 @@ _MOST_REPLACEMENTS = 20  # in a row; a set this bad is refused long before
 
 
 class ImageFolder(Images):
-    """Images in root/<class>/**/*.jpg (or .png, ...), decoded by `decode_image` and passed through `transform`.
+    """Images in root/<class>/**/*.jpg (or .png, ...), decoded and prepared by `transform`.
 
     Augmentation depends on (seed, epoch, sample) only, never on workers or order. A file that cannot be decoded is an
     error; with `on_bad_image="skip"` training shows another sample instead, drawn by (seed, epoch, sample), and
@@ -38,7 +38,6 @@ class ImageFolder(Images):
         on_bad_image: Literal["error", "skip"] = "error",
         seed: int = 0,
         max_pixels: int = MAX_PIXELS,
-        exif_orientation: bool = True,
     ) -> None:
         listing = root if isinstance(root, Listing) else scan_folder(root, class_names)
         self.root = listing.root
@@ -51,7 +50,6 @@ class ImageFolder(Images):
         self._transform = transform
         self._seed = seed
         self._max_pixels = max_pixels
-        self._exif_orientation = exif_orientation
 
     def draw(self, epoch: int, index: int) -> Sample:
         bad: list[BadImage] = []
@@ -68,6 +66,5 @@ class ImageFolder(Images):
         return Sample(None, self.labels[index], index, tuple(bad))
 
     def _pixels(self, epoch: int, index: int) -> Tensor:
-        image = decode_image(self.paths[index], max_pixels=self._max_pixels, exif_orientation=self._exif_orientation)
         with seeded("augment", self._seed, epoch, index):
-            return self._transform(image)
+            return self._transform.of_file(self.paths[index], max_pixels=self._max_pixels)

@@ -1,11 +1,13 @@
-"""From a decoded image to a model's input, as `Preprocessing` defines it; needs Pillow and NumPy only."""
+"""From an image, as a file or decoded, to the input that `Preprocessing` defines; needs Pillow and NumPy only."""
 
 import math
+import os
 
 import numpy as np
 from PIL import Image
 
 from hybridvit.card import Preprocessing
+from hybridvit.data.decode import MAX_PIXELS, decode_image
 from hybridvit.errors import UsageError
 
 RESAMPLING = {
@@ -17,6 +19,17 @@ RESAMPLING = {
 _MOST_RESIZED_PIXELS = 20_000_000
 """Above this, only the part that is kept is resized: a sliver of 1x5000 pixels would grow to 400 million. Below, the
 whole is resized and then cut, as timm does: the other way can differ by a rounding."""
+
+
+def prepare(
+    source: str | os.PathLike[str] | bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decode a file, or the bytes of one, and `preprocess` it: what a model is given for it outside of training.
+
+    Raises `ImageDecodeError`, `UsageError`.
+    """
+    image = decode_image(source, max_pixels=max_pixels, exif_orientation=preprocessing.exif_orientation)
+    return preprocess(image, preprocessing)
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

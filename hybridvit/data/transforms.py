@@ -1,22 +1,35 @@
-"""From a decoded image to a training or evaluation tensor."""
+"""From an image, as a file or decoded, to a training or evaluation tensor."""
 
-from collections.abc import Callable
+import os
+from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
-from hybridvit.data.preprocess import num_channels, preprocess
+from hybridvit.data.crop import Crop, decode_crop, resized_crop
+from hybridvit.data.decode import MAX_PIXELS, decode_image
+from hybridvit.data.preprocess import RESAMPLING, num_channels, prepare, preprocess
 
-Transform = Callable[[Image.Image], Tensor]
-"""RGB image of any size -> float32 tensor, c h w."""
+
+class Transform(ABC):
+    """An image of any size -> float32 tensor, c h w. Can be sent to worker processes."""
+
+    @abstractmethod
+    def __call__(self, image: Image.Image) -> Tensor:
+        """The tensor of a decoded, upright RGB image."""
+
+    @abstractmethod
+    def of_file(self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+        """The tensor of a file, or of the bytes of one, decoded as `decode_image` does. Raises `ImageDecodeError`."""
 
 
-class EvalTransform:
-    """See `eval_transform`; a class, so that it can be sent to worker processes."""
+class EvalTransform(Transform):
+    """See `eval_transform`."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         num_channels(preprocessing)
@@ -25,15 +38,20 @@ class EvalTransform:
     def __call__(self, image: Image.Image) -> Tensor:
         return torch.from_numpy(preprocess(image, self.preprocessing))
 
+    def of_file(self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+        return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels))
 
-class TrainTransform:
+
+class TrainTransform(Transform):
     """See `train_transform`."""
 
-    def __init__(self, augment: AugmentConfig, preprocessing: Preprocessing) -> None:
+    def __init__(self, augment: AugmentConfig, preprocessing: Preprocessing, *, reduced_decode: bool) -> None:
         from timm.data import create_transform  # half a second: only training pays for it
 
+        self.preprocessing = preprocessing
+        self.reduced_decode = reduced_decode
         self.grey = num_channels(preprocessing) == 1
-        self._crop, self._distort, self._normalise = create_transform(
+        crop, self._distort, normalise = create_transform(
             preprocessing.image_size,
             is_training=True,
             separate=True,
@@ -50,17 +68,50 @@ class TrainTransform:
             re_prob=augment.random_erasing,
             re_mode=augment.erasing_fill,
         )
+        self._random_crop, *self._flips = crop.transforms
+        _, normalise, *self._erasing = normalise.transforms
+        self._mean, self._std = normalise.mean.view(3, 1, 1), normalise.std.view(3, 1, 1)
         for step in self._distort.transforms:
             for operation in getattr(step, "ops", ()):  # of RandAugment; the other steps have none
                 if operation.name.startswith("Posterize"):
                     operation.aug_fn = _posterize
 
     def __call__(self, image: Image.Image) -> Tensor:
-        image = self._distort(self._crop(image))
+        return self._finish(resized_crop(image, self._choose(image.size), *self._target()))
+
+    def of_file(self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+        upright = self.preprocessing.exif_orientation
+        if not self.reduced_decode:
+            return self(decode_image(source, max_pixels=max_pixels, exif_orientation=upright))
+        return self._finish(
+            decode_crop(source, self._choose, *self._target(), max_pixels=max_pixels, exif_orientation=upright)
+        )
+
+    def _target(self) -> tuple[tuple[int, int], Image.Resampling]:
+        return self.preprocessing.image_size, RESAMPLING[self.preprocessing.interpolation]
+
+    def _choose(self, size: tuple[int, int]) -> Crop:
+        """timm's random part of an image of that width and height, which it wants to see, but need not hold pixels."""
+        canvas, crop = torch.empty(size[1], size[0], device="meta"), self._random_crop
+        top, left, height, width = crop.get_params(canvas, crop.scale, crop.ratio)
+        return Crop(left, top, width, height)
+
+    def _finish(self, image: Image.Image) -> Tensor:
+        for flip in self._flips:
+            image = flip(image)
+        image = self._distort(image)
         if self.grey:
             image = image.convert("L").convert("RGB")
-        tensor: Tensor = self._normalise(image)
+        tensor = self._normalise(image)
+        for erase in self._erasing:
+            tensor = erase(tensor)
         return tensor[:1] if self.grey else tensor
+
+    def _normalise(self, image: Image.Image) -> Tensor:
+        """What torchvision's ToTensor and Normalize compute, to the last bit, without their four copies."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # c h w
+        tensor = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return tensor.div_(255).sub_(self._mean).div_(self._std)
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image:
@@ -75,10 +126,13 @@ def eval_transform(preprocessing: Preprocessing) -> Transform:
     return EvalTransform(preprocessing)
 
 
-def train_transform(augment: AugmentConfig, preprocessing: Preprocessing) -> Transform:
+def train_transform(augment: AugmentConfig, preprocessing: Preprocessing, *, reduced_decode: bool = True) -> Transform:
     """Random crop, flips, RandAugment or colour jitter, normalisation, random erasing, in timm's implementation.
+
+    `reduced_decode` lets a JPEG be decoded at a fraction of its size where the random crop is larger than the tensor by
+    that much (see `decode_crop`); the random numbers are the same either way.
 
     Draws from the global generators of Python, NumPy and torch: call it inside `seeding.seeded(seed, epoch, sample)`,
     as `ImageFolder` does, and what it does depends on nothing else. Raises `UsageError`.
     """
-    return TrainTransform(augment, preprocessing)
+    return TrainTransform(augment, preprocessing, reduced_decode=reduced_decode)

@@ -40,6 +40,7 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
         image_size=(data.image_size, data.image_size),
         crop_fraction=data.crop_fraction,
         interpolation=data.interpolation,
+        exif_orientation=data.exif_orientation,
     )
     if data.source == "generated":
         size = (data.image_size, data.image_size)
@@ -61,7 +62,7 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
     train_files, validation_files = list_images(data, root)
     train = ImageFolder(
         train_files,
-        transform=train_transform(recipe.augment, preprocessing),
+        transform=train_transform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
         training=True,
         on_bad_image=data.on_bad_image,
         seed=recipe.seed,
