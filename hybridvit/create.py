@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -128,29 +129,51 @@ def _check_windows(name: str, options: dict[str, Any], size: tuple[int, int] | N
     config.check_image_size(*(size or variant.preprocessing.image_size))
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundWeights:
+    """A local file of weights, and where it is from."""
+
+    path: Path
+    source: str
+    licence: str
+
+
+def find_weights(name: str, choice: bool | str | Path) -> FoundWeights:
+    """The file that `pretrained=choice` means for the model `name`: published weights are fetched once.
+
+    Raises:
+        UsageError: for what is neither a tag nor an existing file.
+        CheckpointError: for published weights that cannot be had.
+    """
+    from hybridvit.checkpoints import fetch
+
+    variant = find_variant(name)
+    published = dict(variant.published.weights)
+    tag = next(iter(published), None) if choice is True else str(choice)
+    if tag in published:
+        weights = published[tag]
+        source = f"{weights.hub_id}/{weights.file}" if weights.file else weights.hub_id
+        return FoundWeights(path=fetch(weights.hub_id, file=weights.file), source=source, licence=weights.licence)
+    if tag and Path(tag).exists():
+        return FoundWeights(path=Path(tag), source=tag, licence=variant.published.licence_of(Path(tag).name))
+    known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
+    if choice is True:
+        raise UsageError(f"There are no published weights of {name}. Give the path of a file, or train from scratch.")
+    raise UsageError(f"No weights '{choice}' for {name}: it is neither a tag nor an existing file. {known}.")
+
+
 def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: bool) -> Backbone:
     """`model` with published weights or a file's, and a card that says where they come from.
 
     Folded files need a folded model: with `accepts_folded` a folded copy of `model` takes them.
     """
-    from hybridvit.checkpoints import fetch, load_weights, read_tensors  # that package builds models with this module
+    from hybridvit.checkpoints import load_weights, read_tensors  # that package builds models with this module
     from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
     from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 
     variant = find_variant(model.card.architecture)
-    published = dict(variant.published.weights)
-    tag = next(iter(published), None) if choice is True else str(choice)
-    if tag in published:
-        weights = published[tag]
-        path, licence = fetch(weights.hub_id, file=weights.file), weights.licence
-        source = f"{weights.hub_id}/{weights.file}" if weights.file else weights.hub_id
-    elif tag and Path(tag).exists():
-        path, source, licence = Path(tag), tag, variant.published.licence_of(Path(tag).name)
-    else:
-        known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
-        raise UsageError(
-            f"No weights '{choice}' for {model.card.architecture}: it is neither a tag nor an existing file. {known}."
-        )
+    found = find_weights(variant.name, choice)
+    path, source, licence = found.path, found.source, found.licence
     tensors = read_tensors(path).tensors
     if variant.family == "swin_hat":
         from hybridvit.models.swin_hat.timm_weights import is_timm_swin, started_from_timm

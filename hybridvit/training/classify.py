@@ -3,23 +3,26 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 import hybridvit
-from hybridvit.card import ModelCard
 from hybridvit.data.loader import make_eval_loader
+from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import UsageError
 from hybridvit.training.classify_data import load_splits
 from hybridvit.training.devices import batch_shape
+from hybridvit.training.distillation import distilled, mesa_is_on, mesa_term
 from hybridvit.training.evaluate import Evaluation, evaluate_loader
-from hybridvit.training.loop import seed_everything
+from hybridvit.training.fine_tuning import starting_model
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.task import Moment, Task
+from hybridvit.training.teacher import Teacher, TeacherFinder, find_teacher
 
 
 class ClassifyTask(Task):
@@ -27,22 +30,15 @@ class ClassifyTask(Task):
 
     headline = "top1"
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        self._fabric = fabric
+    def __init__(self, recipe: Recipe, fabric: Fabric, *, find_teacher: TeacherFinder = find_teacher) -> None:
+        self._fabric, self._recipe = fabric, recipe
         seed_everything("model", recipe.seed)
         splits = load_splits(recipe, fabric)
         self.images, self._validation_images = splits.train, splits.validation
         self.class_names = splits.train.class_names
-        options: dict[str, Any] = dict(recipe.model_options)
-        model = hybridvit.create_model(
-            recipe.model,
-            pretrained=recipe.pretrained,
-            num_classes=len(self.class_names),
-            image_size=recipe.data.image_size,
-            **options,
-        )
+        model = starting_model(recipe, self.class_names)
         self._card = dataclasses.replace(
-            cast(ModelCard, model.card),
+            model.card,
             preprocessing=splits.preprocessing,
             class_names=self.class_names,
             source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
@@ -67,6 +63,15 @@ class ClassifyTask(Task):
             )
         self._soft_loss = SoftTargetCrossEntropy()
         self._hard_loss = LabelSmoothingCrossEntropy(augment.label_smoothing)
+        self._teacher = None
+        if recipe.distill.teacher:
+            self._teacher = Teacher(
+                find_teacher(recipe.distill, len(self.class_names)),
+                recipe=recipe,
+                fabric=fabric,
+                class_names=self.class_names,
+                preprocessing=splits.preprocessing,
+            )
         self._validation = make_eval_loader(
             splits.validation,
             batch_size=batch_size,
@@ -79,17 +84,33 @@ class ClassifyTask(Task):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {
+        identity = {
             "classes": list(self.class_names),
             "training_images": self.images.fingerprint,
             "validation_images": self._validation_images.fingerprint,
         }
+        return identity if self._teacher is None else identity | {"teacher": self._teacher.fingerprint}
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        """With the labels, mixed if the recipe mixes; with the teacher's answers; with those of the average (MESA).
+
+        The student goes first: what the others may draw from the generators changes nothing in it.
+        """
+        recipe = self._recipe
         if self._mix is None:
-            return self._hard_loss(model(images), labels)
-        images, targets = self._mix(images, labels)
-        return self._soft_loss(model(images), targets)
+            logits = model(images).float()
+            loss = self._hard_loss(logits, labels)
+        else:
+            images, targets = self._mix(images, labels)
+            logits = model(images).float()
+            loss = self._soft_loss(logits, targets)
+        if self._teacher is not None:
+            loss = distilled(loss, logits, self._teacher.logits(images), recipe.distill)
+        if moment.averaged is not None and mesa_is_on(recipe.mesa, moment):
+            with torch.no_grad(), self._fabric.autocast():
+                averaged_logits = moment.averaged(images)
+            loss = loss + mesa_term(logits, averaged_logits, recipe.mesa)
+        return loss
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         evaluation = self.evaluate(model)

@@ -67,6 +67,7 @@ def miniature(recipe: Recipe, output: Path) -> Recipe:
         recipe,
         model=debug_size(recipe.model),
         pretrained=False,
+        reset_head=False,
         data=dataclasses.replace(recipe.data, **data),
         schedule=schedule,
         output=str(output),

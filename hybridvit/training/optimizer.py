@@ -1,9 +1,10 @@
 """Optimizer and learning rate over the training, both timm's."""
 
+import inspect
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.step_lr import StepLRScheduler
@@ -14,24 +15,46 @@ from hybridvit.training.recipe import Recipe
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimizer over the weights of `model`; biases and norms are not decayed."""
+    """The recipe's optimizer over the weights of `model`; biases and norms are not decayed.
+
+    With `layer_decay` the learning rate of a layer is that of the layer after it times the decay; the layers are those
+    of the model's `group_matcher`, and the classifier with the last of them has the recipe's rate.
+    """
+    optim = recipe.optim
     return create_optimizer_v2(
         model,
-        opt=recipe.optim.name,
-        lr=recipe.optim.lr,
-        weight_decay=recipe.optim.weight_decay,
-        momentum=recipe.optim.momentum,
+        opt=optim.name,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        layer_decay=optim.layer_decay if optim.layer_decay < 1 else None,
+        **_momentum(recipe),
     )
 
 
 def check_optimizer(recipe: Recipe) -> None:
-    """Raise UsageError, with the nearest names, for an optimizer that timm does not have."""
+    """Raise UsageError for an optimizer that timm does not have, with the nearest names, or a key it has no use for."""
     optimizers = [str(name) for name in list_optimizers()]
     if recipe.optim.name.lower() not in optimizers:
         raise UsageError(
             f"Recipe key 'optim.name' is '{recipe.optim.name}', which is no optimizer of timm. Nearest: "
             f"{nearest(recipe.optim.name, optimizers)}."
         )
+    try:
+        get_optimizer_class(recipe.optim.name.lower().removeprefix("lookahead_"))
+    except (AssertionError, ImportError) as error:
+        raise UsageError(
+            f"Recipe key 'optim.name' is '{recipe.optim.name}', which does not run here: {error}."
+        ) from error
+    if recipe.optim.momentum is not None and not _momentum(recipe):
+        raise UsageError(
+            f"Recipe key 'optim.momentum' is {recipe.optim.momentum}, but {recipe.optim.name} has neither momentum nor "
+            "betas. Leave it out."
+        )
+
+
+def learning_rate(optimizer: Any) -> float:
+    """The schedule's present value: that of the last layers, where layer-wise decay gives the others less."""
+    return next(group["lr"] for group in optimizer.param_groups if group.get("lr_scale", 1.0) == 1.0)
 
 
 def build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
@@ -47,3 +70,21 @@ def build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_e
     return CosineLRScheduler(
         optimizer, t_initial=schedule.epochs * steps_per_epoch, lr_min=schedule.min_lr, cycle_limit=1, **warmup
     )
+
+
+def _momentum(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's momentum as the optimizer takes it: a momentum, or the first of its betas; nothing if it is unset.
+
+    Betas that are set keep the others at the optimizer's own values, of which some have three.
+    """
+    if recipe.optim.momentum is None:
+        return {}
+    name = recipe.optim.name.lower().removeprefix("lookahead_")
+    info = get_optimizer_info(name)
+    if info.has_momentum:
+        return {"momentum": recipe.optim.momentum}
+    optimizer_class = get_optimizer_class(name, bind_defaults=False)
+    betas = inspect.signature(optimizer_class).parameters.get("betas")
+    if betas is None or not isinstance(betas.default, tuple):
+        return {}
+    return {"betas": (recipe.optim.momentum, *betas.default[1:])}

@@ -33,6 +33,8 @@ class Recipe:
     """Options for create_model, such as {drop_path_rate: 0.1}."""
     pretrained: bool | str = False
     """true: the model's default weights; or a tag such as apple_dist_in1k; or a path."""
+    reset_head: bool = False
+    """Start with a new classifier: pretrained weights of other classes are refused without it."""
     data: DataConfig = field(default_factory=DataConfig)
     """Images"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -89,6 +91,11 @@ class Recipe:
             raise UsageError(
                 f"Recipe key 'model_options' sets {taken[0]}, but the task decides that from the images and "
                 "'pretrained'. Leave it out."
+            )
+        if self.reset_head and self.pretrained is False:
+            raise UsageError(
+                "Recipe key 'reset_head' is true, but without pretrained weights the classifier is new in any case. "
+                "Leave it out, or set 'pretrained'."
             )
         at_least("seed", self.seed, 0, "random generators take no negative seed")
         positive("validate_every", self.validate_every)

@@ -87,8 +87,8 @@ class OptimConfig:
     """Peak learning rate for the total batch; it is not scaled by anything."""
     weight_decay: float = 0.05
     """Weight decay of everything but biases and norms."""
-    momentum: float = 0.9
-    """Momentum, for the optimizers that have one; Adam's first beta."""
+    momentum: float | None = None
+    """Momentum, or the first beta of Adam and its kind; left out: the optimizer's own, mostly 0.9."""
     clip_norm: float = 0.0
     """Largest norm of the gradient over all weights; 0 clips nothing."""
     layer_decay: float = 1.0
@@ -97,7 +97,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         positive("optim.lr", self.lr)
         within("optim.weight_decay", self.weight_decay, 0.0, 1.0)
-        within("optim.momentum", self.momentum, 0.0, 1.0)
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise UsageError(f"Recipe key 'optim.momentum' is {self.momentum}, but it must be at least 0 and below 1.")
         at_least("optim.clip_norm", self.clip_norm, 0.0, "0 stands for no clipping")
         within("optim.layer_decay", self.layer_decay, 0.01, 1.0)
 
@@ -149,9 +150,9 @@ class DistillConfig:
     """Learning from a teacher beside the labels (FastViT, supplement, Table 6)"""
 
     teacher: str = ""
-    """A timm model such as regnety_160.deit_in1k, or a checkpoint of this package; empty: no teacher."""
+    """A timm model such as regnety_160.deit_in1k, a model of this package, or a file it wrote; empty: no teacher."""
     teacher_weights: str = ""
-    """File with the weights of a timm teacher; empty: its published ones, fetched once."""
+    """File with the weights of a teacher given by name; empty: its published ones, fetched once."""
     kind: Literal["hard", "soft"] = "hard"
     """hard: cross-entropy with the teacher's answer; soft: divergence from its probabilities."""
     weight: float = 0.5
@@ -164,6 +165,16 @@ class DistillConfig:
         positive("distill.temperature", self.temperature)
         if self.teacher_weights and not self.teacher:
             raise UsageError("Recipe key 'distill.teacher_weights' is set, but no teacher. Name it: --distill.teacher.")
+        if self.teacher and not self.weight:
+            raise UsageError(
+                f"Recipe key 'distill.weight' is 0, so the teacher {self.teacher} would teach nothing. Set it above 0, "
+                "or leave the teacher out."
+            )
+        if self.teacher and self.kind == "hard" and self.temperature != 1:
+            raise UsageError(
+                f"Recipe key 'distill.temperature' is {self.temperature}, but hard distillation takes the teacher's "
+                "most likely class at any temperature. Set distill.kind to soft, or leave the temperature out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
