@@ -17,6 +17,14 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
+def seed_everything(*parts: int | str) -> None:
+    """Seed Python's, NumPy's and torch's global generators, on all devices, from integers and words."""
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFF_FFFF)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
     """Run a block with Python's, NumPy's and torch's CPU generators seeded from `parts`; then put them back.

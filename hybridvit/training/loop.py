@@ -4,30 +4,28 @@ The position is the number of optimizer steps done. Epoch, order, augmentation, 
 are functions of it and of the seed, so a run that goes on from a checkpoint does what it would have done.
 """
 
-import random
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from hybridvit.data.loader import Batch, make_train_loader
-from hybridvit.data.seeding import derive_seed
-from hybridvit.errors import CheckpointError, NonFiniteError
-from hybridvit.training.devices import batch_shape, memory_format
+from hybridvit.errors import CheckpointError
 from hybridvit.training.interrupt import Stopped, StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import RunFolder
 from hybridvit.training.snapshot import read_snapshot, save_snapshot
+from hybridvit.training.step import Stepper
 from hybridvit.training.task import Moment, Task
 
 
@@ -54,8 +52,8 @@ class Loop:
         fabric: Fabric,
         recipe: Recipe,
         task: Task,
-        model: nn.Module,
-        optimizer: Any,
+        model: _FabricModule,
+        optimizer: _FabricOptimizer,
         scheduler: Scheduler,
         ema: ModelEmaV3 | None,
         folder: RunFolder,
@@ -65,17 +63,15 @@ class Loop:
     ) -> None:
         self.fabric, self.recipe, self.task, self.model, self.ema = fabric, recipe, task, model, ema
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.folder, self.stop, self.progress, self.logbook = folder, stop, progress, logbook
+        self.folder, self.progress, self.logbook = folder, progress, logbook
         self.position = Position()
         self.saved_step = 0
         self.steps_per_epoch = per_epoch = len(task.images) // recipe.data.total_batch
         self.total_steps = total_steps(recipe, per_epoch)
-        self.batch_size, self.accumulate = batch_shape(recipe, fabric.world_size)
-        self.layout = memory_format(recipe, fabric.device)
+        self.stepper = Stepper(fabric=fabric, recipe=recipe, task=task, model=model, optimizer=optimizer, stop=stop)
         self.validate_every = max(1, round(recipe.validate_every * per_epoch))
         self.save_every = max(1, round(recipe.save_every * per_epoch))
         self.log_every = max(1, per_epoch // 50)
-        self._buffers = [(buffer, buffer.clone()) for buffer in task.model.buffers()]
         self._stopping = 0  # the signal all ranks agreed on
 
     @property
@@ -86,8 +82,8 @@ class Loop:
         """Train to the end. Raises Stopped after a signal, NonFiniteError before a step that would do harm."""
         loader = make_train_loader(
             self.task.images,
-            batch_size=self.batch_size,
-            accumulate=self.accumulate,
+            batch_size=self.stepper.batch_size,
+            accumulate=self.stepper.accumulate,
             first_step=self.position.step,
             num_steps=self.total_steps,
             rank=self.fabric.global_rank,
@@ -207,96 +203,25 @@ class Loop:
         self.progress.pause()
 
     def _train_step(self, stream: Iterator[Batch]) -> None:
-        position, accumulate = self.position, self.accumulate
+        position = self.position
         self.scheduler.step_update(position.step)
-        for buffer, copy in self._buffers:
-            copy.copy_(buffer)
-        self.model.train()
         averaged = self.ema.module if self.ema is not None else None
         moment = Moment(step=position.step, total_steps=self.total_steps, averaged=averaged)
-        loss_sum = torch.zeros((), device=self.fabric.device)
-        samples: list[int] = []
-        for micro_batch in range(accumulate):
-            batch = next(stream)
-            samples += batch.samples.tolist()
-            images = batch.images.to(self.fabric.device, memory_format=self.layout, non_blocking=True)
-            labels = batch.labels.to(self.fabric.device, non_blocking=True)
-            seed_everything("step", self.recipe.seed, position.step, micro_batch, self.fabric.global_rank)
-            with self.fabric.no_backward_sync(self.model, enabled=micro_batch < accumulate - 1):  # type: ignore[arg-type]  # it is Fabric's wrapper
-                loss = self.task.loss(self.model, images, labels, moment)
-                self.fabric.backward(loss / accumulate)
-            loss_sum += loss.detach()
-        norm = self._gradient_norm()
-        loss_value = self._agree(loss_sum / accumulate, norm, samples)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        outcome = self.stepper.take(stream, moment)
+        self._stopping = outcome.signum
         position.step += 1
-        position.loss_sum += loss_value
+        position.loss_sum += outcome.loss
         position.loss_count += 1
         if self.ema is not None:
             self.ema.update(self.task.model, step=position.step)
         if self.logbook is not None and position.step % self.log_every == 0:
-            self.logbook.train(position.step, loss=loss_value, lr=self.optimizer.param_groups[0]["lr"])
-        self.progress.step(position.step, loss=loss_value, images=self.recipe.data.total_batch)
-
-    def _gradient_norm(self) -> Tensor:
-        clip_norm = self.recipe.optim.clip_norm or float("inf")
-        parameters = [parameter for parameter in self.task.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if clip_norm < float("inf"):
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-        return norm
-
-    def _agree(self, loss: Tensor, norm: Tensor, samples: list[int]) -> float:
-        """The mean loss over the ranks, after one exchange: all take the step and note a signal, or none does."""
-        finite = torch.isfinite(loss) & torch.isfinite(norm)
-        shared = torch.stack(
-            [(~finite).float(), torch.tensor(float(self.stop.signum), device=loss.device), loss.float()]
-        )
-        if self.fabric.world_size > 1:
-            everyone = [torch.empty_like(shared) for _ in range(self.fabric.world_size)]
-            torch.distributed.all_gather(everyone, shared)
-            shared_by_rank = torch.stack(everyone)
-        else:
-            shared_by_rank = shared[None]
-        refused, signals, losses = shared_by_rank.unbind(1)
-        if bool(refused.any()):
-            for buffer, copy in self._buffers:
-                buffer.copy_(copy)
-            self.optimizer.zero_grad(set_to_none=True)
-            raise self._non_finite(losses, norm, samples)
-        self._stopping = int(signals.max())
-        return float(losses.double().mean())
-
-    def _non_finite(self, losses: Tensor, norm: Tensor, samples: list[int]) -> NonFiniteError:
-        """The error, with the files of the ranks whose loss is not finite; of all if only the gradient is not."""
-        files_by_rank: list[list[str]] = [[self.task.images.paths[sample] for sample in samples]]
-        if self.fabric.world_size > 1:
-            own, files_by_rank = files_by_rank[0], [[] for _ in range(self.fabric.world_size)]
-            torch.distributed.all_gather_object(files_by_rank, own)
-        guilty = [not finite for finite in losses.isfinite().tolist()]
-        files = [
-            file for names, bad in zip(files_by_rank, guilty, strict=True) if bad or not any(guilty) for file in names
-        ]
-        return NonFiniteError(
-            f"Step {self.position.step} was refused: loss {losses.mean().item():g}, gradient norm {norm.item():g}, "
-            f"learning rate {self.optimizer.param_groups[0]['lr']:g}; the images were {', '.join(files)}. The weights "
-            "are as before the step. Look at these images, lower --optim.lr or set --optim.clip_norm, and resume from "
-            "the last checkpoint."
-        )
+            self.logbook.train(position.step, loss=outcome.loss, lr=self.optimizer.param_groups[0]["lr"])
+        self.progress.step(position.step, loss=outcome.loss, images=self.recipe.data.total_batch)
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     """Optimizer steps of the whole schedule."""
     return (recipe.schedule.epochs + recipe.schedule.cooldown_epochs) * steps_per_epoch
-
-
-def seed_everything(*parts: int | str) -> None:
-    """Seed Python's, NumPy's and torch's global generators, on all devices, from integers and words."""
-    seed = derive_seed(*parts)
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFF_FFFF)
-    torch.manual_seed(seed)
 
 
 def _from_rank_zero(module: nn.Module) -> None:
