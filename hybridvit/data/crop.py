@@ -39,6 +39,7 @@ def decode_crop(
     *,
     max_pixels: int,
     exif_orientation: bool = True,
+    name: str = "",
 ) -> Image.Image:
     """`resized_crop` of `decode_image(source)` at `choose((width, height))`, which is asked once.
 
@@ -53,7 +54,9 @@ def decode_crop(
         crop = choose(whole)
         return largest_reduction(crop, size)
 
-    image, facts = decode(source, max_pixels=max_pixels, exif_orientation=exif_orientation, reduction=reduction)
+    image, facts = decode(
+        source, max_pixels=max_pixels, exif_orientation=exif_orientation, reduction=reduction, name=name
+    )
     crop = crop or choose(image.size)
     if facts.factor == 1:
         return resized_crop(image, crop, size, resampling)

@@ -105,14 +105,19 @@ def decode(
     exif_orientation: bool = True,
     background: tuple[int, int, int] = (255, 255, 255),
     reduction: Callable[[tuple[int, int]], int] | None = None,
+    name: str = "",
 ) -> Decoded:
     """`decode_image` with what the file says of itself, and, on request, at reduced size.
 
     `reduction` is asked once, before decoding, for files whose reader can leave out detail (JPEG): given the width and
-    height of the whole upright image, it answers 1, 2, 4 or 8. Other files are decoded whole. Raises as `decode_image`.
+    height of the whole upright image, it answers 1, 2, 4 or 8. Other files are decoded whole. `name` is what errors
+    call bytes that come from somewhere. Raises as `decode_image`.
     """
-    name = f"image given as {len(source):,} bytes" if isinstance(source, bytes) else os.fspath(source)
-    data = source if isinstance(source, bytes) else _read(name)
+    if isinstance(source, bytes):
+        name, data = name or f"image given as {len(source):,} bytes", source
+    else:
+        name = os.fspath(source)
+        data = read_image(name)
     kind = image_format(data[:16])
     if kind is None:
         raise ImageDecodeError(
@@ -151,8 +156,8 @@ def _is_16_bit(image: ImageFile.ImageFile) -> bool:
     return image.format != "BMP" and (";16" in layout or "65535" in layout)  # "BGR;16" of a BMP: 5 bits per channel
 
 
-def _read(name: str) -> bytes:
-    """The whole file; of a file that is no image, only the start, for it may be large."""
+def read_image(name: str) -> bytes:
+    """The whole file; of a file that is no image, only the start, for it may be large. Raises `ImageDecodeError`."""
     try:
         with Path(name).open("rb") as file:
             head = file.read(512)

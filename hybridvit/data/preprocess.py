@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvit.card import Preprocessing
-from hybridvit.data.decode import MAX_PIXELS, decode_image
+from hybridvit.data.decode import MAX_PIXELS, decode
 from hybridvit.errors import UsageError
 
 RESAMPLING = {
@@ -22,14 +22,20 @@ whole is resized and then cut, as timm does: the other way can differ by a round
 
 
 def prepare(
-    source: str | os.PathLike[str] | bytes, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike[str] | bytes,
+    preprocessing: Preprocessing,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    name: str = "",
 ) -> np.ndarray:
     """Decode a file, or the bytes of one, and `preprocess` it: what a model is given for it outside of training.
 
+    `name` is what errors call bytes that come from somewhere.
+
     Raises `ImageDecodeError`, `UsageError`.
     """
-    image = decode_image(source, max_pixels=max_pixels, exif_orientation=preprocessing.exif_orientation)
-    return preprocess(image, preprocessing)
+    decoded = decode(source, max_pixels=max_pixels, exif_orientation=preprocessing.exif_orientation, name=name)
+    return preprocess(decoded.image, preprocessing)
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

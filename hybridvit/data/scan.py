@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hybridvit.errors import DatasetError
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 )
-_SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     images, or a class that `class_names` does not have.
     """
     root = os.fspath(root)
-    folders = [entry.name for entry in _entries(root) if _is_folder(entry)]
-    _check_folders(root, folders)
+    folders = class_folders(root)
     names = tuple(class_names) if class_names is not None else tuple(folders)
     unknown = [name for name in folders if name not in set(names)]
     if unknown:
@@ -108,6 +107,18 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     )
 
 
+def class_folders(root: str) -> list[str]:
+    """The names of the folders in `root`, sorted by bytes. Raises `DatasetError` if they cannot be classes."""
+    folders = subfolders(root)
+    _check_folders(root, folders)
+    return folders
+
+
+def subfolders(root: str) -> list[str]:
+    """The names of the folders in `root`, hidden ones left out, sorted by bytes. Raises `DatasetError`."""
+    return [entry.name for entry in _entries(root) if _is_folder(entry)]
+
+
 def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The image files meant by a command line: files as they stand, folders with all below them, and patterns (* ? **).
 
@@ -142,7 +153,7 @@ def _check_folders(root: str, folders: list[str]) -> None:
         if images:
             raise DatasetError(f"{root} has {len(images)} images but no class folders. {layout}")
         raise DatasetError(f"{root} is empty: it has neither class folders nor images. {layout}")
-    if _SPLITS.issuperset(folder.lower() for folder in folders):
+    if SPLITS.issuperset(folder.lower() for folder in folders):
         splits = [os.path.join(root, folder) for folder in folders]
         if not any(_if_image(entry.path) for split in splits for entry in _entries(split)):
             raise DatasetError(
@@ -169,24 +180,49 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _images(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """All image files below a folder; a link back to a folder above it is not entered again."""
+def _raise(folder: str, error: DatasetError) -> None:
+    raise error
+
+
+def walk(
+    folder: str,
+    *,
+    on_error: Callable[[str, DatasetError], None] = _raise,
+    above: frozenset[tuple[int, int]] = frozenset(),
+) -> Iterator[str]:
+    """All files below a folder, hidden ones left out; a link back to a folder above it is not entered again.
+
+    `on_error` is given every folder that cannot be read, and may return to go on without it.
+    """
     try:
         status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        entries = [] if here in above else _entries(folder)
     except OSError as error:
-        raise DatasetError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+        on_error(folder, DatasetError(f"Cannot read the folder {folder}: {error.strerror or error}."))
         return
-    for entry in _entries(folder):
+    except DatasetError as error:
+        on_error(folder, error)
+        return
+    for entry in entries:
         if _is_folder(entry):
-            yield from _images(entry.path, above | {here})
+            yield from walk(entry.path, on_error=on_error, above=above | {here})
         else:
-            yield from _if_image(entry.path)
+            yield entry.path
+
+
+def _images(folder: str) -> Iterator[str]:
+    """All image files below a folder."""
+    return (path for path in walk(folder) if is_image(path))
+
+
+def is_image(path: str) -> bool:
+    """Whether a path is named like an image."""
+    return os.path.splitext(path)[1].lower() in EXTENSIONS
 
 
 def _if_image(path: str) -> list[str]:
-    return [path] if os.path.splitext(path)[1].lower() in EXTENSIONS else []
+    return [path] if is_image(path) else []
 
 
 def _size(path: str) -> int:

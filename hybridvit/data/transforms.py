@@ -12,7 +12,7 @@ from torch import Tensor
 from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.crop import Crop, decode_crop, resized_crop
-from hybridvit.data.decode import MAX_PIXELS, decode_image
+from hybridvit.data.decode import MAX_PIXELS, decode
 from hybridvit.data.preprocess import RESAMPLING, num_channels, prepare, preprocess
 
 
@@ -24,8 +24,10 @@ class Transform(ABC):
         """The tensor of a decoded, upright RGB image."""
 
     @abstractmethod
-    def of_file(self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-        """The tensor of a file, or of the bytes of one, decoded as `decode_image` does. Raises `ImageDecodeError`."""
+    def of_file(
+        self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+    ) -> Tensor:
+        """The tensor of a file, or of the bytes of one, which errors call `name`. Raises `ImageDecodeError`."""
 
 
 class EvalTransform(Transform):
@@ -38,8 +40,10 @@ class EvalTransform(Transform):
     def __call__(self, image: Image.Image) -> Tensor:
         return torch.from_numpy(preprocess(image, self.preprocessing))
 
-    def of_file(self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-        return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels))
+    def of_file(
+        self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+    ) -> Tensor:
+        return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels, name=name))
 
 
 class TrainTransform(Transform):
@@ -79,13 +83,16 @@ class TrainTransform(Transform):
     def __call__(self, image: Image.Image) -> Tensor:
         return self._finish(resized_crop(image, self._choose(image.size), *self._target()))
 
-    def of_file(self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    def of_file(
+        self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+    ) -> Tensor:
         upright = self.preprocessing.exif_orientation
         if not self.reduced_decode:
-            return self(decode_image(source, max_pixels=max_pixels, exif_orientation=upright))
-        return self._finish(
-            decode_crop(source, self._choose, *self._target(), max_pixels=max_pixels, exif_orientation=upright)
+            return self(decode(source, max_pixels=max_pixels, exif_orientation=upright, name=name).image)
+        crop = decode_crop(
+            source, self._choose, *self._target(), max_pixels=max_pixels, exif_orientation=upright, name=name
         )
+        return self._finish(crop)
 
     def _target(self) -> tuple[tuple[int, int], Image.Resampling]:
         return self.preprocessing.image_size, RESAMPLING[self.preprocessing.interpolation]
