@@ -1,6 +1,7 @@
 """Try a recipe in seconds: what would otherwise fail after an epoch fails now."""
 
 import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -13,10 +14,12 @@ from safetensors.torch import load_file
 
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.models.registry import VARIANTS, find_variant
+from hybridvit.training.classify import ClassifyTask
 from hybridvit.training.classify_data import list_images
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import CHECKPOINTS
 from hybridvit.training.snapshot import newest_snapshot
+from hybridvit.training.teacher import untrained_teacher
 from hybridvit.training.train import train
 
 TOTAL_BATCH = 16
@@ -35,14 +38,15 @@ def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
     _list_images(recipe, say)
     with tempfile.TemporaryDirectory(prefix="hybridvit-dry-run-") as scratch:
         small = miniature(recipe, Path(scratch) / "run")
-        result = train(small, progress=False)
+        build_task = functools.partial(ClassifyTask, find_teacher=untrained_teacher)
+        result = train(small, progress=False, build_task=build_task)
         last = result.history[-1]
         say(f"passed: two steps of {small.model} on generated images (train loss {last['train_loss']:.3f})")
         say(f"passed: a validation ({result.headline} {last[result.headline]:.1f} %, chance is 10 %)")
         say(f"passed: a save ({result.model.stat().st_size:,} bytes of {result.weights} weights)")
         straight = load_file(result.model)
         _forget_last_step(result.folder)
-        resumed = load_file(train(small, resume=True, progress=False).model)
+        resumed = load_file(train(small, resume=True, progress=False, build_task=build_task).model)
         different = [name for name, value in straight.items() if not torch.equal(value, resumed[name])]
         if different:
             raise CheckpointError(
