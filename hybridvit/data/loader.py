@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from hybridvit.data.images import BadImage, Images, Sample
+from hybridvit.data.images import BadImage, Images, Sample, SourceFault
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 
@@ -39,6 +39,7 @@ class _Fetched(NamedTuple):
 
     batch: Batch
     bad: tuple[BadImage, ...]
+    fault: str = ""
 
 
 class Loader:
@@ -48,8 +49,9 @@ class Loader:
     a caller can have them started before it has threads of its own; `close()` ends them, and so does the interpreter's
     exit. They ignore SIGINT and SIGTERM: whoever started them decides when they end.
 
-    Iterating raises `ImageDecodeError` at the first bad file, or where the data set tolerates those, logs each once
-    and raises `DatasetError` when a training set has more than 1 % of them.
+    Iterating raises `SourceFault` where the source cannot be read, `ImageDecodeError` at the first bad file, or where
+    the data set tolerates those, logs each once and raises `DatasetError` when a training set has more than 1 % of
+    them.
     """
 
     def __init__(self, images: Images, loader: DataLoader[Sample]) -> None:
@@ -89,13 +91,15 @@ class Loader:
     def _batches(self, own_pass: int) -> Iterator[Batch]:
         while own_pass == self._pass:
             try:
-                batch, bad = next(self._fetched)
+                batch, bad, fault = next(self._fetched)
             except StopIteration:
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
                 if isinstance(self._fetched, _MultiProcessingDataLoaderIter) and (lost := lost_worker(error)):
                     raise lost from error
                 raise
+            if fault:
+                raise SourceFault(fault)
             self._judge(bad)
             self.num_total += len(batch.labels) + (0 if self.images.training else len(bad))
             self.num_used += len(batch.labels)
@@ -169,6 +173,7 @@ def make_train_loader(
         rank=rank,
         world_size=world_size,
         seed=seed,
+        blocks=images.blocks,
     )
     return _make(images, order, workers=workers, pin_memory=pin_memory, start_method=start_method)
 
@@ -238,7 +243,8 @@ def _collate(samples: list[Sample]) -> _Fetched:
         torch.tensor([sample.label for sample in kept], dtype=torch.long),
         torch.tensor([sample.number for sample in kept], dtype=torch.long),
     )
-    return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad))
+    fault = next((sample.fault for sample in samples if sample.fault), "")
+    return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad), fault)
 
 
 @contextmanager

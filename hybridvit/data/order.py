@@ -1,9 +1,12 @@
 """Which samples come when: every step's samples follow from (seed, step) alone, so a run can go on from any step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate as running_sum
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from hybridvit.data.seeding import derive_seed
@@ -17,12 +20,53 @@ class SampleKey(NamedTuple):
     number: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """A set cut into consecutive blocks of samples (shards), of which `window` are shuffled together.
+
+    A set that is larger than the disk must be read block by block; the samples of one window then lie on it at once.
+    """
+
+    sizes: Sequence[int]  # samples in each block; they follow one another
+    window: int
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise UsageError(f"A window of {self.window} blocks holds no sample. Use 1 or more.")
+
+    def order(self, seed: int, epoch: int) -> list[int]:
+        """The blocks as epoch `epoch` reads them; every `window` of them are one window."""
+        return torch.randperm(len(self.sizes), generator=_generator("blocks", seed, epoch)).tolist()
+
+
+def permutation(num_samples: int, *, seed: int, epoch: int, blocks: Blocks | None = None) -> Tensor:
+    """The order of an epoch's samples, a function of the arguments alone.
+
+    With blocks: the blocks in their order of that epoch, cut into windows; inside a window all samples are mixed.
+    """
+    if blocks is None:
+        return torch.randperm(num_samples, generator=_generator("order", seed, epoch))
+    ends = list(running_sum(blocks.sizes))
+    order = blocks.order(seed, epoch)
+    parts = []
+    for window, first in enumerate(range(0, len(order), blocks.window)):
+        members = order[first : first + blocks.window]
+        samples = torch.cat([torch.arange(ends[block] - blocks.sizes[block], ends[block]) for block in members])
+        parts.append(samples[torch.randperm(len(samples), generator=_generator("window", seed, epoch, window))])
+    return torch.cat(parts)
+
+
+def _generator(*parts: int | str) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
 class TrainOrder(Sampler[list[SampleKey]]):
     """The micro-batches of one process, from optimizer step `first_step` up to `num_steps`, across epochs.
 
-    Each epoch is a permutation f(seed, epoch), cut into steps of batch_size * accumulate * world_size samples; what is
-    left at its end is dropped. A step has the same samples however they are divided among processes and micro-batches,
-    and every process gets equally many. `batch_size` is one process's micro-batch.
+    Each epoch is a permutation f(seed, epoch), block by block where there are `blocks`, cut into steps of batch_size *
+    accumulate * world_size samples; what is left at its end is dropped. A step has the same samples however they are
+    divided among processes and micro-batches, and every process gets equally many. `batch_size` is one process's
+    micro-batch.
 
     Raises `DatasetError` if one step needs more samples than there are, `UsageError` for counts below 1.
     """
@@ -38,6 +82,7 @@ class TrainOrder(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
+        blocks: Blocks | None = None,
     ) -> None:
         _check_shard(batch_size, rank, world_size)
         if accumulate < 1:
@@ -59,6 +104,7 @@ class TrainOrder(Sampler[list[SampleKey]]):
         self._rank = rank
         self._world_size = world_size
         self._seed = seed
+        self._blocks = blocks
         self._steps = range(first_step, num_steps)
 
     def __len__(self) -> int:
@@ -66,15 +112,15 @@ class TrainOrder(Sampler[list[SampleKey]]):
         return len(self._steps) * self._accumulate
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        permuted_epoch, permutation = -1, torch.empty(0, dtype=torch.long)
+        permuted_epoch, samples = -1, torch.empty(0, dtype=torch.long)
         for step in self._steps:
             epoch, place = divmod(step, self.steps_per_epoch)
             if epoch != permuted_epoch:
-                generator = torch.Generator().manual_seed(derive_seed("order", self._seed, epoch))
-                permuted_epoch, permutation = epoch, torch.randperm(self._num_samples, generator=generator)
+                permuted_epoch = epoch
+                samples = permutation(self._num_samples, seed=self._seed, epoch=epoch, blocks=self._blocks)
             for micro_batch in range(self._accumulate):
                 start = place * self.total_batch + (micro_batch * self._world_size + self._rank) * self._batch_size
-                chosen = permutation[start : start + self._batch_size].tolist()
+                chosen = samples[start : start + self._batch_size].tolist()
                 yield [SampleKey(epoch, index) for index in chosen]
 
 
