@@ -21,6 +21,7 @@ from hybridvit.data.loader import Batch, make_train_loader
 from hybridvit.errors import CheckpointError
 from hybridvit.training.interrupt import Stopped, StopRequest
 from hybridvit.training.logbook import Logbook
+from hybridvit.training.optimizer import learning_rate
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import RunFolder
@@ -181,7 +182,7 @@ class Loop:
         row: dict[str, float] = {
             "step": position.step,
             "epoch": position.step / self.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": learning_rate(self.optimizer),
             "train_loss": position.loss_sum / max(position.loss_count, 1),
             "images_per_second": round(self.progress.images_per_second, 1),
         }
@@ -215,7 +216,7 @@ class Loop:
         if self.ema is not None:
             self.ema.update(self.task.model, step=position.step)
         if self.logbook is not None and position.step % self.log_every == 0:
-            self.logbook.train(position.step, loss=outcome.loss, lr=self.optimizer.param_groups[0]["lr"])
+            self.logbook.train(position.step, loss=outcome.loss, lr=learning_rate(self.optimizer))
         self.progress.step(position.step, loss=outcome.loss, images=self.recipe.data.total_batch)
 
 
@@ -244,7 +245,7 @@ def _refuse_other_data(saved: dict[str, Any], present: dict[str, Any]) -> None:
         if saved.get(key) != present.get(key):
             raise CheckpointError(
                 f"The run was trained with other {key.replace('_', ' ')} ({_short(saved.get(key))}) than there are now "
-                f"({_short(present.get(key))}). Put the images back as they were, or start a new run."
+                f"({_short(present.get(key))}). Put it back as it was, or start a new run."
             )
 
 

@@ -14,6 +14,7 @@ from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import NonFiniteError
 from hybridvit.training.devices import batch_shape, memory_format
 from hybridvit.training.interrupt import StopRequest
+from hybridvit.training.optimizer import learning_rate
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.task import Moment, Task
 
@@ -116,7 +117,7 @@ class Stepper:
         ]
         return NonFiniteError(
             f"Step {step} was refused: loss {sum(losses) / len(losses):g}, gradient norm {norm:g}, "
-            f"learning rate {self.optimizer.param_groups[0]['lr']:g}; the images were {', '.join(files)}. The weights "
+            f"learning rate {learning_rate(self.optimizer):g}; the images were {', '.join(files)}. The weights "
             "are as before the step. Look at these images, lower --optim.lr or set --optim.clip_norm, and resume from "
             "the last checkpoint."
         )
