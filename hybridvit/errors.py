@@ -66,6 +66,12 @@ class DiskFull(HybridViTError):
     exit_code = 7
 
 
+class ProcessLost(HybridViTError):
+    """Another process of the same run is gone, stuck, or ended with an error."""
+
+    exit_code = 8
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The known names most like `name`, quoted and joined, for an error message; all if none is alike."""
     known = list(known)

@@ -13,13 +13,14 @@ from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, 
 SIGNATURES = {
     "list": "hybridvit.cli.catalogue:list_models",
     "info": "hybridvit.cli.catalogue:info",
+    "check-data": "hybridvit.cli.check_data:check_data",
     "evaluate": "hybridvit.cli.evaluate:evaluate",
     "predict": "hybridvit.cli.predict:predict",
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
 }
-ORDER = ("list", "info", "train", "evaluate", "predict", "fold", "export", "bench")
+ORDER = ("list", "info", "check-data", "train", "evaluate", "predict", "fold", "export", "bench")
 
 OVERVIEW = """\
 usage: hybridvit COMMAND [ARGUMENTS]
@@ -40,7 +41,7 @@ start here:
   hybridvit predict runs/digits/model.safetensors photo.png
 
 exit codes: 0 done, 2 usage, 3 data, 4 loss not finite, 5 checkpoint, fold or export,
-            6 out of memory, 7 disk, 130 interrupted, 143 terminated
+            6 out of memory, 7 disk, 8 another process lost, 130 interrupted, 143 terminated
 """
 
 
@@ -58,7 +59,7 @@ def command(name: str) -> Command:
 
 def overview() -> str:
     """The text of `hybridvit --help`."""
-    return OVERVIEW.format(commands="\n".join(f"  {name:<9}  {command(name).summary}" for name in ORDER))
+    return OVERVIEW.format(commands="\n".join(f"  {name:<10}  {command(name).summary}" for name in ORDER))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,6 +31,7 @@ options of the run:
   --config FILE        the recipe, instead of a name
   --resume [auto]      go on from the newest checkpoint; auto: start if there is none
   --allow_changes      resume although the recipe has changed
+  --allow_data_change  resume although images were added, removed or changed
   --print_config       print the resolved recipe and end
 """
 
@@ -61,6 +62,7 @@ class TrainCommand(Command):
         config = _take_value(rest, "--config")
         resume = _take_resume(rest)
         allow_changes, print_config = _take_flag(rest, "--allow_changes"), _take_flag(rest, "--print_config")
+        allow_data_change = _take_flag(rest, "--allow_data_change")
         if (source is None) == (config is None):
             raise UsageError(
                 f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
@@ -77,7 +79,7 @@ class TrainCommand(Command):
             return 0
         from hybridvit.training.train import train
 
-        result = train(recipe, resume=resume, allow_changes=allow_changes)
+        result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
         print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
         print(f"Next:  hybridvit predict {result.model} IMAGES")
         print(f"       hybridvit export {result.model}")

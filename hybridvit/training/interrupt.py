@@ -40,6 +40,10 @@ class StopRequest:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    def ask(self, signum: int) -> None:
+        """What the first signal does, from within the process."""
+        self.signum = self.signum or signum
+
     def _receive(self, signum: int, _: FrameType | None) -> None:
         if self.signum:
             if os.isatty(2):

@@ -18,10 +18,11 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from hybridvit.data.loader import Batch, make_train_loader
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, NonFiniteError
 from hybridvit.training.interrupt import Stopped, StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.optimizer import learning_rate
+from hybridvit.training.peers import PeerWatch
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import RunFolder
@@ -59,17 +60,20 @@ class Loop:
         ema: ModelEmaV3 | None,
         folder: RunFolder,
         stop: StopRequest,
+        peers: PeerWatch,
         progress: TrainingProgress,
         logbook: Logbook | None,
     ) -> None:
         self.fabric, self.recipe, self.task, self.model, self.ema = fabric, recipe, task, model, ema
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.folder, self.progress, self.logbook = folder, progress, logbook
+        self.folder, self.peers, self.progress, self.logbook = folder, peers, progress, logbook
         self.position = Position()
         self.saved_step = 0
         self.steps_per_epoch = per_epoch = len(task.images) // recipe.data.total_batch
         self.total_steps = total_steps(recipe, per_epoch)
-        self.stepper = Stepper(fabric=fabric, recipe=recipe, task=task, model=model, optimizer=optimizer, stop=stop)
+        self.stepper = Stepper(
+            fabric=fabric, recipe=recipe, task=task, model=model, optimizer=optimizer, stop=stop, peers=peers
+        )
         self.validate_every = max(1, round(recipe.validate_every * per_epoch))
         self.save_every = max(1, round(recipe.save_every * per_epoch))
         self.log_every = max(1, per_epoch // 50)
@@ -118,7 +122,12 @@ class Loop:
             self._train_step(stream)
 
     def save(self) -> None:
-        """Write the whole state. Every rank calls it; rank 0 writes."""
+        """Write the whole state. Every rank calls it; rank 0 writes.
+
+        Raises NonFiniteError for weights that are not finite: such a state never takes the place of a good one.
+        """
+        self.peers.reached(f"the checkpoint of step {self.position.step}")
+        self._refuse_poisoned()
         if self.fabric.global_rank == 0:
             save_snapshot(
                 self.folder.checkpoints,
@@ -130,6 +139,16 @@ class Loop:
         self.saved_step = self.position.step
         self.fabric.barrier()
         self.progress.pause()
+
+    def _refuse_poisoned(self) -> None:
+        averaged = self.ema.module.state_dict() if self.ema is not None else {}
+        for name, tensor in [*self.task.model.state_dict().items(), *averaged.items()]:
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise NonFiniteError(
+                    f"After step {self.position.step} the weights are not finite ('{name}' is the first of them), at "
+                    f"learning rate {learning_rate(self.optimizer):g}. Nothing of it is saved: lower --optim.lr or set "
+                    "--optim.clip_norm, and resume from the last checkpoint."
+                )
 
     def state(self) -> dict[str, Any]:
         """All that a run needs to go on, as tensors and JSON values."""
@@ -143,12 +162,15 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def restore(self) -> None:
-        """Take up the state in the run folder's snapshot. Raises CheckpointError if it was trained on other data."""
+    def restore(self, *, allow_data_change: bool = False) -> None:
+        """Take up the state in the run folder's snapshot.
+
+        Raises CheckpointError if it was trained on other images, unless these may have changed, or other classes.
+        """
         if self.folder.snapshot is None:
             raise CheckpointError(f"{self.folder.path} has no checkpoint to go on from.")
         state = read_snapshot(self.folder.snapshot)
-        _refuse_other_data(state["identity"], dict(self.task.identity))
+        self._compare_data(state["identity"], dict(self.task.identity), allow_data_change)
         self.position = Position(**state["position"])
         self.saved_step = self.position.step
         self.task.model.load_state_dict(state["model"])
@@ -168,6 +190,21 @@ class Loop:
                 "taken in another order, so the weights differ in their last bits (OMP_NUM_THREADS sets the number)."
             )
 
+    def _compare_data(self, saved: dict[str, Any], present: dict[str, Any], allow_change: bool) -> None:
+        for key in sorted(saved.keys() | present.keys()):
+            if saved.get(key) == present.get(key):
+                continue
+            change = f"other {key.replace('_', ' ')} ({_short(saved.get(key))}) than there are now"
+            images = key.endswith("_images")
+            if not (images and allow_change):
+                allow = ", take the change on with --allow_data_change" if images else ""
+                raise CheckpointError(
+                    f"The run was trained with {change} ({_short(present.get(key))}). Put back what was there{allow}, "
+                    "or start a new run."
+                )
+            if self.fabric.global_rank == 0:
+                self.progress.say(f"The run was trained with {change}; it goes on with the present ones.")
+
     def _validation_is_due(self) -> bool:
         step = self.position.step
         return step > self.position.validated_step and (step % self.validate_every == 0 or self.finished)
@@ -179,6 +216,7 @@ class Loop:
 
     def _validate(self) -> None:
         position = self.position
+        self.peers.reached(f"the validation after step {position.step}")
         row: dict[str, float] = {
             "step": position.step,
             "epoch": position.step / self.steps_per_epoch,
@@ -238,15 +276,6 @@ def _match_layout(optimizer: Any) -> None:
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _refuse_other_data(saved: dict[str, Any], present: dict[str, Any]) -> None:
-    for key in sorted(saved.keys() | present.keys()):
-        if saved.get(key) != present.get(key):
-            raise CheckpointError(
-                f"The run was trained with other {key.replace('_', ' ')} ({_short(saved.get(key))}) than there are now "
-                f"({_short(present.get(key))}). Put it back as it was, or start a new run."
-            )
 
 
 def _short(value: Any) -> str:

@@ -67,6 +67,8 @@ class Recipe:
     """Machines that train together."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """How several devices share a model: ddp: each has all of it; fsdp: each keeps a part of the weights."""
+    timeout_seconds: float = 120.0
+    """How long the processes of a run wait for one that does not answer, before they end."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """32-true: all in 32 bits; bf16-mixed: products in 16 bits, weights in 32; 16-mixed: the same in float16 with a
     scaled loss, for GPUs without bfloat16."""
@@ -102,6 +104,7 @@ class Recipe:
         positive("save_every", self.save_every)
         at_least("keep", self.keep, 1, "the newest checkpoint must stay")
         at_least("num_nodes", self.num_nodes, 1, "there must be a machine")
+        at_least("timeout_seconds", self.timeout_seconds, 5, "saving and validating must fit in")
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1, "there must be a device")
         if self.mesa.weight and not self.ema.decay:

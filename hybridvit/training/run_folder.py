@@ -21,7 +21,7 @@ from hybridvit.training.snapshot import newest_snapshot, sweep
 
 RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
-HARMLESS = ("output", "data.root", "data.workers", "save_every", "keep", "dry_run")
+HARMLESS = ("output", "data.root", "data.workers", "save_every", "keep", "timeout_seconds", "dry_run")
 """Keys that may differ on resume: they change no number (the images themselves are compared by their fingerprint)."""
 FIXED = ("model", "optim.name")
 """Keys (and what begins with them) that the saved state depends on: no one can allow them to change."""

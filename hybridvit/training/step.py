@@ -15,6 +15,7 @@ from hybridvit.errors import NonFiniteError
 from hybridvit.training.devices import batch_shape, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.optimizer import learning_rate
+from hybridvit.training.peers import PeerWatch
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.task import Moment, Task
 
@@ -40,9 +41,10 @@ class Stepper:
         model: _FabricModule,
         optimizer: _FabricOptimizer,
         stop: StopRequest,
+        peers: PeerWatch,
     ) -> None:
         self.fabric, self.recipe, self.task, self.model, self.optimizer = fabric, recipe, task, model, optimizer
-        self._stop = stop
+        self._stop, self._peers = stop, peers
         self.batch_size, self.accumulate = batch_shape(recipe, fabric.world_size)
         self._layout = memory_format(recipe, fabric.device)
         self._parameters = list(task.model.parameters())
@@ -52,9 +54,10 @@ class Stepper:
     def take(self, stream: Iterator[Batch], moment: Moment) -> StepOutcome:
         """One step over the next micro-batches of `stream`.
 
-        Raises NonFiniteError, on all ranks, for a loss or gradient that is not finite: weights, optimizer and
-        BatchNorm statistics are then as before.
+        Raises NonFiniteError, on all ranks, for a loss, gradient or learning rate that is not finite: weights, optimizer
+        and BatchNorm statistics are then as before.
         """
+        self._peers.reached(f"the images of step {moment.step}")
         torch._foreach_copy_(self._buffers_before, self._buffers)
         self.model.train()
         loss_sum = torch.zeros((), device=self.fabric.device)
@@ -67,11 +70,14 @@ class Stepper:
             seed_everything("step", self.recipe.seed, moment.step, micro_batch, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=micro_batch < self.accumulate - 1):
                 loss = self.task.loss(self.model, images, labels, moment)
+                if micro_batch == self.accumulate - 1:
+                    self._peers.reached(f"the exchange of gradients of step {moment.step}")
                 self.fabric.backward(loss / self.accumulate)
             loss_sum += loss.detach()
         norm = self._gradient_norm()
         losses, norm_value, received = self._exchange(loss_sum / self.accumulate, norm)
-        if not all(map(_is_finite, [*losses, norm_value])):
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        if not all(map(_is_finite, [*losses, norm_value, *rates])):
             self._undo()
             raise self._non_finite(losses, norm_value, torch.cat(samples).tolist(), moment.step)
         self.optimizer.step()

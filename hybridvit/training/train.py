@@ -13,12 +13,14 @@ from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 
 from hybridvit.atomic import write_text
+from hybridvit.data.loader import lost_worker
 from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
 from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.loop import Loop, Position, total_steps
 from hybridvit.training.optimizer import build_optimizer, build_schedule, check_optimizer
+from hybridvit.training.peers import PeerWatch, launch
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_file import recipe_text
@@ -47,6 +49,7 @@ def train(
     *,
     resume: Resume = False,
     allow_changes: bool = False,
+    allow_data_change: bool = False,
     progress: bool = True,
     build_task: TaskBuilder | None = None,
 ) -> RunResult:
@@ -59,6 +62,7 @@ def train(
     Args:
         resume: False moves an earlier run aside; True goes on with it; "auto" goes on if there is something.
         allow_changes: go on although the recipe differs from the run's.
+        allow_data_change: go on although the images differ from the run's; their classes must be the same.
         progress: show a bar (in a terminal) or lines on stderr.
         build_task: what to learn; classification if None.
 
@@ -66,6 +70,7 @@ def train(
         UsageError, DatasetError, CheckpointError, DiskFull, OutOfMemory: as their names say; nothing half-written
             stays.
         NonFiniteError: a step was refused; the checkpoints before it are untouched.
+        ProcessLost: another process of the run is gone, stuck, or ended with an error.
         Stopped: after SIGTERM or SIGINT, when everything is saved; a SystemExit with 143 or 130.
     """
     if build_task is None:
@@ -78,26 +83,39 @@ def train(
         )
     with StopRequest() as stop:
         fabric = build_fabric(recipe)
-        fabric.launch()
+        launch(fabric, recipe.timeout_seconds)
         if fabric.world_size > 1:
             atexit.register(leave_process_group)
-        task = build_task(recipe, fabric)
-        try:
-            _check(recipe, task, fabric)
-            folder = _open_on_all_ranks(recipe, fabric, resume, allow_changes, progress)
+        with PeerWatch(fabric, stop, recipe.timeout_seconds) as peers:
+            task = build_task(recipe, fabric)
             try:
-                return _train(recipe, fabric, task, folder, stop, progress)
-            except torch.OutOfMemoryError as error:
-                raise _out_of_memory(recipe) from error
+                _check(recipe, task, fabric)
+                folder = _open_on_all_ranks(recipe, fabric, resume, allow_changes, progress)
+                peers.folder = folder.path
+                try:
+                    return _train(recipe, fabric, task, folder, stop, peers, progress, allow_data_change)
+                except torch.OutOfMemoryError as error:
+                    raise _out_of_memory(recipe) from error
+                except RuntimeError as error:
+                    if (lost := lost_worker(error)) is not None:
+                        raise lost from error
+                    raise
+                finally:
+                    if fabric.global_rank == 0:
+                        folder.release()
             finally:
-                if fabric.global_rank == 0:
-                    folder.release()
-        finally:
-            task.close()
+                task.close()
 
 
 def _train(
-    recipe: Recipe, fabric: Fabric, task: Task, folder: RunFolder, stop: StopRequest, progress: bool
+    recipe: Recipe,
+    fabric: Fabric,
+    task: Task,
+    folder: RunFolder,
+    stop: StopRequest,
+    peers: PeerWatch,
+    progress: bool,
+    allow_data_change: bool,
 ) -> RunResult:
     task.model.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
     optimizer = build_optimizer(recipe, task.model)
@@ -119,11 +137,12 @@ def _train(
         ema=ema,
         folder=folder,
         stop=stop,
+        peers=peers,
         progress=bar,
         logbook=None,
     )
     if folder.snapshot is not None:
-        loop.restore()
+        loop.restore(allow_data_change=allow_data_change)
     if leads:
         write_text(folder.recipe, recipe_text(recipe))
         loop.logbook = Logbook(

@@ -1,0 +1,234 @@
+"""Processes that train together: each notices when another one, or the launcher of all, is gone or stuck, and ends.
+
+A collective tells little of why it failed, and a process that hangs tells nothing. So a thread of each process says
+every second, in the store that the process group was made with, how far the process is, and reads what the others say.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+
+from hybridvit.errors import ProcessLost
+from hybridvit.training.interrupt import Stopped, StopRequest
+
+BEAT_SECONDS = 1.0
+GRACE_SECONDS = 5.0  # for a process to end by itself once it is known that another one will not go on
+GO_ON = (
+    "Nothing before the last checkpoint is lost: go on with --resume, or let torchrun do it (torchrun --max-restarts 3 "
+    "-m hybridvit train ... --resume auto)."
+)
+BROKEN = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+"""Words of the errors that backends raise when another process does not answer and that have no type of their own."""
+
+
+@dataclass(kw_only=True)
+class Beat:
+    """What a process says of itself."""
+
+    number: int = 0
+    count: int = 0  # places reached so far; the same for all processes that are at the same place
+    place: str = "the start"
+    pid: int
+    host: str
+
+
+def launch(fabric: Fabric, timeout_seconds: float) -> None:
+    """Have Fabric start or join the processes. Raises ProcessLost if not all come within the time."""
+    try:
+        fabric.launch()
+    except (RuntimeError, TimeoutError) as error:
+        if not _is_communication(error):
+            raise
+        raise ProcessLost(
+            f"The {fabric.world_size} processes of this run did not find each other within {timeout_seconds:g} "
+            f"seconds ({_first_line(error)}). Look at the messages of the others, and start all of them again."
+        ) from error
+
+
+class PeerWatch:
+    """While entered, no process of the run waits for another, or trains without its launcher, for longer than allowed.
+
+    - A failed collective becomes ProcessLost, which names the process that is gone, stuck, or ended with an error.
+    - A process that a peer waited for in vain writes the stacks of its threads to stderr and to
+      `folder`/stacks-RANK.txt, and ends.
+    - A process whose launcher (torchrun, or the first process) is gone acts as on SIGTERM: saves, and stops.
+
+    Does nothing where there is one process without a launcher.
+    """
+
+    _made = 0  # in this process: what was said in an earlier run is not about this one
+
+    def __init__(self, fabric: Fabric, stop: StopRequest, timeout_seconds: float) -> None:
+        self.folder: Path | None = None
+        PeerWatch._made += 1
+        # torchrun keeps its store over restarts, too
+        self._prefix = f"hybridvit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{PeerWatch._made}/"
+        self._rank, self._world_size = fabric.global_rank, fabric.world_size
+        self._stop, self._timeout = stop, timeout_seconds
+        self._beat = Beat(pid=os.getpid(), host=socket.gethostname())
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._store: torch.distributed.Store | None = None
+        has_launcher = "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("LOCAL_RANK", 0)) > 0
+        self._launcher = os.getppid() if has_launcher else 0
+
+    def reached(self, place: str) -> None:
+        """To be called by every process at the same places, in words that fit "it is at ...". Costs nothing."""
+        self._beat.count += 1
+        self._beat.place = place
+
+    def __enter__(self) -> Self:
+        if self._world_size > 1:
+            self._store = _own_connection()
+        if self._world_size > 1 or self._launcher:
+            self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if self._world_size > 1 and error is not None and not isinstance(error, Stopped):
+                if isinstance(error, RuntimeError) and _is_communication(error):
+                    raise self._explain(error) from error
+                self._tell("ended", f"{type(error).__name__}: {_first_line(error)}")
+        finally:
+            self._done.set()
+            if self._thread is not None:
+                self._thread.join()
+
+    def _watch(self) -> None:
+        try:
+            orphaned_at = 0.0
+            while not self._done.wait(BEAT_SECONDS):
+                # If something holds Python's lock for ever, this thread is stopped too; the system's timer is not.
+                faulthandler.dump_traceback_later(self._timeout + 4 * GRACE_SECONDS, exit=True, file=sys.__stderr__)
+                self._publish()
+                trouble = self._trouble()
+                if trouble and not self._done.wait(BEAT_SECONDS if trouble == "stuck" else GRACE_SECONDS):
+                    self._end_here("other processes have ended or waited for this one in vain", ProcessLost.exit_code)
+                if self._launcher and os.getppid() != self._launcher:
+                    if not orphaned_at:
+                        orphaned_at = time.monotonic()
+                        self._stop.ask(signal.SIGTERM)
+                        _write_error(f"Process {self._rank}: its launcher is gone; saving and stopping.\n")
+                    if time.monotonic() - orphaned_at > self._timeout + GRACE_SECONDS:
+                        self._end_here("its launcher is gone, and it did not come to a point to save", 143)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _publish(self) -> None:
+        self._beat.number += 1
+        self._set(f"beat/{self._rank}", json.dumps(asdict(self._beat)))
+
+    def _trouble(self) -> str:
+        """ "stuck" if a peer waited for others in vain, "ended" if one ended with an error, else nothing."""
+        for kind in ("stuck", "ended"):
+            told = self._get(kind)
+            if told is not None and json.loads(told)["rank"] != self._rank:
+                return kind
+        return ""
+
+    def _tell(self, kind: str, text: str) -> None:
+        self._set(f"{kind}/{self._rank}", text)
+        self._set(kind, json.dumps({"rank": self._rank}))
+
+    def _explain(self, error: BaseException) -> ProcessLost:
+        """Which process is to blame for a collective that failed, from what all of them said last."""
+        waited = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        if waited:
+            self._tell("stuck", self._beat.place)
+        before = self._beats()
+        time.sleep(2.5 * BEAT_SECONDS)
+        after = self._beats()
+        causes = []
+        for rank in sorted(set(range(self._world_size)) - {self._rank}):
+            told, beat = self._get(f"ended/{rank}"), after.get(rank)
+            name = f"Process {rank} of {self._world_size}" + (f" (id {beat.pid} on {beat.host})" if beat else "")
+            where = f" at {beat.place}" if beat else ""
+            if told is not None:
+                causes.append(f"{name} ended{where} with {told.rstrip('.')}.")
+            elif beat is None or (rank in before and before[rank].number == beat.number):
+                causes.append(f"{name} is gone: it was killed or crashed{where}, or its machine is lost.")
+            elif waited and beat.count < self._beat.count:
+                causes.append(f"{name} is stuck at {beat.place}; its stacks are in its stderr and in the run folder.")
+        waiting = f" for {self._timeout:g} seconds" if waited else ""
+        cause = " ".join(causes) or f"No process is known to be gone ({_first_line(error)})."
+        return ProcessLost(
+            f"Process {self._rank} waited{waiting} at {self._beat.place} for others that do not go on. {cause} {GO_ON}"
+        )
+
+    def _beats(self) -> dict[int, Beat]:
+        told = {rank: self._get(f"beat/{rank}") for rank in range(self._world_size)}
+        return {rank: Beat(**json.loads(text)) for rank, text in told.items() if text is not None}
+
+    def _end_here(self, why: str, code: int) -> None:
+        header = f"Process {self._rank} ends at {self._beat.place}: {why}. The stacks of its threads:\n"
+        _write_error(header)
+        with contextlib.suppress(OSError, ValueError):
+            faulthandler.dump_traceback(sys.__stderr__)
+        if self.folder is not None:
+            with contextlib.suppress(OSError), (self.folder / f"stacks-{self._rank}.txt").open("w") as file:
+                file.write(header)
+                file.flush()
+                faulthandler.dump_traceback(file)
+        os._exit(code)
+
+    def _set(self, key: str, text: str) -> None:
+        if self._store is not None:
+            with self._until_the_store_is_gone():
+                self._store.set(self._prefix + key, text)
+
+    def _get(self, key: str) -> str | None:
+        if self._store is not None:
+            with self._until_the_store_is_gone():
+                if self._store.check([self._prefix + key]):
+                    return self._store.get(self._prefix + key).decode()
+        return None
+
+    @contextlib.contextmanager
+    def _until_the_store_is_gone(self):  # type: ignore[no-untyped-def]
+        try:
+            yield
+        except RuntimeError:  # with the launcher, or with the first process, which keep it
+            self._store = None
+
+
+def _own_connection() -> torch.distributed.Store:
+    """The store of the process group over another connection: on the group's own, a waiting thread stops the others."""
+    return torch.distributed.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=GRACE_SECONDS),
+    )
+
+
+def _is_communication(error: BaseException) -> bool:
+    text = str(error).lower()
+    broken = isinstance(error, torch.distributed.DistError) or any(word in text for word in BROKEN)
+    return broken and not isinstance(error, torch.OutOfMemoryError)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def _write_error(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
