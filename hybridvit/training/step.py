@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from hybridvit.data.loader import Batch
 from hybridvit.data.seeding import seed_everything
@@ -27,6 +29,7 @@ class StepOutcome:
     loss: float  # mean over the images of all ranks
     norm: float  # of the gradient, before clipping; this rank's view of what all ranks share
     signum: int  # the signal that one of the ranks got, 0 if none did
+    skipped: bool = False  # the scaled gradient left float16's range: nothing but the scale has changed
 
 
 class Stepper:
@@ -50,15 +53,19 @@ class Stepper:
         self._parameters = list(task.model.parameters())
         self._buffers = list(task.model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
+        self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        self._precision = fabric.strategy.precision
+        self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
 
     def take(self, stream: Iterator[Batch], moment: Moment) -> StepOutcome:
         """One step over the next micro-batches of `stream`.
 
-        Raises NonFiniteError, on all ranks, for a loss, gradient or learning rate that is not finite: weights, optimizer
-        and BatchNorm statistics are then as before.
+        Raises NonFiniteError, on all ranks, for a loss, gradient or learning rate that is not finite: weights,
+        optimizer and BatchNorm statistics are then as before.
         """
         self._peers.reached(f"the images of step {moment.step}")
-        torch._foreach_copy_(self._buffers_before, self._buffers)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers_before, self._buffers)
         self.model.train()
         loss_sum = torch.zeros((), device=self.fabric.device)
         samples: list[Tensor] = []
@@ -77,20 +84,42 @@ class Stepper:
         norm = self._gradient_norm()
         losses, norm_value, received = self._exchange(loss_sum / self.accumulate, norm)
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        if not all(map(_is_finite, [*losses, norm_value, *rates])):
+        finite_norm = _is_finite(norm_value)
+        if not all(map(_is_finite, [*losses, *rates])) or (not finite_norm and self._scaler is None):
             self._undo()
             raise self._non_finite(losses, norm_value, torch.cat(samples).tolist(), moment.step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return StepOutcome(loss=sum(losses) / len(losses), norm=norm_value, signum=received)
+        if finite_norm:
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self._share_statistics()
+        else:
+            self._undo()
+            self._lower_scale()
+        return StepOutcome(loss=sum(losses) / len(losses), norm=norm_value, signum=received, skipped=not finite_norm)
+
+    @property
+    def scales(self) -> bool:
+        """Whether the loss is scaled, so that steps may be skipped."""
+        return self._scaler is not None
+
+    def state(self) -> dict[str, Any]:
+        """The scale of the loss, as JSON values; empty without one."""
+        return self._precision.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with the scale of `state()`; with a fresh one if there was none."""
+        if state:
+            self._precision.load_state_dict(state)
 
     def _gradient_norm(self) -> Tensor:
+        """The norm over all weights, unscaled; the gradient is then clipped to the recipe's."""
+        self._precision.unscale_gradients(self.optimizer.optimizer)
         clip_norm = self.recipe.optim.clip_norm or float("inf")
         parameters = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if clip_norm < float("inf"):
             torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-        return norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _exchange(self, loss: Tensor, norm: Tensor) -> tuple[list[float], float, int]:
         """Losses of all ranks, a norm that is not finite if one rank's is not, the signal that any of them got.
@@ -108,8 +137,28 @@ class Stepper:
         return list(losses), refused[0] if refused else norms[self.fabric.global_rank], int(max(signals))
 
     def _undo(self) -> None:
-        torch._foreach_copy_(self._buffers, self._buffers_before)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._buffers_before)
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _lower_scale(self) -> None:
+        scaler = self._scaler
+        assert scaler is not None
+        before = scaler.get_scale()
+        scaler.update()  # lowers it if a single gradient was not finite
+        if scaler.get_scale() >= before:  # only their norm was not
+            scaler.update(before * scaler.get_backoff_factor())
+
+    def _share_statistics(self) -> None:
+        """Give all ranks rank 0's BatchNorm statistics: each has its own, and averages and validation use one set."""
+        if self.fabric.world_size > 1 and self._statistics:
+            flat = torch.cat([buffer.flatten() for buffer in self._statistics])
+            torch.distributed.broadcast(flat, src=0)
+            parts = flat.split([buffer.numel() for buffer in self._statistics])
+            torch._foreach_copy_(
+                self._statistics,
+                [part.view_as(buffer) for part, buffer in zip(parts, self._statistics, strict=True)],
+            )
 
     def _non_finite(self, losses: list[float], norm: float, samples: list[int], step: int) -> NonFiniteError:
         """The error, with the files of the ranks whose loss is not finite; of all if only the gradient is not."""
