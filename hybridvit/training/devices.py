@@ -1,35 +1,41 @@
 """Where a recipe trains: Fabric, the batch of each process, and the memory layout."""
 
-import os
 from datetime import timedelta
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from hybridvit.errors import UsageError
+from hybridvit.training.launched import check_launched, launched
 from hybridvit.training.recipe import Recipe
+from hybridvit.training.sharding import shard
 
-GROUP_TIMEOUT_SECONDS = 120  # the default of half an hour keeps a machine waiting for a process that is gone
 ONE_BUCKET_MB = 100_000  # one gradient bucket: its sums are taken in the same order before and after a resume
 
 
 def build_fabric(recipe: Recipe) -> Fabric:
-    """Fabric as the recipe asks for it, not launched. Raises UsageError for a device that is not there."""
+    """Fabric as the recipe asks for it, not launched.
+
+    Raises UsageError for a device that is not there, or one that cannot do what the recipe asks of it.
+    """
     accelerator = _accelerator(recipe)
-    devices = _num_devices(recipe, accelerator)
-    world_size = devices * recipe.num_nodes
-    strategy = "auto"
-    if world_size > 1:
-        strategy = DDPStrategy(  # type: ignore[assignment]  # Fabric takes a name or a strategy
-            timeout=timedelta(seconds=GROUP_TIMEOUT_SECONDS), bucket_cap_mb=ONE_BUCKET_MB
-        )
+    by_launcher = launched()
+    check_launched(recipe, by_launcher)
+    devices = by_launcher.devices if by_launcher is not None else _num_devices(recipe, accelerator)
+    num_nodes = by_launcher.num_nodes if by_launcher is not None else recipe.num_nodes
+    _check_abilities(recipe, accelerator)
+    mixed = None
+    if recipe.precision != "32-true":
+        mixed = MixedPrecision(recipe.precision, device=accelerator)
     return Fabric(
         accelerator=accelerator,
         devices=devices,
-        num_nodes=recipe.num_nodes,
-        precision=recipe.precision,
-        strategy=strategy,
+        num_nodes=num_nodes,
+        precision=None if mixed is not None else recipe.precision,
+        plugins=mixed,
+        strategy=_strategy(recipe, devices * num_nodes),
     )
 
 
@@ -91,11 +97,52 @@ def _accelerator(recipe: Recipe) -> str:
 
 
 def _num_devices(recipe: Recipe, accelerator: str) -> int:
-    launched = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun has already decided
+    """Processes to start where no launcher has done so."""
     if recipe.devices == "auto":
-        if launched is not None:
-            return int(launched)
         return torch.cuda.device_count() if accelerator == "cuda" else 1
     if accelerator == "cuda" and recipe.devices > torch.cuda.device_count():
         raise UsageError(f"Recipe key 'devices' is {recipe.devices}, but there are {torch.cuda.device_count()} GPUs.")
     return recipe.devices
+
+
+def _strategy(recipe: Recipe, world_size: int) -> str | Strategy:
+    timeout = timedelta(seconds=recipe.timeout_seconds)
+    if recipe.strategy == "fsdp":
+        if world_size == 1:
+            raise UsageError(
+                "Recipe key 'strategy' is 'fsdp', which shares the weights out over several processes, but there is "
+                "one. Start more (--devices, or torchrun), or use --strategy ddp."
+            )
+        return ModelParallelStrategy(shard, data_parallel_size=world_size, tensor_parallel_size=1, timeout=timeout)
+    if world_size == 1:
+        return "auto"
+    # The loop hands rank 0's buffers on by itself, after a step: DDP would do it before each micro-batch.
+    return DDPStrategy(timeout=timeout, bucket_cap_mb=ONE_BUCKET_MB, broadcast_buffers=False)
+
+
+def _check_abilities(recipe: Recipe, accelerator: str) -> None:
+    """Refuse what the device cannot do, before anything is started on it."""
+    if recipe.precision == "16-mixed" and accelerator == "cpu":
+        raise UsageError(
+            "Recipe key 'precision' is '16-mixed', but float16 is for GPUs: a CPU computes it slowly and not in every "
+            "operation. A CPU trains in 32-true or bf16-mixed."
+        )
+    if recipe.precision == "bf16-mixed" and accelerator == "cuda" and not _has_bfloat16():
+        raise UsageError(
+            f"Recipe key 'precision' is 'bf16-mixed', but {torch.cuda.get_device_name()} does not compute in bfloat16. "
+            "It trains in 32-true or 16-mixed."
+        )
+    if recipe.sync_batchnorm and accelerator != "cuda":
+        raise UsageError(
+            f"Recipe key 'sync_batchnorm' is true, but PyTorch shares the statistics of BatchNorm on CUDA GPUs only, "
+            f"and this run is on {accelerator}. Set it to false, and give each process a larger share of the batch."
+        )
+    if recipe.compile and accelerator == "mps":
+        raise UsageError(
+            "Recipe key 'compile' is true, but torch.compile is for cuda and cpu; on mps it is a prototype. Set it to "
+            "false."
+        )
+
+
+def _has_bfloat16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -5,20 +5,19 @@ are functions of it and of the seed, so a run that goes on from a checkpoint doe
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from timm.scheduler.scheduler import Scheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from hybridvit.data.loader import Batch, make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
+from hybridvit.training.average import WeightAverage
 from hybridvit.training.interrupt import Stopped, StopRequest
 from hybridvit.training.logbook import Logbook
 from hybridvit.training.optimizer import learning_rate
@@ -26,26 +25,32 @@ from hybridvit.training.peers import PeerWatch
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import RunFolder
+from hybridvit.training.sharding import gathered, is_sharded, load_whole, part_of
 from hybridvit.training.snapshot import read_snapshot, save_snapshot
 from hybridvit.training.step import Stepper
 from hybridvit.training.task import Moment, Task
+
+MOST_SKIPPED = 50  # in a row: a scale 2^50 times smaller than at the start would save no gradient either
 
 
 @dataclass
 class Position:
     """Where a run is. All of it is saved; everything else about the position follows from `step`."""
 
-    step: int = 0  # optimizer steps done
+    step: int = 0  # optimizer steps done, those that were skipped included
     validated_step: int = 0  # the last step that was validated
     loss_sum: float = 0.0  # training loss since then, over `loss_count` steps
     loss_count: int = 0
+    skipped: int = 0  # steps whose gradient left float16's range
+    skipped_in_a_row: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one row per validation
 
 
 class Loop:
     """Trains `task.model` to the end of its schedule.
 
-    `model` and `optimizer` are what Fabric made of the task's; `task.model` shares their weights.
+    `model` and `optimizer` are what Fabric made of the task's; `task.model` shares their weights. `whole` gives a model
+    with all of its weights for one whose weights may be shared out over the ranks.
     """
 
     def __init__(
@@ -57,7 +62,8 @@ class Loop:
         model: _FabricModule,
         optimizer: _FabricOptimizer,
         scheduler: Scheduler,
-        ema: ModelEmaV3 | None,
+        ema: WeightAverage | None,
+        whole: Callable[[nn.Module], nn.Module],
         folder: RunFolder,
         stop: StopRequest,
         peers: PeerWatch,
@@ -65,6 +71,7 @@ class Loop:
         logbook: Logbook | None,
     ) -> None:
         self.fabric, self.recipe, self.task, self.model, self.ema = fabric, recipe, task, model, ema
+        self.whole = whole
         self.optimizer, self.scheduler = optimizer, scheduler
         self.folder, self.peers, self.progress, self.logbook = folder, peers, progress, logbook
         self.position = Position()
@@ -128,11 +135,12 @@ class Loop:
         """
         self.peers.reached(f"the checkpoint of step {self.position.step}")
         self._refuse_poisoned()
+        state = self.state()
         if self.fabric.global_rank == 0:
             save_snapshot(
                 self.folder.checkpoints,
                 self.position.step,
-                self.state(),
+                state,
                 keep=self.recipe.keep,
                 world_size=self.fabric.world_size,
             )
@@ -151,16 +159,18 @@ class Loop:
                 )
 
     def state(self) -> dict[str, Any]:
-        """All that a run needs to go on, as tensors and JSON values."""
-        return {
+        """All that a run needs to go on, as tensors and JSON values; the tensors are whole on rank 0."""
+        state = {
             "position": vars(self.position),
             "world_size": self.fabric.world_size,
             "num_threads": torch.get_num_threads(),
             "identity": dict(self.task.identity),
             "model": self.task.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "scaler": self.stepper.state(),
         }
+        return gathered(state, keep=self.fabric.global_rank == 0) if is_sharded(self.task.model) else state
 
     def restore(self, *, allow_data_change: bool = False) -> None:
         """Take up the state in the run folder's snapshot.
@@ -173,11 +183,12 @@ class Loop:
         self._compare_data(state["identity"], dict(self.task.identity), allow_data_change)
         self.position = Position(**state["position"])
         self.saved_step = self.position.step
-        self.task.model.load_state_dict(state["model"])
+        load_whole(self.task.model, state["model"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"] or state["model"])
+            load_whole(self.ema.module, state["ema"] or state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         _match_layout(self.optimizer)
+        self.stepper.load_state(state.get("scaler", {}))
         self.progress.start_at(self.position.step)
         if state["world_size"] != self.fabric.world_size and self.fabric.global_rank == 0:
             self.progress.say(
@@ -224,11 +235,11 @@ class Loop:
             "train_loss": position.loss_sum / max(position.loss_count, 1),
             "images_per_second": round(self.progress.images_per_second, 1),
         }
-        _from_rank_zero(self.task.model)
-        row |= self.task.validate(self.task.model)
+        if self.stepper.scales:
+            row["skipped_steps"] = position.skipped
+        row |= self.task.validate(self.whole(self.task.model))
         if self.ema is not None:
-            _from_rank_zero(self.ema.module)
-            row |= {f"ema_{name}": value for name, value in self.task.validate(self.ema.module).items()}
+            row |= {f"ema_{name}": value for name, value in self.task.validate(self.whole(self.ema.module)).items()}
         position.history.append(row)
         position.validated_step, position.loss_sum, position.loss_count = position.step, 0.0, 0
         if self.logbook is not None:
@@ -251,11 +262,24 @@ class Loop:
         position.step += 1
         position.loss_sum += outcome.loss
         position.loss_count += 1
-        if self.ema is not None:
-            self.ema.update(self.task.model, step=position.step)
+        self._count_skipped(outcome.skipped)
+        if self.ema is not None and not outcome.skipped:
+            self.ema.update(step=position.step)
         if self.logbook is not None and position.step % self.log_every == 0:
             self.logbook.train(position.step, loss=outcome.loss, lr=learning_rate(self.optimizer))
         self.progress.step(position.step, loss=outcome.loss, images=self.recipe.data.total_batch)
+
+    def _count_skipped(self, skipped: bool) -> None:
+        position = self.position
+        position.skipped += skipped
+        position.skipped_in_a_row = position.skipped_in_a_row + 1 if skipped else 0
+        if position.skipped_in_a_row >= MOST_SKIPPED:
+            raise NonFiniteError(
+                f"The last {MOST_SKIPPED} steps up to {position.step} were skipped: their gradient is not finite at "
+                "any scale of the loss, so it is not float16's range that is too small. Lower --optim.lr, set "
+                "--optim.clip_norm, or train with --precision bf16-mixed or 32-true, and resume from the last "
+                "checkpoint."
+            )
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
@@ -263,19 +287,12 @@ def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
     return (recipe.schedule.epochs + recipe.schedule.cooldown_epochs) * steps_per_epoch
 
 
-def _from_rank_zero(module: nn.Module) -> None:
-    """Give all ranks rank 0's BatchNorm statistics: each rank has its own, and validation must use one set."""
-    if torch.distributed.is_initialized():
-        for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, src=0)
-
-
 def _match_layout(optimizer: Any) -> None:
-    """Lay the restored moments out as their weights are, as the optimizer does: mixed strides take slower kernels."""
+    """Lay the restored moments out, and share them out, as their weights are: mixed strides take slower kernels."""
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(part_of(value, parameter))
 
 
 def _short(value: Any) -> str:

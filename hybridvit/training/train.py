@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from timm.utils import ModelEmaV3
+from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.wrappers import _FabricOptimizer
+from torch import nn
 
 from hybridvit.atomic import write_text
 from hybridvit.data.loader import lost_worker
 from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
+from hybridvit.training.average import WeightAverage
 from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.logbook import Logbook
@@ -25,6 +28,7 @@ from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_file import recipe_text
 from hybridvit.training.run_folder import Resume, RunFolder, open_run
+from hybridvit.training.sharding import WholeCopy, shard
 from hybridvit.training.task import Task
 
 TaskBuilder = Callable[[Recipe, Fabric], Task]
@@ -118,11 +122,22 @@ def _train(
     allow_data_change: bool,
 ) -> RunResult:
     task.model.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
+    if recipe.grad_checkpointing:
+        task.model.set_grad_checkpointing()  # type: ignore[operator]  # torch types every attribute as tensor or module
+    if recipe.sync_batchnorm and fabric.world_size > 1:
+        task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
+    # In this order: sharing out replaces the weights, and of a shared-out model there are no copies.
+    ema = WeightAverage(task.model, recipe.ema) if recipe.ema.decay else None
+    whole_copy = WholeCopy(task.model, needed=recipe.strategy == "fsdp")
+    compiled = cast(nn.Module, torch.compile(task.model, dynamic=False)) if recipe.compile else task.model
+    model = fabric.setup_module(compiled)
+    if ema is not None:
+        if isinstance(fabric.strategy, ModelParallelStrategy):
+            shard(ema.module, fabric.strategy.device_mesh)
+        ema.follow(task.model)
     optimizer = build_optimizer(recipe, task.model)
-    ema = ModelEmaV3(task.model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup) if recipe.ema.decay else None
     steps_per_epoch = len(task.images) // recipe.data.total_batch
     scheduler = build_schedule(recipe, optimizer, steps_per_epoch)
-    model, wrapped_optimizer = fabric.setup(task.model, optimizer)
     leads = fabric.global_rank == 0
     bar = TrainingProgress(
         total_steps=total_steps(recipe, steps_per_epoch), steps_per_epoch=steps_per_epoch, shown=progress and leads
@@ -132,9 +147,10 @@ def _train(
         recipe=recipe,
         task=task,
         model=model,
-        optimizer=wrapped_optimizer,
+        optimizer=cast(_FabricOptimizer, fabric.setup_optimizers(optimizer)),
         scheduler=scheduler,
         ema=ema,
+        whole=lambda module: whole_copy.of(module, fabric.device),
         folder=folder,
         stop=stop,
         peers=peers,
@@ -155,8 +171,8 @@ def _train(
         if loop.logbook is not None:
             loop.logbook.close()
     result = _result(folder, task, position)
+    best = whole_copy.of(ema.module if ema is not None and result.weights == "averaged" else task.model, fabric.device)
     if leads:
-        best = ema.module if ema is not None and result.weights == "averaged" else task.model
         task.keep(best, folder.model)
         write_text(folder.result, json.dumps(_result_record(result), indent=1))
         if progress:
