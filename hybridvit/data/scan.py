@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +120,11 @@ def subfolders(root: str) -> list[str]:
     return [entry.name for entry in _entries(root) if _is_folder(entry)]
 
 
+def images_in(folder: str) -> list[str]:
+    """The image files that lie in the folder itself."""
+    return [entry.path for entry in _entries(folder) if is_image(entry.path) and not _is_folder(entry)]
+
+
 def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The image files meant by a command line: files as they stand, folders with all below them, and patterns (* ? **).
 
@@ -233,6 +239,11 @@ def _size(path: str) -> int:
         raise DatasetError(
             f"Cannot read {path}{link}: {error.strerror or error}. Restore the file, or remove it from the data set."
         ) from error
+
+
+def fold_name(name: str) -> str:
+    """What a file system sees that ignores capitals and the ways to write an accent."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _extensions() -> str:

@@ -1,0 +1,168 @@
+"""Look at every file of an image data set before a training does; `check_folder` reports what it found."""
+
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from hybridvit.data.check_findings import describe_findings
+from hybridvit.data.check_report import MOST_LISTED, CheckReport, Finding
+from hybridvit.data.inspect import Inspection, inspect_file, lost_file
+from hybridvit.data.processes import in_processes
+from hybridvit.data.scan import SPLITS, class_folders, fold_name, images_in, is_image, subfolders, walk
+from hybridvit.errors import DatasetError
+
+WHOLE = ""
+"""The name of the only split of a folder that has class folders and no splits."""
+_BATCH = 10_000  # rows written to the table at once
+_TABLE = """
+create table files (
+    number integer primary key, split integer, class integer, path blob, bytes integer, digest blob, kind text,
+    mode text, bits integer, orientation integer, width integer, height integer, error text
+)"""
+
+
+class Folders(NamedTuple):
+    """What the folders of a data set say before any image is opened."""
+
+    splits: dict[str, tuple[str, ...]]  # name -> classes
+    findings: list[Finding]
+
+
+def check_folder(
+    root: str,
+    *,
+    workers: int,
+    on_progress: Callable[[int, int, int], None] = lambda done, total, bad: None,
+    inspect: Callable[[tuple[int, str]], Inspection] = inspect_file,
+) -> CheckReport:
+    """Decode every image below `root`, a folder of class folders or of splits such as train/ and val/.
+
+    Bad files are counted, not raised. What is known of each file lies in a temporary table on disk, so memory does not
+    grow with the number of files. `on_progress` is given the files done, all files, and the bad ones among those done.
+
+    Raises `DatasetError` where there is no data set to check: no such folder, or neither class folders nor splits.
+    """
+    began = time.monotonic()
+    folders = _folders(root)
+    names = sorted({name for classes in folders.splits.values() for name in classes}, key=os.fsencode)
+    table = sqlite3.connect("", isolation_level=None)  # on disk, without a name, gone when closed
+    try:
+        table.text_factory = os.fsdecode  # names that are not UTF-8 included
+        table.create_function("folded", 1, _folded, deterministic=True)
+        table.execute(_TABLE)
+        others: Counter[str] = Counter()
+        unreadable: list[tuple[str, str]] = []
+        _list_files(table, root, folders.splits, names, others, unreadable)
+        total = table.execute("select count(*) from files").fetchone()[0]
+        bad = 0
+        files = ((number, os.path.join(root, path)) for number, path in _paths(table, total))
+        for done, found in enumerate(in_processes(inspect, files, workers=workers, lost=lost_file), start=1):
+            bad += bool(found.error)
+            if (done - 1) % _BATCH == 0:
+                _commit(table)
+            _store(table, found)
+            on_progress(done, total, bad)
+        _commit(table, again=False)
+        findings = folders.findings + describe_findings(
+            table, root, splits=folders.splits, names=names, others=others, unreadable=unreadable
+        )
+        return CheckReport.of(table, root, folders.splits, names, findings, seconds=time.monotonic() - began)
+    finally:
+        table.close()
+
+
+def _folders(root: str) -> Folders:
+    """The splits of a data set and the classes in each. Raises `DatasetError` where there are none."""
+    present = subfolders(root)
+    splits = [name for name in present if name.lower() in SPLITS]
+    are_splits = bool(splits) and (len(splits) == len(present) or len(splits) > 1) and _holds_folders(root, splits)
+    if not are_splits:
+        return Folders({WHOLE: tuple(class_folders(root))}, _outside(root, (WHOLE,)))
+    findings = _outside(root, splits)
+    beside = [name for name in present if name not in splits]
+    if beside:
+        what = "Folders beside the splits, which are not checked"
+        findings.append(Finding("warning", "beside-splits", what, len(beside), tuple(beside)))
+    found: dict[str, tuple[str, ...]] = {}
+    for split in sorted(splits, key=lambda name: (not name.lower().startswith("train"), os.fsencode(name))):
+        folders = tuple(subfolders(os.path.join(root, split)))
+        if folders:
+            found[split] = folders
+        else:
+            findings.append(
+                Finding("warning", "no-classes", "Splits without class folders, which are not checked", 1, (split,))
+            )
+    return Folders(found, findings)
+
+
+def _outside(root: str, splits: Sequence[str]) -> list[Finding]:
+    """Images beside the class folders, where no data set looks."""
+    found = [os.path.relpath(path, root) for split in splits for path in images_in(os.path.join(root, split))]
+    what = "Images outside of class folders, which have no label and are not checked"
+    return [Finding("warning", "outside-classes", what, len(found), tuple(found[:MOST_LISTED]))] if found else []
+
+
+def _holds_folders(root: str, splits: list[str]) -> bool:
+    return any(subfolders(os.path.join(root, split)) for split in splits)
+
+
+def _list_files(
+    table: sqlite3.Connection,
+    root: str,
+    splits: dict[str, tuple[str, ...]],
+    names: list[str],
+    others: Counter[str],
+    unreadable: list[tuple[str, str]],
+) -> None:
+    """Write the image files to the table; count the rest by ending, and note what cannot be read."""
+    label = {name: number for number, name in enumerate(names)}
+
+    def refused(folder: str, error: DatasetError) -> None:
+        unreadable.append((os.path.relpath(folder, root), str(error)))
+
+    def rows() -> Iterator[tuple[int, int, bytes]]:
+        for number, (split, classes) in enumerate(splits.items()):
+            for name in classes:
+                for path in walk(os.path.join(root, split, name), on_error=refused):
+                    if is_image(path):
+                        yield number, label[name], os.fsencode(os.path.relpath(path, root))
+                    else:
+                        others[os.path.splitext(path)[1].lower() or "no ending"] += 1
+
+    _commit(table)
+    table.executemany("insert into files (split, class, path) values (?, ?, ?)", rows())
+    _commit(table, again=False)
+
+
+def _paths(table: sqlite3.Connection, total: int) -> Iterator[tuple[int, str]]:
+    """Number and path of every file; read in parts, for the table is written to meanwhile."""
+    for first in range(1, total + 1, _BATCH):
+        part = table.execute("select number, path from files where number between ? and ?", (first, first + _BATCH - 1))
+        for number, path in part.fetchall():
+            yield number, os.fsdecode(path)
+
+
+def _store(table: sqlite3.Connection, found: Inspection) -> None:
+    facts = found.facts
+    described = (facts.kind, facts.mode, facts.bits, facts.orientation, *facts.size) if facts else (None,) * 6
+    error = os.fsencode(found.error).decode(errors="replace") or None
+    table.execute(
+        "update files set bytes = ?, digest = ?, kind = ?, mode = ?, bits = ?, orientation = ?, width = ?, height = ?, "
+        "error = ? where number = ?",
+        (found.size_bytes, found.digest or None, *described, error, found.number),
+    )
+
+
+def _folded(path: bytes) -> bytes:
+    folder, name = os.path.split(os.fsdecode(path))
+    return os.fsencode(os.path.join(folder, fold_name(name)))
+
+
+def _commit(table: sqlite3.Connection, again: bool = True) -> None:
+    if table.in_transaction:
+        table.execute("commit")
+    if again:
+        table.execute("begin")

@@ -1,0 +1,186 @@
+"""What there is to say of a data set whose files lie, decoded and described, in a table."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+from hybridvit.data.check_report import MOST_LISTED, Finding, Severity
+from hybridvit.data.scan import fold_name
+
+EXTREME_RATIO = 5.0
+
+
+def describe_findings(
+    table: sqlite3.Connection,
+    root: str,
+    *,
+    splits: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    others: Mapping[str, int],
+    unreadable: Sequence[tuple[str, str]],
+) -> list[Finding]:
+    """Everything a filled table, the folders and the rest of the files give reason to say."""
+    return [
+        *_bad_files(table, root),
+        *_finding("error", "unreadable-folder", "Folders that cannot be read", [text for _, text in unreadable]),
+        *_classes(table, splits, names),
+        *_same_but_for_case(table, names),
+        *_nested(table, names),
+        *_duplicates(table, tuple(splits), names),
+        *_pictures(table),
+        *_others(others),
+    ]
+
+
+def _finding(severity: Severity, kind: str, what: str, examples: Iterable[str]) -> list[Finding]:
+    """A finding, or none if nothing was found."""
+    listed = tuple(examples)
+    return [Finding(severity, kind, what, len(listed), listed[:MOST_LISTED])] if listed else []
+
+
+def _bad_files(table: sqlite3.Connection, root: str) -> list[Finding]:
+    """Undecodable files, one finding per cause: the same message but for names, numbers and quotations."""
+    causes: dict[str, tuple[int, list[str]]] = {}
+    for path, message in table.execute("select path, error from files where error is not null order by path"):
+        name = os.fsdecode(path)
+        full = os.fsencode(os.path.join(root, name)).decode(errors="replace")
+        said = message.removeprefix(full).lstrip(": ")
+        cause = re.sub(r"\d[\d,.]*\d|\d", "N", re.sub(r"'[^']*'", "'...'", said))
+        number, examples = causes.get(cause, (0, []))
+        if number < MOST_LISTED:
+            examples.append(name)
+        causes[cause] = number + 1, examples
+    ranked = sorted(causes.items(), key=lambda item: (-item[1][0], item[0]))
+    return [
+        Finding("error", "undecodable", f"Bad files: {cause.rstrip('.')}", number, tuple(examples))
+        for cause, (number, examples) in ranked
+    ]
+
+
+def _classes(table: sqlite3.Connection, splits: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[Finding]:
+    found: list[Finding] = []
+    first, trained_on = next(iter(splits.items()))
+    counts = {
+        (split, names[label]): (number, good)
+        for split, label, number, good in table.execute(
+            "select split, class, count(*), sum(error is null) from files group by 1, 2"
+        )
+    }
+    empty, spoilt, single = [], [], []
+    for number, (split, classes) in enumerate(splits.items()):
+        for name in classes:
+            images, good = counts.get((number, name), (0, 0))
+            where = os.path.join(split, name)
+            if not images:
+                empty.append(where)
+            elif not good:
+                spoilt.append(where)
+            elif good == 1 and split == first:
+                single.append(where)
+    found += _finding("error", "empty-class", "Class folders without images", empty)
+    found += _finding("error", "no-good-image", "Classes of which no image can be decoded", spoilt)
+    for split, classes in list(splits.items())[1:]:
+        unknown = [name for name in classes if name not in set(trained_on)]
+        missing = [name for name in trained_on if name not in set(classes)]
+        found += _finding("error", "unknown-class", f"Classes in {split} that {first} does not have", unknown)
+        found += _finding("warning", "missing-class", f"Classes of {first} that {split} does not have", missing)
+    if len(trained_on) == 1:
+        found.append(
+            Finding("error", "one-class", "One class only, so every answer would be right", 1, tuple(trained_on))
+        )
+    return found + _finding("warning", "single-image-class", "Classes with one image to learn from", single)
+
+
+def _same_but_for_case(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
+    """Names that are one and the same on a system that ignores capitals (macOS, Windows)."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(fold_name(name), []).append(name)
+    classes = [" = ".join(group) for group in alike.values() if len(group) > 1]
+    query = (
+        "select group_concat(cast(path as text), ' = ') from files group by folded(path) having count(*) > 1 "
+        "order by min(path)"
+    )
+    files = [row[0] for row in table.execute(query)]
+    what = "that differ in capitals or accents only, so one and the same on macOS and Windows"
+    return _finding("warning", "case-only-class", f"Groups of class names {what}", classes) + _finding(
+        "warning", "case-only-file", f"Groups of file names {what}", files
+    )
+
+
+def _nested(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
+    """Class folders inside class folders, as a careless unpacking leaves them: their images get the outer label."""
+    known = set(names)
+    nested: dict[str, None] = {}
+    for label, path in table.execute("select class, path from files where cast(path as text) like '%/%/%'"):
+        folders = os.fsdecode(path).split(os.sep)[:-1]
+        inside = folders[folders.index(names[label]) + 1 :]
+        if known.intersection(inside):
+            nested[os.path.join(*folders)] = None
+    what = "Folders named like a class inside a class, whose images count for the outer one"
+    return _finding("warning", "nested-class", what, nested)
+
+
+def _duplicates(table: sqlite3.Connection, splits: Sequence[str], names: Sequence[str]) -> list[Finding]:
+    """Files of equal content: across classes, across splits, or merely twice in a class."""
+    table.execute("create index if not exists by_content on files (digest) where digest is not null")
+    groups = (
+        "select digest, count(distinct class), count(distinct split), min(path) from files where digest is not null "
+        "group by digest having count(*) > 1 order by 4"
+    )
+    conflicts, leaks, twice = _Groups(table), _Groups(table), _Groups(table)
+    for digest, num_classes, num_splits, _ in table.execute(groups):
+        if num_classes > 1:
+            conflicts.add(digest)
+        if num_splits > 1:
+            leaks.add(digest)
+        if num_classes == num_splits == 1:
+            twice.add(digest)
+    return [
+        *conflicts.finding("warning", "label-conflict", "Pictures with more than one label (equal files)"),
+        *leaks.finding("warning", "leak", f"Pictures in more than one of {', '.join(splits)} (equal files)"),
+        *twice.finding("warning", "duplicate", "Pictures more than once in a class (equal files)"),
+    ]
+
+
+class _Groups:
+    """Counts groups of equal files, and names the members of the first ones."""
+
+    def __init__(self, table: sqlite3.Connection) -> None:
+        self._table = table
+        self._number = 0
+        self._examples: list[str] = []
+
+    def add(self, digest: bytes) -> None:
+        self._number += 1
+        if len(self._examples) < MOST_LISTED:
+            rows = self._table.execute("select path from files where digest = ? order by path limit 20", (digest,))
+            self._examples.append(" = ".join(os.fsdecode(path) for (path,) in rows))
+
+    def finding(self, severity: Severity, kind: str, what: str) -> list[Finding]:
+        return [Finding(severity, kind, what, self._number, tuple(self._examples))] if self._number else []
+
+
+def _pictures(table: sqlite3.Connection) -> list[Finding]:
+    """Pictures that are decoded in a way one may not expect."""
+
+    def matching(severity: Severity, kind: str, what: str, where: str) -> list[Finding]:
+        number = table.execute(f"select count(*) from files where {where}").fetchone()[0]
+        rows = table.execute(f"select path, width, height from files where {where} order by path limit {MOST_LISTED}")
+        examples = tuple(f"{os.fsdecode(path)} ({width}x{height})" for path, width, height in rows)
+        return [Finding(severity, kind, what, number, examples)] if number else []
+
+    longer = f"max(width, height) > {EXTREME_RATIO} * min(width, height)"
+    return [
+        *matching("warning", "extreme-ratio", f"Pictures more than {EXTREME_RATIO:.0f} times as long as wide", longer),
+        *matching("note", "rotated", "Pictures that are turned upright as EXIF says", "orientation > 1"),
+        *matching("note", "16-bit", "Pictures of 16 bits per channel, which are scaled to 8", "bits = 16"),
+    ]
+
+
+def _others(others: Mapping[str, int]) -> list[Finding]:
+    number = sum(others.values())
+    endings = tuple(f"{ending}: {count:,}" for ending, count in sorted(others.items(), key=lambda item: -item[1]))
+    what = "Files without the ending of an image, which are not looked at"
+    return [Finding("note", "other-files", what, number, endings)] if number else []

@@ -1,0 +1,155 @@
+"""What a check of a data set found: findings with their files, counts and sizes, as text and as JSON."""
+
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+MOST_LISTED = 10_000  # files or groups of one finding in the JSON
+MOST_SHOWN = 5  # of them in the text
+_TITLES: dict[Severity, str] = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCounts:
+    """The images of one split; `name` is empty for a folder without splits."""
+
+    name: str
+    classes: dict[str, int]  # class -> images, bad ones included
+    num_images: int
+    num_bad: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing worth knowing. An error is what training or evaluation would stop at."""
+
+    severity: Severity
+    kind: str  # a word for machines
+    what: str  # a sentence to which the number belongs
+    number: int
+    examples: tuple[str, ...] = ()  # at most MOST_LISTED
+
+    def lines(self) -> list[str]:
+        """The finding and its first examples."""
+        shown = self.examples[:MOST_SHOWN]
+        rest = self.number - len(shown)
+        more = [f"    and {rest:,} more"] if rest > 0 and shown else []
+        return [f"  {self.what}: {self.number:,}", *(f"    {_printable(each)}" for each in shown), *more]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """All of it. `is_usable` is whether a training with `on_bad_image="error"` would go through."""
+
+    root: str
+    num_images: int
+    num_bad: int
+    splits: tuple[SplitCounts, ...]
+    kinds: dict[str, int]  # JPEG, PNG, ... -> images
+    modes: dict[str, int]  # RGB, L, ... -> images
+    sizes: dict[str, tuple[int, int]]  # smallest, median, largest (by pixels) -> width, height
+    total_bytes: int
+    findings: tuple[Finding, ...]
+    bad_files: tuple[tuple[str, str], ...]  # path and what is wrong with it; at most MOST_LISTED
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        table: sqlite3.Connection,
+        root: str,
+        splits: Mapping[str, Sequence[str]],
+        names: Sequence[str],
+        findings: Sequence[Finding],
+        *,
+        seconds: float,
+    ) -> "CheckReport":
+        """The counts of a filled table, with the findings in the order of their severity."""
+        counts: dict[tuple[int, int], int] = {
+            (split, label): number
+            for split, label, number in table.execute("select split, class, count(*) from files group by 1, 2")
+        }
+        bad = dict(table.execute("select split, count(*) from files where error is not null group by 1"))
+        label = {name: number for number, name in enumerate(names)}
+        parts = []
+        for number, (name, classes) in enumerate(splits.items()):
+            per_class = {each: counts.get((number, label[each]), 0) for each in classes}
+            parts.append(
+                SplitCounts(
+                    name=name, classes=per_class, num_images=sum(per_class.values()), num_bad=bad.get(number, 0)
+                )
+            )
+        order = list(_TITLES)
+        return cls(
+            root=root,
+            num_images=sum(part.num_images for part in parts),
+            num_bad=sum(bad.values()),
+            splits=tuple(parts),
+            kinds=_counts(table, "kind"),
+            modes=_counts(table, "mode"),
+            sizes=_sizes(table),
+            total_bytes=table.execute("select coalesce(sum(bytes), 0) from files").fetchone()[0],
+            findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+            bad_files=_messages(table),
+            seconds=round(seconds, 3),
+        )
+
+    @property
+    def is_usable(self) -> bool:
+        """No errors; warnings and notes are fine."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON types."""
+        return asdict(self) | {"is_usable": self.is_usable}
+
+    def text(self) -> str:
+        """The report as a person reads it."""
+        lines = [f"{self.num_images:,} images ({self.total_bytes / 1e6:,.1f} MB) in {self.root}"]
+        for split in self.splits:
+            per_class = sorted(split.classes.values())
+            spread = f"{per_class[0]:,} to {per_class[-1]:,} in a class" if per_class else "no class"
+            name = f"{split.name}: " if split.name else ""
+            lines.append(
+                f"  {name}{split.num_images:,} images in {len(per_class):,} classes, {spread}; {split.num_bad:,} bad"
+            )
+        if self.sizes:
+            sides = ", ".join(f"{name} {width}x{height}" for name, (width, height) in self.sizes.items())
+            lines.append(f"  sizes: {sides} px")
+            lines.append(f"  kinds: {_listed(self.kinds)}; colours: {_listed(self.modes)}")
+        for severity, title in _TITLES.items():
+            found = [finding for finding in self.findings if finding.severity == severity]
+            if found:
+                lines += ["", title, *(line for finding in found for line in finding.lines())]
+        verdict = "Ready to train on." if self.is_usable else "Not ready: see the errors above."
+        return "\n".join([*lines, "", f"{verdict} Checked in {self.seconds:.1f} s."])
+
+
+def _messages(table: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
+    query = f"select path, error from files where error is not null order by path limit {MOST_LISTED}"
+    return tuple((os.fsdecode(path), message) for path, message in table.execute(query))
+
+
+def _counts(table: sqlite3.Connection, column: str) -> dict[str, int]:
+    query = f"select {column}, count(*) from files where {column} is not null group by 1 order by 2 desc, 1"
+    return dict(table.execute(query))
+
+
+def _sizes(table: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    number = table.execute("select count(*) from files where width is not null").fetchone()[0]
+    if not number:
+        return {}
+    query = "select width, height from files where width is not null order by width * height, width limit 1 offset ?"
+    places = {"smallest": 0, "median": (number - 1) // 2, "largest": number - 1}
+    return {name: table.execute(query, (place,)).fetchone() for name, place in places.items()}
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in counts.items())
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
