@@ -14,13 +14,15 @@ SIGNATURES = {
     "list": "hybridvit.cli.catalogue:list_models",
     "info": "hybridvit.cli.catalogue:info",
     "check-data": "hybridvit.cli.check_data:check_data",
+    "shard": "hybridvit.cli.shard:shard",
+    "index": "hybridvit.cli.shard:index",
     "evaluate": "hybridvit.cli.evaluate:evaluate",
     "predict": "hybridvit.cli.predict:predict",
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
 }
-ORDER = ("list", "info", "check-data", "train", "evaluate", "predict", "fold", "export", "bench")
+ORDER = ("list", "info", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench")
 
 OVERVIEW = """\
 usage: hybridvit COMMAND [ARGUMENTS]

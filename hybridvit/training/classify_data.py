@@ -3,7 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from lightning_fabric import Fabric
 
 from hybridvit.card import Preprocessing
@@ -14,11 +16,13 @@ from hybridvit.data.images import Images
 from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.data.two_marks import TwoMarks
-from hybridvit.errors import DatasetError, HybridViTError
+from hybridvit.errors import DatasetError, HybridViTError, UsageError
 from hybridvit.models.registry import find_variant
+from hybridvit.training.classes import difference
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_groups import DataConfig
 
+Options = dict[str, Any]
 DIGITS_FOLDER = "runs/data/digits"
 TWO_MARKS_TRAINING, TWO_MARKS_VALIDATION = 3200, 1000  # images an epoch, new in each; and to validate on
 
@@ -35,6 +39,11 @@ class Splits:
 def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
     """The recipe's images. The class map is the training set's. Raises DatasetError where they are not fit to use."""
     data = recipe.data
+    if data.source != "huggingface" and (data.image_column or data.label_column):
+        raise UsageError(
+            f"Recipe keys 'data.image_column' and 'data.label_column' name columns of a Hugging Face data set, but "
+            f"data.source is '{data.source}'. Leave them out."
+        )
     preprocessing = dataclasses.replace(
         find_variant(recipe.model).preprocessing,
         image_size=(data.image_size, data.image_size),
@@ -55,24 +64,87 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
             validation=TwoMarks(length=TWO_MARKS_VALIDATION, image_size=data.image_size),
             preprocessing=preprocessing,
         )
-    root = Path(data.root).expanduser()
+    open_source = {"shards": _open_shards, "huggingface": _open_hugging_face}.get(data.source, _open_folders)
     if data.source == "digits":
-        root = Path(data.root or DIGITS_FOLDER).expanduser()
-        _write_digits_once(root, fabric)
-    train_files, validation_files = list_images(data, root)
-    train = ImageFolder(
-        train_files,
-        transform=train_transform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
-        training=True,
-        on_bad_image=data.on_bad_image,
-        seed=recipe.seed,
+        _write_digits_once(_digits_folder(data), fabric)
+    train, validation = open_source(
+        data,
+        {
+            "transform": train_transform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
+            "training": True,
+            "on_bad_image": data.on_bad_image,
+            "seed": recipe.seed,
+        },
+        {"transform": eval_transform(preprocessing), "on_bad_image": data.on_bad_image},
     )
-    validation = ImageFolder(
-        validation_files,
-        transform=eval_transform(preprocessing),
-        on_bad_image=data.on_bad_image,
-    )
+    check_images(train, validation)
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
+
+
+def check_images(train: Images, validation: Images) -> None:
+    """Raise DatasetError for images that no training can use, whatever their source: before a step, not in one."""
+    num_classes = len(train.class_names)
+    if num_classes < 2:
+        names = ", ".join(map(repr, train.class_names)) or "none"
+        raise DatasetError(
+            f"The training images have {num_classes} class ({names}): every answer would be right. Add another class."
+        )
+    if train.class_names != validation.class_names:
+        raise DatasetError(
+            "The validation images have other classes than the training images "
+            f"({difference(train.class_names, validation.class_names)}). Give both the same ones."
+        )
+    for images, key in ((train, "data.train"), (validation, "data.val")):
+        if not len(images):
+            raise DatasetError(f"The split that {key} names has no images. Name another, or add images.")
+        labels = np.asarray(images.labels)
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise DatasetError(
+                f"The images of {key} have labels from {labels.min()} to {labels.max()}, but there are {num_classes} "
+                f"classes, 0 to {num_classes - 1}. Correct the labels, or name all classes."
+            )
+
+
+def _open_folders(data: DataConfig, train: Options, validation: Options) -> tuple[Images, Images]:
+    root = _digits_folder(data) if data.source == "digits" else Path(data.root).expanduser()
+    train_files, validation_files = list_images(data, root)
+    return ImageFolder(train_files, **train), ImageFolder(validation_files, **validation)
+
+
+def _open_shards(data: DataConfig, train: Options, validation: Options) -> tuple[Images, Images]:
+    from hybridvit.data.shards.cache import ShardCache
+    from hybridvit.data.shards.images import ShardImages
+    from hybridvit.data.shards.remote import is_url
+
+    cache = ShardCache(Path(data.cache), round(data.cache_gb * 1e9)) if is_url(data.root) else None
+    root = data.root.rstrip("/")
+    train_images = ShardImages(f"{root}/{data.train}", window=data.shuffle_shards, cache=cache, **train)
+    return train_images, ShardImages(
+        f"{root}/{data.val}", class_names=train_images.class_names, window=1, cache=cache, **validation
+    )
+
+
+def _open_hugging_face(data: DataConfig, train: Options, validation: Options) -> tuple[Images, Images]:
+    from hybridvit.data.huggingface import HuggingFaceImages, hold_out, load_split
+
+    columns: Options = {"image_column": data.image_column, "label_column": data.label_column}
+    train_rows = load_split(data.root, data.train)
+    if data.val_share:
+        train_rows, validation_rows = hold_out(train_rows, data.val_share, data.root, data.label_column)
+    else:
+        validation_rows = load_split(data.root, data.val)
+    train_images = HuggingFaceImages(train_rows, source=f"{data.root}/{data.train}", **columns, **train)
+    return train_images, HuggingFaceImages(
+        validation_rows,
+        source=f"{data.root}/{data.train if data.val_share else data.val}",
+        class_names=train_images.class_names,
+        **columns,
+        **validation,
+    )
+
+
+def _digits_folder(data: DataConfig) -> Path:
+    return Path(data.root or DIGITS_FOLDER).expanduser()
 
 
 def list_images(data: DataConfig, root: Path) -> tuple[Listing, Listing]:

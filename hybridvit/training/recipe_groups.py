@@ -26,16 +26,28 @@ class DataConfig:
     """Images: where they are, and how they are batched"""
 
     root: str = ""
-    """Folder that holds the split folders, each with one folder per class."""
+    """Folder that holds the split folders, each with one folder per class; of shards also a URL (https://, s3://); of a
+    Hugging Face data set its name on the hub, or a folder."""
     train: str = "train"
-    """Folder of the training images, inside root."""
+    """Folder of the training images, inside root; of a Hugging Face data set, the split."""
     val: str = "val"
-    """Folder of the validation images, inside root."""
+    """Folder of the validation images, inside root; of a Hugging Face data set, the split."""
     val_share: float = 0.0
     """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
-    source: Literal["folder", "digits", "generated", "two_marks"] = "folder"
-    """folder: image folders; digits: scikit-learn's digits, written to root first; generated: colours and noise;
-    two_marks: two marks far apart, same or different."""
+    source: Literal["folder", "shards", "huggingface", "digits", "generated", "two_marks"] = "folder"
+    """folder: image folders; shards: tar files with an index (`hybridvit shard`), here or behind a URL; huggingface: a
+    data set of the datasets library; digits: scikit-learn's digits, written to root first; generated: colours and
+    noise; two_marks: two marks far apart, same or different."""
+    shuffle_shards: int = 16
+    """Of shards: how many are shuffled together; their samples are mixed, those of others are not."""
+    cache: str = "~/.cache/hybridvit/shards"
+    """Of shards behind a URL: folder that they are kept in, for all runs of the machine."""
+    cache_gb: float = 50.0
+    """Of shards behind a URL: size of the cache; the least recently used ones make room for new ones."""
+    image_column: str = ""
+    """Of a Hugging Face data set: the column of the images, where there are several."""
+    label_column: str = ""
+    """Of a Hugging Face data set: the column of the classes, where there are several."""
     image_size: int = 256
     """Side of the square training and validation images, in pixels."""
     crop_fraction: float = 0.9
@@ -65,6 +77,13 @@ class DataConfig:
                 f"Recipe keys 'data.train' and 'data.val' are both '{self.train}', but accuracy on the images trained "
                 "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
             )
+        if self.val_share and self.source == "shards":
+            raise UsageError(
+                f"Recipe key 'data.val_share' is {self.val_share}, but shards cannot be held out in part. Hold out "
+                f"when they are packed: hybridvit shard FOLDER OUTPUT --val_share {self.val_share}."
+            )
+        at_least("data.shuffle_shards", self.shuffle_shards, 1, "a sample is in some shard")
+        positive("data.cache_gb", self.cache_gb)
         at_least("data.image_size", self.image_size, 32, "the models halve the image five times")
         within("data.crop_fraction", self.crop_fraction, 0.1, 1.0)
         at_least("data.total_batch", self.total_batch, 2, "BatchNorm needs two images to have statistics")

@@ -1,0 +1,139 @@
+"""`hybridvit shard` and `hybridvit index`: image sets as tar files, for sets that are large or far away."""
+
+import sys
+from pathlib import Path
+
+from hybridvit.cli.table import pairs
+from hybridvit.data.scan import SPLITS, Listing, scan_folder
+from hybridvit.errors import DatasetError, UsageError
+
+
+def shard(
+    source: str,
+    output: str,
+    *,
+    shard_mb: int = 128,
+    seed: int = 0,
+    val_share: float = 0.0,
+) -> None:
+    """Pack an image folder into tar files to train from.
+
+    Files are copied byte for byte, in an order that mixes the classes. Training reads the result from a folder, or
+    from a web server or S3 bucket once it is uploaded: --data.source shards --data.root FOLDER_OR_URL. The tar files
+    have WebDataset's layout. The output appears complete or not at all.
+
+    Examples:
+      hybridvit shard imagenet shards                 imagenet/train/<class>/*, imagenet/val/<class>/*
+      hybridvit shard photos shards --val_share 0.2   photos/<class>/*
+
+    Args:
+        source: folder of class folders, or of splits (train, val) that hold those.
+        output: folder to write; it must not exist, or be empty.
+        shard_mb: size of a tar file, in megabytes, about.
+        seed: of the order in which files are packed.
+        val_share: share of the images to hold out, in a split of their own, where the source has no splits.
+    """
+    from hybridvit.data.shards.write import check_output, leftovers, write_shards
+
+    if shard_mb < 1:
+        raise UsageError(
+            f"--shard_mb is {shard_mb}, but a tar file has at least 1 megabyte. 64 to 512 suit most disks."
+        )
+    target = Path(output)
+    check_output(target)
+    splits = _splits(Path(source), val_share)
+    for path in leftovers(target):
+        print(f"left over from a writer that was killed, if none is at work: {path}", file=sys.stderr)
+    with _Progress(sum(len(listing.paths) for listing in splits.values())) as progress:
+        done = write_shards(splits, target, shard_bytes=shard_mb * 1_000_000, seed=seed, advance=progress.advance)
+    classes = len(next(iter(splits.values())).class_names)
+    print(f"Wrote {target}: {classes:,} classes")
+    print(pairs([(split or "images", f"{images:,} images in {shards:,} tar files") for split, shards, images in done]))
+
+
+def index(folders: list[str], *, classes: str | None = None, label: str = "label") -> None:
+    """Write the index that tar files of WebDataset's layout need to be trained from.
+
+    Each tar file is read once. `hybridvit shard` does this itself; use it for tar files from elsewhere.
+
+    Examples:
+      hybridvit index shards/train shards/val
+      hybridvit index shards/train --classes names.txt --label class_id
+
+    Args:
+        folders: folders with .tar files, of one split each; each gets index.json and two arrays.
+        classes: text file with one class name per line, from class 0 on; by default classes are named by their number.
+        label: the key of the class in <key>.json, for samples without <key>.cls.
+    """
+    from hybridvit.data.shards.scan import index_folder
+
+    names = _class_names(Path(classes)) if classes else None
+    for folder in folders:
+        count = index_folder(folder, class_names=names, label_key=label, say=lambda text: print(text, file=sys.stderr))
+        print(f"{folder}: {count:,} images indexed")
+
+
+def _splits(source: Path, val_share: float) -> dict[str, Listing]:
+    """Split name -> images, with the class map of the first, the training split; "" where there are no splits."""
+    if not 0 <= val_share <= 0.5:
+        raise UsageError(f"--val_share is {val_share}, but it must lie between 0 and 0.5.")
+    folders = (
+        sorted(each.name for each in source.iterdir() if each.is_dir() and not each.name.startswith("."))
+        if (source.is_dir())
+        else []
+    )
+    if not folders or not SPLITS.issuperset(name.lower() for name in folders):
+        listing = scan_folder(source)
+        if not val_share:
+            return {"": listing}
+        train, val = listing.split(val_share)
+        return {"train": train, "val": val}
+    if val_share:
+        raise UsageError(
+            f"--val_share is {val_share}, but {source} has splits already: {', '.join(folders)}. Leave it out, or give "
+            "the folder of one split."
+        )
+    training = [name for name in folders if name.lower().startswith("train")]
+    if len(training) != 1:
+        raise DatasetError(
+            f"{source} has the splits {', '.join(folders)}, but exactly one must be the training images, whose classes "
+            "are those of all. Rename it to 'train', or pack one split at a time."
+        )
+    first = scan_folder(source / training[0])
+    rest = {name: scan_folder(source / name, first.class_names) for name in folders if name != training[0]}
+    return {training[0]: first, **rest}
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--classes is {path}, which cannot be read as text: {error}. Check the path.") from error
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None or not names:
+        fault = f"has '{twice}' twice" if twice else "is empty"
+        raise UsageError(f"--classes is {path}, which {fault}. Write one name per line, each once.")
+    return names
+
+
+class _Progress:
+    """A bar on stderr, in a terminal; nothing elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("packing"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task("packing", total=total)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int) -> None:
+        """That many more images are packed."""
+        self._bar.advance(self._task, count)

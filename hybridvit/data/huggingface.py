@@ -1,0 +1,190 @@
+"""A data set of the Hugging Face `datasets` library as a data set of ours: its bytes, our decoder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridvit.data.decode import MAX_PIXELS
+from hybridvit.data.encoded import EncodedImages, OnBadImage
+from hybridvit.data.images import SourceFault
+from hybridvit.data.seeding import derive_seed
+from hybridvit.data.shards.index import Column
+from hybridvit.data.transforms import Transform
+from hybridvit.errors import DatasetError, UsageError, nearest
+
+
+class HuggingFaceImages(EncodedImages):
+    """The rows of `dataset`, a `datasets.Dataset` as `load_split` gives it.
+
+    The image and the label column are found by type; where several would do, `image_column` and `label_column` name
+    them. `class_names` is the map of the training set, for evaluation. Raises `DatasetError` for columns that are
+    absent or ambiguous, and for classes that `class_names` has not.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        source: str,
+        transform: Transform,
+        class_names: Sequence[str] | None = None,
+        image_column: str = "",
+        label_column: str = "",
+        training: bool = False,
+        on_bad_image: OnBadImage = "error",
+        seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        from datasets import Image
+
+        self.source = source
+        self._image_column = image_column or _only(dataset, source, "image", _is_image, "data.image_column")
+        self._label_column = label_column or _only(dataset, source, "label", _is_class, "data.label_column")
+        for column in (self._image_column, self._label_column):
+            if column not in dataset.features:
+                raise DatasetError(
+                    f"{source} has no column '{column}'. Nearest: {nearest(column, dataset.features)}. Name it with "
+                    "--data.image_column or --data.label_column."
+                )
+        labels, names = _labels(dataset, source, self._label_column)
+        if class_names is not None:
+            from hybridvit.data.shards.images import matched
+
+            labels, names = matched(labels, names, class_names, source), tuple(class_names)
+        super().__init__(
+            paths=_Rows(source, len(dataset)),
+            labels=labels,
+            class_names=names,
+            fingerprint=f"huggingface-{dataset._fingerprint}",  # the library has no public name for it
+            transform=transform,
+            training=training,
+            on_bad_image=on_bad_image,
+            seed=seed,
+            max_pixels=max_pixels,
+        )
+        self._dataset = dataset.select_columns([self._image_column]).cast_column(
+            self._image_column, Image(decode=False)
+        )
+
+    def encoded(self, epoch: int, index: int) -> str | bytes:
+        try:
+            cell = self._dataset[index][self._image_column]
+        except Exception as error:  # Arrow raises its own kinds for files that are damaged or gone
+            reason = " ".join(str(error).split())[:200]
+            raise SourceFault(f"{self.paths[index]} cannot be read: {reason}. Fetch the data set again.") from error
+        if cell is None or (cell["bytes"] is None and cell["path"] is None):
+            return b""  # which the decoder reports as an empty file
+        return cell["bytes"] if cell["bytes"] is not None else cell["path"]
+
+
+class _Rows(Sequence[str]):
+    """<source>[<row>], made when asked for."""
+
+    def __init__(self, source: str, length: int) -> None:
+        self._source, self._length = source, length
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(self._length))]
+        return f"{self._source}[{range(self._length)[place]}]"
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def load_split(root: str, split: str) -> Any:
+    """One split of a data set on the hub, or in a folder (`save_to_disk`, or files that `load_dataset` reads).
+
+    Raises `UsageError` without the package, `DatasetError` where there is no such set or split, or no network.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(
+            'data.source huggingface needs the package datasets. Run: pip install "hybridvit[huggingface]".'
+        ) from error
+    folder = Path(root).expanduser()
+    try:
+        if not folder.is_dir():
+            return datasets.load_dataset(root, split=split)
+        if (folder / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(str(folder))[split]
+        if (folder / split / "state.json").is_file():
+            return datasets.load_from_disk(str(folder / split))
+        return datasets.load_dataset(str(folder), split=split)
+    except KeyError as error:
+        known = nearest(split, datasets.load_from_disk(str(folder)))
+        raise DatasetError(
+            f"{root} has no split '{split}'. Nearest: {known}. Name it: --data.train, --data.val."
+        ) from error
+    except Exception as error:  # the library, its file systems and its parsers raise many kinds
+        reason = " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
+        raise DatasetError(
+            f"The split '{split}' of the Hugging Face data set '{root}' could not be loaded: {reason}. Check the name, "
+            "the split (--data.train, --data.val) and the network; or load it where there is one, save it with "
+            "save_to_disk(FOLDER), and give the folder as data.root."
+        ) from error
+
+
+def hold_out(dataset: Any, share: float, source: str, label_column: str = "") -> tuple[Any, Any]:
+    """The rest, and about `share` of every class, at least one row; the row number alone decides.
+
+    Raises `DatasetError` for a class with one image.
+    """
+    column = label_column or _only(dataset, source, "label", _is_class, "data.label_column")
+    labels = np.asarray(_labels(dataset, source, column)[0])
+    held_out: list[int] = []
+    for label in np.unique(labels).tolist():
+        rows = sorted(np.flatnonzero(labels == label).tolist(), key=lambda row: derive_seed("held out", row))
+        if len(rows) == 1:
+            raise DatasetError(
+                f"class {label} has 1 image in {source}, which cannot be both trained on and held out. Add images, or "
+                "name a split to validate on: --data.val."
+            )
+        held_out += rows[: max(1, round(share * len(rows)))]
+    return dataset.select(np.setdiff1d(np.arange(len(labels)), held_out)), dataset.select(sorted(held_out))
+
+
+def _labels(dataset: Any, source: str, column: str) -> tuple[Column, tuple[str, ...]]:
+    feature = dataset.features[column]
+    values = dataset.with_format("numpy").select_columns([column])[:][column]
+    if values.dtype.kind not in "iu":
+        raise DatasetError(
+            f"The column '{column}' of {source} holds {feature}, but labels are class numbers without gaps. Turn it "
+            f"into a ClassLabel first: dataset.class_encode_column('{column}')."
+        )
+    names = getattr(feature, "names", None) or [str(label) for label in range(int(values.max(initial=-1)) + 1)]
+    return Column(values.astype(np.int32)), tuple(names)
+
+
+def _only(dataset: Any, source: str, what: str, fits: Any, key: str) -> str:
+    """The one column that fits; of several labels, a ClassLabel goes before integers."""
+    found = fits(dataset.features)
+    if len(found) == 1:
+        return found[0]
+    fault = (
+        f"has {len(found)} columns that could be the {what}: {', '.join(found)}"
+        if found
+        else (f"has no {what} column; its columns are {', '.join(dataset.features)}")
+    )
+    raise DatasetError(f"{source} {fault}. Name it: --{key} COLUMN.")
+
+
+def _is_image(features: Any) -> list[str]:
+    from datasets import Image
+
+    return [name for name, feature in features.items() if isinstance(feature, Image)]
+
+
+def _is_class(features: Any) -> list[str]:
+    from datasets import ClassLabel, Value
+
+    classes = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
+    numbers = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
+    ]
+    return classes or numbers

@@ -1,0 +1,1 @@
+"""Images in tar files (WebDataset's layout) with an index, on this machine or behind a URL."""

@@ -1,0 +1,168 @@
+"""Find the samples in tar files of WebDataset's layout: members of one name, such as 7.jpg and 7.cls, side by side.
+
+Nothing is unpacked, and names are only compared, so a hostile archive can at worst be refused.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hybridvit.data.scan import EXTENSIONS
+from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, sha256_of, write_index
+from hybridvit.errors import DatasetError
+
+_MOST_LABEL_BYTES = 1 << 20  # of a .json beside an image
+_MOST_CLASSES = 1_000_000
+
+
+def index_folder(
+    folder: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str] | None = None,
+    label_key: str = "label",
+    say: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Write the index of folder/*.tar beside them; the number of samples.
+
+    A label is the integer in <key>.cls, or `label_key` in <key>.json; with `class_names` also a name. Without, the
+    classes are named as in the index that is there, or by their numbers. `say` is told of what is left out. Raises `DatasetError` for a folder without
+    tar files, an archive that is damaged, compressed or without images, and a label that is absent or unusable.
+    """
+    folder = Path(folder)
+    if class_names is None and (folder / INDEX).is_file():
+        class_names = read_head((folder / INDEX).read_text(errors="replace"), str(folder / INDEX))["class_names"]
+        say(f"kept: the class names of {folder / INDEX}")
+    paths = sorted(
+        (path for path in _entries(folder) if path.suffix == ".tar"), key=lambda path: os.fsencode(path.name)
+    )
+    if not paths:
+        packed = [path.name for path in _entries(folder) if ".tar." in path.name or path.suffix == ".tgz"]
+        hint = (
+            f"{packed[0]} is compressed; unpack it to .tar, for its images are packed already"
+            if packed
+            else ("Give the folder that holds them; to make them from an image folder: hybridvit shard SOURCE OUTPUT")
+        )
+        raise DatasetError(f"{folder} has no .tar files. {hint}.")
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        scanned = list(pool.map(lambda path: scan_shard(path, class_names, label_key), paths))
+    left_out = sum(skipped for _, _, skipped in scanned)
+    if left_out:
+        say(f"left out: {left_out:,} samples without an image, of {folder}")
+    names = class_names or _numbers(entries for _, entries, _ in scanned)
+    return write_index(folder, names, [(shard, entries) for shard, entries, _ in scanned])
+
+
+def scan_shard(
+    path: Path, class_names: Sequence[str] | None = None, label_key: str = "label"
+) -> tuple[Shard, list[Entry], int]:
+    """One tar file: what it is, its samples, and how many have no image. Raises as `index_folder`."""
+    labels = {name: label for label, name in enumerate(class_names)} if class_names else None
+    entries: list[Entry] = []
+    skipped = 0
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for key, members in _samples(archive):
+                kinds = [kind for kind in members if f".{kind.lower()}" in EXTENSIONS]
+                if len(kinds) > 1:
+                    raise DatasetError(
+                        f"{path} has {len(kinds)} images under the key '{key}' ({', '.join(kinds)}), and which of "
+                        "them is meant is unknown. Keep one per key."
+                    )
+                if not kinds:
+                    skipped += 1
+                    continue
+                image = members[kinds[0]]
+                label = _label(archive, path, key, members, label_key, labels)
+                entries.append(Entry(key=key, kind=kinds[0], offset=image.offset_data, length=image.size, label=label))
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(f"{path} is no whole tar file: {error}. Fetch or write it again.") from error
+    if not entries:
+        raise DatasetError(f"{path} has no images: no member there ends in one of {' '.join(sorted(EXTENSIONS))}.")
+    if class_names and (beyond := max(entry.label for entry in entries)) >= len(class_names):
+        raise DatasetError(
+            f"{path} has an image of class {beyond}, but {len(class_names)} class names are given, for 0 to "
+            f"{len(class_names) - 1}. Give the names of all classes."
+        )
+    shard = Shard(name=path.name, num_bytes=path.stat().st_size, sha256=sha256_of(path), num_samples=len(entries))
+    return shard, entries, skipped
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"Cannot read the folder {folder}: {error.strerror}. Check the path.") from error
+
+
+def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Key -> {what follows the first dot of the file name: member}, for members that stand together."""
+    current, members = "", dict[str, tarfile.TarInfo]()
+    for member in archive:
+        archive.members.clear()  # type: ignore[attr-defined]  # not in the stub; it would keep all of them
+        if not member.isreg() or member.issparse():
+            continue
+        folder, slash, name = member.name.rpartition("/")
+        stem, dot, kind = name.partition(".")
+        if not dot or not stem:
+            continue
+        key = f"{folder}{slash}{stem}"
+        if key != current or kind in members:
+            if members:
+                yield current, members
+            current, members = key, {}
+        members[kind] = member
+    if members:
+        yield current, members
+
+
+def _label(
+    archive: tarfile.TarFile,
+    path: Path,
+    key: str,
+    members: Mapping[str, tarfile.TarInfo],
+    label_key: str,
+    labels: Mapping[str, int] | None,
+) -> int:
+    kind = next((kind for kind in ("cls", "json") if kind in members), None)
+    if kind is None:
+        raise DatasetError(
+            f"{path} has an image without a label: '{key}' has neither .cls nor .json beside it (it has "
+            f"{', '.join(members)}). Add the class number as {key}.cls."
+        )
+    file = archive.extractfile(members[kind])
+    text = file.read(_MOST_LABEL_BYTES) if file is not None else b""
+    try:
+        value = json.loads(text)[label_key] if kind == "json" else text.decode().strip()
+        label = _number(value, labels)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path}: '{key}.{kind}' begins with {text[:40]!r}, but it must hold a class number"
+            f"{_where(kind, label_key)}. Where the number has another key, name it with --label KEY; where classes are "
+            "given by name, list the names with --classes FILE."
+        ) from error
+    if not 0 <= label < _MOST_CLASSES:
+        raise DatasetError(
+            f"{path}: the label of '{key}' is {label}, but classes are numbered from 0 to {_MOST_CLASSES - 1:,}."
+        )
+    return label
+
+
+def _where(kind: str, label_key: str) -> str:
+    return f" under '{label_key}'" if kind == "json" else ""
+
+
+def _number(value: object, labels: Mapping[str, int] | None) -> int:
+    """A class given by number, also as text, or by name; a name that is a number is a number."""
+    try:
+        return int(str(value))
+    except ValueError:
+        if labels is None or not isinstance(value, str):
+            raise
+        return labels[value]
+
+
+def _numbers(scanned: Iterator[Sequence[Entry]]) -> list[str]:
+    return [str(label) for label in range(1 + max(entry.label for entries in scanned for entry in entries))]
