@@ -19,8 +19,9 @@ from hybridvit.folding.report import fold_report
 from hybridvit.measure.bench import bench
 from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.models.backbone import Backbone
+from hybridvit.report.deployment import with_deployment
 from hybridvit.report.html import write_report
-from hybridvit.report.run import run_report
+from hybridvit.report.run import clock
 from hybridvit.training.evaluate import evaluate_folder
 from hybridvit.training.recipe_file import load_recipe
 from hybridvit.training.train import train
@@ -67,16 +68,17 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
     with step(7, "Predict with the exported model"):
         predict(str(exported.path), [str(path) for path in paths[:: len(paths) // 3][:3]], top=2)
     before, after = count(model, size), count(folded, size)
-    report = output / "report.html"
+    report = run.report
+    assert run.content is not None  # this process is the only one, so it leads
     write_report(
-        run_report(
+        with_deployment(
+            run.content,
             title=f"{recipe.model} on handwritten digits",
             lead=(
                 f"Trained from scratch on 1,437 images of 8×8 pixels in {clock(trained_s)} on "
                 f"{measured.machine.cores} CPU cores, tested on {evaluation.num_images} others. The {run.weights} "
                 "weights of the last epoch, on these images the better of raw and averaged."
             ),
-            history=run.history,
             evaluation=evaluation,
             folding=folding,
             nodes=(graph_nodes(model, size), graph_nodes(folded, size)),
@@ -111,9 +113,3 @@ def commands(output: Path, test: Path) -> list[tuple[str, str]]:
         ("Measure", f"hybridvit bench {output}/model.safetensors"),
         ("Predict", f"hybridvit predict {output}/model.onnx {test}/7"),
     ]
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}\N{NO-BREAK SPACE}min {rest}\N{NO-BREAK SPACE}s" if minutes else f"{rest}\N{NO-BREAK SPACE}s"

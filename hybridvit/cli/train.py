@@ -81,6 +81,7 @@ class TrainCommand(Command):
 
         result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
         print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
+        print(f"See:   {result.report}")
         print(f"Next:  hybridvit predict {result.model} IMAGES")
         print(f"       hybridvit export {result.model}")
         return 0

@@ -1,8 +1,13 @@
 """What a report says, as plain data: no torch, no HTML."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL.Image import Image
+
+NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( %)?|nan|-?inf|–|")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +26,17 @@ class Curve:
     title: str
     x_label: str
     y_label: str
-    lines: dict[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
+    lines: Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
+    marks: Sequence[tuple[float, str]] = ()  # (x, what happened there)
+    from_zero: bool = False  # the y axis begins at 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """One image with what the model said."""
 
-    image: Path
+    image: Path | Image
+    file: str  # name to find it by
     truth: str  # empty if unknown
     said: str
     probability: float
@@ -83,13 +91,32 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text under a head; the first column names the row."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    @property
+    def numeric(self) -> set[int]:
+        """The columns that hold numbers alone."""
+        columns = list(zip(*self.rows, strict=True))
+        return {index for index, cells in enumerate(columns) if all(NUMBER.fullmatch(cell) for cell in cells)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything on the page. An empty part is left out of it."""
 
     title: str
     lead: str
+    progress: float | None = None  # share done of a run that goes on; its page reloads itself
     figures: Sequence[Figure] = ()
+    results: Table | None = None
     curves: Sequence[Curve] = ()
+    history: Table | None = None  # the numbers under the curves
     confusion: Confusion | None = None
     wrong: Sequence[Answer] = ()
     right: Sequence[Answer] = ()
@@ -97,5 +124,9 @@ class Report:
     bars_note: str = ""
     changes: Sequence[Change] = ()
     folding_note: str = ""
-    machine: Sequence[tuple[str, str]] = ()
     commands: Sequence[tuple[str, str]] = ()  # (what for, command line)
+    commands_title: str = "Do it again"
+    facts: Sequence[tuple[str, str]] = ()  # about the run
+    settings: Table | None = None
+    events: Table | None = None
+    machine: Sequence[tuple[str, str]] = ()

@@ -1,32 +1,41 @@
 """The report as one HTML file: nothing outside it is loaded, and it reads on a phone, on paper and in the dark."""
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from hybridvit.atomic import write_text
+from hybridvit.report.charts import chart
 from hybridvit.report.content import Report
-from hybridvit.report.figures import curve_svg, photo
+from hybridvit.report.pictures import photo
 
 LARGEST_MATRIX = 25  # classes; beyond that a table of cells cannot be read, and the worst mistakes are listed instead
+RELOAD_SECONDS = 60  # how often the page of a run that goes on reloads itself
 
 
 def render(report: Report) -> str:
     """The page. Every text in `report`, class and file names above all, is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "photo": photo}
-    folder = files("hybridvit.report")
-    template = environment.from_string(folder.joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    template, style = _template()
     return template.render(
         report=report,
-        style=Markup(folder.joinpath("report.css").read_text(encoding="utf-8")),
-        charts=[(curve.title, Markup(curve_svg(curve, f"curve{index}"))) for index, curve in enumerate(report.curves)],
+        style=style,
         show_matrix=report.confusion is not None and len(report.confusion.class_names) <= LARGEST_MATRIX,
         most_mistakes=max((count for count, _, _ in report.confusion.worst(1)), default=1) if report.confusion else 1,
         slowest_ms=max((bar.median_ms for bar in report.bars), default=1.0),
+        reload_seconds=RELOAD_SECONDS,
     )
+
+
+@cache
+def _template() -> tuple[Template, Markup]:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "photo": photo, "chart": chart}
+    folder = files("hybridvit.report")
+    template = environment.from_string(folder.joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    return template, Markup(folder.joinpath("report.css").read_text(encoding="utf-8"))
 
 
 def write_report(report: Report, path: Path) -> None:

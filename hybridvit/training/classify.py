@@ -1,12 +1,13 @@
 """Classification: one label per image."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from PIL.Image import Image
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
@@ -15,10 +16,12 @@ import hybridvit
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import UsageError
+from hybridvit.report.pictures import find_picture
 from hybridvit.training.classify_data import load_splits
 from hybridvit.training.devices import batch_shape
 from hybridvit.training.distillation import distilled, mesa_is_on, mesa_term
 from hybridvit.training.evaluate import Evaluation, evaluate_loader
+from hybridvit.training.final_check import FinalCheck, check_folded
 from hybridvit.training.fine_tuning import starting_model
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.task import Moment, Task
@@ -119,7 +122,22 @@ class ClassifyTask(Task):
     def evaluate(self, model: nn.Module) -> Evaluation:
         """The model on the validation images, in this task's precision."""
         with self._fabric.autocast():
-            return evaluate_loader(model, self._validation)
+            return evaluate_loader(model, self._validation, watch=self.watch)
+
+    def check_folded(self, model: nn.Module) -> FinalCheck:
+        return check_folded(model, self._validation, watch=self.watch)
+
+    @property
+    def facts(self) -> Sequence[tuple[str, str]]:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return [
+            ("Model", f"{self._recipe.model}, {parameters:,} parameters"),
+            ("Training images", f"{len(self.images):,} of {len(self.class_names):,} classes"),
+            ("Validation images", f"{len(self._validation_images):,}"),
+        ]
+
+    def picture(self, path: str) -> Path | Image | None:
+        return find_picture(self._validation_images, path, self._card.preprocessing)
 
     def keep(self, model: nn.Module, path: Path) -> None:
         model.card = self._card  # type: ignore[assignment]  # torch types every attribute as tensor or module

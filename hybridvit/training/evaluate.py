@@ -17,6 +17,7 @@ from hybridvit.data.images import Images
 from hybridvit.data.loader import Batch, Loader, make_eval_loader
 from hybridvit.data.transforms import eval_transform
 from hybridvit.errors import DatasetError
+from hybridvit.training.progress import Watch
 
 LARGEST_CONFUSION = 1000  # classes; the matrix grows with their square
 
@@ -96,11 +97,13 @@ def evaluate_folder(
     return evaluate(model, images, batch_size=batch_size, workers=workers, keep_predictions=keep_predictions)
 
 
-def evaluate_loader(model: nn.Module, loader: Loader, *, keep_predictions: bool = False) -> Evaluation:
+def evaluate_loader(
+    model: nn.Module, loader: Loader, *, keep_predictions: bool = False, watch: Watch | None = None
+) -> Evaluation:
     """One pass over an evaluation loader in eval mode; the model's mode is as before afterwards.
 
     Each process gives its own share of the images, none twice; the metrics are over all shares, `predictions` are
-    this process's.
+    this process's. `watch` is told after each batch.
     """
     class_names = loader.images.class_names
     num_classes = len(class_names)
@@ -123,12 +126,14 @@ def evaluate_loader(model: nn.Module, loader: Loader, *, keep_predictions: bool 
     began = time.perf_counter()
     try:
         with torch.no_grad():
-            for batch in loader:
+            for number, batch in enumerate(loader, start=1):
                 logits = model(batch.images.to(device, parameter.dtype, memory_format=layout)).float()
                 labels = batch.labels.to(device)
                 _count(collection, logits, labels)
                 if keep_predictions:
                     predictions += _answers(loader.images, batch, logits)
+                if watch is not None:
+                    watch(number, len(loader))
     finally:
         model.train(was_training)
     num_images, num_skipped = _over_all_ranks(loader.num_used, loader.num_total - loader.num_used, device)

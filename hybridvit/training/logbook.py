@@ -1,52 +1,183 @@
-"""The record of a run: metrics.csv and TensorBoard, consistent with the checkpoint that the run goes on from."""
+"""The record of a run: who is told what, consistent with the checkpoint that the run goes on from."""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from hybridvit.atomic import write_text
+from hybridvit.errors import DiskFull
+from hybridvit.training.events import Events
 
 Row = Mapping[str, float]
 
+STEP_COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "seconds")
+FLUSH_SECONDS = 5.0
+
+
+class Logger(ABC):
+    """Takes the numbers of a run, on rank 0. `row["step"]` places them."""
+
+    @abstractmethod
+    def step(self, row: Row) -> None:
+        """One training step, with `STEP_COLUMNS`; about 50 in an epoch."""
+
+    @abstractmethod
+    def validated(self, row: Row) -> None:
+        """One validation: a row of metrics.csv."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """The run has ended, for whatever reason."""
+
 
 class Logbook:
-    """Writes one row per validation to metrics.csv, and rows and training losses to TensorBoard.
+    """Tells all its loggers; there is one on every rank, with loggers on rank 0 alone.
 
-    `history` is what the checkpoint knows: rows that a killed run wrote after it are dropped, for they come again.
+    Each logger knows from which step the run goes on: rows that a killed run wrote after it are dropped, for they come
+    again.
+
+    `watch` is called after each step that is told.
     """
 
-    def __init__(self, metrics: Path, tensorboard: Path, *, history: Sequence[Row], step: int) -> None:
-        self._metrics = metrics
-        self._rows = [dict(row) for row in history]
-        self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None)
-        if self._rows or metrics.exists():
-            self._write()
+    def __init__(
+        self,
+        loggers: Sequence[Logger] = (),
+        *,
+        events: Events | None = None,
+        watch: Callable[[], None] = lambda: None,
+        seconds_before: float = 0.0,
+    ) -> None:
+        self._loggers, self._events, self._watch = tuple(loggers), events, watch
+        self.seconds_before = seconds_before
+        """Of training, in earlier sessions."""
 
-    def train(self, step: int, *, loss: float, lr: float) -> None:
-        """Training loss and learning rate of one step."""
-        self._writer.add_scalar("train/loss", loss, step)
-        self._writer.add_scalar("train/lr", lr, step)
+    def step(self, row: Row) -> None:
+        """Every rank calls it."""
+        for logger in self._loggers:
+            logger.step(row)
+        if self._loggers:
+            self._watch()
 
     def validated(self, row: Row) -> None:
-        """The metrics of one validation; `row["step"]` places them."""
+        """Every rank calls it, at the same moment."""
+        if self._events is not None:
+            self._events.gather()
+        for logger in self._loggers:
+            logger.validated(row)
+
+    def close(self) -> None:
+        for logger in self._loggers:
+            logger.close()
+
+
+class MetricsCsv(Logger):
+    """One row per validation, in metrics.csv."""
+
+    def __init__(self, path: Path, *, history: Sequence[Row]) -> None:
+        self._path = path
+        self._rows = [dict(row) for row in history]
+        if self._rows or path.exists():
+            self._write()
+
+    def step(self, row: Row) -> None:
+        pass
+
+    def validated(self, row: Row) -> None:
         self._rows.append(dict(row))
         self._write()
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(f"validation/{name}", value, int(row["step"]))
+
+    def close(self) -> None:
+        pass
+
+    def _write(self) -> None:
+        # Written whole each time: there are few rows, and a reader or a kill never meets half of one.
+        write_text(self._path, _as_csv(list(self._rows[0]) if self._rows else [], self._rows))
+
+
+class StepsCsv(Logger):
+    """One row per logged step, in steps.csv, appended every few seconds.
+
+    `first_step`: rows of later steps, and one that a kill cut short, are dropped at the start.
+    """
+
+    def __init__(self, path: Path, *, first_step: int = 0) -> None:
+        rows = [row for row in read_steps(path) if row["step"] <= first_step]
+        self.seconds_before = rows[-1]["seconds"] if rows else 0.0
+        """What earlier sessions had trained by the checkpoint."""
+        write_text(path, _as_csv(STEP_COLUMNS, rows))
+        self._path = path
+        self._waiting: list[Row] = []
+        self._flushed = time.monotonic()
+
+    def step(self, row: Row) -> None:
+        self._waiting.append(row)
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flush()
+
+    def validated(self, row: Row) -> None:
+        self._flush()
+
+    def close(self) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        rows, self._waiting = self._waiting, []
+        self._flushed = time.monotonic()
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_as_csv(STEP_COLUMNS, rows, head=False))
+        except OSError as error:
+            raise DiskFull(
+                f"{self._path} could not be written ({error.strerror}). The checkpoints are untouched. Free some space "
+                "and resume the run."
+            ) from error
+
+
+class TensorBoard(Logger):
+    """The same as curves: train/* and validation/*."""
+
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+
+    def step(self, row: Row) -> None:
+        self._add("train", row, without=("step", "epoch", "seconds"))
+
+    def validated(self, row: Row) -> None:
+        self._add("validation", row, without=("step",))
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
 
-    def _write(self) -> None:
-        # Written whole each time: there are few rows, and a reader or a kill never meets half of one.
-        text = io.StringIO()
-        if self._rows:
-            writer = csv.DictWriter(text, fieldnames=list(self._rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        write_text(self._metrics, text.getvalue())
+    def _add(self, group: str, row: Row, *, without: Sequence[str]) -> None:
+        for name, value in row.items():
+            if name not in without:
+                self._writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
+
+
+def read_steps(path: Path) -> list[dict[str, float]]:
+    """The whole rows of a steps.csv; none if there is no such file or it has other columns."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    rows: list[dict[str, float]] = []
+    for cells in csv.reader(line for line in lines[1:] if line.endswith("\n")):
+        try:
+            rows.append({"step": int(cells[0])} | dict(zip(STEP_COLUMNS[1:], map(float, cells[1:]), strict=True)))
+        except (ValueError, IndexError):
+            continue
+    return rows
+
+
+def _as_csv(columns: Sequence[str], rows: Sequence[Row], *, head: bool = True) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    if head and columns:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

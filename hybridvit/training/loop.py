@@ -27,7 +27,7 @@ from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import RunFolder
 from hybridvit.training.sharding import gathered, is_sharded, load_whole, part_of
 from hybridvit.training.snapshot import read_snapshot, save_snapshot
-from hybridvit.training.step import Stepper
+from hybridvit.training.step import StepOutcome, Stepper
 from hybridvit.training.task import Moment, Task
 
 MOST_SKIPPED = 50  # in a row: a scale 2^50 times smaller than at the start would save no gradient either
@@ -68,12 +68,13 @@ class Loop:
         stop: StopRequest,
         peers: PeerWatch,
         progress: TrainingProgress,
-        logbook: Logbook | None,
     ) -> None:
         self.fabric, self.recipe, self.task, self.model, self.ema = fabric, recipe, task, model, ema
         self.whole = whole
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.folder, self.peers, self.progress, self.logbook = folder, peers, progress, logbook
+        self.folder, self.peers, self.progress = folder, peers, progress
+        self.logbook = Logbook()
+        self.logging_state: dict[str, str] = {}  # what the loggers need to go on in the same place
         self.position = Position()
         self.saved_step = 0
         self.steps_per_epoch = per_epoch = len(task.images) // recipe.data.total_batch
@@ -107,7 +108,7 @@ class Loop:
             start_method="spawn" if self.fabric.world_size > 1 else None,
         )
         try:
-            return self._run(iter(loader))
+            return self._run(self.progress.pace.timed(iter(loader)))
         finally:
             loader.close()
 
@@ -169,6 +170,7 @@ class Loop:
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.optimizer.state_dict(),
             "scaler": self.stepper.state(),
+            "logging": self.logging_state,
         }
         return gathered(state, keep=self.fabric.global_rank == 0) if is_sharded(self.task.model) else state
 
@@ -189,6 +191,7 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         _match_layout(self.optimizer)
         self.stepper.load_state(state.get("scaler", {}))
+        self.logging_state = state.get("logging", {})
         self.progress.start_at(self.position.step)
         if state["world_size"] != self.fabric.world_size and self.fabric.global_rank == 0:
             self.progress.say(
@@ -233,7 +236,7 @@ class Loop:
             "epoch": position.step / self.steps_per_epoch,
             "lr": learning_rate(self.optimizer),
             "train_loss": position.loss_sum / max(position.loss_count, 1),
-            "images_per_second": round(self.progress.images_per_second, 1),
+            "images_per_second": round(self.progress.pace.lap("validation").images_per_second, 1),
         }
         if self.stepper.scales:
             row["skipped_steps"] = position.skipped
@@ -242,15 +245,8 @@ class Loop:
             row |= {f"ema_{name}": value for name, value in self.task.validate(self.whole(self.ema.module)).items()}
         position.history.append(row)
         position.validated_step, position.loss_sum, position.loss_count = position.step, 0.0, 0
-        if self.logbook is not None:
-            self.logbook.validated(row)
-        headline = self.task.headline
-        average = f" (averaged weights {row[f'ema_{headline}']:.2f})" if self.ema is not None else ""
-        self.progress.say(
-            f"epoch {row['epoch']:g}  step {position.step}/{self.total_steps}  train loss {row['train_loss']:.3f}  "
-            f"{headline} {row[headline]:.2f}{average}"
-        )
-        self.progress.pause()
+        self.logbook.validated(row)
+        self.progress.validated(row, self.task.headline)
 
     def _train_step(self, stream: Iterator[Batch]) -> None:
         position = self.position
@@ -265,9 +261,25 @@ class Loop:
         self._count_skipped(outcome.skipped)
         if self.ema is not None and not outcome.skipped:
             self.ema.update(step=position.step)
-        if self.logbook is not None and position.step % self.log_every == 0:
-            self.logbook.train(position.step, loss=outcome.loss, lr=learning_rate(self.optimizer))
         self.progress.step(position.step, loss=outcome.loss, images=self.recipe.data.total_batch)
+        if position.step % self.log_every == 0:
+            self._log_step(outcome)
+
+    def _log_step(self, outcome: StepOutcome) -> None:
+        pace = self.progress.pace
+        lap = pace.lap("step")
+        self.logbook.step(
+            {
+                "step": self.position.step,
+                "epoch": self.position.step / self.steps_per_epoch,
+                "loss": outcome.loss,
+                "lr": learning_rate(self.optimizer),
+                "grad_norm": outcome.norm,
+                "images_per_second": round(lap.images_per_second, 1),
+                "data_wait": round(lap.data_wait, 4),
+                "seconds": round(self.logbook.seconds_before + pace.session_seconds, 1),
+            }
+        )
 
     def _count_skipped(self, skipped: bool) -> None:
         position = self.position

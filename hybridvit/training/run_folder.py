@@ -1,8 +1,11 @@
 """The folder of a run: whose it is, what is in it, and what happens to an earlier one.
 
 recipe.yaml        the resolved recipe
+report.html        curves, results and events, for people; written at every validation
 metrics.csv        one row per validation
-tensorboard/       the same as curves
+steps.csv          training loss, learning rate, gradient norm and speed, about 50 rows per epoch
+tensorboard/       both as curves
+events.jsonl       starts, resumes, warnings and files left out, over all sessions
 checkpoints/       step-N folders to resume from
 model.safetensors  the result, written at the end
 result.json        best metrics, and which weights they belong to
@@ -21,7 +24,17 @@ from hybridvit.training.snapshot import newest_snapshot, sweep
 
 RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
-HARMLESS = ("output", "data.root", "data.workers", "save_every", "keep", "timeout_seconds", "dry_run")
+HARMLESS = (
+    "output",
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "data.cache_gb",
+    "save_every",
+    "keep",
+    "timeout_seconds",
+    "dry_run",
+)
 """Keys that may differ on resume: they change no number (the images themselves are compared by their fingerprint)."""
 FIXED = ("model", "optim.name")
 """Keys (and what begins with them) that the saved state depends on: no one can allow them to change."""
@@ -44,6 +57,18 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def steps(self) -> Path:
+        return self.path / "steps.csv"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def tensorboard(self) -> Path:

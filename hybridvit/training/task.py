@@ -1,14 +1,17 @@
 """What the loop does not know: the model, its images, its loss, its metrics and what is kept of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from hybridvit.data.images import Images
+from hybridvit.training.final_check import FinalCheck
+from hybridvit.training.progress import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class Task(ABC):
     model: nn.Module
     images: Images  # to train on
     headline: str  # the metric, higher is better, that decides between raw and averaged weights
+    watch: Watch | None = None  # told after each batch of a validation
 
     @property
     @abstractmethod
@@ -46,6 +50,22 @@ class Task(ABC):
     @abstractmethod
     def keep(self, model: nn.Module, path: Path) -> None:
         """Write the trained model with all that it takes to use it."""
+
+    @abstractmethod
+    def check_folded(self, model: nn.Module) -> FinalCheck:
+        """A trained model against its folded form, on all validation images and ranks. Called by every rank.
+
+        Raises FoldError for a model that cannot be folded exactly.
+        """
+
+    @property
+    @abstractmethod
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """What the report says about the model and its images: (title, text)."""
+
+    @abstractmethod
+    def picture(self, path: str) -> Path | Image | None:
+        """The validation image of that name, to look at; None if it cannot be had."""
 
     @abstractmethod
     def close(self) -> None:

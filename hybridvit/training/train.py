@@ -17,16 +17,18 @@ from torch import nn
 from hybridvit.atomic import write_text
 from hybridvit.data.loader import lost_worker
 from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
+from hybridvit.report.content import Report
 from hybridvit.training.average import WeightAverage
 from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
+from hybridvit.training.final_check import FinalCheck
 from hybridvit.training.interrupt import StopRequest
-from hybridvit.training.logbook import Logbook
 from hybridvit.training.loop import Loop, Position, total_steps
 from hybridvit.training.optimizer import build_optimizer, build_schedule, check_optimizer
 from hybridvit.training.peers import PeerWatch, launch
 from hybridvit.training.progress import TrainingProgress
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.recipe_file import recipe_text
+from hybridvit.training.record import Record
 from hybridvit.training.run_folder import Resume, RunFolder, open_run
 from hybridvit.training.sharding import WholeCopy, shard
 from hybridvit.training.task import Task
@@ -44,8 +46,28 @@ class RunResult:
     metrics: Path
     history: tuple[dict[str, float], ...]  # one row per validation, as in metrics.csv
     weights: str  # "raw" or "averaged": which ones the model file holds, the better on validation
-    headline: str
-    best: float
+    headline: str  # name of the metric that these numbers are of, in percent
+    best: float  # of the weights in the model file
+    raw: float
+    averaged: float | None  # None: the recipe keeps no average
+    folded: float | None  # of the weights in the model file; None, as what follows: they could not be folded
+    same_answers: int | None  # validation images on which the folded model answers the same
+    num_images: int | None  # to validate on
+    max_difference: float | None  # of a logit after folding, relative to the largest
+    report: Path
+    content: Report | None = dataclasses.field(repr=False)  # of the report, on rank 0
+
+    def summary(self) -> list[str]:
+        """What the run came to, in lines for a person."""
+        averaged = "" if self.averaged is None else f"   averaged {self.averaged:.2f}"
+        folded = "   folded: it cannot be"
+        if self.folded is not None and self.same_answers is not None and self.num_images is not None:
+            same = "all" if self.same_answers == self.num_images else f"{self.same_answers:,} of"
+            folded = f"   folded {self.folded:.2f} (same answer on {same} {self.num_images:,} images)"
+        return [
+            f"{self.headline}: raw {self.raw:.2f}{averaged}{folded}",
+            f"{self.model} holds the {self.weights} weights. Curves, mistakes, all numbers: {self.report}",
+        ]
 
 
 def train(
@@ -140,8 +162,12 @@ def _train(
     scheduler = build_schedule(recipe, optimizer, steps_per_epoch)
     leads = fabric.global_rank == 0
     bar = TrainingProgress(
-        total_steps=total_steps(recipe, steps_per_epoch), steps_per_epoch=steps_per_epoch, shown=progress and leads
+        total_steps=total_steps(recipe, steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        steps_per_validation=max(1, round(recipe.validate_every * steps_per_epoch)),
+        shown=progress and leads,
     )
+    task.watch = bar.validating
     loop = Loop(
         fabric=fabric,
         recipe=recipe,
@@ -155,28 +181,26 @@ def _train(
         stop=stop,
         peers=peers,
         progress=bar,
-        logbook=None,
     )
     if folder.snapshot is not None:
         loop.restore(allow_data_change=allow_data_change)
     if leads:
         write_text(folder.recipe, recipe_text(recipe))
-        loop.logbook = Logbook(
-            folder.metrics, folder.tensorboard, history=loop.position.history, step=loop.position.step
-        )
-    try:
-        with bar:
+    record = Record(loop, say=bar.say)
+    with bar:
+        with record:
             position = loop.run()
-    finally:
-        if loop.logbook is not None:
-            loop.logbook.close()
-    result = _result(folder, task, position)
-    best = whole_copy.of(ema.module if ema is not None and result.weights == "averaged" else task.model, fabric.device)
+        weights, _ = _better(task, position)
+        best = whole_copy.of(ema.module if ema is not None and weights == "averaged" else task.model, fabric.device)
+        if leads:
+            task.keep(best, folder.model)
+        check = record.check_folded(best)
+        report = record.finish(weights=weights, check=check)
+    result = _result(folder, task, position, check, report)
     if leads:
-        task.keep(best, folder.model)
         write_text(folder.result, json.dumps(_result_record(result), indent=1))
-        if progress:
-            bar.say(f"{folder.model} holds the {result.weights} weights: {task.headline} {result.best:.2f}.")
+        for line in result.summary():
+            bar.say(line)
     fabric.barrier()
     return result
 
@@ -214,24 +238,42 @@ def _say(progress: bool) -> Callable[[str], None]:
     return TrainingProgress(total_steps=1, steps_per_epoch=1, shown=progress).say
 
 
-def _result(folder: RunFolder, task: Task, position: Position) -> RunResult:
+def _better(task: Task, position: Position) -> tuple[str, float]:
+    """Which weights are better on validation, and their headline metric; the raw ones of equals."""
     last = position.history[-1]
     raw, averaged = last[task.headline], last.get(f"ema_{task.headline}", float("-inf"))
+    return ("averaged", averaged) if averaged > raw else ("raw", raw)
+
+
+def _result(
+    folder: RunFolder, task: Task, position: Position, check: FinalCheck | None, content: Report | None
+) -> RunResult:
+    last = position.history[-1]
+    weights, best = _better(task, position)
     return RunResult(
         folder=folder.path,
         model=folder.model,
         recipe=folder.recipe,
         metrics=folder.metrics,
+        report=folder.report,
         history=tuple(position.history),
-        weights="averaged" if averaged > raw else "raw",
+        weights=weights,
         headline=task.headline,
-        best=max(raw, averaged),
+        best=best,
+        raw=last[task.headline],
+        averaged=last.get(f"ema_{task.headline}"),
+        folded=check.after if check is not None else None,
+        same_answers=check.same_answers if check is not None else None,
+        num_images=check.num_images if check is not None else None,
+        max_difference=check.max_difference if check is not None else None,
+        content=content,
     )
 
 
 def _result_record(result: RunResult) -> dict[str, Any]:
-    record = dataclasses.asdict(result)
-    return {key: str(value) if isinstance(value, Path) else value for key, value in record.items()}
+    values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    del values["content"]  # report.html has it
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 def _out_of_memory(recipe: Recipe) -> OutOfMemory:

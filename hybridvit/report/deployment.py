@@ -1,0 +1,94 @@
+"""What folding, export and measuring add to the report of a run."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from hybridvit.export.pipeline import ExportReport
+from hybridvit.folding.report import FoldReport
+from hybridvit.measure.bench import BenchResult, BenchRow
+from hybridvit.report.content import Bar, Change, Figure, Report
+from hybridvit.training.evaluate import Evaluation
+
+RUNTIME_NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+FORM_NAMES = {"training": "training form", "folded": "folded"}
+
+
+def with_deployment(
+    report: Report,
+    *,
+    title: str,
+    lead: str,
+    evaluation: Evaluation,
+    folding: FoldReport,
+    nodes: tuple[int, int],
+    multiply_adds: tuple[int, int],
+    exported: ExportReport,
+    measured: BenchResult,
+    commands: Sequence[tuple[str, str]],
+) -> Report:
+    """The report of a run, with what became of its model; `nodes` and `multiply_adds` are (before, after) folding."""
+    right = round(evaluation.top1 * evaluation.num_images / 100)
+    by_form = {(row.form, row.runtime): row.latency.median_ms for row in measured.rows}
+    deployed = by_form["folded", "onnxruntime"]
+    return dataclasses.replace(
+        report,
+        title=title,
+        lead=lead,
+        figures=[
+            Figure(
+                value=f"{evaluation.top1:.1f} %",
+                label="Test accuracy",
+                note=f"{right:,} of {evaluation.num_images:,} right",
+            ),
+            Figure(value=f"{folding.max_error:.0e}", label="Folding changes", note="of the largest output, at most"),
+            Figure(
+                value=f"{exported.parity.max_error:.0e}",
+                label=f"Export to {exported.target.upper()} changes",
+                note=f"same answer on {exported.parity.same_top1} of {exported.parity.real_images} images",
+            ),
+            Figure(
+                value=f"{deployed:.1f} ms",
+                label="ONNX Runtime, per image",
+                note=f"{by_form['training', 'torch'] / deployed:.1f} times as fast as before folding in PyTorch",
+            ),
+        ],
+        bars=[_bar(row) for row in measured.rows],
+        bars_note=_conditions(measured),
+        changes=[
+            Change(quantity="Operations in the graph", before=nodes[0], after=nodes[1]),
+            Change(
+                quantity="Layers with weights",
+                before=sum(folding.layers_before.values()),
+                after=sum(folding.layers_after.values()),
+            ),
+            Change(quantity="Parameters", before=folding.parameters_before, after=folding.parameters_after),
+            Change(quantity="Multiply-adds", before=multiply_adds[0], after=multiply_adds[1]),
+        ],
+        folding_note=(
+            f"{len(folding.folded)} blocks lost their branches, norms and layer scales: what these did is now part of "
+            f"the convolutions and linear layers beside them. Left as they were: {', '.join(folding.left) or 'none'}."
+        ),
+        machine=measured.machine.lines(),
+        commands=commands,
+        commands_title="Do it again",
+    )
+
+
+def _bar(row: BenchRow) -> Bar:
+    low, high = row.latency.interval_ms
+    return Bar(
+        label=f"{RUNTIME_NAMES[row.runtime]}, {FORM_NAMES[row.form]}",
+        median_ms=row.latency.median_ms,
+        p90_ms=row.latency.p90_ms,
+        low_ms=low,
+        high_ms=high,
+    )
+
+
+def _conditions(measured: BenchResult) -> str:
+    rounds = len(measured.rows[0].latency.times_ms)
+    return (
+        f"Batch {measured.batch}, {measured.image_size[0]}×{measured.image_size[1]} px, {measured.threads} threads, "
+        f"{measured.precision}. Median of {rounds} interleaved rounds, its 95 % interval, and p90. In eval mode the "
+        "training form already computes on kernels that it folds for itself, so that the first two bars are close."
+    )

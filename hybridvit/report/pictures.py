@@ -1,0 +1,45 @@
+"""Photos that live inside the page, as small PNGs."""
+
+import base64
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from hybridvit.card import Preprocessing
+from hybridvit.data.decode import decode_image
+from hybridvit.data.images import Images
+from hybridvit.errors import HybridViTError
+
+THUMBNAIL_PX = 128
+
+
+def find_picture(images: Images, path: str, preprocessing: Preprocessing) -> Path | Image.Image | None:
+    """The picture of that name in a set, to look at: the file if it is one, else what the model is shown.
+
+    None if neither can be had: a page goes without a picture rather than not at all.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    try:
+        pixels = images[images.paths.index(path)][0]  # c h w
+    except (HybridViTError, ValueError, IndexError, OSError):
+        return None
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    levels = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())  # h w c
+
+
+def photo(image: Path | Image.Image) -> str:
+    """An image as a data: address: large ones reduced to THUMBNAIL_PX, tiny ones with visible pixels."""
+    picture = decode_image(image) if isinstance(image, Path) else image
+    times = THUMBNAIL_PX // max(picture.size)
+    if times > 1:  # else the browser would blur what the model saw
+        picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
+    else:
+        picture = picture.copy()
+        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
