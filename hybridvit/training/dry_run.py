@@ -1,6 +1,5 @@
 """Try a recipe in seconds: what would otherwise fail after an epoch fails now."""
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -12,36 +11,45 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
-from hybridvit.models.registry import VARIANTS, find_variant
+from hybridvit.models.registry import find_variant
 from hybridvit.training.classify import ClassifyTask
 from hybridvit.training.classify_data import list_images
+from hybridvit.training.miniature import miniature
+from hybridvit.training.optimizer import check_optimizer
 from hybridvit.training.recipe import Recipe
 from hybridvit.training.run_folder import CHECKPOINTS
 from hybridvit.training.snapshot import newest_snapshot
 from hybridvit.training.teacher import untrained_teacher
 from hybridvit.training.train import train
 
-TOTAL_BATCH = 16
-
 
 def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
     """Run two steps of the recipe on the debug size of its family and generated images, in a folder that is removed.
 
-    Passes each stage of a run: data folders (listed, if given), model and options, two steps with this recipe's
-    augmentation of batches, optimizer and precision, a validation, a save, and a resume from the first step, which
-    must end in the same weights. `say` takes one line per stage. Raises what a run would raise.
+    Passes each stage of a run: data folders (listed, if given), the model at its full size (built without memory), two
+    steps with this recipe's losses, augmentation of batches, optimizer and precision, a validation, a save, and a
+    resume from the first step, which must end in the same weights. `say` takes one line per stage, and one for each
+    thing that is left out or changed. Raises what a run would raise.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("A dry run is one process, but a launcher has started several. Run it without the launcher.")
     find_variant(recipe.model)
+    check_optimizer(recipe)
     _list_images(recipe, say)
+    _build_at_full_size(recipe, say)
     with tempfile.TemporaryDirectory(prefix="hybridvit-dry-run-") as scratch:
-        small = miniature(recipe, Path(scratch) / "run")
+        small, changed = miniature(recipe, Path(scratch) / "run")
+        for line in changed:
+            say(line)
         build_task = functools.partial(ClassifyTask, find_teacher=untrained_teacher)
         result = train(small, progress=False, build_task=build_task)
         last = result.history[-1]
-        say(f"passed: two steps of {small.model} on generated images (train loss {last['train_loss']:.3f})")
+        say(
+            f"passed: two steps of {small.model}{_methods(small)} on generated images "
+            f"(train loss {last['train_loss']:.3f})"
+        )
         say(f"passed: a validation ({result.headline} {last[result.headline]:.1f} %, chance is 10 %)")
         say(f"passed: a save ({result.model.stat().st_size:,} bytes of {result.weights} weights)")
         straight = load_file(result.model)
@@ -57,39 +65,25 @@ def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
     say(f"The recipe runs. Nothing was written to {recipe.output}.")
 
 
-def miniature(recipe: Recipe, output: Path) -> Recipe:
-    """The recipe with everything that costs time made small, and everything that can be wrong kept."""
-    schedule = dataclasses.replace(recipe.schedule, epochs=1, warmup_epochs=0, cooldown_epochs=0)
-    data: dict[str, Any] = {
-        "source": "generated",
-        "image_size": 32,
-        "total_batch": TOTAL_BATCH,
-        "micro_batch": TOTAL_BATCH // 2 if recipe.data.micro_batch else 0,
-        "workers": min(recipe.data.workers, 1),
-    }
-    return dataclasses.replace(
-        recipe,
-        model=debug_size(recipe.model),
-        pretrained=False,
-        reset_head=False,
-        data=dataclasses.replace(recipe.data, **data),
-        schedule=schedule,
-        output=str(output),
-        save_every=0.5,
-        validate_every=1.0,
-        keep=2,
-        devices=1,
-        num_nodes=1,
-        dry_run=False,
-    )
+def _build_at_full_size(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """The recipe's own model with its options: a wrong one, or a window that the images do not fill, ends here."""
+    options: dict[str, Any] = dict(recipe.model_options)
+    with torch.device("meta"):
+        model = create_model(recipe.model, image_size=recipe.data.image_size, **options)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    say(f"passed: {recipe.model} at full size ({count:,} parameters with 1,000 classes; built without memory)")
 
 
-def debug_size(model: str) -> str:
-    """The debug size of a model's family."""
-    name = f"{model.partition('_')[0]}_debug"
-    if name not in VARIANTS:
-        raise UsageError(f"The family of '{model}' has no debug size to try. Dry runs work for {', '.join(VARIANTS)}.")
-    return name
+def _methods(recipe: Recipe) -> str:
+    """What the steps did beside learning from labels, in words."""
+    parts = [
+        f"with {recipe.optim.name}",
+        *(["distillation"] if recipe.distill.teacher else []),
+        *(["MESA"] if recipe.mesa.weight else []),
+        *(["layer-wise decay"] if recipe.optim.layer_decay < 1 else []),
+        *([recipe.precision] if recipe.precision != "32-true" else []),
+    ]
+    return " " + ", ".join(parts)
 
 
 def _list_images(recipe: Recipe, say: Callable[[str], None]) -> None:

@@ -1,0 +1,208 @@
+"""How much memory a recipe needs on each device, without allocating it.
+
+The step is carried out on tensors that have a shape but no data, and what they would take is added up as they come and
+go: torch's FakeTensorMode. That is exact for what the model and autograd hold; not counted are the work space of the
+kernels, the waste of the allocator and, on a GPU, the context of CUDA.
+"""
+
+import copy
+import dataclasses
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hybridvit.create import build
+from hybridvit.errors import UsageError
+from hybridvit.models.registry import VARIANTS
+from hybridvit.training.devices import batch_shape
+from hybridvit.training.miniature import debug_size
+from hybridvit.training.optimizer import build_optimizer
+from hybridvit.training.recipe import Recipe
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PROBE = 4  # images of the smaller of two steps that tell what an image takes
+MARGIN = 0.9  # of the memory; the rest is for what is not counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes on each device."""
+
+    devices: int
+    micro_batch: int  # images on a device at once
+    accumulate: int  # micro-batches per step
+    weights: int  # and the statistics of BatchNorm
+    averaged: int  # the moving average of the weights
+    optimizer: int
+    teacher: int
+    exchange: int  # the gradients' copy that the devices exchange
+    step: int  # activations and gradients, at their peak
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.averaged + self.optimizer + self.teacher + self.exchange + self.step
+
+    def lines(self) -> list[tuple[str, int]]:
+        """What it is made of, in words, without what is not there."""
+        parts = [
+            ("weights", self.weights),
+            ("moving average", self.averaged),
+            ("optimizer", self.optimizer),
+            ("teacher", self.teacher),
+            ("gradient exchange", self.exchange),
+            (f"activations and gradients of {self.micro_batch} images", self.step),
+        ]
+        return [(title, size) for title, size in parts if size]
+
+
+def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) -> MemoryEstimate:
+    """What each of `devices` holds at the peak of a step. `data.micro_batch: auto` counts as the whole share.
+
+    Raises UsageError for a batch that the devices cannot share evenly, and for model options that do not exist.
+    """
+    if recipe.data.micro_batch == "auto":
+        recipe = _with_micro_batch(recipe, 0)
+    micro_batch, accumulate = batch_shape(recipe, devices)
+    parts = _Parts(recipe, num_classes)
+    weights, buffers = size_of(parts.model.parameters()), size_of(parts.model.buffers())
+    shards = devices if recipe.strategy == "fsdp" else 1
+    return MemoryEstimate(
+        devices=devices,
+        micro_batch=micro_batch,
+        accumulate=accumulate,
+        weights=weights // shards + 2 * buffers,  # the loop keeps a copy of the buffers, to refuse a step
+        averaged=(weights // shards + buffers) if recipe.ema.decay else 0,
+        optimizer=round(_state_per_weight(recipe) * weights) // shards,
+        teacher=size_of([*parts.teacher.parameters(), *parts.teacher.buffers()]) if parts.teacher is not None else 0,
+        exchange=weights if devices > 1 and shards == 1 else 0,
+        step=parts.step_bytes(micro_batch, accumulates=accumulate > 1),
+    )
+
+
+def fitting_micro_batch(recipe: Recipe, *, devices: int, num_classes: int, memory: int) -> int:
+    """The largest micro-batch that fits into `memory` bytes of a device and divides its share; 0 if none does."""
+
+    share, _ = batch_shape(_with_micro_batch(recipe, 0), devices)
+    mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
+    sizes = [size for size in range(share, 1, -1) if share % size == 0 and not (mixes and size % 2)]
+    parts = _Parts(recipe, num_classes)
+    few, more = (parts.step_bytes(images, accumulates=True) for images in (PROBE, 2 * PROBE))
+    per_image = (more - few) / PROBE  # activations grow with the images, and nothing else does
+    for size in sizes:
+        if few + per_image * (size - PROBE) > MARGIN * memory:
+            continue
+        need = estimate_memory(_with_micro_batch(recipe, size), devices=devices, num_classes=num_classes).total
+        if need <= MARGIN * memory:
+            return size
+    return 0
+
+
+def _with_micro_batch(recipe: Recipe, size: int) -> Recipe:
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, micro_batch=size))
+
+
+def size_of(tensors: Any) -> int:
+    """Bytes of tensors, as they would be on a device."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class _Parts:
+    """The recipe's model and teacher, on the meta device."""
+
+    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+        self.recipe = recipe
+        options: dict[str, Any] = dict(recipe.model_options)
+        with torch.device("meta"):
+            self.model = build(recipe.model, num_classes=num_classes, **options)
+            self.teacher = _teacher(recipe.distill.teacher, num_classes)
+        self.layout = torch.contiguous_format if recipe.channels_last is False else torch.channels_last
+        if recipe.grad_checkpointing:
+            self.model.set_grad_checkpointing(True)
+
+    def step_bytes(self, images: int, *, accumulates: bool) -> int:
+        """The peak of what a forward and a backward pass hold beside the weights."""
+        recipe, side = self.recipe, self.recipe.data.image_size
+        model, teacher = copy.deepcopy(self.model), copy.deepcopy(self.teacher)
+        averaged = copy.deepcopy(self.model) if recipe.mesa.weight else None  # in eval mode it would look at its data
+        model.to(memory_format=self.layout)  # type: ignore[call-overload]  # torch's stub lacks this form
+        precision = AUTOCAST.get(recipe.precision)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")
+            for other in (teacher, averaged):
+                if other is not None:
+                    other.to_empty(device="cpu")
+            with _Counter() as counter:
+                if accumulates:  # the gradients of the micro-batches before
+                    for parameter in model.parameters():
+                        parameter.grad = torch.zeros_like(parameter)
+                batch = torch.empty(images, 3, side, side).to(memory_format=self.layout)
+                with torch.autocast("cpu", precision, enabled=precision is not None):
+                    loss = model(batch).float().logsumexp(1).mean()
+                    with torch.no_grad():
+                        for other in (teacher, averaged):
+                            if other is not None:
+                                other(batch)
+                loss.backward()
+        return max(counter.peak, size_of(model.parameters()))
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the bytes of the storages that are alive, and keeps the highest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._known:
+            self._known.add(key)
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, storage.nbytes())
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+def _state_per_weight(recipe: Recipe) -> float:
+    """Bytes the optimizer keeps for each byte of weights, from one step on a debug model."""
+    model = build(debug_size(recipe.model))
+    optimizer = build_optimizer(recipe, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    return size_of(tensor for tensor in state if tensor.ndim) / size_of(model.parameters())
+
+
+def _teacher(name: str, num_classes: int) -> nn.Module | None:
+    """The teacher's architecture; a file's is known only from its content, and is left out."""
+    import timm
+
+    if not name:
+        return None
+    if name in VARIANTS:
+        return build(name, num_classes=num_classes).eval()
+    if timm.is_model(name):
+        return timm.create_model(name, num_classes=num_classes).eval()
+    raise UsageError(
+        f"Memory can be estimated for teachers given by name, and '{name}' is no model of timm or this package. Leave "
+        "distill.teacher out of the estimate with --distill.teacher ''."
+    )
