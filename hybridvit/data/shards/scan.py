@@ -28,8 +28,10 @@ def index_folder(
     """Write the index of folder/*.tar beside them; the number of samples.
 
     A label is the integer in <key>.cls, or `label_key` in <key>.json; with `class_names` also a name. Without, the
-    classes are named as in the index that is there, or by their numbers. `say` is told of what is left out. Raises `DatasetError` for a folder without
-    tar files, an archive that is damaged, compressed or without images, and a label that is absent or unusable.
+    classes are named as in the index that is there, or by their numbers. `say` is told of what is left out.
+
+    Raises `DatasetError` for a folder without tar files, an archive that is damaged, compressed or without images, and
+    a label that is absent or unusable.
     """
     folder = Path(folder)
     if class_names is None and (folder / INDEX).is_file():

@@ -60,10 +60,9 @@ class Store(ABC):
             raise SourceFault(f"{self.root}/{shard.name} ends before byte {offset + length:,}. Copy it again.")
         return data
 
-    def close(self) -> None:
-        """Close all files; reading opens them again."""
-        while self._files:
-            self._files.popitem()[1].close()
+    def __del__(self) -> None:  # data sets are closed by no one; their files are open as long as they live
+        for file in getattr(self, "_files", {}).values():
+            file.close()
 
 
 class FolderStore(Store):
@@ -79,9 +78,7 @@ class FolderStore(Store):
                     f"{folder} has no {INDEX}, which says where in the shards each image lies. Write it once: "
                     f"hybridvit index {folder}"
                 ) from error
-            raise DatasetError(
-                f"The folder of shards {folder} cannot be read ({error.strerror}). Check the path."
-            ) from error
+            raise DatasetError(f"{folder}, which is to hold shards, is no folder. Check the path.") from error
         return ShardIndex(text, folder / SAMPLES, folder / KEYS, str(folder / INDEX))
 
     def open(self, shard: Shard) -> BinaryIO:
