@@ -8,11 +8,12 @@ import contextlib
 import faulthandler
 import json
 import os
+import secrets
 import signal
 import socket
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from hybridvit.errors import ProcessLost
 from hybridvit.training.interrupt import Stopped, StopRequest
 
 BEAT_SECONDS = 1.0
+JOIN_SECONDS = 120.0  # at least, for all processes to start: that takes as long as the slowest disk
 GRACE_SECONDS = 5.0  # for a process to end by itself once it is known that another one will not go on
 GO_ON = (
     "Nothing before the last checkpoint is lost: go on with --resume, or let torchrun do it (torchrun --max-restarts 3 "
@@ -47,16 +49,18 @@ class Beat:
     host: str
 
 
-def launch(fabric: Fabric, timeout_seconds: float) -> None:
+def launch(fabric: Fabric, stop: StopRequest, timeout_seconds: float) -> None:
     """Have Fabric start or join the processes. Raises ProcessLost if not all come within the time."""
     try:
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not torch.distributed.is_initialized():
+            _join_this_attempt("nccl" if fabric.device.type == "cuda" else "gloo", stop, timeout_seconds)
         fabric.launch()
     except (RuntimeError, TimeoutError) as error:
-        if not _is_communication(error):
+        if not (isinstance(error, TimeoutError) or _is_communication(error)):
             raise
         raise ProcessLost(
-            f"The {fabric.world_size} processes of this run did not find each other within {timeout_seconds:g} "
-            f"seconds ({_first_line(error)}). Look at the messages of the others, and start all of them again."
+            f"The {fabric.world_size} processes of this run did not find each other "
+            f"({_first_line(error)}). Look at the messages of the others, and start all of them again."
         ) from error
 
 
@@ -76,8 +80,7 @@ class PeerWatch:
     def __init__(self, fabric: Fabric, stop: StopRequest, timeout_seconds: float) -> None:
         self.folder: Path | None = None
         PeerWatch._made += 1
-        # torchrun keeps its store over restarts, too
-        self._prefix = f"hybridvit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{PeerWatch._made}/"
+        self._prefix = f"{_attempt}/watch-{PeerWatch._made}/"
         self._rank, self._world_size = fabric.global_rank, fabric.world_size
         self._stop, self._timeout = stop, timeout_seconds
         self._beat = Beat(pid=os.getpid(), host=socket.gethostname())
@@ -94,7 +97,7 @@ class PeerWatch:
 
     def __enter__(self) -> Self:
         if self._world_size > 1:
-            self._store = _own_connection()
+            self._store = _connect(GRACE_SECONDS)
         if self._world_size > 1 or self._launcher:
             self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
             self._thread.start()
@@ -116,7 +119,7 @@ class PeerWatch:
             orphaned_at = 0.0
             while not self._done.wait(BEAT_SECONDS):
                 # If something holds Python's lock for ever, this thread is stopped too; the system's timer is not.
-                faulthandler.dump_traceback_later(self._timeout + 4 * GRACE_SECONDS, exit=True, file=sys.__stderr__)
+                faulthandler.dump_traceback_later(self._timeout + 4 * GRACE_SECONDS, exit=True, file=2)
                 self._publish()
                 trouble = self._trouble()
                 if trouble and not self._done.wait(BEAT_SECONDS if trouble == "stuck" else GRACE_SECONDS):
@@ -180,7 +183,7 @@ class PeerWatch:
         header = f"Process {self._rank} ends at {self._beat.place}: {why}. The stacks of its threads:\n"
         _write_error(header)
         with contextlib.suppress(OSError, ValueError):
-            faulthandler.dump_traceback(sys.__stderr__)
+            faulthandler.dump_traceback(2)
         if self.folder is not None:
             with contextlib.suppress(OSError), (self.folder / f"stacks-{self._rank}.txt").open("w") as file:
                 file.write(header)
@@ -201,21 +204,78 @@ class PeerWatch:
         return None
 
     @contextlib.contextmanager
-    def _until_the_store_is_gone(self):  # type: ignore[no-untyped-def]
+    def _until_the_store_is_gone(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError:  # with the launcher, or with the first process, which keep it
             self._store = None
 
 
-def _own_connection() -> torch.distributed.Store:
-    """The store of the process group over another connection: on the group's own, a waiting thread stops the others."""
+_attempt = "hybridvit"
+
+
+def _join_this_attempt(backend: str, stop: StopRequest, timeout_seconds: float) -> None:
+    """Make the process group under a name that only the processes of this attempt know.
+
+    torchrun keeps one store over its restarts, in which a process that is early would find the addresses that the
+    others had in the attempt before, and fail again (pytorch issue 135712). Its count of restarts is that of one
+    machine and differs between machines. So the first process draws a name, and each other one answers to it with a
+    word of its own until that comes back: what is left of earlier attempts cannot.
+    """
+    global _attempt
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if world_size == 1:
+        return
+    store = _connect(timeout_seconds)
+    own = secrets.token_hex(8)
+    welcomed: set[int] = set()
+
+    def all_are_here() -> bool:
+        for other in set(range(1, world_size)) - welcomed:
+            if store.check([f"{_attempt}/here/{other}"]):
+                store.set(f"{_attempt}/welcome/{other}", store.get(f"{_attempt}/here/{other}").decode())
+                welcomed.add(other)
+        return len(welcomed) == world_size - 1
+
+    def is_welcome() -> bool:
+        global _attempt
+        if not store.check(["hybridvit/attempt"]):
+            return False
+        _attempt = store.get("hybridvit/attempt").decode()
+        store.set(f"{_attempt}/here/{rank}", own)
+        welcome = f"{_attempt}/welcome/{rank}"
+        return store.check([welcome]) and store.get(welcome).decode() == own
+
+    if rank == 0:
+        _attempt = f"hybridvit/{own}"
+        store.set("hybridvit/attempt", _attempt)
+    deadline = time.monotonic() + max(timeout_seconds, JOIN_SECONDS)
+    while not (all_are_here() if rank == 0 else is_welcome()):
+        if stop.signum:
+            raise Stopped(stop.signum, "Stopped before the first step.")
+        if time.monotonic() > deadline:
+            raise TimeoutError("one of them did not come")
+        time.sleep(0.05)
+    torch.distributed.init_process_group(
+        backend,
+        store=torch.distributed.PrefixStore(f"{_attempt}/group", store),
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_seconds),
+    )
+
+
+def _connect(timeout_seconds: float) -> torch.distributed.Store:
+    """The store that the launcher or the first process keeps, over a connection of one's own.
+
+    On a shared connection one thread's waiting would stop the others.
+    """
     return torch.distributed.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=False,
         wait_for_workers=False,
-        timeout=timedelta(seconds=GRACE_SECONDS),
+        timeout=timedelta(seconds=timeout_seconds),
     )
 
 

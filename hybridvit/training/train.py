@@ -16,13 +16,15 @@ from torch import nn
 
 from hybridvit.atomic import write_text
 from hybridvit.data.loader import lost_worker
-from hybridvit.errors import DatasetError, HybridViTError, OutOfMemory, UsageError
+from hybridvit.errors import DatasetError, HybridViTError, UsageError
 from hybridvit.report.content import Report
+from hybridvit.training.auto_batch import TaskBuilder, settle_micro_batch
 from hybridvit.training.average import WeightAverage
 from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
 from hybridvit.training.final_check import FinalCheck
 from hybridvit.training.interrupt import StopRequest
 from hybridvit.training.loop import Loop, Position, total_steps
+from hybridvit.training.memory import is_out_of_memory, out_of_memory
 from hybridvit.training.optimizer import build_optimizer, build_schedule, check_optimizer
 from hybridvit.training.peers import PeerWatch, launch
 from hybridvit.training.progress import TrainingProgress
@@ -32,8 +34,7 @@ from hybridvit.training.record import Record
 from hybridvit.training.run_folder import Resume, RunFolder, open_run
 from hybridvit.training.sharding import WholeCopy, shard
 from hybridvit.training.task import Task
-
-TaskBuilder = Callable[[Recipe, Fabric], Task]
+from hybridvit.training.weights_and_biases import require_wandb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +110,21 @@ def train(
         )
     with StopRequest() as stop:
         fabric = build_fabric(recipe)
-        launch(fabric, recipe.timeout_seconds)
+        launch(fabric, stop, recipe.timeout_seconds)
         if fabric.world_size > 1:
             atexit.register(leave_process_group)
         with PeerWatch(fabric, stop, recipe.timeout_seconds) as peers:
-            task = build_task(recipe, fabric)
+            say = _say(progress and fabric.global_rank == 0)
+            recipe, task = settle_micro_batch(recipe, fabric, build_task, resume=resume, say=say)
             try:
                 _check(recipe, task, fabric)
                 folder = _open_on_all_ranks(recipe, fabric, resume, allow_changes, progress)
                 peers.folder = folder.path
                 try:
                     return _train(recipe, fabric, task, folder, stop, peers, progress, allow_data_change)
-                except torch.OutOfMemoryError as error:
-                    raise _out_of_memory(recipe) from error
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
+                    if is_out_of_memory(error):
+                        raise out_of_memory(recipe, fabric.world_size) from error
                     if (lost := lost_worker(error)) is not None:
                         raise lost from error
                     raise
@@ -155,7 +157,7 @@ def _train(
     model = fabric.setup_module(compiled)
     if ema is not None:
         if isinstance(fabric.strategy, ModelParallelStrategy):
-            shard(ema.module, fabric.strategy.device_mesh)
+            shard(ema.module, fabric.strategy.device_mesh, forward_only=True)
         ema.follow(task.model)
     optimizer = build_optimizer(recipe, task.model)
     steps_per_epoch = len(task.images) // recipe.data.total_batch
@@ -214,6 +216,8 @@ def _check(recipe: Recipe, task: Task, fabric: Fabric) -> None:
             "an epoch would have no step. Lower data.total_batch."
         )
     check_optimizer(recipe)
+    if recipe.wandb:
+        require_wandb()
 
 
 def _open_on_all_ranks(
@@ -274,12 +278,3 @@ def _result_record(result: RunResult) -> dict[str, Any]:
     values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     del values["content"]  # report.html has it
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
-
-
-def _out_of_memory(recipe: Recipe) -> OutOfMemory:
-    held = recipe.data.micro_batch if isinstance(recipe.data.micro_batch, int) else 0
-    held = held or recipe.data.total_batch
-    return OutOfMemory(
-        f"A micro-batch of {held} images at {recipe.data.image_size} px needs more memory than the device has. Use "
-        f"--data.micro_batch {max(2, held // 2)}: the step still sees {recipe.data.total_batch} images."
-    )
