@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 from hybridvit.cli.command import Command
+from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
-from hybridvit.training.recipe_file import load_recipe, recipe_names, recipe_parser, recipe_text
+from hybridvit.training.recipe_file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...
        hybridvit train --config FILE [--key value]...
+       hybridvit train --recipes
 
 Train a model as a recipe says.
 
-A recipe is a short YAML file; one that comes with the package is given by its name ({names}). Every key can be set on
-the command line. The run folder gets the resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and
+A recipe is a short YAML file; one that comes with the package is given by its name (digits, finetune, fastvit_t8,
+fastervit_0 ...; --recipes lists all {count}). Every key can be set on the command line. The run folder gets the resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and
 model.safetensors at the end. An earlier run in the same folder is moved aside. Ctrl-C saves and ends with code 130.
 
 Examples:
@@ -28,8 +30,11 @@ Examples:
   hybridvit train digits --resume                        go on after an interruption
 
 options of the run:
+  --recipes            list the recipes of the package, a line each, and end
   --config FILE        the recipe, instead of a name
   --resume [auto]      go on from the newest checkpoint; auto: start if there is none
+  --batch N|auto       images one device holds at once (data.micro_batch); auto: the most that fit. The batch of a step,
+                       data.total_batch, stays as it is
   --allow_changes      resume although the recipe has changed
   --allow_data_change  resume although images were added, removed or changed
   --print_config       print the resolved recipe and end
@@ -50,12 +55,16 @@ class TrainCommand(Command):
         parser.formatter_class = HelpFormatter
         # the parser's own usage and options end where the first group of keys begins
         keys = parser.format_help().partition("show this help message and exit.".capitalize())[2].strip("\n")
-        return reflow(DESCRIPTION.format(names=", ".join(recipe_names()))) + "\n\n" + keys + "\n"
+        return reflow(DESCRIPTION.format(count=len(recipe_names()))) + "\n\n" + keys + "\n"
 
     def run(self, words: Sequence[str]) -> int:
         """Read the recipe with its overrides, then train, or print it."""
         if "--help" in words or "-h" in words:
             print(self.help(), end="")
+            return 0
+        if "--recipes" in words:
+            print(aligned([(name, title) for name, title in recipe_titles().items()], left=2))
+            print("\nThe head of each file tells more: source, hardware, published figure, what is not stated.")
             return 0
         rest = list(words)
         source = rest.pop(0) if rest and not rest[0].startswith("--") else None
@@ -68,6 +77,9 @@ class TrainCommand(Command):
                 f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
                 f"({nearest(source or '', recipe_names())}) or give a file: --config FILE."
             )
+        batch = _take_value(rest, "--batch")
+        if batch is not None:
+            rest += ["--data.micro_batch", batch]
         recipe = load_recipe(source or config or "", rest)
         if print_config:
             print(recipe_text(recipe), end="")

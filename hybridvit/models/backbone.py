@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
+from hybridvit.folding.batch_norm import statistics_at_rest
 from hybridvit.folding.foldable import check_batch, uses_batch_statistics
 from hybridvit.models.head import ClassifierHead, GlobalPool
 
@@ -138,7 +140,7 @@ class Backbone(nn.Module, ABC):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory in training: keep only each stage's input and compute the rest again backward.
 
-        Running statistics then move twice a step, as BatchNorm's do under checkpointing everywhere.
+        Outputs, gradients and running statistics are the same with it: the second pass leaves the statistics alone.
         """
         self.grad_checkpointing = enable
 
@@ -210,9 +212,11 @@ class Backbone(nn.Module, ABC):
         return x
 
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and self.training:
+        if not (self.grad_checkpointing and self.training):
+            return stage(x)
+        if torch.compiler.is_compiling():  # a compiler computes values again, and never a write
             return checkpoint(stage, x, use_reentrant=False)
-        return stage(x)
+        return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_at_rest(stage)))
 
     has_released_form = False  # whether others published folded checkpoints of this family: fold(released=True)
     grad_checkpointing = False

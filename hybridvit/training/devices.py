@@ -1,11 +1,14 @@
 """Where a recipe trains: Fabric, the batch of each process, and the memory layout."""
 
+import inspect
 from datetime import timedelta
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.nn.parallel import DistributedDataParallel
 
 from hybridvit.errors import UsageError
 from hybridvit.training.launched import check_launched, launched
@@ -25,7 +28,7 @@ def build_fabric(recipe: Recipe) -> Fabric:
     check_launched(recipe, by_launcher)
     devices = by_launcher.devices if by_launcher is not None else _num_devices(recipe, accelerator)
     num_nodes = by_launcher.num_nodes if by_launcher is not None else recipe.num_nodes
-    _check_abilities(recipe, accelerator)
+    check_abilities(recipe, accelerator)
     mixed = None
     if recipe.precision != "32-true":
         mixed = MixedPrecision(recipe.precision, device=accelerator)
@@ -117,10 +120,13 @@ def _strategy(recipe: Recipe, world_size: int) -> str | Strategy:
     if world_size == 1:
         return "auto"
     # The loop hands rank 0's buffers on by itself, after a step: DDP would do it before each micro-batch.
-    return DDPStrategy(timeout=timeout, bucket_cap_mb=ONE_BUCKET_MB, broadcast_buffers=False)
+    names = inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # its old name
+    options: dict[str, Any] = {buffers: False}
+    return DDPStrategy(timeout=timeout, bucket_cap_mb=ONE_BUCKET_MB, **options)
 
 
-def _check_abilities(recipe: Recipe, accelerator: str) -> None:
+def check_abilities(recipe: Recipe, accelerator: str) -> None:
     """Refuse what the device cannot do, before anything is started on it."""
     if recipe.precision == "16-mixed" and accelerator == "cpu":
         raise UsageError(

@@ -1,5 +1,6 @@
 """Accuracy of a model on labelled images, exact on any number of processes."""
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from hybridvit.data.images import Images
 from hybridvit.data.loader import Batch, Loader, make_eval_loader
 from hybridvit.data.transforms import eval_transform
 from hybridvit.errors import DatasetError
+from hybridvit.training.memory import is_out_of_memory
 from hybridvit.training.progress import Watch
+
+logger = logging.getLogger(__name__)
 
 LARGEST_CONFUSION = 1000  # classes; the matrix grows with their square
 
@@ -121,13 +125,15 @@ def evaluate_loader(
         metrics["confusion"] = MulticlassConfusionMatrix(num_classes)
     collection = MetricCollection(metrics, compute_groups=False).to(device)
     predictions: list[Prediction] = []
+    answers = _Answers(model)
     was_training = model.training
     model.eval()
     began = time.perf_counter()
     try:
         with torch.no_grad():
             for number, batch in enumerate(loader, start=1):
-                logits = model(batch.images.to(device, parameter.dtype, memory_format=layout)).float()
+                images = batch.images.to(device, parameter.dtype, memory_format=layout, non_blocking=True)
+                logits = answers(images)
                 labels = batch.labels.to(device)
                 _count(collection, logits, labels)
                 if keep_predictions:
@@ -151,6 +157,32 @@ def evaluate_loader(
         confusion=values["confusion"].cpu() if "confusion" in values else None,
         predictions=tuple(predictions),
     )
+
+
+class _Answers:
+    """The logits of a model; a batch that memory does not hold is shared out, and so are those after it.
+
+    Images do not depend on one another in eval mode, so this changes no answer by more than its last bits.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._largest: int | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        while True:
+            size = min(self._largest or len(images), len(images))
+            try:
+                return torch.cat([self._model(part).float() for part in images.split(size)])
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+            if images.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._largest = size // 2
+            logger.warning(
+                "A batch of %d images does not fit into memory for evaluation: going on with %d.", size, self._largest
+            )
 
 
 def _answers(images: Images, batch: Batch, logits: Tensor) -> list[Prediction]:

@@ -17,11 +17,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from hybridvit.models.backbone import Backbone
 
 
-def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def shard(model: nn.Module, mesh: DeviceMesh, *, forward_only: bool = False) -> nn.Module:
     """Share the weights out over the processes of `mesh`, in place: a process holds a part of each tensor.
 
-    The weights of a stage's block come together when it computes, so no process ever holds all of them but at the end
-    of a stage. Weights become contiguous: the parts of a channels-last kernel are no slices of it.
+    The weights of a stage's block come together when it computes, so no process holds all of them at once. Weights
+    become contiguous: the parts of a channels-last kernel are no slices of it. `forward_only` is for a model without a
+    backward pass: the weights of the stem and the head, which would be kept for it, are given back after each pass.
     """
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -32,7 +33,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
         for stage in model.stages:
             for part in _parts(stage):
                 fully_shard(part, mesh=data_parallel)
-    fully_shard(model, mesh=data_parallel)
+    fully_shard(model, mesh=data_parallel, reshard_after_forward=True if forward_only else None)
     return model
 
 

@@ -1,0 +1,153 @@
+"""data.micro_batch auto: the largest micro-batch that fits, found by trying; the batch of a step stays as it is."""
+
+import copy
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed
+from lightning_fabric import Fabric
+from torch import nn
+
+from hybridvit.data.seeding import seeded
+from hybridvit.errors import UsageError
+from hybridvit.training.average import WeightAverage
+from hybridvit.training.devices import batch_shape, memory_format
+from hybridvit.training.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch
+from hybridvit.training.optimizer import build_optimizer
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.run_folder import CHECKPOINTS, RECIPE, Resume
+from hybridvit.training.task import Moment, Task
+
+SPARE = 0.05  # of a GPU's memory, kept free in the trial: a run's memory is more fragmented than a trial's
+STEPS = 2  # the second one has the optimizer's moments from the beginning
+
+
+TaskBuilder = Callable[[Recipe, Fabric], Task]
+
+
+def settle_micro_batch(
+    recipe: Recipe, fabric: Fabric, build_task: TaskBuilder, *, resume: Resume, say: Callable[[str], None]
+) -> tuple[Recipe, Task]:
+    """The recipe with a number in place of "auto", and its task: the number of the run to go on with, or a found one.
+
+    Raises as `find_micro_batch`, `batch_shape` and the task do.
+    """
+    if recipe.data.micro_batch != "auto":
+        return recipe, build_task(recipe, fabric)
+    earlier = fabric.broadcast(_number_of_run(recipe) if resume and fabric.global_rank == 0 else None)
+    if earlier is not None:
+        recipe = with_micro_batch(recipe, earlier)
+        return recipe, build_task(recipe, fabric)
+    whole = with_micro_batch(recipe, 0)
+    share, _ = batch_shape(whole, fabric.world_size)
+    task = build_task(whole, fabric)
+    try:
+        found = find_micro_batch(whole, fabric, task, say=say)
+    except BaseException:
+        task.close()
+        raise
+    recipe = with_micro_batch(recipe, found)
+    if found != share:  # a task may use the number from its start
+        task.close()
+        del task
+        task = build_task(recipe, fabric)
+    return recipe, task
+
+
+def find_micro_batch(recipe: Recipe, fabric: Fabric, task: Task, *, say: Callable[[str], None]) -> int:
+    """The largest legal micro-batch with which a training step fits into the memory of every process.
+
+    Steps are tried on a copy of the task's model, with an optimizer and a moving average of their own: the task and
+    all random generators are as before. All processes call it, and get the same number. On a CPU the host's memory is
+    the limit, and it is known only where the process has one set (RLIMIT_AS).
+
+    Raises:
+        UsageError: with strategy fsdp, whose steps no process can try alone. OutOfMemory: not even the smallest fits.
+    """
+    if recipe.strategy == "fsdp":
+        raise UsageError(
+            "Recipe key 'data.micro_batch' is 'auto', but with fsdp a process cannot try a step by itself. Give a "
+            "number: --data.micro_batch 32 for a start."
+        )
+
+    def fits(size: int) -> bool:
+        fitting = torch.tensor(float(_fits_here(recipe, fabric, task, size)), device=fabric.device)
+        if fabric.world_size > 1:
+            torch.distributed.all_reduce(fitting, op=torch.distributed.ReduceOp.MIN)
+        return bool(fitting)
+
+    sizes = micro_batch_sizes(recipe, fabric.world_size)
+    found = largest_fitting(sizes, fits)
+    if found is None:
+        raise out_of_memory(with_micro_batch(recipe, sizes[0] if sizes else 2), fabric.world_size)
+    share = recipe.data.total_batch // fabric.world_size
+    whole = ", the whole share of a process" if found == share else f", {share // found} of them in a step"
+    say(f"Micro-batch: {found} images{whole} (found by trying; a step has {recipe.data.total_batch}).")
+    return found
+
+
+def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """The largest of ascending `sizes` that fits, by bisection; the largest of all is tried first."""
+    if not sizes or fits(sizes[-1]):
+        return sizes[-1] if sizes else None
+    low, high = -1, len(sizes) - 1  # sizes[low] fits, sizes[high] does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(sizes[middle]) else (low, middle)
+    return sizes[low] if low >= 0 else None
+
+
+def _number_of_run(recipe: Recipe) -> int | None:
+    folder = Path(recipe.output).expanduser()
+    if not any((folder / CHECKPOINTS).glob("step-*")):
+        return None
+    number = load_recipe(str(folder / RECIPE)).data.micro_batch
+    return number if isinstance(number, int) else None
+
+
+def _fits_here(recipe: Recipe, fabric: Fabric, task: Task, size: int) -> bool:
+    """Whether this process can take steps over `size` images; it exchanges nothing with the others."""
+    device = fabric.device
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with seeded("trial", size), torch.random.fork_rng(devices=devices):
+            _try(recipe, fabric, task, size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        gc.collect()  # the frames of an exception may keep tensors in cycles
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return True
+
+
+def _try(recipe: Recipe, fabric: Fabric, task: Task, size: int) -> None:
+    device, layout = fabric.device, memory_format(recipe, fabric.device)
+    held: list[torch.Tensor] = []
+    if device.type == "cuda":
+        spare = int(SPARE * torch.cuda.get_device_properties(device).total_memory)
+        held.append(torch.empty(spare, dtype=torch.uint8, device=device))
+    model: nn.Module = copy.deepcopy(task.model)
+    model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]  # torch's stub lacks this form
+    if recipe.grad_checkpointing:
+        model.set_grad_checkpointing()  # type: ignore[operator]  # torch types every attribute as tensor or module
+    average = WeightAverage(model, recipe.ema) if recipe.ema.decay else None
+    if fabric.world_size > 1:  # DDP's bucket holds the gradient once more
+        held += [torch.empty_like(parameter) for parameter in model.parameters()]
+    optimizer = build_optimizer(recipe, model)
+    # The last step of a run: whatever begins on the way has begun.
+    moment = Moment(step=10**9 - 1, total_steps=10**9, averaged=average.module if average is not None else None)
+    height = recipe.data.image_size
+    for _ in range(STEPS):
+        images = torch.rand(size, 3, height, height).to(device, memory_format=layout)
+        labels = torch.zeros(size, dtype=torch.long, device=device)
+        with fabric.autocast():
+            loss = task.loss(model, images, labels, moment)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
