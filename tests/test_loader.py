@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import random
 import re
 import signal
 import subprocess
@@ -305,3 +306,19 @@ def test_a_number_of_workers_below_zero_is_refused() -> None:
 
 def test_more_workers_than_cores_are_no_warning() -> None:  # which the tests turn into an error
     make_eval_loader(GeneratedImages(length=20), batch_size=8, workers=1 + (os.cpu_count() or 1)).close()
+
+
+def test_a_batch_puts_the_callers_generators_back_once(root, monkeypatch):
+    """And gives the pixels of samples drawn one by one."""
+    images = train_images(root)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    batch = next(iter(make_train_loader(images, batch_size=8, num_steps=1)))
+    assert torch.equal(torch.get_rng_state(), before)
+    singles = [images.draw(0, number).image for number in batch.samples.tolist()]
+    assert torch.equal(batch.images, torch.stack([image for image in singles if image is not None]))
+    saved = []
+    getstate = random.getstate
+    monkeypatch.setattr(random, "getstate", lambda: saved.append(1) or getstate())
+    list(make_train_loader(images, batch_size=8, num_steps=2))
+    assert len(saved) == 2

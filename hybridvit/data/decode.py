@@ -199,7 +199,7 @@ def _to_rgb(image: ImageFile.ImageFile, name: str, background: tuple[int, int, i
             "Scale it to 8 or 16 bits and save it as PNG first."
         )
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if mode == "RGB" else image.convert("RGB")  # the latter would copy
     canvas = Image.new("RGBA", image.size, (*background, 255))
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")

@@ -61,7 +61,7 @@ class EncodedImages(Images):
 
     def draw(self, epoch: int, index: int) -> Sample:
         bad: list[BadImage] = []
-        dice = random.Random(derive_seed("replacement", self._seed, epoch, index))
+        dice: random.Random | None = None
         candidate = index
         for _ in range(_MOST_REPLACEMENTS):
             try:
@@ -72,6 +72,7 @@ class EncodedImages(Images):
                 return Sample(None, self.labels[index], index, fault=str(fault))
             if not (self.training and self.tolerates_bad):
                 break
+            dice = dice or random.Random(derive_seed("replacement", self._seed, epoch, index))
             candidate = dice.choice(self.stand_ins(index))
         return Sample(None, self.labels[index], index, tuple(bad))
 

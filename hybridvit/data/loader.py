@@ -2,8 +2,11 @@
 
 import atexit
 import logging
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -12,11 +15,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hybridvit.data.images import BadImage, Images, Sample, SourceFault
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
+from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -234,12 +238,17 @@ class _Draws(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         return self._images.draw(key.epoch, key.number)
 
+    def __getitems__(self, keys: list[SampleKey]) -> list[Sample]:
+        """What torch asks for instead, where it can: a batch at once."""
+        with generators_kept():
+            return [self[key] for key in keys]
+
 
 def _collate(samples: list[Sample]) -> _Fetched:
     images = [sample.image for sample in samples if sample.image is not None]
     kept = [sample for sample in samples if sample.image is not None]
     batch = Batch(
-        torch.stack(images) if images else torch.empty(0),
+        default_collate(images) if images else torch.empty(0),  # in a worker, into memory the main process shares
         torch.tensor([sample.label for sample in kept], dtype=torch.long),
         torch.tensor([sample.number for sample in kept], dtype=torch.long),
     )
@@ -263,3 +272,12 @@ def _signals_held() -> Iterator[None]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, name="parent-watch", daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed tells no one, and a worker of it would hold its memory for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

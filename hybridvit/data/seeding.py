@@ -25,20 +25,40 @@ def seed_everything(*parts: int | str) -> None:
     torch.manual_seed(seed)
 
 
-@contextmanager
-def seeded(*parts: int | str) -> Iterator[None]:
-    """Run a block with Python's, NumPy's and torch's CPU generators seeded from `parts`; then put them back.
+class _Kept:
+    """Whether somebody further up will put the global generators back."""
 
-    The three are global to the process: blocks of two threads would disturb one another. Worker processes are fine.
+    by_caller = False
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Run a block, then put Python's, NumPy's and torch's CPU generators back to where they were before it.
+
+    Inside another such block this does nothing: saving and restoring takes as long as many an augmentation, and once
+    for a whole batch is enough. The generators are global to the process: blocks of two threads would disturb one
+    another. Worker processes are fine.
     """
-    seed = derive_seed(*parts)
+    if _Kept.by_caller:
+        yield
+        return
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFF_FFFF)
-    torch.random.default_generator.manual_seed(seed)
+    _Kept.by_caller = True
     try:
         yield
     finally:
+        _Kept.by_caller = False
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Run a block with Python's, NumPy's and torch's CPU generators seeded from `parts`; see `generators_kept`."""
+    seed = derive_seed(*parts)
+    with generators_kept():
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFF_FFFF)
+        torch.random.default_generator.manual_seed(seed)
+        yield

@@ -4,7 +4,6 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -78,7 +77,7 @@ class TrainTransform(Transform):
         for step in self._distort.transforms:
             for operation in getattr(step, "ops", ()):  # of RandAugment; the other steps have none
                 if operation.name.startswith("Posterize"):
-                    operation.aug_fn = _posterize
+                    operation.aug_fn = posterize
 
     def __call__(self, image: Image.Image) -> Tensor:
         return self._finish(resized_crop(image, self._choose(image.size), *self._target()))
@@ -116,16 +115,16 @@ class TrainTransform(Transform):
 
     def _normalise(self, image: Image.Image) -> Tensor:
         """What torchvision's ToTensor and Normalize compute, to the last bit, without their four copies."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # c h w
-        tensor = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return tensor.div_(255).sub_(self._mean).div_(self._std)
+        planes = bytearray(b"".join(band.tobytes() for band in image.split()))  # Pillow turns h w c to c h w fastest
+        pixels = torch.frombuffer(planes, dtype=torch.uint8).view(3, image.height, image.width)
+        return pixels.to(torch.float32).div_(255).sub_(self._mean).div_(self._std)
 
 
-def _posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image:
+def posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image:
     """timm's operation, which the largest magnitude asks to keep no bit: black, until Pillow 13 made that an error."""
-    from timm.data.auto_augment import posterize
+    from timm.data.auto_augment import posterize as timms
 
-    return posterize(image, bits_to_keep, **fill) if bits_to_keep > 0 else Image.new(image.mode, image.size)
+    return timms(image, bits_to_keep, **fill) if bits_to_keep > 0 else Image.new(image.mode, image.size)
 
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
