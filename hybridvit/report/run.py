@@ -154,7 +154,7 @@ def _results(record: RunRecord) -> Table | None:
     if not record.finished or not record.history:
         return None
     last = record.history[-1]
-    metrics = [name for name in last if name not in PLACE and not name.startswith("ema_")]
+    metrics = [*_told(record.history), *(["loss"] if "loss" in last else [])]
     rows = [["raw", *(_metric(name, last[name]) for name in metrics)]]
     if f"ema_{record.headline}" in last:
         rows.append(["averaged", *(_metric(name, last[f"ema_{name}"]) for name in metrics)])
@@ -195,17 +195,21 @@ def _curves(record: RunRecord) -> list[Curve]:
             from_zero=from_zero,
         )
 
-    metrics = [name for name in history[0] if name not in PLACE and not name.startswith("ema_") and name != "loss"]
-    told = [name for name in metrics if any(row[name] < 100 for row in history)]  # top-5 of four classes says nothing
     return [
         curve("Loss", "", {"training": "train_loss", "validation": "loss", "validation, averaged": "ema_loss"}),
         *(
             curve(f"Validation {NAMES.get(name, name)}", "%", {"raw weights": name, "averaged weights": f"ema_{name}"})
-            for name in told or metrics[:1]
+            for name in _told(history)
         ),
         curve("Learning rate", "", {"learning rate": "lr"}, from_zero=True),
         curve("Speed", "", {"images per second": "images_per_second"}, from_zero=True),
     ]
+
+
+def _told(history: Sequence[Row]) -> list[str]:
+    """The metrics but the loss; without those that are always 100 %: the top-5 of four classes says nothing."""
+    metrics = [name for name in history[0] if name not in PLACE and not name.startswith("ema_") and name != "loss"]
+    return [name for name in metrics if any(row[name] < 100 for row in history)] or metrics[:1]
 
 
 def _history(history: Sequence[Row]) -> Table | None:
@@ -275,7 +279,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         *record.facts,
         (
             "Schedule",
-            f"{record.total_steps // record.steps_per_epoch:,} epochs of {record.steps_per_epoch:,} steps over "
+            f"{record.total_steps // record.steps_per_epoch:,} epochs of {record.steps_per_epoch:,} steps of "
             f"{recipe.data.total_batch:,} images",
         ),
         ("Time", clock(record.seconds) + (f" in {sessions} sessions" if sessions > 1 else "")),

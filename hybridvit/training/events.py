@@ -36,6 +36,8 @@ class Events(logging.Handler):
         self._path, self._leads = path, leads
         self._waiting: list[Event] = []
         self.known = _read(path) if leads else []
+        is_torn = leads and path.is_file() and not path.read_bytes().endswith(b"\n")
+        self._first = "\n" if is_torn else ""  # ends the line that a kill cut short
 
     def __enter__(self) -> Self:
         logging.getLogger("hybridvit").addHandler(self)
@@ -71,6 +73,8 @@ class Events(logging.Handler):
         self.known += new
         try:
             with self._path.open("a", encoding="utf-8") as file:
+                file.write(self._first)
+                self._first = ""
                 file.writelines(json.dumps(event._asdict(), ensure_ascii=False) + "\n" for event in new)
         except OSError:  # a full disk: the events stay in the report, and the checkpoint will say it
             return

@@ -136,10 +136,10 @@ class _Line:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         label, done, total, pieces = self._shown
         texts = [label, f"{done}/{total}", *pieces]
-        while len(texts) > 1 and sum(map(len, texts)) + 2 * len(texts) + NARROWEST_BAR > options.max_width:
+        while len(texts) > 1 and sum(len(text) + 2 for text in texts) + NARROWEST_BAR > options.max_width:
             texts.pop(2 if len(texts) > 3 else len(texts) - 1)  # the time left stays longest
         bar = ProgressBar(total=max(total, 1), completed=done)
-        grid = Table.grid(padding=(0, 1), expand=True)
+        grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False, expand=True)
         cells: list[Text | ProgressBar] = [Text(text, no_wrap=True, overflow="ellipsis") for text in texts]
         cells.insert(1, bar)
         for cell in cells:
