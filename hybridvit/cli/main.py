@@ -22,7 +22,9 @@ SIGNATURES = {
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
 }
-ORDER = ("list", "info", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench")
+ORDER = (
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
+)  # fmt: skip
 
 OVERVIEW = """\
 usage: hybridvit COMMAND [ARGUMENTS]
@@ -39,6 +41,7 @@ options, anywhere on the line:
 
 start here:
   hybridvit list                                    which models there are
+  hybridvit train --recipes                         which recipes there are
   hybridvit train digits                            train one on 1,797 real images, in minutes
   hybridvit predict runs/digits/model.safetensors photo.png
 
@@ -53,6 +56,10 @@ def command(name: str) -> Command:
         from hybridvit.cli.train import TrainCommand
 
         return TrainCommand()
+    if name == "doctor":
+        from hybridvit.cli.doctor import DoctorCommand
+
+        return DoctorCommand()
     if name not in SIGNATURES:
         raise UsageError(f"There is no command '{name}'. Nearest: {nearest(name, ORDER)}. See `hybridvit --help`.")
     module, _, function = SIGNATURES[name].partition(":")

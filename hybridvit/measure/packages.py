@@ -1,16 +1,25 @@
-"""Which packages work here: each is imported in a process of its own, so that a broken one breaks nothing else."""
+"""Which packages work here: they are imported in a process of their own, so that a broken one breaks nothing else."""
 
 import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
-TIMEOUT_SECONDS = 60
-AT_ONCE = 2  # imports use a core each
+TIMEOUT_SECONDS = 120
+MARK = "imported: "
+IMPORT_EACH = f"""
+import importlib, sys
+for module in sys.argv[1:]:
+    try:
+        importlib.import_module(module)
+        reason = ""
+    except BaseException as error:
+        reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())[:300]
+    print("{MARK}" + module, reason, flush=True)
+"""
 IMPORT_NAMES = {  # where it is not the package's name with _ for -
     "hybridvit": "hybridvit",
     "pillow": "PIL",
@@ -46,31 +55,48 @@ def required_and_optional() -> tuple[list[str], dict[str, list[str]]]:
 
 
 def states_of(names: Iterable[str]) -> dict[str, PackageState]:
-    """The state of each package, by name. Imports each, two at a time."""
+    """The state of each package, by name.
+
+    All are imported in one process, which is fast; what that process did not get to, because one of them ended it, is
+    imported alone.
+    """
     names = list(dict.fromkeys(names))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(names, pool.map(_state_of, names), strict=True))
+    installed = {name: found for name in names if (found := _version(name))}
+    reasons = _imported(list(installed))
+    for name in installed:
+        if name not in reasons:
+            alone = _imported([name])
+            reasons[name] = alone.get(name, f"its import ended Python, or took more than {TIMEOUT_SECONDS} s")
+    return {
+        name: PackageState(name=name, state="missing")
+        if name not in installed
+        else PackageState(
+            name=name, state="broken" if reasons[name] else "works", version=installed[name], reason=reasons[name]
+        )
+        for name in names
+    }
 
 
-def _state_of(name: str) -> PackageState:
-    try:
-        installed = version(name)
-    except PackageNotFoundError:
-        return PackageState(name=name, state="missing")
-    module = IMPORT_NAMES.get(name, name.replace("-", "_"))
+def _imported(names: list[str]) -> dict[str, str]:
+    """Why each package cannot be imported, empty if it can; those after a crash are left out."""
+    modules = {IMPORT_NAMES.get(name, name.replace("-", "_")): name for name in names}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", f"import {module}"],
+            [sys.executable, "-c", IMPORT_EACH, *modules],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_SECONDS,
             stdin=subprocess.DEVNULL,
         )
-    except subprocess.TimeoutExpired:
-        reason = f"its import took more than {TIMEOUT_SECONDS} s"
-        return PackageState(name=name, state="broken", version=installed, reason=reason)
-    if done.returncode == 0:
-        return PackageState(name=name, state="works", version=installed)
-    said = done.stderr.strip().splitlines()
-    reason = said[-1] if said else f"its import ended with code {done.returncode}"
-    return PackageState(name=name, state="broken", version=installed, reason=reason)
+        said = done.stdout
+    except subprocess.TimeoutExpired as error:
+        said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+    lines = [line.removeprefix(MARK).partition(" ") for line in said.splitlines() if line.startswith(MARK)]
+    return {modules[module]: reason.strip() for module, _, reason in lines if module in modules}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

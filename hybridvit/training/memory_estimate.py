@@ -82,7 +82,8 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
         optimizer=round(_state_per_weight(recipe) * weights) // shards,
         teacher=size_of([*parts.teacher.parameters(), *parts.teacher.buffers()]) if parts.teacher is not None else 0,
         exchange=weights if devices > 1 and shards == 1 else 0,
-        step=parts.step_bytes(micro_batch, accumulates=accumulate > 1),
+        # gradients are shared out as soon as they are there
+        step=parts.step_bytes(micro_batch, accumulates=accumulate > 1) - weights + weights // shards,
     )
 
 
@@ -131,7 +132,7 @@ class _Parts:
         recipe, side = self.recipe, self.recipe.data.image_size
         model, teacher = copy.deepcopy(self.model), copy.deepcopy(self.teacher)
         averaged = copy.deepcopy(self.model) if recipe.mesa.weight else None  # in eval mode it would look at its data
-        model.to(memory_format=self.layout)  # type: ignore[call-overload]  # torch's stub lacks this form
+        model.to(memory_format=self.layout)
         precision = AUTOCAST.get(recipe.precision)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")

@@ -19,6 +19,15 @@ def recipe_names() -> dict[str, Path]:
     return {path.stem: path for path in sorted(RECIPES.rglob("*.yaml"))}
 
 
+def recipe_titles() -> dict[str, str]:
+    """What each recipe of the package is, by name: the first line of its head."""
+    titles = {}
+    for name, path in recipe_names().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        titles[name] = first.removeprefix("#").strip()
+    return titles
+
+
 def find_recipe(name_or_path: str) -> Path:
     """The file of a recipe, given by name ("digits") or path. Raises UsageError, with the nearest names."""
     named = recipe_names()
