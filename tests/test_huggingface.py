@@ -133,7 +133,7 @@ def test_without_the_package_or_the_network_the_error_says_what_to_do(monkeypatc
         raise ConnectionError("Couldn't reach 'some/set' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", no_network)
-    with pytest.raises(DatasetError, match=r"'train' of the set 'some/set'.*Couldn't reach.*save_to_disk"):
+    with pytest.raises(DatasetError, match=r"data set 'some/set' could not be loaded: Couldn't reach.*save_to_disk"):
         load_split("some/set", "train")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match=r'pip install "hybridvit\[huggingface\]"'):

@@ -177,6 +177,7 @@ def test_another_process_maps_the_index_and_is_sent_none_of_it(shards: Path) -> 
     again = pickle.loads(sent)
     assert [again.member(number) for number in range(24)] == [images.index.member(number) for number in range(24)]
     assert torch.equal(pickle.loads(pickle.dumps(images))[3][0], images[3][0])
+    assert np.asarray(images.labels).tobytes() not in pickle.dumps(images.labels)
 
 
 # bad files

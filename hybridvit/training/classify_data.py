@@ -39,7 +39,7 @@ class Splits:
 def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
     """The recipe's images. The class map is the training set's. Raises DatasetError where they are not fit to use."""
     data = recipe.data
-    if data.source != "huggingface" and (data.image_column or data.label_column):
+    if data.source not in ("huggingface", "generated") and (data.image_column or data.label_column):
         raise UsageError(
             f"Recipe keys 'data.image_column' and 'data.label_column' name columns of a Hugging Face data set, but "
             f"data.source is '{data.source}'. Leave them out."
@@ -64,9 +64,16 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
             validation=TwoMarks(length=TWO_MARKS_VALIDATION, image_size=data.image_size),
             preprocessing=preprocessing,
         )
-    open_source = {"shards": _open_shards, "huggingface": _open_hugging_face}.get(data.source, _open_folders)
     if data.source == "digits":
         _write_digits_once(_digits_folder(data), fabric)
+    train, validation = open_files(recipe, preprocessing)
+    return Splits(train=train, validation=validation, preprocessing=preprocessing)
+
+
+def open_files(recipe: Recipe, preprocessing: Preprocessing) -> tuple[Images, Images]:
+    """The training and validation images of a source that keeps files. Raises DatasetError, UsageError."""
+    data = recipe.data
+    open_source = {"shards": _open_shards, "huggingface": _open_hugging_face}.get(data.source, _open_folders)
     train, validation = open_source(
         data,
         {
@@ -78,7 +85,7 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
         {"transform": eval_transform(preprocessing), "on_bad_image": data.on_bad_image},
     )
     check_images(train, validation)
-    return Splits(train=train, validation=validation, preprocessing=preprocessing)
+    return train, validation
 
 
 def check_images(train: Images, validation: Images) -> None:

@@ -15,7 +15,7 @@ from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.models.registry import find_variant
 from hybridvit.training.classify import ClassifyTask
-from hybridvit.training.classify_data import list_images
+from hybridvit.training.classify_data import open_files
 from hybridvit.training.miniature import miniature
 from hybridvit.training.optimizer import check_optimizer
 from hybridvit.training.recipe import Recipe
@@ -87,13 +87,13 @@ def _methods(recipe: Recipe) -> str:
 
 
 def _list_images(recipe: Recipe, say: Callable[[str], None]) -> None:
-    if recipe.data.source != "folder" or not recipe.data.root:
+    if recipe.data.source not in ("folder", "shards", "huggingface") or not recipe.data.root:
         say("left out: the image folders (the recipe names none)")
         return
-    train_images, val_images = list_images(recipe.data, Path(recipe.data.root).expanduser())
+    train_images, val_images = open_files(recipe, find_variant(recipe.model).preprocessing)
     if len(train_images.paths) < recipe.data.total_batch:
         raise DatasetError(
-            f"data.total_batch is {recipe.data.total_batch}, but {train_images.root} has only "
+            f"data.total_batch is {recipe.data.total_batch}, but {recipe.data.root} has only "
             f"{len(train_images.paths)} images: an epoch would have no step. Lower it."
         )
     say(

@@ -45,7 +45,7 @@ class ShardImages(EncodedImages):
         self.root = self._store.root
         self.index = index = self._store.index()
         self._store.check_room(index.shards, window)
-        labels = Column(index.rows["label"])
+        labels = Column(index)
         names = index.class_names
         if class_names is not None and tuple(class_names) != names:
             labels, names = matched(labels, names, class_names, self.root), tuple(class_names)

@@ -106,10 +106,14 @@ class ShardIndex:
 
 
 class Column(Sequence[int]):
-    """One column of an array as a sequence of Python integers, made when asked for."""
+    """An array, or the labels of an index, as a sequence of Python integers, made when asked for."""
 
-    def __init__(self, values: np.ndarray) -> None:
-        self._values = values
+    def __init__(self, holder: np.ndarray | ShardIndex) -> None:
+        self._holder = holder  # an index is sent to other processes as its path, its rows would be sent whole
+
+    @property
+    def _values(self) -> np.ndarray:
+        return self._holder.rows["label"] if isinstance(self._holder, ShardIndex) else self._holder
 
     def __getitem__(self, place: Any) -> Any:
         return self._values[place].tolist()
