@@ -77,6 +77,8 @@ def test_the_order_with_blocks_depends_on_seed_and_epoch_alone() -> None:
         for epoch in (0, 1)
     }
     assert len(set(orders.values())) == 4
+    assert len({tuple(BLOCKS.order(seed, epoch)) for seed in (0, 1) for epoch in range(4)}) > 4
+    assert len({tuple(BLOCKS.order(0, epoch)) for epoch in range(4)}) > 1
     torch.manual_seed(5)
     assert tuple(permutation(NUM_SAMPLES, seed=0, epoch=1, blocks=BLOCKS).tolist()) == orders[0, 1]
 
