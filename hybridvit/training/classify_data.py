@@ -16,7 +16,7 @@ from hybridvit.data.images import Images
 from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.data.two_marks import TwoMarks
-from hybridvit.errors import DatasetError, HybridViTError, UsageError
+from hybridvit.errors import DatasetError, HybridViTError
 from hybridvit.models.registry import find_variant
 from hybridvit.training.classes import difference
 from hybridvit.training.recipe import Recipe
@@ -39,11 +39,6 @@ class Splits:
 def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
     """The recipe's images. The class map is the training set's. Raises DatasetError where they are not fit to use."""
     data = recipe.data
-    if data.source not in ("huggingface", "generated") and (data.image_column or data.label_column):
-        raise UsageError(
-            f"Recipe keys 'data.image_column' and 'data.label_column' name columns of a Hugging Face data set, but "
-            f"data.source is '{data.source}'. Leave them out."
-        )
     preprocessing = dataclasses.replace(
         find_variant(recipe.model).preprocessing,
         image_size=(data.image_size, data.image_size),

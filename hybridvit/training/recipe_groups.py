@@ -1,6 +1,6 @@
 """The groups of keys of a recipe: every setting, its unit and its range. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from hybridvit.errors import UsageError
@@ -19,6 +19,13 @@ def positive(key: str, value: float) -> None:
 def within(key: str, value: float, minimum: float, maximum: float) -> None:
     if not minimum <= value <= maximum:
         raise UsageError(f"Recipe key '{key}' is {value}, but it must lie between {minimum} and {maximum}.")
+
+
+KEYS_OF_SOURCES = {
+    "shards": ("shuffle_shards", "cache", "cache_gb"),
+    "huggingface": ("image_column", "label_column"),
+}
+"""Keys of `data` that only one source has a use for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,7 @@ class DataConfig:
                 f"Recipe keys 'data.train' and 'data.val' are both '{self.train}', but accuracy on the images trained "
                 "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
             )
+        self._check_keys_of_sources()
         if self.val_share and self.source == "shards":
             raise UsageError(
                 f"Recipe key 'data.val_share' is {self.val_share}, but shards cannot be held out in part. Hold out "
@@ -94,6 +102,17 @@ class DataConfig:
             raise UsageError(
                 "Recipe key 'data.micro_batch' is 1, but BatchNorm has no statistics over one image. Use 2 or more."
             )
+
+    def _check_keys_of_sources(self) -> None:
+        """Refuse what another source would ignore; generated images stand in for any other in dry runs."""
+        defaults = {each.name: each.default for each in fields(self)}
+        for source, names in KEYS_OF_SOURCES.items():
+            changed = [name for name in names if getattr(self, name) != defaults[name]]
+            if changed and self.source not in (source, "generated"):
+                raise UsageError(
+                    f"Recipe key 'data.{changed[0]}' is for data.source {source}, but data.source is '{self.source}'. "
+                    "Leave one of them out."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from shard_sets import pack, png, write_folder, write_tar
 from test_resume import assert_same_bits
 
@@ -118,8 +117,10 @@ def test_unfit_shards_are_refused_before_the_run_folder_exists(
 def test_keys_of_another_source_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"shards cannot be held out in part.*hybridvit shard FOLDER OUTPUT"):
         recipe_for(shards, tmp_path / "run", val_share=0.2)
-    with pytest.raises(UsageError, match=r"name columns of a Hugging Face data set, but data.source is 'shards'"):
-        ClassifyTask(recipe_for(shards, tmp_path / "run", image_column="photo"), Fabric(accelerator="cpu"))
+    with pytest.raises(UsageError, match=r"'data.image_column' is for data.source huggingface, but .* is 'shards'"):
+        recipe_for(shards, tmp_path / "run", image_column="photo")
+    with pytest.raises(UsageError, match=r"'data.shuffle_shards' is for data.source shards, but data.source is 'folder'"):
+        recipe_for(shards, tmp_path / "run", source="folder")
 
 
 TWO_PROCESSES = """
