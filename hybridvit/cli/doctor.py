@@ -25,11 +25,11 @@ usage: hybridvit doctor [RECIPE] [--key value]...
 
 Tell what works on this machine, and whether a recipe fits on it.
 
-Looks at the machine and what a container leaves of it, at every package (imported in a process of its own), and has every
-device do one step of a debug model. With a recipe it also estimates the memory of each device at the peak of
-a step, and names the largest micro-batch that fits. The estimate follows the recipe's step on tensors without data, so
-a machine without GPUs can tell whether a recipe fits on those of another. Kernels and allocators take more, which is
-why only 90 % of a memory count as usable.
+Looks at the machine and what a container leaves of it, at every package (imported in a process of its own), and has
+every device do one step of a debug model. With a recipe it also estimates the memory of each device at the peak of a
+step, and names the largest micro-batch that fits. The estimate follows the recipe's step on tensors without data, so a
+machine without GPUs can tell whether a recipe fits on those of another. Kernels and allocators take more, which is why
+only 90 % of a memory count as usable.
 
 Examples:
   hybridvit doctor

@@ -17,8 +17,8 @@ Train a model as a recipe says.
 
 A recipe is a short YAML file; one that comes with the package is given by its name (digits, finetune, fastvit_t8,
 fastervit_0 ...; --recipes lists all {count}). Every key can be set on the command line. The run folder gets the
-resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and model.safetensors at the end. An earlier run
-in the same folder is moved aside. Ctrl-C saves and ends with code 130.
+resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and model.safetensors at the end. An earlier
+run in the same folder is moved aside. Ctrl-C saves and ends with code 130.
 
 Examples:
   hybridvit train digits

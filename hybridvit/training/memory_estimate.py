@@ -6,7 +6,6 @@ kernels, the waste of the allocator and, on a GPU, the context of CUDA.
 """
 
 import copy
-import dataclasses
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from hybridvit.create import build
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
 from hybridvit.training.devices import batch_shape
+from hybridvit.training.memory import micro_batch_sizes, with_micro_batch
 from hybridvit.training.miniature import debug_size
 from hybridvit.training.optimizer import build_optimizer
 from hybridvit.training.recipe import Recipe
@@ -68,7 +68,7 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
     Raises UsageError for a batch that the devices cannot share evenly, and for model options that do not exist.
     """
     if recipe.data.micro_batch == "auto":
-        recipe = _with_micro_batch(recipe, 0)
+        recipe = with_micro_batch(recipe, 0)
     micro_batch, accumulate = batch_shape(recipe, devices)
     parts = _Parts(recipe, num_classes)
     weights, buffers = size_of(parts.model.parameters()), size_of(parts.model.buffers())
@@ -90,23 +90,17 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
 def fitting_micro_batch(recipe: Recipe, *, devices: int, num_classes: int, memory: int) -> int:
     """The largest micro-batch that fits into `memory` bytes of a device and divides its share; 0 if none does."""
 
-    share, _ = batch_shape(_with_micro_batch(recipe, 0), devices)
-    mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
-    sizes = [size for size in range(share, 1, -1) if share % size == 0 and not (mixes and size % 2)]
+    batch_shape(with_micro_batch(recipe, 0), devices)  # refuses what cannot be shared out
     parts = _Parts(recipe, num_classes)
     few, more = (parts.step_bytes(images, accumulates=True) for images in (PROBE, 2 * PROBE))
     per_image = (more - few) / PROBE  # activations grow with the images, and nothing else does
-    for size in sizes:
+    for size in reversed(micro_batch_sizes(recipe, devices)):
         if few + per_image * (size - PROBE) > MARGIN * memory:
             continue
-        need = estimate_memory(_with_micro_batch(recipe, size), devices=devices, num_classes=num_classes).total
+        need = estimate_memory(with_micro_batch(recipe, size), devices=devices, num_classes=num_classes).total
         if need <= MARGIN * memory:
             return size
     return 0
-
-
-def _with_micro_batch(recipe: Recipe, size: int) -> Recipe:
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, micro_batch=size))
 
 
 def size_of(tensors: Any) -> int:

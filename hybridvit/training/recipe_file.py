@@ -1,6 +1,7 @@
 """Recipes as files: finding them by name, reading them with overrides, writing them resolved, comparing two."""
 
 import dataclasses
+import functools
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] 
     if "model" not in content and not any(word.startswith("--model=") for word in words):
         raise UsageError(f"{path} names no model. Add a line such as 'model: fastvit_t8', or pass --model.")
     try:
-        parsed = recipe_parser().parse_args(["--config", str(path), *words])
+        parsed = _parser().parse_args(["--config", str(path), *words])
     except ArgumentError as error:
         raise UsageError(_explain(str(error), path, words)) from error
     return _build(Recipe, {key: value for key, value in vars(parsed).items() if key != "config"})
@@ -82,6 +83,12 @@ def recipe_parser(prog: str = "hybridvit train") -> Any:
     parser.add_argument("--config", action="config", help="Recipe file (YAML).")
     parser.add_class_arguments(Recipe, None)
     return parser
+
+
+@functools.cache
+def _parser() -> Any:
+    """Made once: that takes longer than reading a recipe with it."""
+    return recipe_parser()
 
 
 def recipe_text(recipe: Recipe) -> str:

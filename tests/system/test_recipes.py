@@ -1,0 +1,68 @@
+"""Every recipe of the package passes a dry run: what would fail after an epoch fails here."""
+
+from pathlib import Path
+
+import pytest
+
+from hybridvit.errors import UsageError
+from hybridvit.models.registry import VARIANTS
+from hybridvit.training.dry_run import dry_run
+from hybridvit.training.miniature import debug_options, debug_size, miniature
+from hybridvit.training.recipe_file import load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_passes_a_dry_run(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name, {"dry_run": True, "accelerator": "cpu", "output": str(tmp_path / "run")})
+    lines: list[str] = []
+    dry_run(recipe, say=lines.append)
+    text = "\n".join(lines)
+    assert text.count("passed:") == 5
+    assert f"passed: {recipe.model} at full size" in text
+    assert f"with {recipe.optim.name}" in text
+    assert ("distillation" in text, "MESA" in text) == (bool(recipe.distill.teacher), bool(recipe.mesa.weight))
+    assert ("the weights to start from" in text) == (recipe.pretrained is not False)
+    assert "with the same weights to the last bit" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_miniature_keeps_what_can_be_wrong_and_says_what_it_changes() -> None:
+    recipe = load_recipe(
+        "fastervit_4_384",
+        {"dry_run": True, "strategy": "fsdp", "compile": True, "optim.layer_decay": 0.8, "wandb": "x", "seed": 3},
+    )
+    small, changed = miniature(recipe, Path("nowhere"))
+    assert (small.model, small.data.image_size, small.seed) == ("fastervit_debug", 64, 3)
+    assert small.model_options == {"drop_path_rate": 0.3, "windows": (2, 2, 2, 2)}
+    assert (small.optim, small.augment, small.ema) == (recipe.optim, recipe.augment, recipe.ema)
+    assert (small.strategy, small.compile, small.wandb, small.pretrained) == ("ddp", False, "", False)
+    said = "\n".join(changed)
+    for word in ("weights to start from", "torch.compile", "fsdp", "Weights & Biases"):
+        assert word in said
+    assert not miniature(load_recipe("digits", {"dry_run": True}), Path("nowhere"))[1]
+
+
+def test_a_miniature_has_the_mixers_of_its_variant() -> None:
+    plain = debug_options(load_recipe("fastvit_t8", {"dry_run": True}), "fastvit_debug", 32)
+    assert plain == {"mixers": ("repmixer",) * 4}
+    windows = debug_options(load_recipe("fastervit_4_21k_224", {"dry_run": True}), "fastervit_debug", 64)
+    assert windows["mixers"] == ("conv", "conv", "window", "window")
+    assert windows["windows"] == (2, 2, 4, 2)
+
+
+def test_every_model_has_a_debug_size() -> None:
+    for name, variant in VARIANTS.items():
+        assert VARIANTS[debug_size(name)].family == variant.family
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_options": {"windows": [7, 7, 99, 7]}}, "the map of that stage is only 14x14"),
+        ({"model_options": {"drop_pth_rate": 0.1}}, "'drop_pth_rate' is no option"),
+        ({"optim.name": "lamp"}, "no optimizer of timm"),
+    ],
+)
+def test_a_dry_run_finds_what_only_the_full_size_shows(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        dry_run(load_recipe("fastervit_0", {"dry_run": True, "accelerator": "cpu", **changes}), say=lambda line: None)
