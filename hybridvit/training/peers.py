@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from hybridvit.training.interrupt import Stopped, StopRequest
 
 BEAT_SECONDS = 1.0
 JOIN_SECONDS = 120.0  # at least, for all processes to start: that takes as long as the slowest disk
-GRACE_SECONDS = 5.0  # for a process to end by itself once it is known that another one will not go on
+GRACE_SECONDS = 10.0  # for a process to end by itself once it is known that another one will not go on
 GO_ON = (
     "Nothing before the last checkpoint is lost: go on with --resume, or let torchrun do it (torchrun --max-restarts 3 "
     "-m hybridvit train ... --resume auto)."
@@ -122,15 +122,18 @@ class PeerWatch:
                 faulthandler.dump_traceback_later(self._timeout + 4 * GRACE_SECONDS, exit=True, file=2)
                 self._publish()
                 trouble = self._trouble()
-                if trouble and not self._done.wait(BEAT_SECONDS if trouble == "stuck" else GRACE_SECONDS):
-                    self._end_here("other processes have ended or waited for this one in vain", ProcessLost.exit_code)
+                if trouble == "ended" and not self._done.wait(GRACE_SECONDS):
+                    _write_error(f"Error: {self._blame('it does not close its connections', waited=False)}\n")
+                    os._exit(ProcessLost.exit_code)
+                if trouble == "stuck" and not self._done.wait(BEAT_SECONDS):
+                    self._end_with_stacks("another process waited for it in vain", ProcessLost.exit_code)
                 if self._launcher and os.getppid() != self._launcher:
                     if not orphaned_at:
                         orphaned_at = time.monotonic()
                         self._stop.ask(signal.SIGTERM)
                         _write_error(f"Process {self._rank}: its launcher is gone; saving and stopping.\n")
                     if time.monotonic() - orphaned_at > self._timeout + GRACE_SECONDS:
-                        self._end_here("its launcher is gone, and it did not come to a point to save", 143)
+                        self._end_with_stacks("its launcher is gone, and it did not come to a point to save", 143)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -157,21 +160,25 @@ class PeerWatch:
             self._tell("stuck", self._beat.place)
         before = self._beats()
         time.sleep(2.5 * BEAT_SECONDS)
-        after = self._beats()
+        silent = [rank for rank, beat in self._beats().items() if rank in before and before[rank].number == beat.number]
+        return ProcessLost(self._blame(_first_line(error), waited=waited, silent=silent))
+
+    def _blame(self, failure: str, *, waited: bool, silent: Sequence[int] = ()) -> str:
+        beats = self._beats()
         causes = []
         for rank in sorted(set(range(self._world_size)) - {self._rank}):
-            told, beat = self._get(f"ended/{rank}"), after.get(rank)
+            told, beat = self._get(f"ended/{rank}"), beats.get(rank)
             name = f"Process {rank} of {self._world_size}" + (f" (id {beat.pid} on {beat.host})" if beat else "")
             where = f" at {beat.place}" if beat else ""
             if told is not None:
                 causes.append(f"{name} ended{where} with {told.rstrip('.')}.")
-            elif beat is None or (rank in before and before[rank].number == beat.number):
+            elif beat is None or rank in silent:
                 causes.append(f"{name} is gone: it was killed or crashed{where}, or its machine is lost.")
             elif waited and beat.count < self._beat.count:
                 causes.append(f"{name} is stuck at {beat.place}; its stacks are in its stderr and in the run folder.")
         waiting = f" for {self._timeout:g} seconds" if waited else ""
-        cause = " ".join(causes) or f"No process is known to be gone ({_first_line(error)})."
-        return ProcessLost(
+        cause = " ".join(causes) or f"No process is known to be gone ({failure})."
+        return (
             f"Process {self._rank} waited{waiting} at {self._beat.place} for others that do not go on. {cause} {GO_ON}"
         )
 
@@ -179,7 +186,7 @@ class PeerWatch:
         told = {rank: self._get(f"beat/{rank}") for rank in range(self._world_size)}
         return {rank: Beat(**json.loads(text)) for rank, text in told.items() if text is not None}
 
-    def _end_here(self, why: str, code: int) -> None:
+    def _end_with_stacks(self, why: str, code: int) -> None:
         header = f"Process {self._rank} ends at {self._beat.place}: {why}. The stacks of its threads:\n"
         _write_error(header)
         with contextlib.suppress(OSError, ValueError):
