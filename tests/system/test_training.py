@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, OutOfMemory, UsageError
-from hybridvit.training import snapshot
+from hybridvit.training import lock, snapshot
 from hybridvit.training.devices import batch_shape
 from hybridvit.training.dry_run import dry_run
 from hybridvit.training.evaluate import evaluate, evaluate_folder
@@ -155,22 +157,34 @@ def test_an_unknown_optimizer_names_the_nearest_and_leaves_the_earlier_run(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_resuming_on_other_images_is_an_error(tmp_path: Path) -> None:
+def test_resuming_on_other_images_is_an_error_unless_allowed_and_on_other_classes_always(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Other(TinyTask):
         def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
             super().__init__(recipe, fabric)
             self.images = GeneratedImages(length=27, training=True)
 
     go(short(tmp_path / "run"))
-    with pytest.raises(CheckpointError, match="other training images"):
+    with pytest.raises(CheckpointError, match=r"other training images .*take the change on with --allow_data_change"):
         train(short(tmp_path / "run"), resume=True, progress=False, build_task=Other)
+    train(short(tmp_path / "run"), resume=True, allow_data_change=True, build_task=Other)
+    assert "The run was trained with other training images" in capsys.readouterr().err
+
+    class OtherClasses(TinyTask):
+        @property
+        def identity(self) -> Mapping[str, Any]:
+            return {**super().identity, "classes": ["x"]}
+
+    with pytest.raises(CheckpointError, match=r"other classes .*Put back what was there, or start a new run"):
+        train(short(tmp_path / "run"), resume=True, allow_data_change=True, progress=False, build_task=OtherClasses)
 
 
 def test_a_folder_in_use_is_refused_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
-    lock = RunLock(tmp_path)
+    held = RunLock(tmp_path)
     with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on"):
         RunLock(tmp_path)
-    lock.release()
+    held.release()
     assert not list(tmp_path.iterdir())
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -182,6 +196,47 @@ def test_a_folder_in_use_is_refused_and_a_dead_holder_is_not_obeyed(tmp_path: Pa
     (tmp_path / "run.lock").write_text(json.dumps(holder | {"host": "elsewhere"}))
     with pytest.raises(UsageError, match="on elsewhere"):
         RunLock(tmp_path)
+
+
+def test_a_holder_on_another_machine_is_watched_and_only_a_living_one_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.5)
+    holder = {"pid": 7, "host": "elsewhere", "pids": "pid:[1]", "start": "1", "beat": 3}
+    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    said: list[str] = []
+    RunLock(tmp_path, say=said.append).release()
+    assert said == [f"{tmp_path} is locked by process 7 on elsewhere; watching whether that one lives."]
+    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    living = threading.Timer(0.2, lambda: (tmp_path / "run.lock").write_text(json.dumps(holder | {"beat": 4})))
+    living.start()
+    with pytest.raises(UsageError, match="in use by process 7 on elsewhere"):
+        RunLock(tmp_path)
+    living.join()
+
+
+def test_the_same_process_id_in_another_container_is_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
+    dead = {"pid": 4_000_000, "host": socket.gethostname(), "pids": "pid:[1]", "start": "1", "beat": 1}
+    (tmp_path / "run.lock").write_text(json.dumps(dead | {"beat": 0}))
+    with pytest.raises(UsageError, match="in use by process 4000000"):
+        RunLock(tmp_path)  # not known to this container, and it tells nothing of itself
+    (tmp_path / "run.lock").write_text(json.dumps(dead))
+    RunLock(tmp_path).release()
+
+
+def test_a_holder_counts_on_in_its_lock_until_it_gives_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+    held = RunLock(tmp_path)
+    deadline = time.monotonic() + 20
+    while '"beat": 3' not in (tmp_path / "run.lock").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    held.release()
+    time.sleep(0.2)
+    assert not list(tmp_path.iterdir())
 
 
 STATE = {"model": {"w": torch.arange(6.0).reshape(2, 3).T}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
@@ -232,7 +287,9 @@ def test_a_snapshot_cut_short_anywhere_does_not_count(tmp_path: Path, file: str)
 
 KILLED = """
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 import torch
 from hybridvit.training.snapshot import save_snapshot
@@ -289,7 +346,7 @@ def test_a_dry_run_passes_every_stage_and_leaves_nothing(tmp_path: Path, capsys:
     output = tmp_path / "run"
     dry_run(load_recipe("digits", {"output": str(output), "dry_run": True, "accelerator": "cpu"}))
     text = capsys.readouterr().out
-    assert text.count("passed:") == 4
+    assert text.count("passed:") == 5
     assert "with the same weights to the last bit" in text
     assert not output.exists()
     with pytest.raises(UsageError, match="Call dry_run"):
@@ -409,6 +466,17 @@ def test_clipping_sixteen_bits_constant_rate_and_no_average_work_together(tmp_pa
     assert result.history[-1]["lr"] == recipe.optim.lr
     assert not [name for name in result.history[-1] if name.startswith("ema_")]
     assert all(value.dtype != torch.bfloat16 for value in hybridvit.load(result.model).state_dict().values())
+
+
+def test_a_loader_process_that_dies_during_the_forward_pass_is_named_with_what_helps(tmp_path: Path) -> None:
+    class Bereft(TinyTask):
+        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+            if moment.step == 1:  # torch says so wherever the process happens to be
+                raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Bus error.")
+            return super().loss(model, images, labels, moment)
+
+    with pytest.raises(DatasetError, match=r"ended: DataLoader worker \(pid 5\) .*fewer workers, workers=0"):
+        train(short(tmp_path / "run"), progress=False, build_task=Bereft)
 
 
 def test_a_folder_without_validation_images_holds_a_part_of_its_own_out(tmp_path: Path) -> None:
