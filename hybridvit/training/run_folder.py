@@ -117,7 +117,7 @@ def open_run(
             )
     if snapshot is not None:
         _refuse_changes(path, recipe, allow_changes)
-        lock = RunLock(path)
+        lock = RunLock(path, say=say)
         sweep(path / CHECKPOINTS)
         say(f"Going on from {snapshot}.")
         return RunFolder(path=path, lock=lock, snapshot=snapshot)
@@ -126,7 +126,7 @@ def open_run(
     if _is_filled(path):
         _move_aside(path, say)
     path.mkdir(parents=True, exist_ok=True)
-    return RunFolder(path=path, lock=RunLock(path), snapshot=None)
+    return RunFolder(path=path, lock=RunLock(path, say=say), snapshot=None)
 
 
 def _refuse_changes(path: Path, recipe: Recipe, allow_changes: bool) -> None:
@@ -155,11 +155,11 @@ def _move_aside(path: Path, say: Callable[[str], None]) -> None:
             f"The output folder {path} holds files that are no run's (there is no {RECIPE} in it), and a run does not "
             "mix with them. Choose an empty or new folder with --output."
         )
-    lock = RunLock(path)  # refused while its run goes on
+    lock = RunLock(path, say=say)  # refused while its run goes on
     number = 1
     while (aside := path.with_name(f"{path.name}-{number}")).exists():
         number += 1
+    lock.stop_beating()
     path.rename(aside)
     (aside / LOCK).unlink()
-    del lock
     say(f"The earlier run in {path} is kept in {aside}.")
