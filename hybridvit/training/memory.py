@@ -1,6 +1,7 @@
 """When memory is short: what says so, and a smaller micro-batch that leaves the batch of a step as it is."""
 
 import dataclasses
+import sys
 
 import torch
 
@@ -10,12 +11,26 @@ from hybridvit.training.recipe import Recipe
 WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
 """What PyTorch's RuntimeErrors say on a CPU, where they have no type of their own."""
 
+UNDER_A_LIMIT = ("could not create a primitive", "could not create a memory object", "Cannot allocate memory")
+"""What other libraries say; they say it for other reasons too, so it counts only where the process has a limit."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that the device's, or the host's, memory did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+    words = WORDS + (UNDER_A_LIMIT if _limit_bytes() is not None else ())
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _limit_bytes() -> int | None:
+    """What the address space of this process may grow to, None without a limit."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def with_micro_batch(recipe: Recipe, size: int) -> Recipe:

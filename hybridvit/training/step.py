@@ -54,6 +54,7 @@ class Stepper:
         self._buffers = list(task.model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        self.model.train()
         self._precision = fabric.strategy.precision
         self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
 
@@ -66,7 +67,8 @@ class Stepper:
         self._peers.reached(f"the images of step {moment.step}")
         if self._buffers:
             torch._foreach_copy_(self._buffers_before, self._buffers)
-        self.model.train()
+        if not self.task.model.training:  # after a validation; going through all modules takes 1 ms
+            self.model.train()
         loss_sum = torch.zeros((), device=self.fabric.device)
         samples: list[Tensor] = []
         for micro_batch in range(self.accumulate):
@@ -116,7 +118,9 @@ class Stepper:
         self._precision.unscale_gradients(self.optimizer.optimizer)
         clip_norm = self.recipe.optim.clip_norm or float("inf")
         parameters = [parameter for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        # as torch.nn.utils.get_total_norm does, which first sorts the gradients by device
+        norms = torch._foreach_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         if clip_norm < float("inf"):
             torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,0 +1,173 @@
+"""What a run costs beside the training itself: images/s of train() against a bare PyTorch loop.
+
+    python benchmarks/training_overhead.py                      # fastvit_t8, batch 16 at 64 px, 3 epochs of 50 steps
+    python benchmarks/training_overhead.py --device cuda --batch 256 --side 224
+
+Both have the same model, images, loader, optimizer and loss; train() has its logs, progress, checks and snapshots
+besides. They take turns in one process: before every fifth step of the run, the bare loop takes five of its own. A
+round with a validation or a snapshot in it is left out. Ends with one JSON line; `rss_mb` is memory after each epoch.
+"""
+
+import argparse
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from comparison import report
+from lightning_fabric import Fabric
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+import hybridvit
+from hybridvit.data.augment_config import AugmentConfig
+from hybridvit.data.generated import GeneratedImages
+from hybridvit.data.loader import make_train_loader
+from hybridvit.training.classify import ClassifyTask
+from hybridvit.training.optimizer import build_optimizer
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.training.task import Moment
+from hybridvit.training.train import train
+
+TURN = 5  # steps
+EPOCHS = 3
+
+
+class BareLoop:
+    """The loop that one writes by hand; with a moving average if the run has one, timm's."""
+
+    def __init__(self, recipe: Recipe, images: GeneratedImages, device: torch.device) -> None:
+        model = hybridvit.create_model(recipe.model, num_classes=10, image_size=recipe.data.image_size)
+        self.model = model.to(device=device, memory_format=torch.channels_last).train()
+        self.optimizer = build_optimizer(recipe, self.model)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.augment.label_smoothing)
+        self.average = ModelEmaV3(self.model, decay=recipe.ema.decay) if recipe.ema.decay else None
+        self.device = device
+        self.stream = iter(
+            make_train_loader(images, batch_size=recipe.data.total_batch, num_steps=10**6, workers=recipe.data.workers)
+        )
+
+    def run(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        wait(self.device)
+        began = time.perf_counter()
+        for _ in range(steps):
+            batch = next(self.stream)
+            images = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            loss = self.loss(self.model(images), batch.labels.to(self.device, non_blocking=True))
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.average is not None:
+                self.average.update(self.model)
+        wait(self.device)
+        return time.perf_counter() - began
+
+
+class TakingTurns(ClassifyTask):
+    """The run's task; hands over to the bare loop and keeps the times of both."""
+
+    def __init__(self, recipe: Recipe, fabric: Fabric, *, steps_per_epoch: int) -> None:
+        super().__init__(recipe, fabric)
+        self.images = GeneratedImages(
+            length=steps_per_epoch * recipe.data.total_batch,
+            image_size=(recipe.data.image_size, recipe.data.image_size),
+            training=True,
+        )
+        self.bare = BareLoop(recipe, self.images, fabric.device)
+        self.bare.run(3)
+        self.ratios: list[float] = []  # images/s of the run over those of the bare loop
+        self.seconds: list[tuple[float, float]] = []
+        self.rss_mb: list[float] = []
+        self._began = 0.0
+        self._bare_seconds = 0.0
+        self._disturbed = True
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        if moment.step % TURN == 0:
+            wait(images.device)
+            own_seconds = time.perf_counter() - self._began
+            bare_before, self._bare_seconds = self._bare_seconds, self.bare.run(TURN)
+            if not self._disturbed:  # compared with the mean of the turns before and after it
+                self.ratios.append((bare_before + self._bare_seconds) / 2 / own_seconds)
+                self.seconds.append((own_seconds / TURN, self._bare_seconds / TURN))
+            self._disturbed = False
+            self._began = time.perf_counter()
+        return super().loss(model, images, labels, moment)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        self._disturbed = True
+        self.rss_mb.append(round(rss_mb(), 1))
+        return super().validate(model)
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def rss_mb() -> float:
+    """Memory that this process holds now, in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(recipe: Recipe, steps_per_epoch: int) -> dict[str, object]:
+    tasks: list[TakingTurns] = []
+
+    def build(recipe: Recipe, fabric: Fabric) -> TakingTurns:
+        tasks.append(TakingTurns(recipe, fabric, steps_per_epoch=steps_per_epoch))
+        return tasks[0]
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(dataclasses.replace(recipe, output=f"{folder}/run"), build_task=build)
+    ratios = sorted(tasks[0].ratios)
+    per_epoch = len(tasks[0].rss_mb) // EPOCHS
+    own, bare = (statistics.median(column) for column in zip(*tasks[0].seconds, strict=True))
+    return {
+        "speed": round(statistics.median(ratios), 4),
+        "p90_slowest": round(ratios[int(0.1 * len(ratios))], 4),
+        "rounds": len(ratios),
+        "run_ms_per_step": round(1e3 * own, 2),
+        "bare_ms_per_step": round(1e3 * bare, 2),
+        "rss_mb": tasks[0].rss_mb[per_epoch - 1 :: per_epoch],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="fastvit_t8")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--side", type=int, default=64, help="pixels")
+    parser.add_argument("--steps", type=int, default=50, help="per epoch; there are three")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    augment = dataclasses.replace(AugmentConfig(), rand_augment="", mixup=0.0, cutmix=0.0)
+    recipe = Recipe(
+        model=arguments.model,
+        data=DataConfig(
+            source="generated",
+            image_size=arguments.side,
+            total_batch=arguments.batch,
+            workers=arguments.workers,
+        ),
+        augment=augment,
+        schedule=ScheduleConfig(epochs=EPOCHS, warmup_epochs=1),
+        ema=EmaConfig(decay=0.0),
+        accelerator=arguments.device,
+    )
+    results: dict[str, object] = {}
+    for name, decay in (("without average", 0.0), ("with average", 0.999)):
+        row = measure(dataclasses.replace(recipe, ema=EmaConfig(decay=decay)), arguments.steps)
+        results[name] = row
+        print(f"{recipe.model}, batch {arguments.batch} at {arguments.side} px, {name}: {row}")
+    report("training_overhead", results, output=arguments.output)
+
+
+if __name__ == "__main__":
+    main()

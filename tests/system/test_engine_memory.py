@@ -1,0 +1,159 @@
+"""Micro-batches found by trying, and what happens where memory does not suffice."""
+
+import copy
+import dataclasses
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from test_resume import TINY, TinyTask, assert_same_bits
+from torch import Tensor, nn
+
+import hybridvit
+from hybridvit.cli.main import main
+from hybridvit.data.generated import GeneratedImages
+from hybridvit.errors import OutOfMemory
+from hybridvit.training import auto_batch
+from hybridvit.training.evaluate import evaluate
+from hybridvit.training.recipe import Recipe
+from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.task import Moment
+from hybridvit.training.train import train
+
+
+class Limited(TinyTask):
+    """A task on a device whose memory holds the activations of `holds` images."""
+
+    holds = 4
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        if len(images) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().loss(model, images, labels, moment)
+
+
+def with_micro_batch(recipe: Recipe, micro_batch: Any, output: Path) -> Recipe:
+    data = dataclasses.replace(recipe.data, micro_batch=micro_batch)
+    return dataclasses.replace(recipe, data=data, output=str(output))
+
+
+def last_state(folder: Path) -> dict[str, Any]:
+    newest = newest_snapshot(folder / "checkpoints")
+    assert newest is not None
+    return read_snapshot(newest)
+
+
+def test_auto_trains_as_the_number_it_finds_and_keeps_it_for_a_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = with_micro_batch(TINY, "auto", tmp_path / "auto")
+    train(auto, build_task=Limited)
+    assert "Micro-batch: 4 images, 2 of them in a step (found by trying; a step has 8)" in capsys.readouterr().err
+    train(with_micro_batch(TINY, 4, tmp_path / "four"), progress=False, build_task=Limited)
+    assert_same_bits(last_state(tmp_path / "auto"), last_state(tmp_path / "four"))
+    assert load_recipe(str(tmp_path / "auto" / "recipe.yaml")).data.micro_batch == 4
+    train(auto, resume=True, progress=False, build_task=TinyTask)  # would hold all 8, and goes on with 4
+
+
+def test_a_trial_leaves_the_task_and_all_random_generators_as_they_were() -> None:
+    recipe = dataclasses.replace(TINY, data=dataclasses.replace(TINY.data, micro_batch=0))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    task = Limited(recipe, fabric)
+    weights = copy.deepcopy(task.model.state_dict())
+    generators = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    assert auto_batch.find_micro_batch(recipe, fabric, task, say=lambda _: None) == 4
+    task.close()
+    assert_same_bits(task.model.state_dict(), weights)
+    assert all(parameter.grad is None for parameter in task.model.parameters())
+    assert_same_bits((random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()), generators)
+
+
+def test_a_step_that_memory_does_not_hold_names_a_smaller_one_and_nothing_fits_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutOfMemory, match=r"micro-batch of 8 .* Use --data.micro_batch 4: the step still sees 8"):
+        train(with_micro_batch(TINY, 0, tmp_path / "run"), progress=False, build_task=Limited)
+    monkeypatch.setattr(Limited, "holds", 1)
+    with pytest.raises(OutOfMemory, match=r"micro-batch of 2 images .* cannot be smaller"):
+        train(with_micro_batch(TINY, "auto", tmp_path / "none"), progress=False, build_task=Limited)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_command_line_ends_with_6_and_knows_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits", "--batch", "auto", "--print_config"]) == 0
+    assert "micro_batch: auto" in capsys.readouterr().out
+
+    def too_large(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("hybridvit.training.classify.ClassifyTask.loss", too_large)
+    small = "--data.source=generated --data.image_size=32 --data.total_batch=8 --data.workers=0 --model=fastvit_debug"
+    words = ["train", "digits", *small.split(), "--accelerator=cpu", f"--output={tmp_path / 'run'}", "--batch=4"]
+    assert main(words) == OutOfMemory.exit_code == 6
+    assert "--data.micro_batch 2" in capsys.readouterr().err
+
+
+def test_evaluation_shares_out_a_batch_that_memory_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = hybridvit.create_model("fastvit_debug", num_classes=10).eval()
+    images = GeneratedImages(length=23)
+    expected = evaluate(model, images, batch_size=10, keep_predictions=True)
+    forward, sizes = type(model).forward, []
+
+    def limited(self: nn.Module, x: Tensor) -> Tensor:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(type(model), "forward", limited)
+    found = evaluate(model, images, batch_size=10, keep_predictions=True)
+    assert [answer.predicted for answer in found.predictions] == [answer.predicted for answer in expected.predictions]
+    assert found.top1 == expected.top1
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert sizes == [2, 2, 2, 2, 2] * 2 + [2, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        "A batch of 10 images does not fit into memory for evaluation: going on with 5.",
+        "A batch of 5 images does not fit into memory for evaluation: going on with 2.",
+    ]
+
+
+LIMITED_PROCESS = """
+import dataclasses, resource, sys
+sys.path.insert(0, {tests!r})
+import torch
+from test_resume import TINY, TinyTask
+from lightning_fabric import Fabric
+from hybridvit.training.auto_batch import find_micro_batch
+
+torch.set_num_threads(1)
+data = dataclasses.replace(TINY.data, total_batch=512, micro_batch=0, image_size=64)
+recipe = dataclasses.replace(TINY, data=data)
+fabric = Fabric(accelerator="cpu", devices=1)
+task = TinyTask(recipe, fabric)
+small = dataclasses.replace(recipe, data=dataclasses.replace(data, total_batch=32))
+print(find_micro_batch(small, fabric, task, say=lambda _: None))
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 200 * 2**20, resource.RLIM_INFINITY))
+print(find_micro_batch(recipe, fabric, task, say=lambda _: None))
+"""
+
+
+def test_a_limit_of_the_process_is_honoured(tmp_path: Path) -> None:
+    script = textwrap.dedent(LIMITED_PROCESS).format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    unlimited, limited = map(int, done.stdout.split())
+    assert unlimited == 32
+    assert 2 <= limited < 512
