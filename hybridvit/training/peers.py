@@ -150,18 +150,21 @@ class PeerWatch:
         return ""
 
     def _tell(self, kind: str, text: str) -> None:
+        self._publish()
         self._set(f"{kind}/{self._rank}", text)
         self._set(kind, json.dumps({"rank": self._rank}))
 
     def _explain(self, error: BaseException) -> ProcessLost:
         """Which process is to blame for a collective that failed, from what all of them said last."""
         waited = "timed out" in str(error).lower() or "timeout" in str(error).lower()
-        if waited:
-            self._tell("stuck", self._beat.place)
         before = self._beats()
         time.sleep(2.5 * BEAT_SECONDS)
         silent = [rank for rank, beat in self._beats().items() if rank in before and before[rank].number == beat.number]
-        return ProcessLost(self._blame(_first_line(error), waited=waited, silent=silent))
+        message = self._blame(_first_line(error), waited=waited, silent=silent)
+        if waited:
+            self._tell("stuck", self._beat.place)
+            time.sleep(2 * BEAT_SECONDS)  # what keeps the store may end with this process
+        return ProcessLost(message)
 
     def _blame(self, failure: str, *, waited: bool, silent: Sequence[int] = ()) -> str:
         beats = self._beats()
@@ -170,10 +173,11 @@ class PeerWatch:
             told, beat = self._get(f"ended/{rank}"), beats.get(rank)
             name = f"Process {rank} of {self._world_size}" + (f" (id {beat.pid} on {beat.host})" if beat else "")
             where = f" at {beat.place}" if beat else ""
+            last = f", last heard of{where}" if beat else ""
             if told is not None:
                 causes.append(f"{name} ended{where} with {told.rstrip('.')}.")
             elif beat is None or rank in silent:
-                causes.append(f"{name} is gone: it was killed or crashed{where}, or its machine is lost.")
+                causes.append(f"{name} is gone{last}: it was killed or crashed, or its machine is lost.")
             elif waited and beat.count < self._beat.count:
                 causes.append(f"{name} is stuck at {beat.place}; its stacks are in its stderr and in the run folder.")
         waiting = f" for {self._timeout:g} seconds" if waited else ""
