@@ -111,8 +111,9 @@ def compare_on(images: str, seeds: list[int], output: Path, epochs: int | None) 
 def _row(method: str, accuracies: Mapping[str, list[float]], cost: Mapping[str, float]) -> dict[str, Any]:
     """One line of the table, printed and returned."""
     own, base = accuracies[method], accuracies[BASELINE]
-    gains = [one - other for one, other in zip(own, base, strict=True)]
-    better = "" if method == BASELINE else "yes" if min(gains) > 0 else "on average" if sum(gains) > 0 else "no"
+    gains = [round(one - other, 2) for one, other in zip(own, base, strict=True)]  # a tie is none by rounding
+    better = "yes" if min(gains) > 0 else "on average" if round(statistics.mean(gains), 2) > 0 else "no"
+    better = "" if method == BASELINE else better
     slower = cost.get(method, cost[BASELINE]) / cost[BASELINE]
     print(
         f"  {method:<20} {statistics.mean(own):7.2f} +- {_spread(own):4.2f} {statistics.mean(gains):+9.2f} +- "
