@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,10 +19,11 @@ def compare(
     device: str = "cpu",
     rounds: int = 30,
     warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, object]:
     """Time the candidates in one run; print a table with each one's speed relative to the first, and return it."""
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
-    latencies = measure(candidates, wait=wait, rounds=rounds, warmup=warmup)
+    latencies = measure(candidates, wait=wait, rounds=rounds, warmup=warmup, clock=clock)
     reference = next(iter(latencies.values())).median_ms
     rows = {name: _row(latency, reference) for name, latency in latencies.items()}
     width = max(map(len, rows))
