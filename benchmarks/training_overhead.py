@@ -42,7 +42,7 @@ class BareLoop:
 
     def __init__(self, recipe: Recipe, images: GeneratedImages, device: torch.device) -> None:
         model = hybridvit.create_model(recipe.model, num_classes=10, image_size=recipe.data.image_size)
-        self.model = model.to(device=device, memory_format=torch.channels_last).train()
+        self.model = model.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(recipe, self.model)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.augment.label_smoothing)
         self.average = ModelEmaV3(self.model, decay=recipe.ema.decay) if recipe.ema.decay else None
