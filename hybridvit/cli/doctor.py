@@ -29,7 +29,7 @@ Looks at the machine and what a container leaves of it, at every package (import
 every device do one step of a debug model. With a recipe it also estimates the memory of each device at the peak of a
 step, and names the largest micro-batch that fits. The estimate follows the recipe's step on tensors without data, so a
 machine without GPUs can tell whether a recipe fits on those of another. Kernels and allocators take more, which is why
-only 90 % of a memory count as usable.
+only 90 % of a memory, less 350 MiB, count as usable.
 
 Examples:
   hybridvit doctor
@@ -147,14 +147,14 @@ def warnings_of(
 
 def fit(recipe: "Recipe", findings: dict[str, Any], *, memory_gib: float | None, classes: int | None) -> dict[str, Any]:
     """The memory that a recipe takes on each device, beside what there is, and what would fit."""
-    from hybridvit.training.memory_estimate import MARGIN, estimate_memory, fitting_micro_batch
+    from hybridvit.training.memory_estimate import estimate_memory, fitting_micro_batch, usable
 
     kind, devices, available = _place(recipe, findings)
     if memory_gib is not None:
         available = int(memory_gib * GIB)
     num_classes = classes or _classes_of(recipe) or 1000
     estimate = estimate_memory(recipe, devices=devices, num_classes=num_classes)
-    fits = available is None or estimate.total <= MARGIN * available
+    fits = available is None or estimate.total <= usable(available)
     suggestion = 0
     if not fits and available is not None:
         suggestion = fitting_micro_batch(recipe, devices=devices, num_classes=num_classes, memory=available)

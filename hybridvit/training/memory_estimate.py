@@ -28,7 +28,7 @@ from hybridvit.training.recipe import Recipe
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 PROBE = 4  # images of the smaller of two steps that tell what an image takes
-MARGIN = 0.9  # of the memory; the rest is for what is not counted
+MARGIN, ALLOWANCE = 0.9, 350 * 2**20  # that share of a memory, less these bytes: the rest is for what is not counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,11 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
     )
 
 
+def usable(memory: int) -> int:
+    """Bytes of a device's memory that an estimate may fill (benchmarks/memory_estimate.py has what it leaves out)."""
+    return int(MARGIN * memory) - ALLOWANCE
+
+
 def fitting_micro_batch(recipe: Recipe, *, devices: int, num_classes: int, memory: int) -> int:
     """The largest micro-batch that fits into `memory` bytes of a device and divides its share; 0 if none does."""
 
@@ -95,10 +100,10 @@ def fitting_micro_batch(recipe: Recipe, *, devices: int, num_classes: int, memor
     few, more = (parts.step_bytes(images, accumulates=True) for images in (PROBE, 2 * PROBE))
     per_image = (more - few) / PROBE  # activations grow with the images, and nothing else does
     for size in reversed(micro_batch_sizes(recipe, devices)):
-        if few + per_image * (size - PROBE) > MARGIN * memory:
+        if few + per_image * (size - PROBE) > usable(memory):
             continue
         need = estimate_memory(with_micro_batch(recipe, size), devices=devices, num_classes=num_classes).total
-        if need <= MARGIN * memory:
+        if need <= usable(memory):
             return size
     return 0
 
