@@ -191,6 +191,7 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         _match_layout(self.optimizer)
         self.stepper.load_state(state.get("scaler", {}))
+        self.stepper.rehearse = self.fabric.world_size > 2 and self.recipe.strategy == "ddp"
         self.logging_state = state.get("logging", {})
         self.progress.start_at(self.position.step)
         if state["world_size"] != self.fabric.world_size and self.fabric.global_rank == 0:

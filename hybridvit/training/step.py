@@ -54,6 +54,10 @@ class Stepper:
         self._buffers = list(task.model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        self.rehearse = False
+        """Run the first backward pass twice. In its second one DDP lays the gradients out anew, in the order in which
+        they came, and with more than two processes that changes the order in which they are summed. So a resumed run
+        needs one pass that does not count, to go on as it was."""
         self.model.train()
         self._precision = fabric.strategy.precision
         self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
@@ -76,6 +80,10 @@ class Stepper:
             samples.append(batch.samples)
             images = batch.images.to(self.fabric.device, memory_format=self._layout, non_blocking=True)
             labels = batch.labels.to(self.fabric.device, non_blocking=True)
+            if self.rehearse:
+                self.rehearse = False
+                self.fabric.backward(self.task.loss(self.model, images.clone(), labels, moment))
+                self._undo()
             seed_everything("step", self.recipe.seed, moment.step, micro_batch, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=micro_batch < self.accumulate - 1):
                 loss = self.task.loss(self.model, images, labels, moment)

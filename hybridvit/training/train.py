@@ -82,9 +82,8 @@ def train(
 ) -> RunResult:
     """Train as the recipe says, and leave the run in `recipe.output`.
 
-    On a CPU, a run that was stopped and resumed is equal to the last bit to one that was not, with one or two
-    processes, any number of workers and the same number of threads; with more processes gradients are summed in
-    another order after a resume.
+    On a CPU, a run that was stopped and resumed is equal to the last bit to one that was not, with the same numbers of
+    processes and threads, and any number of workers.
 
     Args:
         resume: False moves an earlier run aside; True goes on with it; "auto" goes on if there is something.
