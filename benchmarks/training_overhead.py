@@ -5,7 +5,9 @@
 
 Both have the same model, images, loader, optimizer and loss; train() has its logs, progress, checks and snapshots
 besides. They take turns in one process: before every fifth step of the run, the bare loop takes five of its own. A
-round with a validation or a snapshot in it is left out. Ends with one JSON line; `rss_mb` is memory after each epoch.
+round with a validation or a snapshot in it is left out. `speed` is by the clock, `cpu_speed` by the processor time of
+the process, which other programs on the machine disturb less. Ends with one JSON line; `rss_mb` is memory after each
+epoch.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import torch
 from comparison import report
@@ -37,6 +40,23 @@ TURN = 5  # steps
 EPOCHS = 3
 
 
+class Times(NamedTuple):
+    """By the clock, and of the processor for this process."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def now(cls, device: torch.device) -> Self:
+        """After the device has done all that was asked of it."""
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return cls(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds)
+
+
 class BareLoop:
     """The loop that one writes by hand; with a moving average if the run has one, timm's."""
 
@@ -51,10 +71,9 @@ class BareLoop:
             make_train_loader(images, batch_size=recipe.data.total_batch, num_steps=10**6, workers=recipe.data.workers)
         )
 
-    def run(self, steps: int) -> float:
-        """Seconds of so many steps."""
-        wait(self.device)
-        began = time.perf_counter()
+    def run(self, steps: int) -> Times:
+        """Time of so many steps."""
+        began = Times.now(self.device)
         for _ in range(steps):
             batch = next(self.stream)
             images = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
@@ -64,8 +83,7 @@ class BareLoop:
             self.optimizer.zero_grad(set_to_none=True)
             if self.average is not None:
                 self.average.update(self.model)
-        wait(self.device)
-        return time.perf_counter() - began
+        return Times.now(self.device) - began
 
 
 class TakingTurns(ClassifyTask):
@@ -80,34 +98,25 @@ class TakingTurns(ClassifyTask):
         )
         self.bare = BareLoop(recipe, self.images, fabric.device)
         self.bare.run(3)
-        self.ratios: list[float] = []  # images/s of the run over those of the bare loop
-        self.seconds: list[tuple[float, float]] = []
+        self.turns: list[tuple[Times, Times, Times]] = []  # of the bare loop, of the run after it, of the bare loop
         self.rss_mb: list[float] = []
-        self._began = 0.0
-        self._bare_seconds = 0.0
+        self._began = self._bare = Times(0.0, 0.0)
         self._disturbed = True
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
         if moment.step % TURN == 0:
-            wait(images.device)
-            own_seconds = time.perf_counter() - self._began
-            bare_before, self._bare_seconds = self._bare_seconds, self.bare.run(TURN)
-            if not self._disturbed:  # compared with the mean of the turns before and after it
-                self.ratios.append((bare_before + self._bare_seconds) / 2 / own_seconds)
-                self.seconds.append((own_seconds / TURN, self._bare_seconds / TURN))
+            own = Times.now(images.device) - self._began
+            before, self._bare = self._bare, self.bare.run(TURN)
+            if not self._disturbed:
+                self.turns.append((before, own, self._bare))
             self._disturbed = False
-            self._began = time.perf_counter()
+            self._began = Times.now(images.device)
         return super().loss(model, images, labels, moment)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         self._disturbed = True
         self.rss_mb.append(round(rss_mb(), 1))
         return super().validate(model)
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def rss_mb() -> float:
@@ -124,15 +133,18 @@ def measure(recipe: Recipe, steps_per_epoch: int) -> dict[str, object]:
 
     with tempfile.TemporaryDirectory() as folder:
         train(dataclasses.replace(recipe, output=f"{folder}/run"), build_task=build)
-    ratios = sorted(tasks[0].ratios)
+    turns = tasks[0].turns
+    clock = sorted((before.seconds + after.seconds) / 2 / own.seconds for before, own, after in turns)
+    cpu = sorted((before.cpu_seconds + after.cpu_seconds) / 2 / own.cpu_seconds for before, own, after in turns)
     per_epoch = len(tasks[0].rss_mb) // EPOCHS
-    own, bare = (statistics.median(column) for column in zip(*tasks[0].seconds, strict=True))
     return {
-        "speed": round(statistics.median(ratios), 4),
-        "p90_slowest": round(ratios[int(0.1 * len(ratios))], 4),
-        "rounds": len(ratios),
-        "run_ms_per_step": round(1e3 * own, 2),
-        "bare_ms_per_step": round(1e3 * bare, 2),
+        "speed": round(statistics.median(clock), 4),
+        "speed_p90_slowest": round(clock[int(0.1 * len(clock))], 4),
+        "cpu_speed": round(statistics.median(cpu), 4),
+        "cpu_speed_p90_slowest": round(cpu[int(0.1 * len(cpu))], 4),
+        "rounds": len(turns),
+        "run_ms_per_step": round(1e3 * statistics.median(own.seconds for _, own, _ in turns) / TURN, 2),
+        "bare_ms_per_step": round(1e3 * statistics.median(after.seconds for *_, after in turns) / TURN, 2),
         "rss_mb": tasks[0].rss_mb[per_epoch - 1 :: per_epoch],
     }
 

@@ -90,9 +90,13 @@ class TrainCommand(Command):
 
             dry_run(recipe)
             return 0
+        from lightning_fabric.utilities.rank_zero import rank_zero_only
+
         from hybridvit.training.train import train
 
         result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
+        if getattr(rank_zero_only, "rank", 0):  # one of several processes says it
+            return 0
         print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
         print(f"See:   {result.report}")
         print(f"Next:  hybridvit predict {result.model} IMAGES")
