@@ -159,7 +159,7 @@ def _is_16_bit(image: ImageFile.ImageFile) -> bool:
 def read_image(name: str) -> bytes:
     """The whole file; of a file that is no image, only the start, for it may be large. Raises `ImageDecodeError`."""
     try:
-        with Path(name).open("rb") as file:
+        with open(name, "rb", buffering=0) as file:  # a buffer would copy the pixels once more
             head = file.read(512)
             return head + file.read() if image_format(head) else head
     except (OSError, ValueError) as error:
@@ -180,6 +180,8 @@ def _check_size(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
 
 def _orientation(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) where the tag is absent or the EXIF block is unreadable."""
+    if isinstance(image, JpegImageFile) and not image.info.keys() & {"exif", "xmp"}:
+        return 1  # looking further takes as long as reading the file
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except _DAMAGE:
