@@ -119,7 +119,9 @@ def test_keys_of_another_source_are_refused(shards: Path, tmp_path: Path) -> Non
         recipe_for(shards, tmp_path / "run", val_share=0.2)
     with pytest.raises(UsageError, match=r"'data.image_column' is for data.source huggingface, but .* is 'shards'"):
         recipe_for(shards, tmp_path / "run", image_column="photo")
-    with pytest.raises(UsageError, match=r"'data.shuffle_shards' is for data.source shards, but data.source is 'folder'"):
+    with pytest.raises(
+        UsageError, match=r"'data.shuffle_shards' is for data.source shards, but data.source is 'folder'"
+    ):
         recipe_for(shards, tmp_path / "run", source="folder")
 
 
