@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config
-from test_resume import TINY, Interruption, assert_same_bits, run
+from system.test_resume import TINY, Interruption, assert_same_bits, run
 
 from hybridvit.training.recipe_groups import MesaConfig, ScheduleConfig
 
