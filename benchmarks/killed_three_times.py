@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from hybridvit.training.snapshot import PREFIX, newest_snapshot, read_snapshot
+from hybridvit.training.run.snapshot import PREFIX, newest_snapshot, read_snapshot
 
 KILLS = 3
 RECIPE = """

@@ -34,9 +34,9 @@ SMALL = (
 
 def measure_case(recipe_name: str, overrides: list[str]) -> dict[str, float]:
     """Estimate and real peak, in MiB."""
-    from hybridvit.training.memory_estimate import estimate_memory
-    from hybridvit.training.recipe_file import load_recipe
+    from hybridvit.training.config.file import load_recipe
     from hybridvit.training.train import train
+    from hybridvit.training.trial.memory_estimate import estimate_memory
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(recipe_name, [*SMALL, f"--output={folder}/run", *overrides])

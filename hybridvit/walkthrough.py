@@ -22,8 +22,8 @@ from hybridvit.models.backbone import Backbone
 from hybridvit.report.deployment import with_deployment
 from hybridvit.report.html import write_report
 from hybridvit.report.run import clock
-from hybridvit.training.evaluate import evaluate_folder
-from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.classify.evaluate import evaluate_folder
+from hybridvit.training.config.file import load_recipe
 from hybridvit.training.train import train
 
 BENCH_SECONDS = 20.0

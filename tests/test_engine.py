@@ -11,14 +11,14 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from hybridvit.errors import UsageError
-from hybridvit.training import devices
-from hybridvit.training.auto_batch import largest_fitting
-from hybridvit.training.average import WeightAverage
-from hybridvit.training.devices import build_fabric, check_abilities
-from hybridvit.training.launched import Launched, check_launched, launched
-from hybridvit.training.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DataConfig, EmaConfig
+from hybridvit.training.config.groups import DataConfig, EmaConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine import devices
+from hybridvit.training.engine.auto_batch import largest_fitting
+from hybridvit.training.engine.average import WeightAverage
+from hybridvit.training.engine.devices import build_fabric, check_abilities
+from hybridvit.training.engine.launched import Launched, check_launched, launched
+from hybridvit.training.engine.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch
 
 RECIPE = Recipe(model="fastvit_debug", data=DataConfig(source="generated", image_size=32, total_batch=96))
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybridvit.errors import UsageError
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import (
+from hybridvit.training.config.file import (
     changed_keys,
     find_recipe,
     load_recipe,
@@ -16,7 +15,8 @@ from hybridvit.training.recipe_file import (
     recipe_parser,
     recipe_text,
 )
-from hybridvit.training.recipe_groups import DataConfig, OptimConfig, ScheduleConfig
+from hybridvit.training.config.groups import DataConfig, OptimConfig, ScheduleConfig
+from hybridvit.training.config.recipe import Recipe
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
 

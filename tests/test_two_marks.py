@@ -11,9 +11,9 @@ import hybridvit
 from hybridvit.data.two_marks import KINDS, MARK_PX, TwoMarks, disc
 from hybridvit.errors import UsageError
 from hybridvit.models.fastervit.model import FasterViT
-from hybridvit.training.dry_run import dry_run
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.config.file import load_recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.trial.dry_run import dry_run
 
 NUM_IMAGES = 2000
 STAGE_STRIDE = 8  # of the attention stage of the recipe

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from hybridvit.cli.command import Command
 from hybridvit.cli.table import pairs
 from hybridvit.errors import UsageError
-from hybridvit.training.recipe_file import load_recipe, recipe_names
+from hybridvit.training.config.file import load_recipe, recipe_names
 
 if TYPE_CHECKING:
     from hybridvit.measure.limits import Limits
     from hybridvit.measure.packages import PackageState
-    from hybridvit.training.check_devices import DeviceState
-    from hybridvit.training.memory_estimate import MemoryEstimate
-    from hybridvit.training.recipe import Recipe
+    from hybridvit.training.config.recipe import Recipe
+    from hybridvit.training.trial.check_devices import DeviceState
+    from hybridvit.training.trial.memory_estimate import MemoryEstimate
 
 GIB = 2**30
 SHARED_MEMORY_PER_WORKER = 64 * 2**20  # a few batches of 256 px images
@@ -95,7 +95,7 @@ def examine(output: Path) -> dict[str, Any]:
     import torch
 
     from hybridvit.measure.machine import machine_card
-    from hybridvit.training.check_devices import device_states
+    from hybridvit.training.trial.check_devices import device_states
 
     devices = device_states()
     broken += [f"{device.name}: {device.problem}" for device in devices if device.problem]
@@ -147,7 +147,7 @@ def warnings_of(
 
 def fit(recipe: "Recipe", findings: dict[str, Any], *, memory_gib: float | None, classes: int | None) -> dict[str, Any]:
     """The memory that a recipe takes on each device, beside what there is, and what would fit."""
-    from hybridvit.training.memory_estimate import estimate_memory, fitting_micro_batch, usable
+    from hybridvit.training.trial.memory_estimate import estimate_memory, fitting_micro_batch, usable
 
     kind, devices, available = _place(recipe, findings)
     if memory_gib is not None:
@@ -281,7 +281,7 @@ def _plain(findings: dict[str, Any]) -> dict[str, Any]:
     """The findings as what JSON knows."""
     import dataclasses
 
-    from hybridvit.training.recipe_file import as_plain
+    from hybridvit.training.config.file import as_plain
 
     plain = dict(findings)
     plain["limits"] = findings["limits"].to_dict()

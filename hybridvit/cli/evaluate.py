@@ -41,7 +41,7 @@ def evaluate(
             "was compared. Use the .safetensors file."
         )
     from hybridvit.export.runners import TorchRunner
-    from hybridvit.training.evaluate import evaluate_folder
+    from hybridvit.training.classify.evaluate import evaluate_folder
 
     runner = open_runner(checkpoint, device=device)
     assert isinstance(runner, TorchRunner)

@@ -6,7 +6,7 @@ from typing import Literal
 from hybridvit.cli.command import Command
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
-from hybridvit.training.recipe_file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
+from hybridvit.training.config.file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...
@@ -86,7 +86,7 @@ class TrainCommand(Command):
             print(recipe_text(recipe), end="")
             return 0
         if recipe.dry_run:
-            from hybridvit.training.dry_run import dry_run
+            from hybridvit.training.trial.dry_run import dry_run
 
             dry_run(recipe)
             return 0

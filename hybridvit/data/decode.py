@@ -5,7 +5,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np

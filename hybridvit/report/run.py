@@ -10,11 +10,11 @@ from PIL.Image import Image
 
 from hybridvit.measure.machine import machine_card
 from hybridvit.report.content import Answer, Confusion, Curve, Figure, Report, Table
-from hybridvit.training.evaluate import Prediction
-from hybridvit.training.events import Event
-from hybridvit.training.final_check import FinalCheck
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import flat
+from hybridvit.training.classify.evaluate import Prediction
+from hybridvit.training.classify.final_check import FinalCheck
+from hybridvit.training.config.file import flat
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.record.events import Event
 
 Row = Mapping[str, float]
 

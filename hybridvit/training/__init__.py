@@ -1,8 +1,7 @@
 """Training: a recipe in, a run folder out. Reading a recipe imports no torch; `train` imports what it needs."""
 
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import changed_keys, find_recipe, load_recipe, recipe_names, recipe_text
-from hybridvit.training.recipe_groups import (
+from hybridvit.training.config.file import changed_keys, find_recipe, load_recipe, recipe_names, recipe_text
+from hybridvit.training.config.groups import (
     DataConfig,
     DistillConfig,
     EmaConfig,
@@ -10,6 +9,7 @@ from hybridvit.training.recipe_groups import (
     OptimConfig,
     ScheduleConfig,
 )
+from hybridvit.training.config.recipe import Recipe
 
 __all__ = [
     "DataConfig",

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from hybridvit.data.loader import Batch, make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
-from hybridvit.training.average import WeightAverage
-from hybridvit.training.interrupt import Stopped, StopRequest
-from hybridvit.training.logbook import Logbook
-from hybridvit.training.optimizer import learning_rate
-from hybridvit.training.peers import PeerWatch
-from hybridvit.training.progress import TrainingProgress
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.run_folder import RunFolder
-from hybridvit.training.sharding import gathered, is_sharded, load_whole, part_of
-from hybridvit.training.snapshot import read_snapshot, save_snapshot
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.average import WeightAverage
+from hybridvit.training.engine.optimizer import learning_rate
+from hybridvit.training.engine.peers import PeerWatch
+from hybridvit.training.engine.sharding import gathered, is_sharded, load_whole, part_of
+from hybridvit.training.record.logbook import Logbook
+from hybridvit.training.record.progress import TrainingProgress
+from hybridvit.training.run.folder import RunFolder
+from hybridvit.training.run.interrupt import Stopped, StopRequest
+from hybridvit.training.run.snapshot import read_snapshot, save_snapshot
 from hybridvit.training.step import StepOutcome, Stepper
 from hybridvit.training.task import Moment, Task
 

@@ -14,11 +14,11 @@ from torch.distributed.tensor import DTensor
 from hybridvit.data.loader import Batch
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import NonFiniteError
-from hybridvit.training.devices import batch_shape, memory_format
-from hybridvit.training.interrupt import StopRequest
-from hybridvit.training.optimizer import learning_rate
-from hybridvit.training.peers import PeerWatch
-from hybridvit.training.recipe import Recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.devices import batch_shape, memory_format
+from hybridvit.training.engine.optimizer import learning_rate
+from hybridvit.training.engine.peers import PeerWatch
+from hybridvit.training.run.interrupt import StopRequest
 from hybridvit.training.task import Moment, Task
 
 

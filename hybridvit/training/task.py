@@ -10,8 +10,8 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from hybridvit.data.images import Images
-from hybridvit.training.final_check import FinalCheck
-from hybridvit.training.progress import Watch
+from hybridvit.training.classify.final_check import FinalCheck
+from hybridvit.training.record.progress import Watch
 
 
 @dataclass(frozen=True, kw_only=True)

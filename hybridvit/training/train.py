@@ -18,23 +18,23 @@ from hybridvit.atomic import write_text
 from hybridvit.data.loader import lost_worker
 from hybridvit.errors import DatasetError, HybridViTError, UsageError
 from hybridvit.report.content import Report
-from hybridvit.training.auto_batch import TaskBuilder, settle_micro_batch
-from hybridvit.training.average import WeightAverage
-from hybridvit.training.devices import batch_shape, build_fabric, leave_process_group, memory_format
-from hybridvit.training.final_check import FinalCheck
-from hybridvit.training.interrupt import StopRequest
+from hybridvit.training.classify.final_check import FinalCheck
+from hybridvit.training.config.file import recipe_text
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.auto_batch import TaskBuilder, settle_micro_batch
+from hybridvit.training.engine.average import WeightAverage
+from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group, memory_format
+from hybridvit.training.engine.memory import is_out_of_memory, out_of_memory
+from hybridvit.training.engine.optimizer import build_optimizer, build_schedule, check_optimizer
+from hybridvit.training.engine.peers import PeerWatch, launch
+from hybridvit.training.engine.sharding import WholeCopy, shard
 from hybridvit.training.loop import Loop, Position, total_steps
-from hybridvit.training.memory import is_out_of_memory, out_of_memory
-from hybridvit.training.optimizer import build_optimizer, build_schedule, check_optimizer
-from hybridvit.training.peers import PeerWatch, launch
-from hybridvit.training.progress import TrainingProgress
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import recipe_text
-from hybridvit.training.record import Record
-from hybridvit.training.run_folder import Resume, RunFolder, open_run
-from hybridvit.training.sharding import WholeCopy, shard
+from hybridvit.training.record.progress import TrainingProgress
+from hybridvit.training.record.record import Record
+from hybridvit.training.record.weights_and_biases import require_wandb
+from hybridvit.training.run.folder import Resume, RunFolder, open_run
+from hybridvit.training.run.interrupt import StopRequest
 from hybridvit.training.task import Task
-from hybridvit.training.weights_and_biases import require_wandb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def train(
         Stopped: after SIGTERM or SIGINT, when everything is saved; a SystemExit with 143 or 130.
     """
     if build_task is None:
-        from hybridvit.training.classify import ClassifyTask
+        from hybridvit.training.classify.task import ClassifyTask
 
         build_task = ClassifyTask
     if recipe.dry_run:

@@ -8,7 +8,7 @@ import torch
 import torch._inductor.config
 from system.test_resume import TINY, Interruption, assert_same_bits, run
 
-from hybridvit.training.recipe_groups import MesaConfig, ScheduleConfig
+from hybridvit.training.config.groups import MesaConfig, ScheduleConfig
 
 COMPILED = dataclasses.replace(
     TINY,

@@ -17,8 +17,8 @@ from test_resume import TINY, TinyTask
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.images import Sample
-from hybridvit.training.interrupt import Stopped
-from hybridvit.training.recipe import Recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.train import train
 
 # Without BatchNorm, mixing and drop-path nothing depends on which process computes an image.
@@ -80,7 +80,7 @@ import torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads(1)
 from test_engine_elastic import ELASTIC, NotingTask
-from hybridvit.training.interrupt import Stopped
+from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.train import train
 import dataclasses
 

@@ -14,9 +14,9 @@ from test_resume import TINY, TinyTask
 
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
-from hybridvit.training.devices import build_fabric
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import MesaConfig, OptimConfig
+from hybridvit.training.config.groups import MesaConfig, OptimConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.devices import build_fabric
 from hybridvit.training.train import train
 
 SHARED_OUT = dataclasses.replace(
@@ -45,8 +45,8 @@ torch.set_num_threads(1)
 from test_engine_fsdp import SHARED_OUT, LargerTask
 from test_resume import Stopped, TinyTask, assert_same_bits, run
 from test_engine_precision import Overflowing, snapshot
-from hybridvit.training import devices
-from hybridvit.training.recipe_groups import MesaConfig, OptimConfig
+from hybridvit.training.engine import devices
+from hybridvit.training.config.groups import MesaConfig, OptimConfig
 from hybridvit.training.train import train
 
 straight = run(dataclasses.replace(SHARED_OUT, output={folder!r} + "/straight"))

@@ -20,11 +20,11 @@ import hybridvit
 from hybridvit.cli.main import main
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import OutOfMemory
-from hybridvit.training import auto_batch
-from hybridvit.training.evaluate import evaluate
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import load_recipe
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.classify.evaluate import evaluate
+from hybridvit.training.config.file import load_recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine import auto_batch
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
@@ -96,7 +96,7 @@ def test_the_command_line_ends_with_6_and_knows_batch(
     def too_large(*_: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("hybridvit.training.classify.ClassifyTask.loss", too_large)
+    monkeypatch.setattr("hybridvit.training.classify.task.ClassifyTask.loss", too_large)
     small = "--data.source=generated --data.image_size=32 --data.total_batch=8 --data.workers=0 --model=fastvit_debug"
     words = ["train", "digits", *small.split(), "--accelerator=cpu", f"--output={tmp_path / 'run'}", "--batch=4"]
     assert main(words) == OutOfMemory.exit_code == 6
@@ -135,7 +135,7 @@ sys.path.insert(0, {tests!r})
 import torch
 from test_resume import TINY, TinyTask
 from lightning_fabric import Fabric
-from hybridvit.training.auto_batch import find_micro_batch
+from hybridvit.training.engine.auto_batch import find_micro_batch
 
 torch.set_num_threads(1)
 data = dataclasses.replace(TINY.data, total_batch=512, micro_batch=0, image_size=64)

@@ -11,9 +11,10 @@ from test_resume import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 from hybridvit.errors import NonFiniteError
-from hybridvit.training import devices, loop
-from hybridvit.training.recipe_groups import OptimConfig
-from hybridvit.training.snapshot import read_snapshot
+from hybridvit.training import loop
+from hybridvit.training.config.groups import OptimConfig
+from hybridvit.training.engine import devices
+from hybridvit.training.run.snapshot import read_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 

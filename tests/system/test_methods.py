@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.training.classify import ClassifyTask
-from hybridvit.training.distillation import mesa_is_on
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.classify.distillation import mesa_is_on
+from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.training.config.groups import DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
@@ -181,7 +181,7 @@ class FourClasses(ClassifyTask):
     def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "hybridvit.training.classify_data.GeneratedImages",
+                "hybridvit.training.classify.data.GeneratedImages",
                 lambda **options: GeneratedImages(num_classes=4, **options),
             )
             super().__init__(recipe, fabric)

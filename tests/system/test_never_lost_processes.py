@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 
 TIMEOUT_SECONDS = 10
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

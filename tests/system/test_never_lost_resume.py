@@ -26,10 +26,10 @@ from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import Batch
 from hybridvit.errors import NonFiniteError
 from hybridvit.training import train as training
-from hybridvit.training.interrupt import Stopped
+from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.loop import Loop, Position
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.run.interrupt import Stopped
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment
 
 NIGHTLY = os.environ.get("HYBRIDVIT_NIGHTLY") == "1"

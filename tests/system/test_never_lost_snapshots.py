@@ -26,8 +26,8 @@ import torch
 from test_resume import assert_same_bits
 
 from hybridvit.errors import CheckpointError, DiskFull
-from hybridvit.training import snapshot
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot, save_snapshot, sweep
+from hybridvit.training.run import snapshot
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot, sweep
 
 NIGHTLY = os.environ.get("HYBRIDVIT_NIGHTLY") == "1"
 KILLS = 500 if NIGHTLY else 50

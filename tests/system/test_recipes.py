@@ -6,9 +6,9 @@ import pytest
 
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.dry_run import dry_run
-from hybridvit.training.miniature import debug_options, debug_size, miniature
-from hybridvit.training.recipe_file import load_recipe, recipe_names
+from hybridvit.training.config.file import load_recipe, recipe_names
+from hybridvit.training.trial.dry_run import dry_run
+from hybridvit.training.trial.miniature import debug_options, debug_size, miniature
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.training.classify import ClassifyTask
-from hybridvit.training.interrupt import Stopped
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.run.interrupt import Stopped
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
@@ -190,7 +190,7 @@ import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import NonFiniteError
-from hybridvit.training.evaluate import evaluate_loader
+from hybridvit.training.classify.evaluate import evaluate_loader
 from hybridvit.training.train import train
 
 base = dataclasses.replace(TINY, devices=2, data=dataclasses.replace(TINY.data, total_batch=8, micro_batch=2))

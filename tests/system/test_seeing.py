@@ -26,17 +26,17 @@ from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import NonFiniteError, UsageError
 from hybridvit.report.charts import chart, tick_labels, ticks
 from hybridvit.report.content import Curve
-from hybridvit.training.classify import ClassifyTask
-from hybridvit.training.evaluate import evaluate
-from hybridvit.training.events import Events
-from hybridvit.training.logbook import STEP_COLUMNS, StepsCsv, read_steps
-from hybridvit.training.pace import FEWEST_SECONDS, Pace
-from hybridvit.training.progress import TrainingProgress, _Line
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.training.classify.evaluate import evaluate
+from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.record.events import Events
+from hybridvit.training.record.logbook import STEP_COLUMNS, StepsCsv, read_steps
+from hybridvit.training.record.pace import FEWEST_SECONDS, Pace
+from hybridvit.training.record.progress import TrainingProgress, _Line
+from hybridvit.training.record.weights_and_biases import WeightsAndBiases
 from hybridvit.training.task import Moment
 from hybridvit.training.train import RunResult, train
-from hybridvit.training.weights_and_biases import WeightsAndBiases
 
 TINY = Recipe(
     model="fastvit_debug",
@@ -127,7 +127,7 @@ def test_a_fold_that_changes_answers_is_told(tmp_path: Path, monkeypatch: pytest
             parameter.data.neg_()
         return folded
 
-    monkeypatch.setattr("hybridvit.training.final_check.fold", wrong)
+    monkeypatch.setattr("hybridvit.training.classify.final_check.fold", wrong)
     result = run(tmp_path / "run", schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     assert result.max_difference is not None
     assert result.max_difference > 1e-3
@@ -192,7 +192,7 @@ def test_a_page_that_cannot_be_made_is_a_warning_and_not_the_end(
     def broken(report: object) -> str:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("hybridvit.training.run_report.render", broken)
+    monkeypatch.setattr("hybridvit.training.record.report.render", broken)
     result = run(tmp_path / "run", schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     assert result.model.is_file()
     assert [record.getMessage() for record in caplog.records] == [
@@ -334,7 +334,7 @@ def test_a_log_has_no_control_codes_and_a_long_validation_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("hybridvit.training.progress.LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("hybridvit.training.record.progress.LINE_EVERY_SECONDS", 0.0)
     with TrainingProgress(total_steps=4, steps_per_epoch=2) as progress:
         progress.step(1, loss=1.0, images=8)
         progress.validating(3, 40)

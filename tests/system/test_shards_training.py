@@ -18,11 +18,11 @@ from test_resume import assert_same_bits
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, UsageError
-from hybridvit.training.classify import ClassifyTask
-from hybridvit.training.interrupt import Stopped
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.run.interrupt import Stopped
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train
 
 

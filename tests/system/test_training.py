@@ -24,18 +24,18 @@ from torch import Tensor, nn
 import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, OutOfMemory, UsageError
-from hybridvit.training import lock, snapshot
-from hybridvit.training.devices import batch_shape
-from hybridvit.training.dry_run import dry_run
-from hybridvit.training.evaluate import evaluate, evaluate_folder
-from hybridvit.training.lock import RunLock
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import load_recipe
-from hybridvit.training.recipe_groups import EmaConfig, ScheduleConfig
-from hybridvit.training.run_folder import open_run
-from hybridvit.training.snapshot import newest_snapshot, read_snapshot, save_snapshot
+from hybridvit.training.classify.evaluate import evaluate, evaluate_folder
+from hybridvit.training.config.file import load_recipe
+from hybridvit.training.config.groups import EmaConfig, ScheduleConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.devices import batch_shape
+from hybridvit.training.run import lock, snapshot
+from hybridvit.training.run.folder import open_run
+from hybridvit.training.run.lock import RunLock
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import RunResult, train
+from hybridvit.training.trial.dry_run import dry_run
 
 SHORT = dataclasses.replace(TINY, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
 
@@ -265,8 +265,8 @@ def test_a_full_disk_is_said_and_leaves_the_snapshot_before(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"hybridvit.training.snapshot.{stage}", full)
-    monkeypatch.setattr("hybridvit.training.snapshot.time.sleep", lambda _: None)
+    monkeypatch.setattr(f"hybridvit.training.run.snapshot.{stage}", full)
+    monkeypatch.setattr("hybridvit.training.run.snapshot.time.sleep", lambda _: None)
     with pytest.raises(DiskFull, match="step 2 could not be written"):
         save_snapshot(tmp_path, 2, STATE, keep=2)
     monkeypatch.undo()
@@ -292,7 +292,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 import torch
-from hybridvit.training.snapshot import save_snapshot
+from hybridvit.training.run.snapshot import save_snapshot
 step = 0
 while True:
     step += 1

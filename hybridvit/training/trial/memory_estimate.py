@@ -20,11 +20,11 @@ from torch.utils._pytree import tree_leaves
 from hybridvit.create import build
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.devices import batch_shape
-from hybridvit.training.memory import micro_batch_sizes, with_micro_batch
-from hybridvit.training.miniature import debug_size
-from hybridvit.training.optimizer import build_optimizer
-from hybridvit.training.recipe import Recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.devices import batch_shape
+from hybridvit.training.engine.memory import micro_batch_sizes, with_micro_batch
+from hybridvit.training.engine.optimizer import build_optimizer
+from hybridvit.training.trial.miniature import debug_size
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 PROBE = 4  # images of the smaller of two steps that tell what an image takes

@@ -8,7 +8,7 @@ from hybridvit.atomic import write_text
 from hybridvit.report.content import Report
 from hybridvit.report.html import render
 from hybridvit.report.run import RunRecord, run_report
-from hybridvit.training.logbook import Logger, Row
+from hybridvit.training.record.logbook import Logger, Row
 
 log = logging.getLogger(__name__)
 

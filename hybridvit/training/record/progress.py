@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hybridvit.training.pace import Pace
+from hybridvit.training.record.pace import Pace
 
 LINE_EVERY_SECONDS = 15.0
 RECENT = 0.9  # weight of the past in the loss shown

@@ -20,10 +20,10 @@ from hybridvit.errors import CheckpointError, UsageError, nearest
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.classes import difference
-from hybridvit.training.devices import memory_format
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DistillConfig
+from hybridvit.training.classify.classes import difference
+from hybridvit.training.config.groups import DistillConfig
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.devices import memory_format
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".tar", ".bin")
 

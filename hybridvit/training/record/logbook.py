@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hybridvit.atomic import write_text
 from hybridvit.errors import DiskFull
-from hybridvit.training.events import Events
+from hybridvit.training.record.events import Events
 
 Row = Mapping[str, float]
 

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.models.registry import find_variant
-from hybridvit.training.classify import ClassifyTask
-from hybridvit.training.classify_data import open_files
-from hybridvit.training.miniature import miniature
-from hybridvit.training.optimizer import check_optimizer
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.run_folder import CHECKPOINTS
-from hybridvit.training.snapshot import newest_snapshot
-from hybridvit.training.teacher import untrained_teacher
+from hybridvit.training.classify.data import open_files
+from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.training.classify.teacher import untrained_teacher
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.optimizer import check_optimizer
+from hybridvit.training.run.folder import CHECKPOINTS
+from hybridvit.training.run.snapshot import newest_snapshot
 from hybridvit.training.train import train
+from hybridvit.training.trial.miniature import miniature
 
 
 def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:

@@ -14,11 +14,11 @@ from hybridvit.measure import limits as limits_module
 from hybridvit.measure import packages
 from hybridvit.measure.limits import Limits, limits
 from hybridvit.measure.packages import PackageState, required_and_optional, states_of
-from hybridvit.training import check_devices
-from hybridvit.training.check_devices import DeviceState, device_states
-from hybridvit.training.memory_estimate import ALLOWANCE, MARGIN, estimate_memory, fitting_micro_batch, usable
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import load_recipe
+from hybridvit.training.config.file import load_recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.trial import check_devices
+from hybridvit.training.trial.check_devices import DeviceState, device_states
+from hybridvit.training.trial.memory_estimate import ALLOWANCE, MARGIN, estimate_memory, fitting_micro_batch, usable
 
 ROOMY = Limits(
     cores=8,

@@ -11,9 +11,9 @@ from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Stra
 from torch.nn.parallel import DistributedDataParallel
 
 from hybridvit.errors import UsageError
-from hybridvit.training.launched import check_launched, launched
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.sharding import shard
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.launched import check_launched, launched
+from hybridvit.training.engine.sharding import shard
 
 ONE_BUCKET_MB = 100_000  # one gradient bucket: its sums are taken in the same order before and after a resume
 

@@ -18,8 +18,8 @@ from hybridvit.data.images import Images
 from hybridvit.data.loader import Batch, Loader, make_eval_loader
 from hybridvit.data.transforms import eval_transform
 from hybridvit.errors import DatasetError
-from hybridvit.training.memory import is_out_of_memory
-from hybridvit.training.progress import Watch
+from hybridvit.training.engine.memory import is_out_of_memory
+from hybridvit.training.record.progress import Watch
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import UsageError
 from hybridvit.report.pictures import find_picture
-from hybridvit.training.classify_data import load_splits
-from hybridvit.training.devices import batch_shape
-from hybridvit.training.distillation import distilled, mesa_is_on, mesa_term
-from hybridvit.training.evaluate import Evaluation, evaluate_loader
-from hybridvit.training.final_check import FinalCheck, check_folded
-from hybridvit.training.fine_tuning import starting_model
-from hybridvit.training.recipe import Recipe
+from hybridvit.training.classify.data import load_splits
+from hybridvit.training.classify.distillation import distilled, mesa_is_on, mesa_term
+from hybridvit.training.classify.evaluate import Evaluation, evaluate_loader
+from hybridvit.training.classify.final_check import FinalCheck, check_folded
+from hybridvit.training.classify.fine_tuning import starting_model
+from hybridvit.training.classify.teacher import Teacher, TeacherFinder, find_teacher
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.task import Moment, Task
-from hybridvit.training.teacher import Teacher, TeacherFinder, find_teacher
 
 
 class ClassifyTask(Task):

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.training.lock import LOCK, RunLock
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import changed_keys, load_recipe
-from hybridvit.training.snapshot import newest_snapshot, sweep
+from hybridvit.training.config.file import changed_keys, load_recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.run.lock import LOCK, RunLock
+from hybridvit.training.run.snapshot import newest_snapshot, sweep
 
 RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"

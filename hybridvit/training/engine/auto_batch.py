@@ -12,13 +12,13 @@ from torch import nn
 
 from hybridvit.data.seeding import seeded
 from hybridvit.errors import UsageError
-from hybridvit.training.average import WeightAverage
-from hybridvit.training.devices import batch_shape, memory_format
-from hybridvit.training.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch
-from hybridvit.training.optimizer import build_optimizer
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_file import load_recipe
-from hybridvit.training.run_folder import CHECKPOINTS, RECIPE, Resume
+from hybridvit.training.config.file import load_recipe
+from hybridvit.training.config.recipe import Recipe
+from hybridvit.training.engine.average import WeightAverage
+from hybridvit.training.engine.devices import batch_shape, memory_format
+from hybridvit.training.engine.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch
+from hybridvit.training.engine.optimizer import build_optimizer
+from hybridvit.training.run.folder import CHECKPOINTS, RECIPE, Resume
 from hybridvit.training.task import Moment, Task
 
 SPARE = 0.05  # of a GPU's memory, kept free in the trial: a run's memory is more fragmented than a trial's

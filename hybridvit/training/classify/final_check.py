@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from hybridvit.data.loader import Loader
 from hybridvit.folding.fold import fold
 from hybridvit.folding.foldable import branch_by_branch
-from hybridvit.training.evaluate import Evaluation, Prediction, evaluate_loader
-from hybridvit.training.progress import Watch
+from hybridvit.training.classify.evaluate import Evaluation, Prediction, evaluate_loader
+from hybridvit.training.record.progress import Watch
 
 MOST_PICTURES = 12
 

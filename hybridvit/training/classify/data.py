@@ -18,9 +18,9 @@ from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.data.two_marks import TwoMarks
 from hybridvit.errors import DatasetError, HybridViTError
 from hybridvit.models.registry import find_variant
-from hybridvit.training.classes import difference
-from hybridvit.training.recipe import Recipe
-from hybridvit.training.recipe_groups import DataConfig
+from hybridvit.training.classify.classes import difference
+from hybridvit.training.config.groups import DataConfig
+from hybridvit.training.config.recipe import Recipe
 
 Options = dict[str, Any]
 DIGITS_FOLDER = "runs/data/digits"

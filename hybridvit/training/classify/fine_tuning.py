@@ -12,8 +12,8 @@ from hybridvit.create import create_model, find_weights
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.swin_hat.timm_weights import is_timm_swin
-from hybridvit.training.classes import difference
-from hybridvit.training.recipe import Recipe
+from hybridvit.training.classify.classes import difference
+from hybridvit.training.config.recipe import Recipe
 
 
 def starting_model(recipe: Recipe, class_names: tuple[str, ...]) -> Backbone:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.errors import UsageError
-from hybridvit.training.recipe_groups import (
+from hybridvit.training.config.groups import (
     DataConfig,
     DistillConfig,
     EmaConfig,

@@ -25,7 +25,7 @@ import torch.distributed
 from lightning_fabric import Fabric
 
 from hybridvit.errors import ProcessLost
-from hybridvit.training.interrupt import Stopped, StopRequest
+from hybridvit.training.run.interrupt import Stopped, StopRequest
 
 BEAT_SECONDS = 1.0
 JOIN_SECONDS = 120.0  # at least, for all processes to start: that takes as long as the slowest disk

@@ -8,14 +8,14 @@ from typing import Any, Self
 from hybridvit.errors import FoldError, HybridViTError
 from hybridvit.report.content import Report
 from hybridvit.report.run import RunRecord
-from hybridvit.training.events import Events
-from hybridvit.training.final_check import FinalCheck
-from hybridvit.training.interrupt import Stopped
-from hybridvit.training.logbook import Logbook, Logger, MetricsCsv, StepsCsv, TensorBoard
+from hybridvit.training.classify.final_check import FinalCheck
+from hybridvit.training.config.file import as_plain
 from hybridvit.training.loop import Loop
-from hybridvit.training.recipe_file import as_plain
-from hybridvit.training.run_report import RunReport
-from hybridvit.training.weights_and_biases import WeightsAndBiases
+from hybridvit.training.record.events import Events
+from hybridvit.training.record.logbook import Logbook, Logger, MetricsCsv, StepsCsv, TensorBoard
+from hybridvit.training.record.report import RunReport
+from hybridvit.training.record.weights_and_biases import WeightsAndBiases
+from hybridvit.training.run.interrupt import Stopped
 
 
 class Record:

@@ -1,0 +1,1 @@
+"""Classification: images, model, losses, teachers, evaluation."""

@@ -1,0 +1,1 @@
+"""A run as a value: its keys, and recipes as files."""

@@ -1,0 +1,1 @@
+"""Devices, processes, memory and the optimizer: what a step runs on."""

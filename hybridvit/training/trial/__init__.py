@@ -1,0 +1,1 @@
+"""Trying a recipe and a machine before time is spent on them."""
