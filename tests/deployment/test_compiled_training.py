@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch._inductor.config
-from system.test_resume import TINY, Interruption, assert_same_bits, run
+from tiny_runs import TINY, Interruption, assert_same_bits, run
 
 from hybridvit.training.config.groups import MesaConfig, ScheduleConfig
 

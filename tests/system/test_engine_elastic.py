@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
-from test_resume import TINY, TinyTask
+from tiny_runs import TINY, TinyTask
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
@@ -77,7 +77,7 @@ def images_of_steps(output: Path) -> list[list[list[int]]]:
 ON_TWO = """
 import sys
 import torch
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
 torch.set_num_threads(1)
 from test_engine_elastic import ELASTIC, NotingTask
 from hybridvit.training.run.interrupt import Stopped
@@ -103,7 +103,7 @@ def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path, monkeypatch
         train(elastic, progress=False, build_task=NotingTask)
     monkeypatch.undo()
     script = tmp_path / "two.py"
-    script.write_text(textwrap.dedent(ON_TWO).format(tests=str(Path(__file__).parent), output=str(output)))
+    script.write_text(textwrap.dedent(ON_TWO).format(tests=str(Path(__file__).parents[1]), output=str(output)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
-from test_resume import TINY, TinyTask
+from tiny_runs import TINY, TinyTask
 
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
@@ -40,10 +40,11 @@ class LargerTask(TinyTask):
 TWO_PROCESSES = """
 import dataclasses, os, signal, sys
 import torch
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
 torch.set_num_threads(1)
 from test_engine_fsdp import SHARED_OUT, LargerTask
-from test_resume import Stopped, TinyTask, assert_same_bits, run
+from tiny_runs import TinyTask, assert_same_bits, run
+from hybridvit.training.run.interrupt import Stopped
 from test_engine_precision import Overflowing, snapshot
 from hybridvit.training.engine import devices
 from hybridvit.training.config.groups import MesaConfig, OptimConfig
@@ -114,7 +115,7 @@ def test_two_processes_resume_to_the_bit_and_train_as_with_ddp_and_one_goes_on_w
     tmp_path: Path,
 ) -> None:
     script = tmp_path / "two.py"
-    script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False

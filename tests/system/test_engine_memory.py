@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from test_resume import TINY, TinyTask, assert_same_bits
+from tiny_runs import TINY, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 import hybridvit
@@ -131,9 +131,9 @@ def test_evaluation_shares_out_a_batch_that_memory_does_not_hold(
 
 LIMITED_PROCESS = """
 import dataclasses, resource, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
 import torch
-from test_resume import TINY, TinyTask
+from tiny_runs import TINY, TinyTask
 from lightning_fabric import Fabric
 from hybridvit.training.engine.auto_batch import find_micro_batch
 
@@ -151,7 +151,7 @@ print(find_micro_batch(recipe, fabric, task, say=lambda _: None))
 
 
 def test_a_limit_of_the_process_is_honoured(tmp_path: Path) -> None:
-    script = textwrap.dedent(LIMITED_PROCESS).format(tests=str(Path(__file__).parent))
+    script = textwrap.dedent(LIMITED_PROCESS).format(tests=str(Path(__file__).parents[1]))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     unlimited, limited = map(int, done.stdout.split())

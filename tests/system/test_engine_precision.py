@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_resume import TINY, Interruption, TinyTask, assert_same_bits
+from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 from hybridvit.errors import NonFiniteError

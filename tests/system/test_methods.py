@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from test_resume import TINY, Interruption, TinyTask, assert_same_bits
+from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 import hybridvit

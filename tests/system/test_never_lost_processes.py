@@ -22,8 +22,8 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 PAIR = """
 import dataclasses, os, signal, sys, time
-sys.path.insert(0, {tests!r})
-from test_resume import TINY, TinyTask
+sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
+from tiny_runs import TINY, TinyTask
 from hybridvit.cli.main import guarded
 from hybridvit.errors import DatasetError
 from hybridvit.training.train import train
@@ -57,7 +57,7 @@ def start_pair(folder: Path, what: str, rank: int) -> list[subprocess.Popen[str]
     """Two processes without a launcher that would end one when the other has: each has to see to itself."""
     folder.mkdir()
     script = folder / "pair.py"
-    script.write_text(textwrap.dedent(PAIR).format(tests=str(Path(__file__).parent), timeout=TIMEOUT_SECONDS))
+    script.write_text(textwrap.dedent(PAIR).format(tests=str(Path(__file__).parents[1]), timeout=TIMEOUT_SECONDS))
     port = str(free_port())
     return [
         subprocess.Popen(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
-from test_resume import TINY, Interruption, TinyTask, assert_same_bits
+from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 from hybridvit.data.generated import GeneratedImages
@@ -178,7 +178,7 @@ def test_one_process(tmp_path: Path, model: str, workers: int, stop: str) -> Non
 
 TWO = """
 import os, sys, torch, warnings
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/system"]
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 from pathlib import Path
@@ -202,7 +202,7 @@ def test_two_processes(tmp_path: Path) -> None:
     script.write_text(TWO)
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)),
-        *(str(Path(__file__).parent), str(tmp_path)),
+        *(str(Path(__file__).parents[1]), str(tmp_path)),
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, check=False)

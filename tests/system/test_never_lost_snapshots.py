@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import assert_same_bits
+from tiny_runs import assert_same_bits
 
 from hybridvit.errors import CheckpointError, DiskFull
 from hybridvit.training.run import snapshot

@@ -218,7 +218,7 @@ def test_warnings_become_events_and_are_still_printed(tmp_path: Path, capsys: py
 
 TWO_PROCESSES = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
 import dataclasses, json, logging
 from pathlib import Path
 from test_seeing import TINY, TinyTask
@@ -240,7 +240,7 @@ assert result.num_images == result.same_answers == 10, result
 
 def test_two_processes_count_each_image_once_and_only_one_speaks(tmp_path: Path) -> None:
     script, output = tmp_path / "two.py", tmp_path / "run"
-    script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parent), output=str(output)))
+    script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parents[1]), output=str(output)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from shard_sets import pack, png, write_folder, write_tar
-from test_resume import assert_same_bits
+from tiny_runs import assert_same_bits
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.shards.scan import index_folder

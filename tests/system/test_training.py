@@ -18,7 +18,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from PIL import Image
-from test_resume import TINY, TinyTask, assert_same_bits, run
+from tiny_runs import TINY, TinyTask, assert_same_bits, run
 from torch import Tensor, nn
 
 import hybridvit
