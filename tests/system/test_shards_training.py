@@ -27,7 +27,9 @@ from hybridvit.training.train import train
 
 
 def recipe_for(root: Path, output: Path, **data: Any) -> Recipe:
-    settings = {"source": "shards", "image_size": 32, "total_batch": 8, "workers": 0, "shuffle_shards": 2} | data
+    settings = {"source": "shards", "image_size": 32, "total_batch": 8, "workers": 0} | data
+    if settings["source"] == "shards":
+        settings["shuffle_shards"] = 2
     return Recipe(
         model="fastvit_debug",
         data=DataConfig(root=str(root), **settings),
@@ -119,10 +121,8 @@ def test_keys_of_another_source_are_refused(shards: Path, tmp_path: Path) -> Non
         recipe_for(shards, tmp_path / "run", val_share=0.2)
     with pytest.raises(UsageError, match=r"'data.image_column' is for data.source huggingface, but .* is 'shards'"):
         recipe_for(shards, tmp_path / "run", image_column="photo")
-    with pytest.raises(
-        UsageError, match=r"'data.shuffle_shards' is for data.source shards, but data.source is 'folder'"
-    ):
-        recipe_for(shards, tmp_path / "run", source="folder")
+    with pytest.raises(UsageError, match=r"'data.cache_gb' is for data.source shards, but data.source is 'folder'"):
+        recipe_for(shards, tmp_path / "run", source="folder", cache_gb=1.0)
 
 
 TWO_PROCESSES = """
