@@ -41,7 +41,7 @@ SETS: dict[str, dict[str, Any]] = {
     "shapes": {
         "data.source": "folder",
         "data.total_batch": 32,
-        "schedule.epochs": 6,
+        "schedule.epochs": 12,
         "augment.scale": [0.7, 1.0],
         "augment.hflip": 0.5,
     },
