@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, answers, errors in one paragraph, exit codes."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -209,8 +210,15 @@ def test_an_interrupted_process_says_so(folder: Path) -> None:
     deadline = time.monotonic() + 120
     while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
         time.sleep(0.1)  # Python itself has no handler in its first moments
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        for _ in range(6):  # a package that is being imported can swallow one; a person presses again
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+                break
+    finally:
+        process.kill()
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert "Interrupted." in errors
     assert "Traceback" not in errors
