@@ -13,7 +13,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system $(SHAPES)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/system $(SHAPES)
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests/system $(SHAPES)
 	$(BIN)/python -m pytest -n 2 tests/deployment
 
 check: .venv/ready
