@@ -4,7 +4,7 @@
 """
 
 from hybridvit.export.exporter import Exporter
-from hybridvit.export.runners import Runner, TorchRunner
+from hybridvit.export.runners import ExportedRunner, Runner, TorchRunner
 from hybridvit.export.targets import EXPORTERS, load_runner
 
-__all__ = ["EXPORTERS", "Exporter", "Runner", "TorchRunner", "load_runner"]
+__all__ = ["EXPORTERS", "ExportedRunner", "Exporter", "Runner", "TorchRunner", "load_runner"]

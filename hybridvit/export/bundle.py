@@ -4,14 +4,14 @@
 |---|---|
 | `hybridvit.format` | version of this table |
 | `hybridvit.card` | JSON of ModelCard: architecture, options, class names, preprocessing, source, licence |
-| `hybridvit.input` | JSON: name, axes, shape, element type; `range_px`: smallest and largest side, if dynamic |
+| `hybridvit.graph` | JSON of GraphSpec: what it takes and gives |
 | `hybridvit.weights_sha256` | digest of the weights that were exported, before folding |
 | `hybridvit.parity` | JSON: largest relative difference from PyTorch, the limit, what was compared |
+| `hybridvit.accuracy` | int8, JSON: top-1 accuracy before and after, on how many images, what kept floating point |
 | `hybridvit.versions` | JSON: the packages that wrote it |
 """
 
 import json
-import operator
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -22,8 +22,7 @@ from hybridvit.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = "1"
-INPUT, OUTPUT = "images", "logits"  # names of the graph's ends
+FORMAT = "2"
 
 
 def card_of(model: "nn.Module") -> ModelCard:
@@ -40,38 +39,6 @@ def card_of(model: "nn.Module") -> ModelCard:
 def card_metadata(card: ModelCard) -> dict[str, str]:
     """The card as file metadata."""
     return {"hybridvit.format": FORMAT, "hybridvit.card": json.dumps(asdict(card), ensure_ascii=False)}
-
-
-def input_metadata(image_shape: tuple[int, int, int], range_px: tuple[int, int] | None) -> dict[str, str]:
-    """What the file takes: images of `image_shape` (channels, height, width), or of any sides in `range_px`."""
-    channels, height, width = image_shape
-    described: dict[str, object] = {
-        "name": INPUT,
-        "axes": "batch channels height width",
-        "shape": ["batch", channels, *((height, width) if range_px is None else ("height", "width"))],
-        "type": "float32",
-    }
-    if range_px is not None:
-        described["range_px"] = range_px
-    return {"hybridvit.input": json.dumps(described)}
-
-
-def read_shape(metadata: Mapping[str, str], path: object) -> tuple[tuple[int, int, int] | None, tuple[int, int] | None]:
-    """The inverse of `input_metadata`: the image shape if it is fixed, else the range of the sides.
-
-    Raises CheckpointError when `path` does not say what it takes.
-    """
-    try:
-        described = json.loads(metadata["hybridvit.input"])
-        if "range_px" in described:
-            smallest, largest = (operator.index(side) for side in described["range_px"])
-            return None, (smallest, largest)
-        channels, height, width = (operator.index(side) for side in described["shape"][1:])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} does not say which images it takes ({error}): it was changed or is incomplete. Export it again."
-        ) from error
-    return (channels, height, width), None
 
 
 def read_card(metadata: Mapping[str, str], path: object) -> ModelCard:

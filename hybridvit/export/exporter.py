@@ -1,16 +1,41 @@
-"""What a deployment target has to be able to do. One file per target implements it."""
+"""What a deployment target has to be able to do. One file per target, in `targets/`, implements it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.errors import UsageError
-from hybridvit.export.runners import Runner
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.spec import GraphSpec, Precision
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from hybridvit.export.graph import DeployedModel
+
+LIMITS: dict[Precision, float] = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
+"""Largest difference from PyTorch in fp32, relative to the largest output. int8 is judged by its accuracy."""
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What an int8 conversion is given."""
+
+    images: "Tensor"  # to calibrate on, as the graph takes them
+    kept: tuple[str, ...] = ()  # names of modules inside the deployed model that keep floating point
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightCheck:
+    """What was compared of a file that does not run on this machine."""
+
+    reason: str  # why it does not run here
+    num_tensors: int  # weights that were found inside and compared
+    max_error: float  # largest difference of one / largest weight of its tensor
+    verify_with: str  # name of the script beside it that does the rest where it runs
 
 
 class Exporter(ABC):
@@ -18,34 +43,55 @@ class Exporter(ABC):
 
     target: str  # as given to --to
     suffix: str  # of the file that is opened
-    companions: tuple[str, ...] = ()  # suffixes of the files that belong beside it
+    is_folder = False  # whether that file is a folder
     writer_packages: tuple[str, ...]  # import names needed to convert
     runner_packages: tuple[str, ...]  # import names needed to run
     extra: str  # the extra of hybridvit that installs both
+    precisions: tuple[Precision, ...] = ("fp32",)
+    limits: Mapping[Precision, float] = LIMITS
+    takes_dynamic_batch = True
+    takes_dynamic_size = True
+    takes_several_sizes = False
+    default_batch: int | None = None
+    rewrites: "tuple[Callable[[nn.Module], nn.Module], ...]" = ()  # exact, applied in order to the folded model
 
     @abstractmethod
     def convert(
-        self, model: "nn.Module", example: "Tensor", path: Path, *, range_px: tuple[int, int] | None = None
+        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
-        """Write `model` (folded, eval) to `path` with a dynamic batch; `example` is a batch of two images.
+        """Write `model` (fp32, eval) to `path` as `spec` says; `quantisation` is there for int8 and only then.
 
-        With `range_px` height and width are dynamic too, each from the smallest to the largest side. Raises ExportError
-        if the model cannot be converted.
+        Raises ExportError if the model cannot be converted.
         """
 
     @abstractmethod
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Put `metadata` into the file at `path`."""
+        """Put `metadata` into the file at `path`, in place of what it holds under the same names."""
 
     @abstractmethod
-    def load_runner(self, path: Path, *, threads: int | None = None) -> Runner:
+    def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
         """Open a file of this target. Raises CheckpointError if it is damaged or not ours."""
+
+    def companions(self, path: Path) -> Sequence[Path]:
+        """The files that are written beside `path` and belong to it."""
+        return ()
+
+    def why_not_here(self) -> str:
+        """Why files of this target cannot run on this machine; "" if they can."""
+        return ""
+
+    def check_weights(self, model: "DeployedModel", path: Path) -> WeightCheck:
+        """For a target that does not run here: the weights in `path` against those of `model`."""
+        raise NotImplementedError(f"{self.target} runs here")
 
     def require(self, packages: tuple[str, ...]) -> None:
         """Raise UsageError naming the extra to install if one of `packages` is missing."""
         missing = [name for name in packages if find_spec(name) is None]
         if missing:
             raise UsageError(
-                f"The target '{self.target}' needs {' and '.join(missing)}, missing here. "
-                f'Run: pip install "hybridvit[{self.extra}]"'
+                f"The target '{self.target}' needs {' and '.join(missing)}, missing here. {self.how_to_install()}"
             )
+
+    def how_to_install(self) -> str:
+        """What to run for its packages."""
+        return f'Run: pip install "hybridvit[{self.extra}]"'

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,18 +14,23 @@ from torch import nn
 from hybridvit.card import ModelCard
 from hybridvit.checkpoints.metadata import digest
 from hybridvit.errors import ExportError, UsageError
-from hybridvit.export.bundle import card_metadata, card_of, input_metadata
-from hybridvit.export.exporter import Exporter
+from hybridvit.export.bundle import card_metadata, card_of
+from hybridvit.export.exporter import Exporter, WeightCheck
 from hybridvit.export.files import replacing_with
-from hybridvit.export.parity import LIMIT_FP32, Parity, compare
-from hybridvit.export.runners import TorchRunner
-from hybridvit.export.sizes import check_range, example_size, sizes_to_compare
+from hybridvit.export.graph import DeployedModel
+from hybridvit.export.options import Batch, resolve
+from hybridvit.export.overflow import check_fits_half
+from hybridvit.export.parity import Parity, compare, pictures
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.sizes import sizes_to_compare
+from hybridvit.export.spec import GraphSpec, Precision, Returns
 from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fixed_size import depends_on_size
 from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.measure.machine import package_versions
+from hybridvit.models.backbone import Backbone
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +41,10 @@ class ExportReport:
 
     path: Path
     target: str
+    spec: GraphSpec
     size_bytes: int  # of all its files
-    range_px: tuple[int, int] | None  # smallest and largest side, if height and width are dynamic
-    parity: Parity
+    parity: Parity | None  # None: files of this target do not run here
+    weights: WeightCheck | None  # what was compared instead
     folding: FoldReport
     metadata: dict[str, str]
 
@@ -46,29 +54,47 @@ def export(
     path: str | Path,
     *,
     to: str = "onnx",
-    images: np.ndarray | None = None,
+    precision: Precision = "fp32",
+    batch: Batch = None,
     image_size: tuple[int, int] | None = None,
+    image_sizes: Sequence[tuple[int, int]] = (),
     dynamic_size: bool | tuple[int, int] = False,
-    limit: float = LIMIT_FP32,
+    uint8: bool = False,
+    returns: Returns = "logits",
+    top_k: int | None = None,
+    images: np.ndarray | None = None,
+    limit: float | None = None,
 ) -> ExportReport:
-    """Write `model` (eval) to `path` for the runtime `to`, folded, with a dynamic batch and fixed or dynamic sides.
+    """Write `model` (eval) to `path` for the runtime `to`, folded.
 
-    The written file is run by its own runtime on random batches of 1, 2 and 5 and on `images` (n, c, h, w;
-    preprocessed), and compared with the model as it was given, branch by branch; it is kept only if no logit differs
-    by more than `limit` of the largest. `image_size` (height, width in pixels) defaults to that of the card; positions
-    that depend on it become constants.
+    The written file is run by its own runtime on random batches of 1, 2 and 5, on drawn pictures and on `images`, and
+    compared with the model as it was given, branch by branch in fp32; it is kept only if no output differs by more than
+    `limit` of the largest (by default 1e-5 for fp32, 5e-3 for fp16, 5e-2 for bf16). A target whose files do not run on
+    this machine has its weights compared instead.
 
-    With `dynamic_size` the file takes any height and width from a smallest to a largest side: those given, or with True
-    the widest range that is proven, up to 2048 pixels from 32, or for a FasterViT from where the carriers' map always
-    has more than one window (113 for windows of 7), since below that the model computes something else. It is compared
-    at several sizes, the smallest among them; `image_size` is then only what its card says to preprocess to.
+    Args:
+        model: fp32, with a card.
+        path: ends in the suffix of the target.
+        to: a key of `EXPORTERS`.
+        precision: of the numbers inside; inputs and outputs are the same with each.
+        batch: images per call, or "dynamic"; by default what suits the target.
+        image_size: (height, width) in pixels, by default the card's; positions that depend on it become constants.
+        image_sizes: several sizes in one file, where the target can do that.
+        dynamic_size: any height and width from a smallest to a largest side: those given, or with True the widest range
+            that is proven, up to 2048 pixels from 32, or for a FasterViT from where the carriers' map always has more
+            than one window (113 for windows of 7), since below that the model computes something else. `image_size` is
+            then only what the card says to preprocess to.
+        uint8: take pixels as they are decoded, uint8 (batch, height, width, channels); the normalisation is inside.
+        returns: logits, the pooled features (batch, num_features), or the pyramid of feature maps.
+        top_k: give the probabilities and indices of so many classes instead of all logits.
+        images: (n, c, h, w) to compare on, preprocessed as the card says.
 
-    Raises UsageError (target, path, sizes, missing package), FoldError, or ExportError; then nothing is left at `path`
-    that was not there before.
+    Raises UsageError (target, path, options, missing package), FoldError, or ExportError; then nothing is left at
+    `path` that was not there before.
     """
     exporter, path, model = exporter_for(to), Path(path), unwrapped(model)
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
-        raise UsageError("The model's weights are not float32, the precision exported here. Call model.float() first.")
+        raise UsageError("The model's weights are not float32, from which all are made. Call model.float() first.")
     exporter.require(exporter.writer_packages)
     if path.suffix != exporter.suffix:
         raise UsageError(
@@ -76,73 +102,141 @@ def export(
             f"is opened again. Use {path.with_suffix(exporter.suffix)}."
         )
     card = card_of(model)
-    size = image_size or card.preprocessing.image_size
-    range_px = check_range(model, card, dynamic_size) if dynamic_size else None
-    channels = card.options.get("in_chans", 3)
-    if images is not None and images.shape[1:] != (channels, *size):
+    model = cast(Backbone, model)
+    spec = resolve(
+        model,
+        card,
+        exporter,
+        precision=precision,
+        batch=batch,
+        image_size=image_size,
+        image_sizes=image_sizes,
+        dynamic_size=dynamic_size,
+        uint8=uint8,
+        returns=returns,
+        top_k=top_k,
+    )
+    if images is not None and images.shape[1:] != (spec.channels, *spec.image_size):
         raise UsageError(
-            f"The images to compare with have shape {images.shape}, but this export takes (n, {channels}, {size[0]}, "
-            f"{size[1]}). Preprocess them with model.card.preprocessing."
+            f"The images to compare with have shape {images.shape}, but this export takes (n, {spec.channels}, "
+            f"{spec.image_size[0]}, {spec.image_size[1]}). Preprocess them with model.card.preprocessing."
         )
-    fixes_size = range_px is None and depends_on_size(model)
-    folded = fold(model, image_size=size if fixes_size else None)
-    original = TorchRunner(model, card)
-    original(np.zeros((1, channels, *size), np.float32))  # refuses a size in its own words, before a converter does
+    fixes_size = spec.range_px is None and not spec.image_sizes and depends_on_size(model)
+    folded = fold(model, image_size=spec.image_size if fixes_size else None)
+    reference = _reference(model, spec, card)
+    reference(_raw(spec, np.zeros((1, spec.channels, *spec.image_size)), card))  # refuses a size in its own words
     _log.info("Folded %s before the export.", card.architecture)
-    card = _exported_card(card, size, is_fixed=fixes_size or card.fixed_size is not None)
+    deployed = DeployedModel(_rewritten(folded, exporter), spec)
+    if precision == "fp16":
+        check_fits_half(deployed, _batches_of(deployed, card, images))
+    card = _exported_card(deployed, card, spec, is_fixed=fixes_size or card.fixed_size is not None)
     weights = model.state_dict()
     metadata = (
         card_metadata(card)
-        | input_metadata((channels, *size), range_px)
+        | spec.metadata()
         | {
             "hybridvit.weights_sha256": digest({name: value.cpu().contiguous() for name, value in weights.items()}),
             "hybridvit.versions": json.dumps(package_versions()),
         }
     )
-    with replacing_with(path, exporter.companions) as temporary:
-        exporter.convert(
-            folded,
-            torch.zeros(2, channels, *(size if range_px is None else example_size(range_px))),
-            temporary,
-            range_px=range_px,
-        )
+    given = images if images is None or not uint8 else _levels(images, model.card)
+    parity, checked = None, None
+    with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
+        exporter.convert(deployed, spec, temporary)
         exporter.annotate(temporary, metadata)
-        with branch_by_branch(model):
-            parity = compare(
-                exporter.load_runner(temporary),
-                original,
-                channels=channels,
-                image_sizes=[size] if range_px is None else sizes_to_compare(range_px, size),
-                images=images,
-                limit=limit,
-            )
-        if not parity.passed:
-            raise ExportError(
-                f"The {to} file of {card.architecture} differs from PyTorch by {parity.max_error:.1e} of the largest "
-                f"logit; the limit is {limit:.0e}. It was not kept. Another version of "
-                f"{' or '.join(exporter.writer_packages)} may convert it rightly; `hybridvit fold` tells whether "
-                "folding alone is exact for these weights."
-            )
-        metadata["hybridvit.parity"] = json.dumps(parity.to_dict())
-        exporter.annotate(temporary, metadata)
-        exporter.load_runner(temporary)  # the file as it will stay opens
-    noise = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
+        if exporter.why_not_here():
+            checked = exporter.check_weights(deployed, temporary)
+        else:
+            runner = cast(ExportedRunner, exporter.load_runner(temporary))
+            with branch_by_branch(model):
+                parity = compare(
+                    runner,
+                    reference,
+                    image_sizes=spec.sizes
+                    if spec.range_px is None
+                    else sizes_to_compare(spec.range_px, spec.image_size),
+                    images=given,
+                    limit=exporter.limits[precision] if limit is None else limit,
+                )
+            if not parity.passed:
+                raise ExportError(_too_far(parity, exporter, spec, card))
+            metadata["hybridvit.parity"] = json.dumps(parity.to_dict())
+            exporter.annotate(temporary, metadata)
+            exporter.load_runner(temporary)  # the file as it will stay opens
+    noise = torch.randn(2, spec.channels, *spec.image_size, generator=torch.Generator().manual_seed(0))
     return ExportReport(
         path=path,
         target=to,
-        size_bytes=sum(file.stat().st_size for file in files_of(path, exporter)),
-        range_px=range_px,
+        spec=spec,
+        size_bytes=sum(_size(file) for file in (path, *exporter.companions(path))),
         parity=parity,
+        weights=checked,
         folding=fold_report(model, folded, noise.to(next(model.parameters()).device)),
         metadata=metadata,
     )
 
 
-def files_of(path: Path, exporter: Exporter) -> list[Path]:
-    """The file at `path` and those that belong to it."""
-    return [path, *(path.with_suffix(suffix) for suffix in exporter.companions)]
+def _rewritten(folded: nn.Module, exporter: Exporter) -> Backbone:
+    for rewrite in exporter.rewrites:
+        folded = rewrite(folded)
+    return cast(Backbone, folded)
 
 
-def _exported_card(card: ModelCard, size: tuple[int, int], *, is_fixed: bool) -> ModelCard:
-    preprocessing = replace(card.preprocessing, image_size=size)
-    return replace(card, form="folded", preprocessing=preprocessing, fixed_size=size if is_fixed else None)
+def _reference(model: Backbone, spec: GraphSpec, card: ModelCard):  # type: ignore[no-untyped-def]
+    """What the model as it was given answers to what the runner is given."""
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(values)[:, None, None] for values in (card.preprocessing.mean, card.preprocessing.std))
+
+    def outputs(batch: np.ndarray) -> list[np.ndarray]:
+        images = torch.from_numpy(np.ascontiguousarray(batch))
+        if spec.pixels == "uint8":
+            images = (images / 255 - mean) / std
+        images = images.to(device)
+        with torch.inference_mode():
+            if spec.returns == "pyramid":
+                made = list(model.features(images).values())
+            else:
+                made = [model.forward_head(model.forward_features(images), pre_logits=spec.returns == "features")]
+        return [each.float().cpu().numpy() for each in made]
+
+    return outputs
+
+
+def _raw(spec: GraphSpec, levels: np.ndarray, card: ModelCard) -> np.ndarray:
+    return levels.astype(np.float32)
+
+
+def _levels(images: np.ndarray, card: ModelCard) -> np.ndarray:
+    """Preprocessed images as levels from 0 to 255 again."""
+    mean, std = (np.asarray(v)[:, None, None] for v in (card.preprocessing.mean, card.preprocessing.std))
+    return np.rint((images * std + mean) * 255).astype(np.float32)
+
+
+def _batches_of(deployed: DeployedModel, card: ModelCard, images: np.ndarray | None) -> list[torch.Tensor]:
+    spec = deployed.spec
+    drawn = pictures(2, spec.channels, spec.image_size, np.random.default_rng(0))
+    mean, std = (np.asarray(v)[:, None, None] for v in (card.preprocessing.mean, card.preprocessing.std))
+    batches = [((drawn / 255 - mean) / std).astype(np.float32)] + ([] if images is None else [images])
+    if spec.pixels == "uint8":
+        return [torch.from_numpy(_levels(batch, card)).to(torch.uint8).permute(0, 2, 3, 1) for batch in batches]
+    return [torch.from_numpy(batch) for batch in batches]
+
+
+def _too_far(parity: Parity, exporter: Exporter, spec: GraphSpec, card: ModelCard) -> str:
+    return (
+        f"The {exporter.target} file of {card.architecture} in {spec.precision} differs from PyTorch by "
+        f"{parity.max_error:.1e} of the largest output; the limit is {parity.limit:.0e}. It was not kept. Another "
+        f"version of {' or '.join(exporter.writer_packages)} may convert it rightly; `hybridvit fold` tells whether "
+        "folding alone is exact for these weights."
+    )
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+
+
+def _exported_card(deployed: DeployedModel, card: ModelCard, spec: GraphSpec, *, is_fixed: bool) -> ModelCard:
+    """The card of the file: with uint8 pixels its mean and deviation leave levels from 0 to 255 as they are."""
+    preprocessing = replace(deployed.backbone.card.preprocessing, image_size=spec.image_size)
+    fixed_size = spec.image_size if is_fixed else None
+    return replace(card, form="folded", preprocessing=preprocessing, fixed_size=fixed_size)

@@ -4,57 +4,128 @@ Arrays are NumPy's, so that a file for another runtime needs no torch to answer.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
+from hybridvit.export.bundle import read_card
+from hybridvit.export.spec import GraphSpec
 from hybridvit.measure.memory import enough_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+Answer = np.ndarray | dict[str, np.ndarray]
+"""One array, or the arrays of a file with several outputs by name."""
+
 
 class Runner(ABC):
     """A model ready to answer, whatever file it came from."""
 
-    runtime: str  # "torch", "onnxruntime", "openvino"
+    runtime: str  # "torch", "onnxruntime", "openvino" ...
     card: ModelCard
-    image_shape: tuple[int, int, int] | None  # channels, height, width if the file fixes them
-    range_px: tuple[int, int] | None = None  # smallest and largest side of an exported file that takes many sizes
 
-    def __call__(self, images: "np.ndarray | Tensor") -> np.ndarray:
-        """Logits (batch, classes) in fp32 for preprocessed images (batch, channels, height, width).
+    @abstractmethod
+    def __call__(self, images: "np.ndarray | Tensor") -> Answer:
+        """Logits (batch, classes) in fp32 for images (batch, channels, height, width) preprocessed as the card says.
 
-        Raises UsageError for a batch of another shape than the model takes.
+        A file that was exported to give something else gives that. Raises UsageError for a batch of another shape than
+        the model takes.
         """
-        batch = np.ascontiguousarray(images, dtype=np.float32)
+
+    def most_probable(self, images: "np.ndarray | Tensor", count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and class indices (batch, count), the most probable first; fewer if there are fewer classes.
+
+        Raises UsageError for a file that gives no classes, or fewer of them than `count`.
+        """
+        logits = self(images)
+        assert isinstance(logits, np.ndarray)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+        return np.take_along_axis(powers / powers.sum(axis=1, keepdims=True), best, 1), best
+
+
+class ExportedRunner(Runner):
+    """An exported file in its runtime. Subclasses open it, call `describe` with its metadata, and implement `run`."""
+
+    path: Path
+    metadata: dict[str, str]
+    spec: GraphSpec
+
+    def describe(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Read the card and the spec. Raises CheckpointError if `path` is not one of our files."""
+        self.path, self.metadata = path, dict(metadata)
+        self.card, self.spec = read_card(self.metadata, path), GraphSpec.read(self.metadata, path)
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs, in order, of a checked batch as the graph takes it (dtype, layout, and batch size if fixed)."""
+
+    def __call__(self, images: "np.ndarray | Tensor") -> Answer:
+        spec = self.spec
+        batch = np.asarray(images, dtype=np.float32)
+        self._check(batch)
+        if spec.pixels == "uint8":
+            batch = np.rint(batch).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)  # b h w c
+        batch = np.ascontiguousarray(batch)
+        outputs = self.run(batch) if spec.batch in (None, len(batch)) else self._in_parts(batch, spec.batch)
+        outputs = [each if each.dtype.kind == "i" else each.astype(np.float32, copy=False) for each in outputs]
+        return outputs[0] if len(outputs) == 1 else dict(zip(spec.outputs, outputs, strict=True))
+
+    def _in_parts(self, batch: np.ndarray, size: int) -> list[np.ndarray]:
+        """A batch in parts of the one size that the file takes; zeros fill the last, and their answers are cut off."""
+        missing = -len(batch) % size
+        padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing else batch
+        parts = [self.run(padded[start : start + size]) for start in range(0, len(padded), size)]
+        return [np.concatenate(each)[: len(batch)] for each in zip(*parts, strict=True)]
+
+    def most_probable(self, images: "np.ndarray | Tensor", count: int) -> tuple[np.ndarray, np.ndarray]:
+        spec = self.spec
+        if spec.returns != "logits":
+            raise UsageError(
+                f"{self.path} gives {spec.returns}, so it names no classes. Use `hybridvit.load` and call it, or export "
+                "the model again with --returns logits."
+            )
+        if spec.top_k is None:
+            return super().most_probable(images, count)
+        if count > spec.top_k:
+            raise UsageError(
+                f"{count} answers are wanted, but {self.path} gives the {spec.top_k} most probable. Ask for "
+                f"{spec.top_k}, or export the model again with --top_k {count}."
+            )
+        answers = self(images)
+        assert isinstance(answers, dict)
+        return answers["probabilities"][:, :count], answers["indices"][:, :count]
+
+    def _check(self, batch: np.ndarray) -> None:
+        spec = self.spec
         if batch.ndim != 4:
             raise UsageError(
                 f"The input has shape {batch.shape}, but a batch has four axes: images, channels, height, width. "
                 "Add the missing axis, e.g. image[None]."
             )
-        if self.image_shape is not None and batch.shape[1:] != self.image_shape:
-            channels, height, width = self.image_shape
-            raise UsageError(
-                f"The batch has shape {batch.shape}, but this {self.runtime} model takes (batch, {channels}, {height}, "
-                f"{width}). Preprocess the images as runner.card.preprocessing says, or export the model again with "
-                "another --image_size."
+        (channels, *sides), sizes = batch.shape[1:], spec.sizes
+        if spec.range_px is not None:
+            smallest, largest = spec.range_px
+            fits = all(smallest <= side <= largest for side in sides)
+            takes = f"height, width) with both sides from {smallest} to {largest} pixels"
+            fix = "Resize the images, or export the model again with another image_size or dynamic_size."
+        else:
+            fits = tuple(sides) in sizes
+            takes = " or ".join(f"{height}, {width})" for height, width in sizes)
+            fix = (
+                "Preprocess the images as runner.card.preprocessing says, or export the model again with another "
+                "--image_size."
             )
-        if self.range_px is not None:
-            channels, (smallest, largest) = self.card.options.get("in_chans", 3), self.range_px
-            if batch.shape[1] != channels or not all(smallest <= side <= largest for side in batch.shape[2:]):
-                raise UsageError(
-                    f"The batch has shape {batch.shape}, but this {self.runtime} model takes (batch, {channels}, "
-                    f"height, width) with both sides from {smallest} to {largest} pixels. Resize the images, or export "
-                    "the model again with another image_size or dynamic_size."
-                )
-        return self.run(batch)
-
-    @abstractmethod
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a checked batch."""
+        if channels != spec.channels or not fits:
+            raise UsageError(
+                f"The batch has shape {batch.shape}, but this {self.runtime} model takes (batch, {spec.channels}, "
+                f"{takes}. {fix}"
+            )
 
 
 class TorchRunner(Runner):
@@ -65,12 +136,12 @@ class TorchRunner(Runner):
     def __init__(self, model: "nn.Module", card: ModelCard, *, device: str = "cpu") -> None:
         self.model = model.eval().to(device)
         self.card = card
-        self.image_shape = None
         self.device = device
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a checked batch."""
+    def __call__(self, images: "np.ndarray | Tensor") -> np.ndarray:
+        """Logits; the model itself refuses a batch of another shape than it takes, with UsageError."""
         import torch
 
-        with torch.inference_mode(), enough_memory(images.shape):
-            return self.model(torch.from_numpy(images).to(self.device)).float().cpu().numpy()
+        batch = np.ascontiguousarray(images, dtype=np.float32)
+        with torch.inference_mode(), enough_memory(batch.shape):
+            return self.model(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()

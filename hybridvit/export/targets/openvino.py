@@ -1,21 +1,22 @@
 """OpenVINO: its IR, model.xml with the graph and model.bin with the weights, run on the CPU in fp32."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hybridvit.errors import CheckpointError, ExportError
-from hybridvit.export.bundle import OUTPUT, read_card, read_shape
-from hybridvit.export.exporter import Exporter
-from hybridvit.export.onnx import first_line, onnx_program
-from hybridvit.export.runners import Runner
+from hybridvit.export.exporter import Exporter, Quantisation
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets.onnx import first_line, onnx_program
 
 if TYPE_CHECKING:
     from openvino import Model
-    from torch import Tensor, nn
+
+    from hybridvit.export.graph import DeployedModel
 
 NAMESPACE = "hybridvit"  # of our entries in the graph's rt_info
 DIGEST = "hybridvit.bin_sha256"  # of the weights file: the two files are one model, and can be parted
@@ -26,18 +27,21 @@ class OpenVINOExporter(Exporter):
 
     target = "openvino"
     suffix = ".xml"
-    companions = (".bin",)
     writer_packages = ("openvino", "onnx", "onnxscript")
     runner_packages = ("openvino",)
     extra = "openvino"
 
+    def companions(self, path: Path) -> Sequence[Path]:
+        """The weights."""
+        return (path.with_suffix(".bin"),)
+
     def convert(
-        self, model: "nn.Module", example: "Tensor", path: Path, *, range_px: tuple[int, int] | None = None
+        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
         """Write the IR with fp32 weights."""
         import openvino
 
-        program = onnx_program(model, example, range_px=range_px)
+        program = onnx_program(model, spec)
         try:
             # not openvino.convert_model, which reports its use over the network
             graph = openvino.Core().read_model(program.model_proto.SerializeToString(), b"")
@@ -64,7 +68,7 @@ class OpenVINOExporter(Exporter):
         return OpenVINORunner(path, threads=threads)
 
 
-class OpenVINORunner(Runner):
+class OpenVINORunner(ExportedRunner):
     """An exported pair of files on OpenVINO's CPU device."""
 
     runtime = "openvino"
@@ -73,10 +77,7 @@ class OpenVINORunner(Runner):
         import openvino
 
         graph = _read(path)
-        self.path = path
-        self.metadata = _metadata(graph)
-        self.card = read_card(self.metadata, path)
-        self.image_shape, self.range_px = read_shape(self.metadata, path)
+        self.describe(path, _metadata(graph))
         if self.metadata.get(DIGEST) != _digest(path.with_suffix(".bin").read_bytes()):
             raise CheckpointError(
                 f"{path.with_suffix('.bin')} is not the file of weights that {path} was written with: it is damaged or "
@@ -88,9 +89,9 @@ class OpenVINORunner(Runner):
             config["INFERENCE_NUM_THREADS"] = threads
         self.compiled = openvino.Core().compile_model(graph, "CPU", config)
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a checked batch."""
-        return np.array(self.compiled([images])[OUTPUT])
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        return [np.array(output) for output in self.compiled([images]).to_tuple()]
 
 
 def _read(path: Path) -> "Model":

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Exporter
-from hybridvit.export.onnx import OnnxExporter
-from hybridvit.export.openvino import OpenVINOExporter
-from hybridvit.export.runners import Runner
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.targets.onnx import OnnxExporter
+from hybridvit.export.targets.openvino import OpenVINOExporter
 
 EXPORTERS: dict[str, Exporter] = {exporter.target: exporter for exporter in (OnnxExporter(), OpenVINOExporter())}
 
@@ -18,7 +18,7 @@ def exporter_for(target: str) -> Exporter:
     return EXPORTERS[target]
 
 
-def load_runner(path: str | Path, *, threads: int | None = None) -> Runner:
+def load_runner(path: str | Path, *, threads: int | None = None) -> ExportedRunner:
     """Open an exported file, by its suffix. Raises UsageError for a suffix that no target has."""
     path = Path(path)
     for exporter in EXPORTERS.values():

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybridvit.errors import CheckpointError, ExportError
-from hybridvit.export.bundle import INPUT, OUTPUT, read_card, read_shape
-from hybridvit.export.exporter import Exporter
-from hybridvit.export.runners import Runner
+from hybridvit.export.exporter import Exporter, Quantisation
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.sizes import example_size
+from hybridvit.export.spec import INPUT, GraphSpec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
     from torch.onnx import ONNXProgram
+
+    from hybridvit.export.graph import DeployedModel
 
 
 class OnnxExporter(Exporter):
@@ -30,10 +32,10 @@ class OnnxExporter(Exporter):
     extra = "export"
 
     def convert(
-        self, model: "nn.Module", example: "Tensor", path: Path, *, range_px: tuple[int, int] | None = None
+        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
         """Write one file with opset and operator names as torch chooses them; the weights are inside."""
-        onnx_program(model, example, range_px=range_px).save(path, external_data=False)
+        onnx_program(model, spec).save(path, external_data=False)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Add `metadata` to the model's properties."""
@@ -49,14 +51,17 @@ class OnnxExporter(Exporter):
         return OnnxRunner(path, threads=threads)
 
 
-def onnx_program(model: "nn.Module", example: "Tensor", *, range_px: tuple[int, int] | None = None) -> "ONNXProgram":
-    """`model` as an ONNX graph; see `Exporter.convert`."""
+def onnx_program(model: "DeployedModel", spec: GraphSpec) -> "ONNXProgram":
+    """`model` as an ONNX graph with the ends that `spec` describes."""
     import torch
     from torch.export import Dim
 
-    axes = {0: Dim("batch")}
-    if range_px is not None:
-        axes |= {axis: Dim(name, min=range_px[0], max=range_px[1]) for axis, name in ((2, "height"), (3, "width"))}
+    height, width = (1, 2) if spec.pixels == "uint8" else (2, 3)
+    axes = {} if spec.batch is not None else {0: Dim("batch")}
+    if spec.range_px is not None:
+        smallest, largest = spec.range_px
+        axes |= {axis: Dim(name, min=smallest, max=largest) for axis, name in ((height, "height"), (width, "width"))}
+    example = model.example(size=None if spec.range_px is None else example_size(spec.range_px))
     # the exporter reports its progress on stdout and warns about its own internals; its errors still come through
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
@@ -68,9 +73,9 @@ def onnx_program(model: "nn.Module", example: "Tensor", *, range_px: tuple[int, 
                 model,
                 (example,),
                 dynamo=True,
-                dynamic_shapes=(axes,),
+                dynamic_shapes=(axes,) if axes else None,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=list(spec.outputs),
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -84,7 +89,7 @@ def onnx_program(model: "nn.Module", example: "Tensor", *, range_px: tuple[int, 
     return program
 
 
-class OnnxRunner(Runner):
+class OnnxRunner(ExportedRunner):
     """An exported file in ONNX Runtime's CPU provider, which computes in fp32 as written."""
 
     runtime = "onnxruntime"
@@ -116,14 +121,11 @@ class OnnxRunner(Runner):
                 f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
                 f"({first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
             ) from error
-        self.path = path
-        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        self.card = read_card(self.metadata, path)
-        self.image_shape, self.range_px = read_shape(self.metadata, path)
+        self.describe(path, self.session.get_modelmeta().custom_metadata_map)
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """Logits of a checked batch."""
-        return np.asarray(self.session.run([OUTPUT], {INPUT: images})[0])
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        return [np.asarray(output) for output in self.session.run(None, {INPUT: images})]
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,49 @@
+"""What a runtime computes: images in, answers out, with what the options of an export put around the model."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from hybridvit.export.spec import GraphSpec
+from hybridvit.folding.fold import fold_preprocessing
+from hybridvit.models.backbone import Backbone
+
+
+class DeployedModel(nn.Module):
+    """A folded model between the ends that `spec` describes; `model` is unchanged.
+
+    With uint8 pixels the normalisation is inside (`fold_preprocessing`), and the input is channels-last.
+    """
+
+    def __init__(self, model: Backbone, spec: GraphSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = fold_preprocessing(model) if spec.pixels == "uint8" else copy.deepcopy(model)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs named `spec.outputs`, in float32; a single one is not in a tuple."""
+        weight = next(self.backbone.parameters())
+        if self.spec.pixels == "uint8":
+            images = images.permute(0, 3, 1, 2)  # b c h w
+        images = images.to(weight.dtype)
+        if self.spec.returns == "pyramid":
+            return tuple(fmap.float() for fmap in self.backbone.features(images).values())
+        fmap = self.backbone.forward_features(images)
+        if self.spec.returns == "features":
+            return self.backbone.forward_head(fmap, pre_logits=True).float()
+        logits = self.backbone.forward_head(fmap).float()
+        if self.spec.top_k is None:
+            return logits
+        probabilities, indices = logits.softmax(1).topk(self.spec.top_k)
+        return probabilities, indices.to(torch.int32)
+
+    def example(self, batch: int = 2, size: tuple[int, int] | None = None) -> Tensor:
+        """A batch to convert with, as `forward` takes it."""
+        shape = self.spec.shape(self.spec.batch or batch, size or self.spec.image_size)
+        return torch.zeros(shape, dtype=torch.uint8 if self.spec.pixels == "uint8" else torch.float32)
+
+    def in_dtype(self, dtype: torch.dtype) -> "DeployedModel":
+        """A copy that computes in `dtype` between the same ends."""
+        return copy.deepcopy(self).to(dtype)
