@@ -12,6 +12,9 @@ from hybridvit.errors import DiskFull, UsageError
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 """What a device answers that takes no more."""
 
+TEMPORARY = ".tmp-"
+"""In the name of a file that is not finished."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -23,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     refuses; the message says whether `path` has the new content already.
     """
     check_place(path)
-    temporary = path.with_name(f".{path.stem}.tmp-{secrets.token_hex(4)}{path.suffix}")  # tools go by suffix
+    temporary = path.with_name(f".{path.stem}{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")  # tools go by suffix
     try:
         yield temporary
         with temporary.open("rb+") as file:

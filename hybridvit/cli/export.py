@@ -1,16 +1,21 @@
-"""`hybridvit export`: a file for another runtime, proven equal."""
+"""`hybridvit export`: files for other runtimes, proven equal."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hybridvit.atomic import check_place
 from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import pairs
-from hybridvit.errors import UsageError
+from hybridvit.errors import HybridViTError, UsageError
+from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.spec import Precision, Returns
 from hybridvit.export.targets import exporter_for
 from hybridvit.loading import is_exported
 
 if TYPE_CHECKING:
-    from hybridvit.export.parity import Parity
+    from hybridvit.export.summary import ExportSummary
 
 MOST_IMAGES = 64  # to compare with; more prove nothing new and take time
 
@@ -18,80 +23,142 @@ MOST_IMAGES = 64  # to compare with; more prove nothing new and take time
 def export(
     checkpoint: str,
     *,
-    to: str = "onnx",
+    to: list[str] = ["onnx"],  # noqa: B006  (never changed)
+    precision: Precision = "fp32",
     output: str | None = None,
+    batch: str | None = None,
     image_size: str | None = None,
+    image_sizes: list[str] | None = None,
     dynamic_size: bool = False,
+    uint8: bool = False,
+    returns: Returns = "logits",
+    top_k: int | None = None,
     images: list[str] | None = None,
-) -> None:
-    """Write a checkpoint for another runtime, and prove that it answers the same.
+    limit: float | None = None,
+    verbose: bool = False,
+) -> int:
+    """Write a checkpoint for other runtimes, and prove that it answers the same.
 
-    The model is folded first. The written file is run by its own runtime on random images in batches of 1, 2 and 5, and
-    on yours if you name some, and compared with PyTorch; it is kept only if no output differs by more than 1e-5 of the
-    largest. Class names, input size and preprocessing are inside: `hybridvit predict model.onnx photo.jpg` needs
-    nothing else, not even torch.
+    The model is folded first. Each target converts and runs in a process of its own. The written file is run by its
+    runtime on random images in batches of 1, 2 and 5, on drawn pictures, and on yours if you name some, and compared
+    with PyTorch in fp32; it is kept only if no output differs by more than the limit. Class names, input size and
+    preprocessing are inside: `hybridvit predict model.onnx photo.jpg` needs nothing else, not even torch.
+
+    Targets: onnx (.onnx; ONNX Runtime, also in browsers), openvino (.xml and .bin; Intel and ARM CPUs), coreml
+    (.mlpackage; Apple), executorch (.pte; phones, XNNPACK), litert (.tflite; Android, browsers), tensorrt (.engine;
+    NVIDIA GPUs). docs/deploy.md shows a program for each.
 
     Examples:
       hybridvit export runs/digits/model.safetensors
-      hybridvit export model.safetensors --to openvino --output digits.xml --images runs/data/digits/test
+      hybridvit export model.safetensors --to onnx openvino coreml --images runs/data/digits/test
+      hybridvit export model.safetensors --to openvino --precision fp16
       hybridvit export fastervit_0.pth.tar --dynamic_size
-      hybridvit export fastvit_sa12.pth.tar --image_size 192x320
+      hybridvit export fastvit_sa12.pth.tar --image_size 192x320 --uint8 --top_k 5
 
     Args:
         checkpoint: .safetensors, .pth or .pth.tar, in any form.
-        to: the target: onnx (one file) or openvino (an .xml and a .bin), any batch size, fp32.
-        output: file to write; by default beside the checkpoint.
+        to: one or more targets.
+        precision: of the numbers inside, fp32, fp16, bf16 or int8; not every target has each.
+        output: file to write, or the folder for several targets; by default beside the checkpoint.
+        batch: images per call, or dynamic; by default dynamic where the target takes it well, else 1.
         image_size: height x width in pixels that the file will take: 256, or 192x320; by default the checkpoint's own.
+        image_sizes: several sizes in one file (coreml).
         dynamic_size: let the file take any height and width from 32 to 2048 px, for a FasterViT from where it has more
             than one window (113 px); image_size is then only what `predict` resizes to.
+        uint8: take pixels as they are decoded (batch x height x width x channels); the normalisation is inside.
+        returns: logits, features (the pooled vector before the classifier) or pyramid (the four feature maps).
+        top_k: give the probabilities and indices of so many classes instead of all logits.
         images: images, folders or patterns to compare on besides random ones; the first 64 are used.
+        limit: largest difference from PyTorch, relative to the largest output; by default 1e-5 (fp32), 5e-3 (fp16),
+            5e-2 (bf16).
+        verbose: show what the converters print.
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
-    exporter = exporter_for(to)
-    source = Path(checkpoint)
-    target = Path(output) if output else source.with_name(source.name.partition(".")[0] + exporter.suffix)
-    size = parse_size(image_size)
-    exporter.require(exporter.writer_packages)
-    from dataclasses import replace
+    targets = list(dict.fromkeys(to))
+    outputs = _outputs(Path(checkpoint), targets, precision, output)
+    for target in targets:
+        exporter = exporter_for(target)
+        exporter.require(exporter.writer_packages)
+    job = ExportJob(
+        checkpoint=checkpoint,
+        output="",
+        to="",
+        images=_images(images),
+        precision=precision,
+        batch=_batch(batch),
+        image_size=parse_size(image_size),
+        image_sizes=tuple(size for word in image_sizes or () if (size := parse_size(word))),
+        dynamic_size=dynamic_size,
+        uint8=uint8,
+        returns=returns,
+        top_k=top_k,
+        limit=limit,
+    )
+    failed: HybridViTError | None = None
+    for target, path in outputs.items():
+        try:
+            done = run_apart(replace(job, to=target, output=str(path)), show=print if verbose else _nothing)
+        except HybridViTError as error:
+            if len(targets) == 1:
+                raise
+            print(f"Error: {error}\n", file=sys.stderr)
+            failed = failed or error
+        else:
+            _print(done, last=path == list(outputs.values())[-1])
+    return 0 if failed is None else failed.exit_code
 
-    import numpy as np
 
-    from hybridvit.checkpoints import load
-    from hybridvit.data.preprocess import prepare
+def _outputs(checkpoint: Path, targets: list[str], precision: str, output: str | None) -> dict[str, Path]:
+    """Where the file of each target goes. Raises UsageError for a place that cannot be written."""
+    suffixes = {target: exporter_for(target).suffix for target in targets}
+    if output is not None and len(targets) == 1:
+        paths = {targets[0]: Path(output)}
+    else:
+        folder = checkpoint.parent if output is None else Path(output)
+        if output is not None and not folder.is_dir():
+            raise UsageError(
+                f"--output is {output}, but {len(targets)} targets need a folder that exists. Create it, or export "
+                "them one by one."
+            )
+        stem = checkpoint.name.partition(".")[0] + ("" if precision == "fp32" else f"-{precision}")
+        paths = {target: folder / f"{stem}{suffix}" for target, suffix in suffixes.items()}
+    for target, path in paths.items():
+        if not exporter_for(target).is_folder:
+            check_place(path)
+    return paths
+
+
+def _batch(word: str | None) -> int | str | None:
+    """A number of images, or "dynamic". Raises UsageError for another word."""
+    if word is None or word == "dynamic":
+        return word
+    if not word.isdecimal() or int(word) < 1:
+        raise UsageError(f"--batch is {word}, but must be a number of images from 1, or dynamic.")
+    return int(word)
+
+
+def _images(words: list[str] | None) -> tuple[str, ...]:
     from hybridvit.data.scan import find_images
-    from hybridvit.export.pipeline import export as export_model
 
-    paths = find_images(images)[:MOST_IMAGES] if images else []
-    model = load(source)
-    prepared = model.card.preprocessing
-    prepared = replace(prepared, image_size=size or prepared.image_size)
-    batch = np.stack([prepare(path, prepared) for path in paths]) if paths else None
-    report = export_model(model, target, to=to, images=batch, image_size=size, dynamic_size=dynamic_size)
-    parity = report.parity
-    print(f"Exported {model.card.architecture}, folded, to {report.path}")
-    print(
-        pairs(
-            [
-                ("Size", f"{report.size_bytes / 1e6:.2f} MB"),
-                ("Input", f"batch x {model.in_chans} x {_sides(prepared.image_size, report.range_px)}, fp32"),
-                ("Largest difference", f"{parity.max_error:.1e} of the largest output (limit {parity.limit:.0e})"),
-                ("  by folding alone", f"{report.folding.max_error:.1e}"),
-                ("Compared on", _compared(parity)),
-            ]
-        )
-    )
+    return tuple(str(path) for path in find_images(words)[:MOST_IMAGES]) if words else ()
 
 
-def _sides(size: tuple[int, int], range_px: tuple[int, int] | None) -> str:
-    if range_px is None:
-        return f"{size[0]} x {size[1]}"
-    return f"height x width, each from {range_px[0]} to {range_px[1]}"
+def _nothing(text: str) -> None:
+    pass
 
 
-def _compared(parity: "Parity") -> str:
-    sizes = ", ".join(f"{height}x{width}" for height, width in parity.image_sizes)
-    text = f"random batches of {', '.join(str(size) for size in parity.batch_sizes)} at {sizes} px"
-    return text + (
-        f"; {parity.real_images} images, same first answer on {parity.same_top1}" if parity.real_images else ""
-    )
+def _print(done: "ExportSummary", *, last: bool) -> None:
+    what = "of a weight" if done.limit is None else f"of the largest output (limit {done.limit:.0e})"
+    rows = [
+        ("Size", f"{done.size_bytes / 1e6:.2f} MB, {done.precision}"),
+        ("Takes", done.takes),
+        ("Gives", done.gives),
+        ("Largest difference", f"{done.max_error:.1e} {what}"),
+        ("  by folding alone", f"{done.folding_error:.1e}"),
+        ("Compared on", done.compared),
+    ]
+    if done.verify_with:
+        rows.append(("Still to do", f"run {done.verify_with} where such files run"))
+    print(f"Exported {done.architecture}, folded, to {done.path}")
+    print(pairs(rows) + ("" if last else "\n"))

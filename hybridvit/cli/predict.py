@@ -26,8 +26,8 @@ def predict(
 ) -> int:
     """Name what is on images.
 
-    Takes a checkpoint (.safetensors, .pth) or an exported model (.onnx); class names and preprocessing are inside the
-    file. An image that cannot be decoded is reported and the others go on; the exit code is then 3.
+    Takes a checkpoint (.safetensors, .pth) or any file that `hybridvit export` wrote; class names and preprocessing are
+    inside it. An image that cannot be decoded is reported and the others go on; the exit code is then 3.
 
     Examples:
       hybridvit predict runs/digits/model.safetensors runs/data/digits/test/7
@@ -35,7 +35,7 @@ def predict(
       hybridvit predict model.onnx 'photos/**/*.png' --json > answers.jsonl
 
     Args:
-        checkpoint: the model: .safetensors, .pth, .pth.tar or .onnx.
+        checkpoint: the model: .safetensors, .pth, .pth.tar, or an exported .onnx, .xml, .pte, .tflite ...
         images: image files, folders (searched to any depth) or patterns in quotes.
         top: answers per image, the most probable first.
         json: one JSON object per image and line, with "image" and "predictions", or "error".
@@ -58,13 +58,13 @@ def predict(
             except ImageDecodeError as error:
                 loaded[path] = str(error)
         arrays = [value for value in loaded.values() if isinstance(value, np.ndarray)]
-        answers = iter(_softmax(runner(np.stack(arrays))) if arrays else ())
+        answers = iter(zip(*runner.most_probable(np.stack(arrays), top), strict=True) if arrays else ())
         for path, value in loaded.items():
             if isinstance(value, str):
                 failed += 1
                 _report_bad(path, value, json)
             else:
-                _report(path, next(answers), names, top, json)
+                _report(path, *next(answers), names, json)
     if failed:
         print(f"{failed} of {len(paths)} images could not be decoded.", file=sys.stderr)
     return ImageDecodeError.exit_code if failed else 0
@@ -75,20 +75,14 @@ def _groups(paths: list[Path], size: int) -> Iterator[list[Path]]:
         yield paths[start : start + size]
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _report(path: Path, probabilities: np.ndarray, names: Sequence[str], top: int, json: bool) -> None:
-    best = np.argsort(-probabilities, kind="stable")[:top]
+def _report(path: Path, probabilities: np.ndarray, indices: np.ndarray, names: Sequence[str], json: bool) -> None:
     predictions = [
         {
             "class": names[index] if names else f"class {index}",
             "index": int(index),
-            "probability": round(float(probabilities[index]), 6),
+            "probability": round(float(probability), 6),
         }
-        for index in best
+        for probability, index in zip(probabilities, indices, strict=True)
     ]
     if json:
         print(dumps({"image": str(path), "predictions": predictions}, ensure_ascii=False))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hybridvit.atomic import check_place, replacing, sync
+from hybridvit.atomic import TEMPORARY, check_place, replacing, sync
 from hybridvit.errors import UsageError
 
 
@@ -37,8 +37,8 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, but a folder is to be written there. Give another name.")
     check_place(path.parent / f"{path.name}.file")
-    mark = secrets.token_hex(4)
-    temporary, old = (path.with_name(f".{path.stem}.{kind}-{mark}{path.suffix}") for kind in ("tmp", "old"))
+    mark = f"{TEMPORARY}{secrets.token_hex(4)}"
+    temporary, old = (path.with_name(f".{path.stem}{kind}{mark}{path.suffix}") for kind in ("", ".old"))
     try:
         yield temporary
         for inside in (*temporary.rglob("*"), temporary):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from hybridvit.card import ModelCard
-from hybridvit.errors import UsageError, nearest
+from hybridvit.errors import UsageError
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.sizes import check_range
 from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Precision, Returns
@@ -32,9 +32,7 @@ def resolve(
     target = exporter.target
     for name, value, known in (("precision", precision, PRECISIONS), ("returns", returns, RETURNS)):
         if value not in known:
-            raise UsageError(
-                f"{name} is '{value}', but must be one of {', '.join(known)}. Nearest: {_near(value, known)}."
-            )
+            raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
     if precision not in exporter.precisions:
         raise UsageError(
             f"The target '{target}' has no {precision}: it writes {', '.join(exporter.precisions)}. "
@@ -90,7 +88,7 @@ def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:
             f"top_k is {top_k}, but the file is to return {returns}, which have no classes. Leave one out."
         )
     if type(top_k) is not int or not 1 <= top_k <= model.num_classes:
-        raise UsageError(f"top_k is {top_k!r}, but must be a whole number from 1 to {model.num_classes}, the classes.")
+        raise UsageError(f"top_k is {top_k!r}, but must be a whole number from 1 to {model.num_classes}.")
     return top_k
 
 
@@ -99,7 +97,3 @@ def _others(option: str, value: str) -> str:
 
     able = [name for name, exporter in EXPORTERS.items() if value in exporter.precisions]
     return f"Targets with {value}: {', '.join(able)}." if able else f"Use another {option}."
-
-
-def _near(value: str, known: Sequence[str]) -> str:
-    return nearest(str(value), known)

@@ -1,6 +1,6 @@
 """Which layers exceed what float16 can hold, asked before a model is converted to it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -36,7 +36,7 @@ def check_fits_half(model: nn.Module, batches: list[Tensor]) -> None:
 
 @contextmanager
 def _watching(model: nn.Module, reached: dict[str, float]) -> Iterator[None]:
-    def watch(name: str) -> object:
+    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, outputs: object) -> None:
             for each in tree_leaves(outputs):
                 if isinstance(each, Tensor) and each.is_floating_point():
@@ -47,7 +47,7 @@ def _watching(model: nn.Module, reached: dict[str, float]) -> Iterator[None]:
         return hook
 
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]  # type: ignore[arg-type]
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
         yield
     finally:

@@ -19,15 +19,14 @@ from hybridvit.export.exporter import Exporter, WeightCheck
 from hybridvit.export.files import replacing_with
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import Batch, resolve
+from hybridvit.export.original import Original
 from hybridvit.export.overflow import check_fits_half
-from hybridvit.export.parity import Parity, compare, pictures
-from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.parity import Parity, compare
 from hybridvit.export.sizes import sizes_to_compare
 from hybridvit.export.spec import GraphSpec, Precision, Returns
 from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fixed_size import depends_on_size
 from hybridvit.folding.fold import fold, unwrapped
-from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.measure.machine import package_versions
 from hybridvit.models.backbone import Backbone
@@ -41,12 +40,18 @@ class ExportReport:
 
     path: Path
     target: str
+    architecture: str
     spec: GraphSpec
     size_bytes: int  # of all its files
-    parity: Parity | None  # None: files of this target do not run here
-    weights: WeightCheck | None  # what was compared instead
+    proof: Parity | WeightCheck  # the latter where files of the target do not run here
     folding: FoldReport
     metadata: dict[str, str]
+
+    @property
+    def parity(self) -> Parity:
+        """The proof of a target whose files run here."""
+        assert isinstance(self.proof, Parity)
+        return self.proof
 
 
 def export(
@@ -123,12 +128,12 @@ def export(
         )
     fixes_size = spec.range_px is None and not spec.image_sizes and depends_on_size(model)
     folded = fold(model, image_size=spec.image_size if fixes_size else None)
-    reference = _reference(model, spec, card)
-    reference(_raw(spec, np.zeros((1, spec.channels, *spec.image_size)), card))  # refuses a size in its own words
+    original = Original(model, spec)
+    original(np.zeros((1, spec.channels, *spec.image_size)))  # refuses a size in its own words, before a converter does
     _log.info("Folded %s before the export.", card.architecture)
     deployed = DeployedModel(_rewritten(folded, exporter), spec)
     if precision == "fp16":
-        check_fits_half(deployed, _batches_of(deployed, card, images))
+        check_fits_half(deployed, original.examples(images))
     card = _exported_card(deployed, card, spec, is_fixed=fixes_size or card.fixed_size is not None)
     weights = model.state_dict()
     metadata = (
@@ -139,38 +144,34 @@ def export(
             "hybridvit.versions": json.dumps(package_versions()),
         }
     )
-    given = images if images is None or not uint8 else _levels(images, model.card)
-    parity, checked = None, None
+    sizes = spec.sizes if spec.range_px is None else sizes_to_compare(spec.range_px, spec.image_size)
+    proof: Parity | WeightCheck
     with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
         exporter.convert(deployed, spec, temporary)
         exporter.annotate(temporary, metadata)
         if exporter.why_not_here():
-            checked = exporter.check_weights(deployed, temporary)
+            proof = exporter.check_weights(deployed, temporary)
         else:
-            runner = cast(ExportedRunner, exporter.load_runner(temporary))
-            with branch_by_branch(model):
-                parity = compare(
-                    runner,
-                    reference,
-                    image_sizes=spec.sizes
-                    if spec.range_px is None
-                    else sizes_to_compare(spec.range_px, spec.image_size),
-                    images=given,
-                    limit=exporter.limits[precision] if limit is None else limit,
-                )
-            if not parity.passed:
-                raise ExportError(_too_far(parity, exporter, spec, card))
-            metadata["hybridvit.parity"] = json.dumps(parity.to_dict())
+            proof = compare(
+                exporter.load_runner(temporary),
+                original,
+                image_sizes=sizes,
+                images=None if images is None else original.given(images),
+                limit=exporter.limits[precision] if limit is None else limit,
+            )
+            if not proof.passed:
+                raise ExportError(_too_far(proof, exporter, spec, card))
+            metadata["hybridvit.parity"] = json.dumps(proof.to_dict())
             exporter.annotate(temporary, metadata)
             exporter.load_runner(temporary)  # the file as it will stay opens
     noise = torch.randn(2, spec.channels, *spec.image_size, generator=torch.Generator().manual_seed(0))
     return ExportReport(
         path=path,
         target=to,
+        architecture=card.architecture,
         spec=spec,
         size_bytes=sum(_size(file) for file in (path, *exporter.companions(path))),
-        parity=parity,
-        weights=checked,
+        proof=proof,
         folding=fold_report(model, folded, noise.to(next(model.parameters()).device)),
         metadata=metadata,
     )
@@ -180,46 +181,6 @@ def _rewritten(folded: nn.Module, exporter: Exporter) -> Backbone:
     for rewrite in exporter.rewrites:
         folded = rewrite(folded)
     return cast(Backbone, folded)
-
-
-def _reference(model: Backbone, spec: GraphSpec, card: ModelCard):  # type: ignore[no-untyped-def]
-    """What the model as it was given answers to what the runner is given."""
-    device = next(model.parameters()).device
-    mean, std = (torch.tensor(values)[:, None, None] for values in (card.preprocessing.mean, card.preprocessing.std))
-
-    def outputs(batch: np.ndarray) -> list[np.ndarray]:
-        images = torch.from_numpy(np.ascontiguousarray(batch))
-        if spec.pixels == "uint8":
-            images = (images / 255 - mean) / std
-        images = images.to(device)
-        with torch.inference_mode():
-            if spec.returns == "pyramid":
-                made = list(model.features(images).values())
-            else:
-                made = [model.forward_head(model.forward_features(images), pre_logits=spec.returns == "features")]
-        return [each.float().cpu().numpy() for each in made]
-
-    return outputs
-
-
-def _raw(spec: GraphSpec, levels: np.ndarray, card: ModelCard) -> np.ndarray:
-    return levels.astype(np.float32)
-
-
-def _levels(images: np.ndarray, card: ModelCard) -> np.ndarray:
-    """Preprocessed images as levels from 0 to 255 again."""
-    mean, std = (np.asarray(v)[:, None, None] for v in (card.preprocessing.mean, card.preprocessing.std))
-    return np.rint((images * std + mean) * 255).astype(np.float32)
-
-
-def _batches_of(deployed: DeployedModel, card: ModelCard, images: np.ndarray | None) -> list[torch.Tensor]:
-    spec = deployed.spec
-    drawn = pictures(2, spec.channels, spec.image_size, np.random.default_rng(0))
-    mean, std = (np.asarray(v)[:, None, None] for v in (card.preprocessing.mean, card.preprocessing.std))
-    batches = [((drawn / 255 - mean) / std).astype(np.float32)] + ([] if images is None else [images])
-    if spec.pixels == "uint8":
-        return [torch.from_numpy(_levels(batch, card)).to(torch.uint8).permute(0, 2, 3, 1) for batch in batches]
-    return [torch.from_numpy(batch) for batch in batches]
 
 
 def _too_far(parity: Parity, exporter: Exporter, spec: GraphSpec, card: ModelCard) -> str:

@@ -67,10 +67,11 @@ class ExportedRunner(Runner):
 
     def __call__(self, images: "np.ndarray | Tensor") -> Answer:
         spec = self.spec
-        batch = np.asarray(images, dtype=np.float32)
-        self._check(batch)
+        floats = np.asarray(images, dtype=np.float32)
+        self._check(floats)
+        batch: np.ndarray = floats
         if spec.pixels == "uint8":
-            batch = np.rint(batch).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)  # b h w c
+            batch = np.rint(floats).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)  # b h w c
         batch = np.ascontiguousarray(batch)
         outputs = self.run(batch) if spec.batch in (None, len(batch)) else self._in_parts(batch, spec.batch)
         outputs = [each if each.dtype.kind == "i" else each.astype(np.float32, copy=False) for each in outputs]
@@ -87,8 +88,8 @@ class ExportedRunner(Runner):
         spec = self.spec
         if spec.returns != "logits":
             raise UsageError(
-                f"{self.path} gives {spec.returns}, so it names no classes. Use `hybridvit.load` and call it, or export "
-                "the model again with --returns logits."
+                f"{self.path} gives {spec.returns}, so it names no classes. Call what `hybridvit.load` opens, or "
+                "export the model again with --returns logits."
             )
         if spec.top_k is None:
             return super().most_probable(images, count)

@@ -1,0 +1,51 @@
+"""The model as it was given to an export: what the written file is compared with, on what it is compared."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridvit.export.parity import pictures
+from hybridvit.export.spec import GraphSpec
+from hybridvit.folding.foldable import branch_by_branch
+from hybridvit.models.backbone import Backbone
+
+
+class Original:
+    """A model in eval mode that answers, branch by branch in fp32, to what a file with the ends `spec` is given."""
+
+    def __init__(self, model: Backbone, spec: GraphSpec) -> None:
+        self.model, self.spec = model, spec
+        preprocessing = model.card.preprocessing
+        self.mean, self.std = (
+            np.asarray(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
+        )
+
+    def __call__(self, batch: np.ndarray) -> list[np.ndarray]:
+        """The outputs in order for a batch as the runner takes it; all logits where the file gives the best alone.
+
+        Raises UsageError for a size that the model does not take.
+        """
+        if self.spec.pixels == "uint8":
+            batch = (batch / 255 - self.mean) / self.std
+        images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(next(self.model.parameters()).device)
+        with torch.inference_mode(), branch_by_branch(self.model):
+            if self.spec.returns == "pyramid":
+                made = list(self.model.features(images).values())
+            else:
+                fmap = self.model.forward_features(images)
+                made = [self.model.forward_head(fmap, pre_logits=self.spec.returns == "features")]
+        return [each.float().cpu().numpy() for each in made]
+
+    def given(self, images: np.ndarray) -> np.ndarray:
+        """Preprocessed images (n, c, h, w) as the runner takes them: with uint8 pixels levels from 0 to 255 again."""
+        return np.rint((images * self.std + self.mean) * 255) if self.spec.pixels == "uint8" else images
+
+    def examples(self, images: np.ndarray | None) -> list[Tensor]:
+        """Batches as the graph takes them: drawn pictures, and `images` if there are any."""
+        drawn = pictures(2, self.spec.channels, self.spec.image_size, np.random.default_rng(0))
+        batches = [((drawn / 255 - self.mean) / self.std).astype(np.float32)]
+        batches += [] if images is None else [images]
+        tensors = [torch.from_numpy(self.given(batch)) for batch in batches]
+        if self.spec.pixels == "uint8":
+            return [tensor.to(torch.uint8).permute(0, 2, 3, 1) for tensor in tensors]  # b h w c
+        return tensors
