@@ -11,14 +11,17 @@ from hybridvit.data.imagenet import in_words
 from hybridvit.data.preprocess import prepare
 from hybridvit.data.scan import find_images
 from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.export.runners import ExportedRunner
 from hybridvit.loading import Device, open_runner
+
+TOP = 5
 
 
 def predict(
     checkpoint: str,
     images: list[str],
     *,
-    top: int = 5,
+    top: int | None = None,
     json: bool = False,
     batch: int = 16,
     threads: int | None = None,
@@ -37,18 +40,19 @@ def predict(
     Args:
         checkpoint: the model: .safetensors, .pth, .pth.tar, or an exported .onnx, .xml, .pte, .tflite ...
         images: image files, folders (searched to any depth) or patterns in quotes.
-        top: answers per image, the most probable first.
+        top: answers per image, the most probable first; by default 5, or what the file gives if that is less.
         json: one JSON object per image and line, with "image" and "predictions", or "error".
         batch: images computed at once.
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
     """
     for option, count in (("top", top), ("batch", batch)):
-        if count < 1:
+        if count is not None and count < 1:
             raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
     paths = find_images(images)
     runner = open_runner(checkpoint, device=device, threads=threads)
     names = in_words(runner.card.class_names)
+    top = top or min(TOP, (runner.spec.top_k if isinstance(runner, ExportedRunner) else None) or TOP)
     failed = 0
     for group in _groups(paths, batch):
         loaded: dict[Path, np.ndarray | str] = {}

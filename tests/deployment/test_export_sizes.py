@@ -48,12 +48,8 @@ def test_the_range_is_stated_and_other_sizes_refused(dynamic: tuple[str, nn.Modu
     name, _, report = dynamic
     smallest = SMALLEST[name]
     runner = load_runner(report.path)
-    assert runner.range_px == report.range_px == (smallest, 2048)
-    assert runner.image_shape is None
+    assert runner.spec.range_px == report.spec.range_px == (smallest, 2048)
     assert runner.card.fixed_size is None
-    described = json.loads(runner.metadata["hybridvit.input"])
-    assert described["shape"] == ["batch", 3, "height", "width"]
-    assert described["range_px"] == [smallest, 2048]
     for shape in ((1, 3, smallest - 1, 64), (1, 3, 64, 2049), (1, 4, 64, 64)):
         with pytest.raises(UsageError, match=rf"takes \(batch, 3, height, width\) with both sides from {smallest} to"):
             runner(np.zeros(shape, np.float32))
@@ -118,7 +114,7 @@ def test_the_command_line_exports_and_predicts(to: str, tmp_path: Path, capsys: 
     hybridvit.save_checkpoint(made("fastvit_debug"), tmp_path / "m.safetensors")
     Image.new("RGB", (40, 50), (200, 30, 30)).save(tmp_path / "photo.png")
     assert main(["export", str(tmp_path / "m.safetensors"), "--to", to, "--dynamic_size"]) == 0
-    assert "height x width, each from 32 to 2048, fp32" in capsys.readouterr().out
+    assert "batch x 3 x height x width, each side from 32 to 2048, fp32" in capsys.readouterr().out
     answers = []
     for name in ("m.safetensors", f"m{EXPORTERS[to].suffix}"):
         assert main(["predict", str(tmp_path / name), str(tmp_path / "photo.png"), "--json", "--top", "5"]) == 0

@@ -14,9 +14,12 @@ import hybridvit
 from hybridvit.card import ModelCard
 from hybridvit.errors import CheckpointError, ExportError, FoldError, UsageError
 from hybridvit.export import EXPORTERS, Runner, load_runner
-from hybridvit.export.onnx import OnnxExporter
+from hybridvit.export.exporter import Quantisation
+from hybridvit.export.graph import DeployedModel
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
+from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets.onnx import OnnxExporter
 from hybridvit.loading import load, open_runner
 
 
@@ -61,7 +64,7 @@ def test_one_file_holds_all_that_is_needed(model: nn.Module, exported: ExportRep
     assert runner.card.preprocessing == model.card.preprocessing
     assert runner.card.form == "folded"
     metadata = runner.metadata
-    assert json.loads(metadata["hybridvit.input"])["shape"] == ["batch", 3, 32, 32]
+    assert json.loads(metadata["hybridvit.graph"])["image_size"] == [32, 32]
     assert json.loads(metadata["hybridvit.parity"])["max_error"] == exported.parity.max_error
     assert "onnxruntime" in json.loads(metadata["hybridvit.versions"])
     assert len(metadata["hybridvit.weights_sha256"]) == 64
@@ -70,16 +73,18 @@ def test_one_file_holds_all_that_is_needed(model: nn.Module, exported: ExportRep
 def test_a_folded_model_exports_too(model: nn.Module, tmp_path: Path) -> None:
     report = export(hybridvit.fold(model), tmp_path / "f.onnx", image_size=(40, 64))
     assert report.parity.passed
-    assert load_runner(report.path).image_shape == (3, 40, 64)
+    assert load_runner(report.path).spec.image_size == (40, 64)
 
 
 class Wrong(OnnxExporter):
     """Converts a model other than the one it was given."""
 
-    def convert(self, model: nn.Module, example: torch.Tensor, path: Path, *, range_px: object = None) -> None:
+    def convert(
+        self, model: DeployedModel, spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
+    ) -> None:
         with torch.no_grad():
-            model.head.fc.bias[0] += 1e-3
-        super().convert(model, example, path, range_px=range_px)
+            model.backbone.head.fc.bias[0] += 1e-3
+        super().convert(model, spec, path, quantisation=quantisation)
 
 
 def test_a_file_over_the_limit_is_not_kept(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,9 +121,12 @@ class SortsByData(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def test_a_model_that_cannot_be_converted_says_why_in_one_line(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_converted_says_why_in_one_line(model: nn.Module, tmp_path: Path) -> None:
+    spec = GraphSpec(image_size=(32, 32))
+    deployed = DeployedModel(hybridvit.fold(model), spec)
+    deployed.backbone.stem = SortsByData()
     with pytest.raises(ExportError, match=r"cannot convert this model to ONNX \([^\n]+\)") as raised:
-        OnnxExporter().convert(SortsByData().eval(), torch.zeros(2, 3, 32, 32), tmp_path / "m.onnx")
+        OnnxExporter().convert(deployed, spec, tmp_path / "m.onnx")
     assert "\n" not in str(raised.value)
 
 
@@ -170,8 +178,8 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes) -> None
 def test_a_missing_file_and_an_unknown_suffix_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no file"):
         load_runner(tmp_path / "m.onnx")
-    with pytest.raises(UsageError, match=r"its suffix is '\.tflite'"):
-        load_runner(tmp_path / "m.tflite")
+    with pytest.raises(UsageError, match=r"its suffix is '\.caffe'"):
+        load_runner(tmp_path / "m.caffe")
 
 
 def test_a_foreign_onnx_file_is_told_apart_from_a_damaged_one(exported: ExportReport, tmp_path: Path) -> None:

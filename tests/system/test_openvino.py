@@ -15,9 +15,12 @@ from torch import nn
 import hybridvit
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export import EXPORTERS, Runner, load_runner
-from hybridvit.export.openvino import OpenVINOExporter
+from hybridvit.export.exporter import Quantisation
+from hybridvit.export.graph import DeployedModel
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
+from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets.openvino import OpenVINOExporter
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_two_files_hold_all_that_is_needed(model: nn.Module, exported: ExportRep
     assert exported.size_bytes == sum(path.stat().st_size for path in files)
     runner = hybridvit.load(exported.path)
     assert isinstance(runner, Runner)
-    assert (runner.runtime, runner.image_shape, runner.range_px) == ("openvino", (3, 32, 32), None)
+    assert (runner.runtime, runner.spec) == ("openvino", GraphSpec(image_size=(32, 32)))
     assert runner.card.class_names == model.card.class_names
     assert runner.card.form == "folded"
     assert json.loads(runner.metadata["hybridvit.parity"])["max_error"] == exported.parity.max_error <= 1e-5
@@ -79,10 +82,12 @@ def test_an_answer_is_not_overwritten_by_the_next(exported: ExportReport) -> Non
 class Wrong(OpenVINOExporter):
     """Converts a model other than the one it was given."""
 
-    def convert(self, model: nn.Module, example: torch.Tensor, path: Path, *, range_px: object = None) -> None:
+    def convert(
+        self, model: DeployedModel, spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
+    ) -> None:
         with torch.no_grad():
-            model.head.fc.bias[0] += 1e-3
-        super().convert(model, example, path, range_px=range_px)
+            model.backbone.head.fc.bias[0] += 1e-3
+        super().convert(model, spec, path, quantisation=quantisation)
 
 
 def test_a_pair_over_the_limit_leaves_the_earlier_one(
@@ -131,7 +136,7 @@ def test_a_foreign_graph_is_told_apart_from_a_damaged_one(copied: Path) -> None:
 
 
 def test_a_graph_that_does_not_say_what_it_takes_is_refused(copied: Path) -> None:
-    copied.write_text(copied.read_text(encoding="utf-8").replace("&quot;shape&quot;", "&quot;form&quot;"), "utf-8")
+    copied.write_text(copied.read_text(encoding="utf-8").replace("&quot;range_px&quot;", "&quot;form&quot;"), "utf-8")
     with pytest.raises(CheckpointError, match=r"does not say which images it takes .* Export it again"):
         load_runner(copied)
 
