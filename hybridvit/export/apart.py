@@ -21,6 +21,7 @@ from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
 if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
 
+CHILD = (sys.executable, "-m", "hybridvit.export.apart")
 LAST_LINES = 5  # of what a converter printed before it died
 ENDING_SECONDS = 10  # for a child to put away what it has begun
 
@@ -54,7 +55,7 @@ def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -
         asked.write_text(json.dumps(asdict(job)), encoding="utf-8")
         with printed.open("wb") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "hybridvit.export.apart", str(asked), str(answered)],
+                [*CHILD, str(asked), str(answered)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

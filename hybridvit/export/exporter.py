@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hybridvit.errors import UsageError
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import seal
 from hybridvit.export.spec import GraphSpec, Precision
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class Exporter(ABC):
     @abstractmethod
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Put `metadata` into the file at `path`, in place of what it holds under the same names."""
+
+    def seal(self, path: Path) -> None:
+        """Make damage to the file at `path`, annotated with an open `hybridvit.sha256`, noticeable when it is opened."""
+        seal(path)
 
     @abstractmethod
     def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:

@@ -22,6 +22,7 @@ from hybridvit.export.options import Batch, resolve
 from hybridvit.export.original import Original
 from hybridvit.export.overflow import check_fits_half
 from hybridvit.export.parity import Parity, compare
+from hybridvit.export.seal import KEY, OPEN
 from hybridvit.export.sizes import sizes_to_compare
 from hybridvit.export.spec import GraphSpec, Precision, Returns
 from hybridvit.export.targets import exporter_for
@@ -142,6 +143,7 @@ def export(
         | {
             "hybridvit.weights_sha256": digest({name: value.cpu().contiguous() for name, value in weights.items()}),
             "hybridvit.versions": json.dumps(package_versions()),
+            KEY: OPEN,
         }
     )
     sizes = spec.sizes if spec.range_px is None else sizes_to_compare(spec.range_px, spec.image_size)
@@ -149,6 +151,7 @@ def export(
     with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
         exporter.convert(deployed, spec, temporary)
         exporter.annotate(temporary, metadata)
+        exporter.seal(temporary)
         if exporter.why_not_here():
             proof = exporter.check_weights(deployed, temporary)
         else:
@@ -163,6 +166,7 @@ def export(
                 raise ExportError(_too_far(proof, exporter, spec, card))
             metadata["hybridvit.parity"] = json.dumps(proof.to_dict())
             exporter.annotate(temporary, metadata)
+            exporter.seal(temporary)
             exporter.load_runner(temporary)  # the file as it will stay opens
     noise = torch.randn(2, spec.channels, *spec.image_size, generator=torch.Generator().manual_seed(0))
     return ExportReport(

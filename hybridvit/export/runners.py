@@ -13,6 +13,7 @@ import numpy as np
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
 from hybridvit.export.bundle import read_card
+from hybridvit.export.seal import check_seal
 from hybridvit.export.spec import GraphSpec
 from hybridvit.measure.memory import enough_memory
 
@@ -56,10 +57,15 @@ class ExportedRunner(Runner):
     metadata: dict[str, str]
     spec: GraphSpec
 
-    def describe(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Read the card and the spec. Raises CheckpointError if `path` is not one of our files."""
+    def describe(self, path: Path, metadata: Mapping[str, str], content: bytes | None = None) -> None:
+        """Read the card and the spec; `content` is that of the file, if it was sealed.
+
+        Raises CheckpointError if `path` is not one of our files, or damaged.
+        """
         self.path, self.metadata = path, dict(metadata)
         self.card, self.spec = read_card(self.metadata, path), GraphSpec.read(self.metadata, path)
+        if content is not None:
+            check_seal(content, self.metadata, path)
 
     @abstractmethod
     def run(self, images: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,7 @@
-"""ONNX: one file, dynamic batch and if asked for dynamic sides, run by ONNX Runtime on the CPU in fp32."""
+"""ONNX: one file, dynamic batch and if asked for dynamic sides, run by ONNX Runtime on the CPU.
+
+No bf16: ONNX Runtime 1.31 has no kernels for it on the CPU ("Could not find an implementation for Conv").
+"""
 
 import io
 import logging
@@ -30,12 +33,23 @@ class OnnxExporter(Exporter):
     writer_packages = ("onnx", "onnxscript", "onnxruntime")
     runner_packages = ("onnxruntime",)
     extra = "export"
+    precisions = ("fp32", "fp16", "int8")
 
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
         """Write one file with opset and operator names as torch chooses them; the weights are inside."""
-        onnx_program(model, spec).save(path, external_data=False)
+        if quantisation is not None:
+            import torch
+
+            from hybridvit.export.targets.onnx_int8 import quantise_onnx, with_repeated_channels
+
+            with torch.no_grad():
+                program = onnx_program(with_repeated_channels(model), spec)
+            quantise_onnx(program.model_proto, quantisation, spec.batch, path)
+            return
+        program = onnx_program(half(model) if spec.precision == "fp16" else model, spec)
+        program.save(path, external_data=False)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Add `metadata` to the model's properties."""
@@ -107,8 +121,8 @@ class OnnxRunner(ExportedRunner):
         if not path.is_file():
             raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
         try:
-            # from bytes: a file that points to others on this disk is refused
-            self.session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+            content = path.read_bytes()  # not the path: a file that points to others on this disk is refused
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except (
             states.Fail,
             states.InvalidArgument,
@@ -121,7 +135,7 @@ class OnnxRunner(ExportedRunner):
                 f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
                 f"({first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
             ) from error
-        self.describe(path, self.session.get_modelmeta().custom_metadata_map)
+        self.describe(path, self.session.get_modelmeta().custom_metadata_map, content)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of a checked batch."""

@@ -77,7 +77,7 @@ class OpenVINORunner(ExportedRunner):
         import openvino
 
         graph = _read(path)
-        self.describe(path, _metadata(graph))
+        self.describe(path, _metadata(graph), path.read_bytes())
         if self.metadata.get(DIGEST) != _digest(path.with_suffix(".bin").read_bytes()):
             raise CheckpointError(
                 f"{path.with_suffix('.bin')} is not the file of weights that {path} was written with: it is damaged or "

@@ -1,0 +1,123 @@
+"""`hybridvit export`: a process per target, whose end, however it comes, leaves one clear error and nothing else."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import trained_like
+
+import hybridvit
+from hybridvit.cli import main
+from hybridvit.errors import ExportError, OutOfMemory
+from hybridvit.export import apart, load_runner
+from hybridvit.export.apart import ExportJob, run_apart
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    hybridvit.save_checkpoint(
+        trained_like(hybridvit.create_model("fastvit_debug", num_classes=3)), tmp_path / "m.safetensors"
+    )
+    return tmp_path / "m.safetensors"
+
+
+def test_several_targets_are_written_side_by_side(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(checkpoint), "--to", "onnx", "openvino", "--batch", "2", "--returns", "features"]) == 0
+    text = capsys.readouterr().out
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["m.bin", "m.onnx", "m.safetensors", "m.xml"]
+    assert text.count("Exported fastvit_debug, folded, to") == 2
+    assert "Takes               2 x 3 x 32 x 32, fp32" in text
+    assert "Gives               features" in text
+    features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))
+    assert features.shape == (3, 64)
+
+
+def test_a_target_that_fails_does_not_stop_the_others(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(checkpoint), "--to", "openvino", "onnx", "--precision", "bf16"]) == 2
+    captured = capsys.readouterr()
+    assert "The target 'onnx' has no bf16: it writes" in captured.err
+    assert "Targets with bf16: openvino" in captured.err
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == [
+        "m-bf16.bin", "m-bf16.xml", "m.safetensors",
+    ]  # fmt: skip
+    assert captured.out.count("Exported") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["--limit", "1e-12"], 5, r"the limit is 1e-12. It was not kept"),
+        (["--batch", "many"], 2, "--batch is many, but must be a number of images from 1, or dynamic"),
+        (["--image_sizes", "64", "96"], 2, "takes one size, or any with dynamic_size"),
+        (["--top_k", "4"], 2, "top_k is 4, but must be a whole number from 1 to 3"),
+        (["--top_k", "2", "--returns", "pyramid"], 2, "top_k is 2, but the file is to return pyramid"),
+        (["--output", "no/such/m.onnx"], 2, "folder no/such does not exist"),
+        (["--to", "onnx", "openvino", "--output", "nowhere"], 2, "2 targets need a folder that exists"),
+        (["--precision", "int8"], 2, "int8"),
+        (["--images", "nothing-here"], 3, "nothing-here"),
+    ],
+)
+def test_bad_input_is_one_error_and_no_file(
+    checkpoint: Path, words: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(checkpoint), *words]) in (code, 2)
+    captured = capsys.readouterr()
+    assert text in captured.err
+    assert captured.err.startswith("Error: ")
+    assert "Traceback" not in captured.err
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def job(checkpoint: Path) -> ExportJob:
+    return ExportJob(checkpoint=str(checkpoint), output=str(checkpoint.with_suffix(".onnx")), to="onnx")
+
+
+@pytest.mark.parametrize(
+    ("ending", "error", "text"),
+    [
+        ("kill -SEGV $$", ExportError, r"was ended by signal SIGSEGV; nothing was written\. .*: half way\. Another"),
+        ("kill -KILL $$", OutOfMemory, r"was killed, as happens when memory runs out"),
+        ("exit 3", ExportError, r"ended with code 3; nothing was written\. The last it said: half way\."),
+    ],
+)
+def test_a_converter_that_dies_is_an_error_and_leaves_nothing(
+    checkpoint: Path, ending: str, error: type, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = f"echo half way; touch {checkpoint.parent}/.m.tmp-1234.onnx; mkdir {checkpoint.parent}/.m.tmp-1.mlpackage"
+    monkeypatch.setattr(apart, "CHILD", ("bash", "-c", f"{begun}; {ending}"))
+    with pytest.raises(error, match=text):
+        run_apart(job(checkpoint))
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_what_the_converter_prints_is_shown_when_asked(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(apart, "CHILD", ("bash", "-c", "echo to stdout; echo to stderr >&2; exit 1"))
+    with pytest.raises(ExportError):
+        run_apart(job(checkpoint), show=shown.append)
+    assert shown == ["to stdout\nto stderr\n"]
+
+
+def test_interrupted_while_it_converts_it_ends_and_leaves_nothing(checkpoint: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hybridvit", "export", str(checkpoint), "--to", "openvino"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while running.poll() is None and time.monotonic() < deadline:
+        if any(path.name.startswith(".m.tmp-") for path in checkpoint.parent.iterdir()):
+            break
+        time.sleep(0.05)
+    assert running.poll() is None, "it ended before it wrote anything"
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert (running.returncode, told.strip()) == (130, "Interrupted.")
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
