@@ -1,0 +1,104 @@
+"""LiteRT (TensorFlow Lite): one .tflite file with its record inside, of one batch and image size, run by XNNPACK."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hybridvit.errors import CheckpointError
+from hybridvit.export.exporter import Exporter, Quantisation
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.spec import INPUT, GraphSpec
+from hybridvit.export.targets.litert_file import DIGEST, TFLiteFile, quiet
+from hybridvit.export.targets.onnx import first_line
+from hybridvit.measure.machine import usable_cores
+
+if TYPE_CHECKING:
+    from hybridvit.export.graph import DeployedModel
+
+
+class LiteRTExporter(Exporter):
+    """Through torch.export and litert-torch, which asks for an older torch than the other converters run with.
+
+    fp16 means float16 weights: on a CPU they are widened when the file is opened and the arithmetic is fp32; GPUs and
+    NPUs compute as they are set. int8 means 8-bit weights per channel and 8-bit activations, calibrated, between
+    floating-point ends.
+    """
+
+    target = "litert"
+    suffix = ".tflite"
+    writer_packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
+    runner_packages = ("ai_edge_litert",)
+    extra = "litert"
+    precisions = ("fp32", "fp16", "int8")
+    takes_dynamic_batch = False
+    takes_dynamic_size = False
+    default_batch = 1
+
+    def convert(
+        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
+    ) -> None:
+        """Write the graph, with tensors named after the modules of `model`; its signature is that of `spec`."""
+        from hybridvit.export.targets.litert_graph import tflite_graph
+        from hybridvit.export.targets.litert_weights import with_float16_weights, with_integers
+
+        graph = tflite_graph(model)
+        content = graph.content
+        if spec.precision == "fp16":
+            content = with_float16_weights(content)
+        elif spec.precision == "int8":
+            assert quantisation is not None
+            content = with_integers(graph, model, quantisation)
+        TFLiteFile(content, {}).write(path)
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Replace the record behind the graph by what it holds and `metadata`."""
+        file = TFLiteFile.read(path)
+        TFLiteFile(file.graph, {**file.metadata, **metadata}).write(path)
+
+    def load_runner(self, path: Path, *, threads: int | None = None) -> "LiteRTRunner":
+        """Open `path` with LiteRT's interpreter."""
+        self.require(self.runner_packages)
+        return LiteRTRunner(path, threads=threads)
+
+    def how_to_install(self) -> str:
+        """What to run: an environment of its own to write files, one package to run them."""
+        return (
+            "Its converter needs torch older than 2.15, so give it an environment of its own: python -m venv "
+            f'.venv-litert; .venv-litert/bin/pip install "hybridvit[{self.extra}]"; then .venv-litert/bin/hybridvit '
+            "export ... --to litert. To run .tflite files, pip install ai-edge-litert is enough, with any torch."
+        )
+
+
+class LiteRTRunner(ExportedRunner):
+    """An exported file in LiteRT's interpreter on the CPU, with XNNPACK."""
+
+    runtime = "litert"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        file = TFLiteFile.read(path)
+        self.describe(path, file.metadata)
+        # the interpreter checks little of what it is given, and a damaged graph can end the process
+        if file.metadata.get(DIGEST) != file.digest():
+            raise CheckpointError(
+                f"The graph in {path} is not the one that was exported: the file was changed or damaged. Copy it "
+                "again, or export it again with `hybridvit export CHECKPOINT --to litert`."
+            )
+        try:
+            with quiet():
+                interpreter = Interpreter(model_content=file.graph, num_threads=threads or usable_cores())
+                interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"This version of ai-edge-litert cannot run {path} ({first_line(error)}). Update ai-edge-litert, or "
+                "export the model again."
+            ) from error
+        self.signature = interpreter.get_signature_runner()
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        outputs = self.signature(**{INPUT: images})
+        return [outputs[name] for name in self.spec.outputs]

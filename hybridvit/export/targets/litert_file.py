@@ -1,0 +1,107 @@
+"""A .tflite file with a record behind its graph: a ZIP archive at the end, as TensorFlow Lite's label files are.
+
+Interpreters read the graph from the front and stop where it ends; any unzip program shows the record:
+`unzip -p model.tflite hybridvit.json` and, where class names are known, `unzip -p model.tflite labels.txt`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import struct
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridvit.errors import CheckpointError
+
+RECORD, LABELS = "hybridvit.json", "labels.txt"
+DIGEST = "hybridvit.graph_sha256"
+IDENTIFIER = b"TFL3"  # bytes 4 to 7 of every .tflite file
+DAMAGES = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+    struct.error,
+    RecursionError,
+)
+"""What zipfile and json raise for an archive that was changed."""
+
+
+@dataclass(frozen=True)
+class TFLiteFile:
+    """A graph and what is recorded about it."""
+
+    graph: bytes
+    metadata: Mapping[str, str]
+
+    def digest(self) -> str:
+        """Of the graph."""
+        return hashlib.sha256(self.graph).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write both to `path`, with the digest of the graph in the record."""
+        metadata = dict(self.metadata) | {DIGEST: self.digest()}
+        names = json.loads(metadata.get("hybridvit.card", "{}")).get("class_names", ())
+        path.write_bytes(self.graph)
+        with zipfile.ZipFile(path, "a") as archive:  # stored, behind what is there
+            _add(archive, RECORD, json.dumps(metadata, ensure_ascii=False, indent=1))
+            if names:
+                _add(archive, LABELS, "".join(f"{name}\n" for name in names))
+
+    @classmethod
+    def read(cls, path: Path) -> "TFLiteFile":
+        """The inverse of `write`. Raises CheckpointError for a file that is incomplete or not ours."""
+        if not path.is_file():
+            raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
+        content = path.read_bytes()
+        if content[4:8] != IDENTIFIER:
+            raise CheckpointError(
+                f"{path} is no .tflite file: it is damaged or something else. Export one with `hybridvit export "
+                "CHECKPOINT --to litert`."
+            )
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                entry = archive.getinfo(RECORD)
+                if entry.compress_type != zipfile.ZIP_STORED:  # as written: nothing grows beyond the file
+                    raise ValueError("its record is compressed")
+                end = min(each.header_offset for each in archive.infolist())
+                metadata = json.loads(archive.read(entry))
+            if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+                raise ValueError("its record is no table of texts")
+        except DAMAGES as error:
+            raise CheckpointError(
+                f"{path} has no record of hybridvit behind its graph ({error}): it is incomplete, was changed, or was "
+                "written by something else. Copy it again, or export it with `hybridvit export CHECKPOINT --to litert`."
+            ) from error
+        return cls(content[:end], metadata)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what native code of LiteRT writes to stderr, for which it has no setting: each opening of a file says
+    that XNNPACK was found, each conversion how many operations were counted. Exceptions come through.
+    """
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as sink:
+        kept = os.dup(2)
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+_ONE_AT_A_TIME = threading.Lock()  # two that overlap would put back each other's sink
+
+
+def _add(archive: zipfile.ZipFile, name: str, text: str) -> None:
+    archive.writestr(zipfile.ZipInfo(name), text.encode())  # with no date: equal exports are equal files

@@ -1,0 +1,93 @@
+"""A deployed model as the bytes of a TensorFlow Lite graph."""
+
+import copy
+import io
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from hybridvit.errors import ExportError
+from hybridvit.export.program import exported_program
+from hybridvit.export.spec import INPUT
+from hybridvit.export.targets.litert_file import quiet
+from hybridvit.export.targets.onnx import first_line
+
+if TYPE_CHECKING:
+    from hybridvit.export.graph import DeployedModel
+
+
+@dataclass(frozen=True)
+class TFLiteGraph:
+    """What litert-torch made: operations are named after the modules that they come from, but for the last ones."""
+
+    content: bytes
+    last: dict[str, str]  # operations that give the outputs: their name, their module
+
+
+def tflite_graph(model: "DeployedModel") -> TFLiteGraph:
+    """The graph, in fp32; its input and outputs are named as the spec says.
+
+    Raises ExportError if litert-torch cannot convert the model.
+    """
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), quiet():
+        warnings.simplefilter("ignore")  # of the converter's own packages
+        import litert_torch
+
+        litert_torch.config.show_progress = False
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # it logs through the root
+        try:
+            module, makers = _named(_contiguous(model))
+            made = litert_torch.convert(module, sample_kwargs={INPUT: model.example()})
+            last = {f"serving_default_{output}_output": maker for output, maker in makers.items()}
+            return TFLiteGraph(made.model_content(), last)
+        except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
+            raise ExportError(
+                f"litert-torch {litert_torch.__version__} cannot convert this model ({first_line(error)}). Another "
+                "version of litert-torch or torch may do it."
+            ) from error
+        finally:
+            root.setLevel(level)
+
+
+def _contiguous(model: "DeployedModel") -> "DeployedModel":
+    """A copy whose tensors lie in memory in the order of their axes.
+
+    litert-torch (0.10) remembers constants by their address. It makes a temporary contiguous copy of one that lies
+    otherwise, such as a kernel with channels last, and takes the next of the same shape, which lands at the same
+    address, for the first: each convolution of a FasterViT stage would get the kernel of another one.
+    """
+    copied = copy.deepcopy(model)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return copied
+
+
+def _named(model: "DeployedModel") -> tuple[fx.GraphModule, dict[str, str]]:
+    """The program of `model` with its outputs by name, in which each operation is named after its module.
+
+    Also the module that makes each output.
+    """
+    module = exported_program(model).module(check_guards=False)
+    graph = module.graph
+    modules = {node: _module_of(node) for node in graph.nodes}
+    for node, name in modules.items():
+        if name:
+            node.meta["nn_module_stack"] = {name: ("", name)}
+    graph.set_codegen(fx.graph.CodeGen())  # one argument, and a dict to return
+    (given,) = graph.output_node().args
+    made = dict(zip(model.spec.outputs, given if isinstance(given, tuple | list) else (given,), strict=True))
+    makers = {output: modules[node] for output, node in made.items() if isinstance(node, fx.Node)}
+    graph.output_node().args = (made,)
+    return fx.GraphModule(module, graph).eval(), makers
+
+
+def _module_of(node: fx.Node) -> str:
+    """The name of the innermost module that a node was traced in; "" outside of all."""
+    stack = node.meta.get("nn_module_stack")
+    return list(stack.values())[-1][0] if stack else ""
