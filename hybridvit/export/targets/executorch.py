@@ -1,0 +1,195 @@
+"""ExecuTorch: one .pte file for phones and boards, computed by XNNPACK, in fp32, fp16 or int8.
+
+What the file is for stands inside it: its method "hybridvit" returns the metadata as JSON, in Kotlin and Swift too.
+The text is as long from the start as it may become, so that entries can be replaced where they stand; it is read from
+the bytes, before anything of the file is given to the runtime, which would crash on a damaged one.
+"""
+
+import functools
+import json
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hybridvit.errors import CheckpointError, ExportError, UsageError
+from hybridvit.export.bundle import card_metadata
+from hybridvit.export.exporter import LIMITS, Exporter, Quantisation
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.spec import GraphSpec
+
+if TYPE_CHECKING:
+    from executorch.runtime import Runtime
+
+    from hybridvit.export.graph import DeployedModel
+
+OPENING = '{"hybridvit.pte": "1"'  # how the metadata begin
+ROOM_BYTES = 2**14  # for metadata besides the card
+
+
+class ExecuTorchExporter(Exporter):
+    """Through torch.export and XNNPACK's partitioner."""
+
+    target = "executorch"
+    suffix = ".pte"
+    writer_packages = ("executorch", "torchao")
+    runner_packages = ("executorch",)
+    extra = "executorch"
+    precisions = ("fp32", "fp16", "int8")
+    limits = LIMITS | {"fp32": 1e-4}
+    takes_dynamic_batch = False
+    takes_dynamic_size = False
+    default_batch = 1
+
+    def convert(
+        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
+    ) -> None:
+        """Write one file; the images go in and the answers come out as with every other target."""
+        import torch
+
+        from hybridvit.export.targets.xnnpack import lowered, quiet, xnnpack_program
+        from hybridvit.export.targets.xnnpack_int8 import quantised_program
+
+        room = " " * (ROOM_BYTES + len(json.dumps(card_metadata(model.backbone.card))))
+        try:
+            if quantisation is not None:
+                program = quantised_program(model, quantisation)
+            else:
+                program = xnnpack_program(model.in_dtype(torch.float16 if spec.precision == "fp16" else torch.float32))
+            with quiet():
+                content = lowered(program, OPENING + "}" + room).to_executorch().buffer
+        except UsageError:
+            raise
+        except Exception as error:  # their converters raise whatever they met
+            raise ExportError(
+                f"executorch cannot convert this model ({_first_line(error)}). Another version of executorch or torch "
+                "may do it."
+            ) from error
+        path.write_bytes(content)
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Write the metadata over those in the file."""
+        content = path.read_bytes()
+        start, room = _place(content, path)
+        text = (OPENING + ", " + json.dumps(dict(metadata))[1:]).encode()
+        if len(text) > room:
+            raise ExportError(
+                f"The metadata take {len(text)} bytes, but {path} has room for {room}. Shorten the class names."
+            )
+        path.write_bytes(content[:start] + text.ljust(room) + content[start + room :])
+
+    def load_runner(self, path: Path, *, threads: int | None = None) -> "ExecuTorchRunner":
+        """Open `path` with ExecuTorch. `threads` holds for all files that one process has open."""
+        self.require(self.runner_packages)
+        return ExecuTorchRunner(path, threads=threads)
+
+
+class ExecuTorchRunner(ExportedRunner):
+    """An exported file in ExecuTorch's runtime. One call runs at a time."""
+
+    runtime = "executorch"
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
+        content = path.read_bytes()
+        self.describe(path, _read_metadata(content, path), content)
+        runtime = _runtime()
+        _set_threads(threads)
+        try:
+            program = runtime.load_program(content)
+            self._forward = program.load_method("forward")
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} does not open in this version of ExecuTorch ({_first_line(error)}). Export it again with "
+                "`hybridvit export CHECKPOINT --to executorch`."
+            ) from error
+        self._program = program  # owns the weights
+        self._lock = threading.Lock()
+        _open_runners.add(self)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        import torch
+
+        with self._lock:
+            outputs = self._forward.execute((torch.from_numpy(images),))
+        return [output.numpy() for output in outputs]
+
+
+_open_runners: "weakref.WeakSet[ExecuTorchRunner]" = weakref.WeakSet()
+
+
+def _set_threads(threads: int | None) -> None:
+    """The runtime has one pool of threads, which a loaded program keeps: a new one would leave it with a dead pool."""
+    from executorch.extension.pybindings import portable_lib
+
+    if threads is None or threads == portable_lib._threadpool_get_thread_count():
+        return
+    if len(_open_runners):
+        raise UsageError(
+            f"threads is {threads}, but another .pte file is open in this process, and ExecuTorch has one pool of "
+            f"{portable_lib._threadpool_get_thread_count()} threads for all. Open the first file with that number, or "
+            "run this one in a process of its own."
+        )
+    portable_lib._unsafe_reset_threadpool(threads)
+
+
+@functools.cache
+def _runtime() -> "Runtime":
+    """The runtime of this process. Its threads start here, whose count of cores writes five lines to descriptor 2."""
+    from hybridvit.export.targets.xnnpack import quiet
+
+    with quiet(), _no_stderr():
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        portable_lib._threadpool_get_thread_count()
+        return Runtime.get()
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Nothing reaches descriptor 2, not from C either."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _read_metadata(content: bytes, path: Path) -> dict[str, str]:
+    start, room = _place(content, path)
+    try:
+        metadata = json.loads(content[start : start + room])
+        assert isinstance(metadata, dict)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is damaged: its metadata cannot be read ({_first_line(error)}). Copy it anew, or export it again."
+        ) from error
+    return {key: str(value) for key, value in metadata.items()}
+
+
+def _place(content: bytes, path: Path) -> tuple[int, int]:
+    """Where the metadata begin, and their length, which the format puts before a text."""
+    start = content.find(OPENING.encode())
+    room = int.from_bytes(content[max(0, start - 4) : max(0, start)], "little")
+    if content[4:6] != b"ET" or start < 4 or content.count(OPENING.encode()) != 1 or start + room > len(content):
+        raise CheckpointError(
+            f"{path} is not a .pte file that hybridvit wrote: it is damaged, incomplete or something else. Export it "
+            "again with `hybridvit export CHECKPOINT --to executorch`."
+        )
+    return start, room
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
