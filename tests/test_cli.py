@@ -21,6 +21,7 @@ from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
+from hybridvit.export.pipeline import export
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(3):
             pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
-    assert main(["export", str(root / "m.safetensors"), "--output", str(root / "m.onnx")]) == 0
+    export(model, root / "m.onnx")
     return root
 
 
@@ -321,15 +322,6 @@ def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_p
     assert "folded already" in capsys.readouterr().err
     assert main(["fold", str(folder / "m.safetensors"), "--output", str(folder / "m.safetensors")]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
-
-
-def test_export_compares_on_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "wide.onnx"
-    words = ["--output", str(target), "--image_size", "32x64", "--images", str(folder / "images")]
-    assert main(["export", str(folder / "m.safetensors"), *words]) == 0
-    text = capsys.readouterr().out
-    assert "batch x 3 x 32 x 64" in text
-    assert "6 images, same first answer on 6" in text
 
 
 def test_bench_ends_with_one_json_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

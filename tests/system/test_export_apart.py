@@ -7,9 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import trained_like
+from PIL import Image
 
 import hybridvit
 from hybridvit.cli import main
@@ -35,6 +37,17 @@ def test_several_targets_are_written_side_by_side(checkpoint: Path, capsys: pyte
     assert "Gives               features" in text
     features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))
     assert features.shape == (3, 64)
+
+
+def test_it_compares_on_the_images_that_are_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(checkpoint.parent / f"{number}.png")
+    words = ["--image_size", "32x64", "--images", str(checkpoint.parent)]
+    assert main(["export", str(checkpoint), *words]) == 0
+    text = capsys.readouterr().out
+    assert "batch x 3 x 32 x 64" in text
+    assert "6 images, same first answer on 6" in text
 
 
 def test_a_target_that_fails_does_not_stop_the_others(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
