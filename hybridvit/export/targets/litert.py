@@ -9,8 +9,9 @@ import numpy as np
 from hybridvit.errors import CheckpointError
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import KEY
 from hybridvit.export.spec import INPUT, GraphSpec
-from hybridvit.export.targets.litert_file import DIGEST, TFLiteFile, quiet
+from hybridvit.export.targets.litert_file import TFLiteFile, quiet
 from hybridvit.export.targets.onnx import first_line
 from hybridvit.measure.machine import usable_cores
 
@@ -57,6 +58,10 @@ class LiteRTExporter(Exporter):
         file = TFLiteFile.read(path)
         TFLiteFile(file.graph, {**file.metadata, **metadata}).write(path)
 
+    def seal(self, path: Path) -> None:
+        """Put the digest into the record, whose own checksum has to be right again."""
+        TFLiteFile.read(path).sealed().write(path)
+
     def load_runner(self, path: Path, *, threads: int | None = None) -> "LiteRTRunner":
         """Open `path` with LiteRT's interpreter."""
         self.require(self.runner_packages)
@@ -82,10 +87,10 @@ class LiteRTRunner(ExportedRunner):
         file = TFLiteFile.read(path)
         self.describe(path, file.metadata)
         # the interpreter checks little of what it is given, and a damaged graph can end the process
-        if file.metadata.get(DIGEST) != file.digest():
+        if file.metadata.get(KEY) != file.digest:
             raise CheckpointError(
-                f"The graph in {path} is not the one that was exported: the file was changed or damaged. Copy it "
-                "again, or export it again with `hybridvit export CHECKPOINT --to litert`."
+                f"{path} is damaged or was changed: its content is not that of its digest. Copy it anew, or export it "
+                "again."
             )
         try:
             with quiet():

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridvit.errors import CheckpointError
+from hybridvit.export.seal import KEY
 
 RECORD, LABELS = "hybridvit.json", "labels.txt"
-DIGEST = "hybridvit.graph_sha256"
 IDENTIFIER = b"TFL3"  # bytes 4 to 7 of every .tflite file
 DAMAGES = (
     zipfile.BadZipFile,
@@ -43,17 +43,22 @@ class TFLiteFile:
     graph: bytes
     metadata: Mapping[str, str]
 
+    @property
     def digest(self) -> str:
-        """Of the graph."""
-        return hashlib.sha256(self.graph).hexdigest()
+        """Of the graph and the record but for the digest itself."""
+        others = sorted((key, value) for key, value in self.metadata.items() if key != KEY)
+        return hashlib.sha256(self.graph + json.dumps(others).encode()).hexdigest()
+
+    def sealed(self) -> "TFLiteFile":
+        """The same with its digest in the record."""
+        return TFLiteFile(self.graph, {**self.metadata, KEY: self.digest})
 
     def write(self, path: Path) -> None:
-        """Write both to `path`, with the digest of the graph in the record."""
-        metadata = dict(self.metadata) | {DIGEST: self.digest()}
-        names = json.loads(metadata.get("hybridvit.card", "{}")).get("class_names", ())
+        """Write both to `path`; the names of the classes also as a file of their own."""
+        names = json.loads(self.metadata.get("hybridvit.card", "{}")).get("class_names", ())
         path.write_bytes(self.graph)
         with zipfile.ZipFile(path, "a") as archive:  # stored, behind what is there
-            _add(archive, RECORD, json.dumps(metadata, ensure_ascii=False, indent=1))
+            _add(archive, RECORD, json.dumps(dict(self.metadata), ensure_ascii=False, indent=1))
             if names:
                 _add(archive, LABELS, "".join(f"{name}\n" for name in names))
 

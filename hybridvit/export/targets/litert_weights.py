@@ -68,6 +68,8 @@ def with_integers(graph: "TFLiteGraph", model: "DeployedModel", quantisation: Qu
             )
         batches = {SIGNATURE: [{INPUT: batch} for batch in _batches(quantisation.images.numpy(), model)]}
         ranges = quantizer.calibrate(batches, num_threads=usable_cores())
+        if not ranges:  # all is kept
+            return graph.content
         return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
 
 
