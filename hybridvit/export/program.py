@@ -78,7 +78,7 @@ def fold_constants(module: fx.GraphModule) -> int:
         is_needed = any(user not in values for user in node.users)
         if node.op != "call_function" or not is_needed or not isinstance(value, Tensor):
             continue
-        name = f"constant_{count}"
+        name = f"constant_{len(module._buffers)}"  # of those from an earlier call, none is replaced
         module.register_buffer(name, value.clone(memory_format=torch.contiguous_format))
         with module.graph.inserting_before(node):
             node.replace_all_uses_with(module.graph.get_attr(name))
