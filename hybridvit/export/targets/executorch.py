@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from hybridvit.export.spec import GraphSpec
 
 if TYPE_CHECKING:
     from executorch.runtime import Runtime
+    from torch import nn
 
     from hybridvit.export.graph import DeployedModel
 
@@ -46,23 +47,30 @@ class ExecuTorchExporter(Exporter):
     takes_dynamic_size = False
     default_batch = 1
 
+    @property
+    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+        """Imported late, for the rewrites know the models."""
+        from hybridvit.export.rewrites import depthwise_in_parts, doubling_as_depthwise
+
+        return (doubling_as_depthwise, depthwise_in_parts)
+
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
         """Write one file; the images go in and the answers come out as with every other target."""
         import torch
 
-        from hybridvit.export.targets.xnnpack import lowered, quiet, xnnpack_program
-        from hybridvit.export.targets.xnnpack_int8 import quantised_program
+        from hybridvit.export.targets.xnnpack import lowered, quiet, xnnpack_graph
+        from hybridvit.export.targets.xnnpack_int8 import quantised_graph
 
         room = " " * (ROOM_BYTES + len(json.dumps(card_metadata(model.backbone.card))))
         try:
             if quantisation is not None:
-                program = quantised_program(model, quantisation)
+                graph = quantised_graph(model, quantisation)
             else:
-                program = xnnpack_program(model.in_dtype(torch.float16 if spec.precision == "fp16" else torch.float32))
+                graph = xnnpack_graph(model.in_dtype(torch.float16 if spec.precision == "fp16" else torch.float32))
             with quiet():
-                content = lowered(program, OPENING + "}" + room).to_executorch().buffer
+                content = lowered(graph, model.example(), OPENING + "}" + room).to_executorch().buffer
         except UsageError:
             raise
         except Exception as error:  # their converters raise whatever they met

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
-from hybridvit.export.program import Decompositions, exported_program
+from hybridvit.export.program import Decompositions, exported_program, fold_constants
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeProgramManager
@@ -24,21 +24,25 @@ if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel
 
 
-def xnnpack_program(model: "DeployedModel") -> ExportedProgram:
+def xnnpack_graph(model: "DeployedModel") -> GraphModule:
     """`model`, contiguous in memory, in operators that XNNPACK knows."""
     for parameter in model.parameters():  # the partitioner takes channels-last weights for activations
         parameter.data = parameter.data.contiguous()
-    return exported_program(model, SPELLED_OUT)
+    graph = exported_program(model, SPELLED_OUT).module(check_guards=False)
+    fold_constants(graph)  # those of SPELLED_OUT
+    return graph
 
 
-def lowered(program: ExportedProgram, metadata: str) -> "EdgeProgramManager":
-    """`program` with its parts for XNNPACK delegated; the method "hybridvit" of the file returns `metadata`."""
+def lowered(graph: GraphModule, example: Tensor, metadata: str) -> "EdgeProgramManager":
+    """`graph` with its parts for XNNPACK delegated; the method "hybridvit" of the file returns `metadata`."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     with torch.no_grad(), quiet():
         return to_edge_transform_and_lower(
-            program, partitioner=[XnnpackPartitioner()], constant_methods={"hybridvit": metadata}
+            torch.export.export(graph, (example,)),
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={"hybridvit": metadata},
         )
 
 
@@ -67,7 +71,7 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Without the case that all scores of a row are masked, which torch's own form looks for in each of them."""
-    batch, heads, queries, dim = q.shape
+    (batch, heads), dim = q.shape[:2], q.shape[-1]
     scale = dim**-0.5 if scale is None else scale
     q = q if scale == 1 else q * scale
     scores = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2))  # (batch heads) queries keys

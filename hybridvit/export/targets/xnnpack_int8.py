@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import fx
-from torch.export import ExportedProgram
 
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Quantisation
-from hybridvit.export.targets.xnnpack import quiet, xnnpack_program
+from hybridvit.export.targets.xnnpack import quiet, xnnpack_graph
 
 if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 LAYERS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 
 
-def quantised_program(model: "DeployedModel", quantisation: Quantisation) -> ExportedProgram:
+def quantised_graph(model: "DeployedModel", quantisation: Quantisation) -> fx.GraphModule:
     """`model` with its layers and residual sums in int8, scaled by what `quantisation.images` reach.
 
     The modules named in `quantisation.kept`, with all inside them, stay in floating point, and so do GELU, softmax
@@ -40,10 +39,10 @@ def quantised_program(model: "DeployedModel", quantisation: Quantisation) -> Exp
     quantizer.set_filter_function(lambda node: _is_quantised(node) and not _is_inside(node, quantisation.kept))
     size = model.spec.batch or 1
     with torch.no_grad(), quiet():
-        prepared = prepare_pt2e(xnnpack_program(model).module(check_guards=False), quantizer)
+        prepared = prepare_pt2e(xnnpack_graph(model), quantizer)
         for start in range(0, len(quantisation.images) - size + 1, size):
             prepared(quantisation.images[start : start + size])
-        return torch.export.export(convert_pt2e(prepared), (model.example(),))
+        return convert_pt2e(prepared)
 
 
 def _is_quantised(node: fx.Node) -> bool:
