@@ -5,10 +5,20 @@ from pathlib import Path
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.targets.executorch import ExecuTorchExporter
+from hybridvit.export.targets.litert import LiteRTExporter
 from hybridvit.export.targets.onnx import OnnxExporter
 from hybridvit.export.targets.openvino import OpenVINOExporter
 
-EXPORTERS: dict[str, Exporter] = {exporter.target: exporter for exporter in (OnnxExporter(), OpenVINOExporter())}
+EXPORTERS: dict[str, Exporter] = {
+    exporter.target: exporter
+    for exporter in (
+        OnnxExporter(),
+        OpenVINOExporter(),
+        ExecuTorchExporter(),
+        LiteRTExporter(),
+    )
+}
 
 
 def exporter_for(target: str) -> Exporter:
