@@ -5,6 +5,7 @@ from pathlib import Path
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.targets.coreml import CoreMLExporter
 from hybridvit.export.targets.executorch import ExecuTorchExporter
 from hybridvit.export.targets.litert import LiteRTExporter
 from hybridvit.export.targets.onnx import OnnxExporter
@@ -15,6 +16,7 @@ EXPORTERS: dict[str, Exporter] = {
     for exporter in (
         OnnxExporter(),
         OpenVINOExporter(),
+        CoreMLExporter(),
         ExecuTorchExporter(),
         LiteRTExporter(),
     )

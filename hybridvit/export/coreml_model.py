@@ -1,0 +1,206 @@
+"""A deployed model with the ends that Core ML wants, and the proof of what was written without Core ML at hand."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from hybridvit.errors import ExportError
+from hybridvit.export.graph import DeployedModel
+from hybridvit.export.mil import constants, evaluate
+from hybridvit.export.parity import pictures, relative_error
+from hybridvit.export.spec import INPUT
+
+HALF_ROUNDING, HALF_TINY = 2**-11, 2**-25  # of a weight in fp16: relative, and below the smallest normal number
+INT8_LEVELS = 127
+PICTURES = 4
+
+
+class PlanarModel(DeployedModel):
+    """`deployed` for channels-first pixels, as Core ML hands an image on; with `labelled` also the probabilities.
+
+    They come first, as the output that Core ML turns into class labels.
+    """
+
+    def __init__(self, deployed: DeployedModel, *, labelled: bool) -> None:
+        torch.nn.Module.__init__(self)
+        self.spec = replace(deployed.spec, pixels="float32")
+        self.backbone, self.labelled = deployed.backbone, labelled
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs of `deployed`, behind the probabilities if they are wanted."""
+        outputs = super().forward(images)
+        if not self.labelled:
+            return outputs
+        assert isinstance(outputs, Tensor)
+        return outputs.softmax(1), outputs
+
+
+def class_names(model: DeployedModel) -> list[str]:
+    """The labels of a classifier of single images, each of them once; empty if it is none or they are unknown."""
+    spec, names = model.spec, model.backbone.card.class_names
+    if (
+        spec.returns != "logits"
+        or spec.top_k is not None
+        or spec.batch != 1
+        or len(names) != model.backbone.num_classes
+    ):
+        return []
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
+
+
+def write_answers(model: DeployedModel, limit: float, path: Path) -> None:
+    """What `verify_on_mac.py` compares with: pictures as levels from 0 to 255, and PyTorch's answers in fp32."""
+    spec, card = model.spec, model.backbone.card
+    assert spec.batch is not None
+    num = -(-PICTURES // spec.batch) * spec.batch
+    levels = pictures(num, spec.channels, spec.image_size, np.random.default_rng(1)).astype(np.uint8)
+    facts = {
+        "architecture": card.architecture,
+        "precision": spec.precision,
+        "pixels": spec.pixels,
+        "batch": spec.batch,
+        "mean": card.preprocessing.mean,
+        "std": card.preprocessing.std,
+        "input": INPUT,
+        "outputs": spec.outputs,
+        "limit": limit,
+    }
+    answers = dict(zip(spec.outputs, _answers(model, _planar_input(model, levels)), strict=True))
+    arrays: dict[str, Any] = {f"output_{name}": output.numpy() for name, output in answers.items()}
+    arrays |= {"facts": np.asarray(json.dumps(facts)), "levels": levels.transpose(0, 2, 3, 1)}  # n h w c
+    np.savez_compressed(path, **arrays)
+
+
+def compare_ends(description: Any, model: DeployedModel) -> None:
+    """The names and shapes of a package's input and outputs. Raises ExportError."""
+    spec = model.spec
+    (given,) = description.input
+    if given.type.HasField("imageType"):
+        image = given.type.imageType
+        sizes = {(image.height, image.width)} | {(each.height, each.width) for each in image.enumeratedSizes.sizes}
+        is_free = image.HasField("imageSizeRange")
+    else:
+        array = given.type.multiArrayType
+        shapes = {tuple(array.shape)} | {tuple(each.shape) for each in array.enumeratedShapes.shapes}
+        sizes, is_free = {shape[2:] for shape in shapes}, array.HasField("shapeRange")
+        if {shape[:2] for shape in shapes} != {(spec.batch, spec.channels)}:
+            raise _wrong(f"its input has the shapes {sorted(shapes)}")
+    outputs = {output.name for output in description.output}
+    if given.name != INPUT or is_free or sizes != set(spec.sizes) or not outputs.issuperset(spec.outputs):
+        raise _wrong(f"it takes '{given.name}' of {sorted(sizes)} and gives {sorted(outputs)}")
+
+
+def compare_weights(model: DeployedModel, program: Any) -> tuple[int, float]:
+    """Each weight of convolutions and linear layers against its namesake in the program, as closely as it is stored.
+
+    Returns how many and the largest difference relative to the largest weight of a tensor. Raises ExportError.
+    """
+    precision, found = model.spec.precision, constants(program)
+    num, worst = 0, 0.0
+    used = _used(model)
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[0] not in used:
+            continue
+        stored = [found[key] for key in _names_of(name) if key in found]
+        expected = parameter.detach().numpy()
+        if not stored:
+            if used[name.rpartition(".")[0]]:
+                raise _wrong(f"'{name}' is not in it")
+            continue
+        difference = np.abs(stored[0].astype(np.float64).reshape(expected.shape) - expected)
+        if (difference > _rounding(expected, precision)).any():
+            raise _wrong(f"'{name}' differs by up to {difference.max():.1e}")
+        num += 1
+        worst = max(worst, float(difference.max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)))
+    return num, worst
+
+
+def compare_answers(model: DeployedModel, program: Any, limit: float | None) -> float:
+    """The program computed operation by operation against PyTorch, on drawn pictures. Raises ExportError.
+
+    Returns the largest difference relative to the largest output, for top-k of the probabilities.
+    """
+    spec, worst = model.spec, 0.0
+    assert spec.batch is not None
+    for size in spec.sizes:
+        levels = pictures(spec.batch, spec.channels, size, np.random.default_rng(2)).astype(np.uint8)
+        images = _planar_input(model, levels)
+        try:
+            given = evaluate(program, images)
+        except (NotImplementedError, ValueError) as error:
+            raise _wrong(f"it cannot be computed here ({error})") from error
+        for name, expected in zip(spec.outputs, _answers(model, images), strict=True):
+            if name != "indices":
+                worst = max(worst, relative_error(given[name].float().numpy(), expected.numpy()))
+            elif limit is not None and not torch.equal(given[name][:, 0].long(), expected[:, 0].long()):
+                raise _wrong("its most probable class is another")
+    if not np.isfinite(worst) or (limit is not None and worst > limit):
+        raise _wrong(f"what it computes differs by {worst:.1e} of the largest output, the limit is {limit}")
+    return worst
+
+
+def _planar_input(model: DeployedModel, levels: np.ndarray) -> Tensor:
+    """Levels from 0 to 255 (n, c, h, w) as the converted program takes them."""
+    if model.spec.pixels == "uint8":
+        return torch.from_numpy(levels).float()
+    preprocessing = model.backbone.card.preprocessing
+    mean, std = (np.asarray(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    return torch.from_numpy(((levels / 255 - mean) / std).astype(np.float32))
+
+
+def _used(model: DeployedModel) -> dict[str, bool]:
+    """The modules by name that take part in an answer, and whether they are layers; other weights are folded away."""
+    used: dict[str, bool] = {}
+
+    def remember(name: str, module: torch.nn.Module) -> RemovableHandle:
+        is_layer = isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+        return module.register_forward_pre_hook(lambda module, inputs: used.update({name: is_layer}))
+
+    handles = [remember(name, module) for name, module in model.named_modules()]
+    try:
+        with torch.no_grad():
+            model(model.example(batch=1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return used
+
+
+@torch.no_grad()
+def _answers(model: DeployedModel, images: Tensor) -> tuple[Tensor, ...]:
+    outputs = PlanarModel(model, labelled=False)(images)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _names_of(parameter: str) -> list[str]:
+    """What coremltools may call a parameter."""
+    name = f"p_{parameter.replace('.', '_')}"
+    return [f"{name}{suffix}" for suffix in ("", "_to_fp16", "_quantized", "_to_fp16_quantized")]
+
+
+def _rounding(weights: np.ndarray, precision: str) -> np.ndarray:
+    """How far each weight may be from what is stored of it."""
+    wide = np.abs(weights.astype(np.float64))
+    if precision == "fp32":
+        return np.zeros_like(wide)
+    half = wide * HALF_ROUNDING + HALF_TINY
+    if precision == "fp16" or weights.ndim < 2:
+        return half
+    largest = wide.reshape(len(wide), -1).max(1).reshape(-1, *[1] * (wide.ndim - 1))
+    return np.maximum(half, largest * (0.5 / INT8_LEVELS + 4 * HALF_ROUNDING))  # the scale is an fp16 number
+
+
+def _wrong(what: str) -> ExportError:
+    return ExportError(
+        f"The Core ML package that was written is not the model: {what}. It was not kept. Another version of "
+        "coremltools may convert it rightly."
+    )
