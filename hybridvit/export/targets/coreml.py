@@ -24,6 +24,8 @@ from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hybridvit.export.graph import DeployedModel
 
 SPEC_FILE = "Data/com.apple.CoreML/model.mlmodel"  # inside the package: its graph and metadata, a protobuf
