@@ -5,6 +5,7 @@ from pathlib import Path
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.targets.coreai import CoreAIExporter
 from hybridvit.export.targets.coreml import CoreMLExporter
 from hybridvit.export.targets.executorch import ExecuTorchExporter
 from hybridvit.export.targets.litert import LiteRTExporter
@@ -17,6 +18,7 @@ EXPORTERS: dict[str, Exporter] = {
         OnnxExporter(),
         OpenVINOExporter(),
         CoreMLExporter(),
+        CoreAIExporter(),
         ExecuTorchExporter(),
         LiteRTExporter(),
     )
