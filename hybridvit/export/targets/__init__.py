@@ -11,6 +11,7 @@ from hybridvit.export.targets.executorch import ExecuTorchExporter
 from hybridvit.export.targets.litert import LiteRTExporter
 from hybridvit.export.targets.onnx import OnnxExporter
 from hybridvit.export.targets.openvino import OpenVINOExporter
+from hybridvit.export.targets.tensorrt import TensorRTExporter
 
 EXPORTERS: dict[str, Exporter] = {
     exporter.target: exporter
@@ -21,6 +22,7 @@ EXPORTERS: dict[str, Exporter] = {
         CoreAIExporter(),
         ExecuTorchExporter(),
         LiteRTExporter(),
+        TensorRTExporter(),
     )
 }
 
