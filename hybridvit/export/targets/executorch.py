@@ -145,7 +145,8 @@ def _set_threads(threads: int | None) -> None:
             f"{portable_lib._threadpool_get_thread_count()} threads for all. Open the first file with that number, or "
             "run this one in a process of its own."
         )
-    portable_lib._unsafe_reset_threadpool(threads)
+    with _no_stderr():  # it tells so
+        portable_lib._unsafe_reset_threadpool(threads)
 
 
 @functools.cache

@@ -35,10 +35,10 @@ def xnnpack_graph(model: "DeployedModel") -> GraphModule:
 
 def lowered(graph: GraphModule, example: Tensor, metadata: str) -> "EdgeProgramManager":
     """`graph` with its parts for XNNPACK delegated; the method "hybridvit" of the file returns `metadata`."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-
     with torch.no_grad(), quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
         return to_edge_transform_and_lower(
             torch.export.export(graph, (example,)),
             partitioner=[XnnpackPartitioner()],

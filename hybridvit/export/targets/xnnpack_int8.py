@@ -21,11 +21,12 @@ def quantised_graph(model: "DeployedModel", quantisation: Quantisation) -> fx.Gr
     The modules named in `quantisation.kept`, with all inside them, stay in floating point, and so do GELU, softmax
     and LayerNorm, for which XNNPACK has no int8. Raises UsageError for a name that is no module.
     """
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    with quiet():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     known = dict(model.named_modules())
     for name in quantisation.kept:
@@ -46,7 +47,12 @@ def quantised_graph(model: "DeployedModel", quantisation: Quantisation) -> fx.Gr
 
 
 def _is_quantised(node: fx.Node) -> bool:
-    """Convolutions, linear layers and sums of two maps; not the arithmetic inside a LayerNorm or between scores."""
+    """Convolutions, linear layers and sums of two maps; not the arithmetic inside a LayerNorm or between scores.
+
+    The quantizer asks for the weights of a convolution as well, and takes it only if they may be quantised.
+    """
+    if node.op == "get_attr":
+        return True
     if node.target in LAYERS:
         weight = node.args[1]
         assert isinstance(weight, fx.Node)
@@ -60,7 +66,7 @@ def _is_quantised(node: fx.Node) -> bool:
 
 
 def _is_inside(node: fx.Node, names: tuple[str, ...]) -> bool:
-    """Whether a module named in `names` computes `node`."""
-    stack = node.meta.get("nn_module_stack", {})
-    paths = [path.removeprefix("L['self'].") for path, _ in stack.values()]
-    return any(path == name for path in paths for name in names)
+    """Whether a module named in `names`, or one inside it, computes `node`."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = stack[-1][0] if stack else ""
+    return any(f"{path}.".startswith(f"{name}.") for name in names)
