@@ -1,0 +1,156 @@
+"""What is ExecuTorch's own: what XNNPACK computes, int8, metadata that a phone can read, one pool of threads.
+
+That its files answer as PyTorch, whatever their ends, is tested with every target (test_every_target.py).
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import relative_error, trained_like
+from torch import nn
+
+import hybridvit
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.export.exporter import Quantisation
+from hybridvit.export.graph import DeployedModel
+from hybridvit.export.pipeline import export
+from hybridvit.export.spec import GraphSpec, Precision
+from hybridvit.folding.fold import fold
+
+pytest.importorskip("executorch", reason="executorch is not installed")
+
+from hybridvit.export.targets.executorch import ExecuTorchExporter
+from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
+from hybridvit.export.targets.xnnpack_int8 import quantised_graph
+
+EXPORTER = ExecuTorchExporter()
+
+
+def made(name: str = "fastvit_debug") -> nn.Module:
+    return trained_like(hybridvit.create_model(name, num_classes=5))
+
+
+def deployed(name: str = "fastvit_debug", precision: Precision = "fp32") -> DeployedModel:
+    size = (64, 64)
+    model = fold(made(name), image_size=size if name != "fastvit_debug" else None)
+    return DeployedModel(model, GraphSpec(image_size=size, batch=1, precision=precision))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(made(), tmp_path_factory.mktemp("pte") / "m.pte", to="executorch").path
+
+
+def outside(graph: torch.fx.GraphModule, example: torch.Tensor) -> list[str]:
+    """The operators that XNNPACK does not compute, and "delegate" for each part that it does."""
+    nodes = lowered(graph, example, "{}").exported_program().graph.nodes
+    names = [str(node.target) for node in nodes if node.op == "call_function"]
+    assert names
+    return ["delegate" if "delegate" in name else name for name in names if "getitem" not in name]
+
+
+def test_xnnpack_computes_all_of_a_fastvit() -> None:
+    model = deployed()
+    assert outside(xnnpack_graph(model), model.example()) == ["delegate"]
+
+
+def test_xnnpack_computes_all_of_a_fastervit_but_the_choice_of_tokens() -> None:
+    model = deployed("fastervit_debug")
+    left = [name for name in outside(xnnpack_graph(model), model.example()) if name != "delegate"]
+    assert all("aten.index_select" in name for name in left)
+    assert len(left) == 3
+
+
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug", "swin_debug_hat"])
+def test_spelled_out_operators_change_no_output(name: str) -> None:
+    model = deployed(name)
+    images = torch.randn(1, 3, 64, 64)
+    assert relative_error(xnnpack_graph(model)(images), model(images)) <= 1e-6
+
+
+def test_half_precision_answers_within_its_limit(tmp_path: Path) -> None:
+    report = export(made(), tmp_path / "m.pte", to="executorch", precision="fp16")
+    assert 1e-5 < report.parity.max_error <= 5e-3
+
+
+@pytest.mark.parametrize(
+    ("kept", "layers"),
+    [((), 31), (("backbone.stages.0",), 27), (("backbone.stages.3.blocks.0.mixer.to_qkv", "backbone.stem.1"), 29)],
+)
+def test_int8_is_every_layer_but_those_kept(kept: tuple[str, ...], layers: int) -> None:
+    model, images = deployed(precision="int8"), torch.randn(3, 3, 64, 64)
+    graph = quantised_graph(model, Quantisation(images=images, kept=kept))
+    assert sum("dequantize_per_channel" in str(node.target) for node in graph.graph.nodes) == layers
+    assert 1e-6 < relative_error(graph(images[:1]), model(images[:1])) < 0.2
+
+
+def test_a_kept_layer_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'backbone\.steem' is to keep .* Nearest: 'backbone\.stem'"):
+        quantised_graph(deployed(), Quantisation(images=torch.randn(1, 3, 64, 64), kept=("backbone.steem",)))
+
+
+def test_a_phone_reads_the_metadata_by_a_method(written: Path) -> None:
+    from executorch.runtime import Runtime
+
+    runner = EXPORTER.load_runner(written)
+    (text,) = Runtime.get().load_program(written.read_bytes()).load_method("hybridvit").execute(())
+    assert json.loads(text) == runner.metadata
+    assert json.loads(runner.metadata["hybridvit.graph"])["batch"] == 1
+
+
+def test_metadata_are_replaced_where_they_stand(written: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "m.pte"
+    copy.write_bytes(written.read_bytes())
+    metadata = EXPORTER.load_runner(written).metadata | {"hybridvit.note": "zwölf", "hybridvit.sha256": "0" * 64}
+    EXPORTER.annotate(copy, metadata)
+    EXPORTER.seal(copy)
+    assert copy.stat().st_size == written.stat().st_size
+    assert EXPORTER.load_runner(copy).metadata["hybridvit.note"] == "zwölf"
+
+
+def test_a_file_of_others_or_damaged_anywhere_is_refused_before_the_runtime_sees_it(
+    written: Path, tmp_path: Path
+) -> None:
+    sound = written.read_bytes()
+    damaged = [sound[:place] for place in range(0, len(sound), len(sound) // 40)]
+    for place in range(0, len(sound), len(sound) // 200):
+        damaged.append(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+    for content in damaged:
+        (tmp_path / "m.pte").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"[Ee]xport (it|one) again|Export it"):
+            EXPORTER.load_runner(tmp_path / "m.pte")
+    with pytest.raises(CheckpointError, match="There is no file"):
+        EXPORTER.load_runner(tmp_path / "none.pte")
+
+
+def test_one_process_has_one_number_of_threads(written: Path) -> None:
+    first = EXPORTER.load_runner(written, threads=None)
+    from executorch.extension.pybindings import portable_lib
+
+    count = portable_lib._threadpool_get_thread_count()
+    EXPORTER.load_runner(written, threads=count)
+    with pytest.raises(UsageError, match=rf"one pool of {count} threads for all.*in a process of its own"):
+        EXPORTER.load_runner(written, threads=count + 1)
+    assert first.spec.batch == 1
+
+
+def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(written: Path) -> None:
+    code = (
+        "import sys, hybridvit; runner = hybridvit.export.load_runner(sys.argv[1], threads=3)\n"
+        "from executorch.extension.pybindings import portable_lib\n"
+        "print(portable_lib._threadpool_get_thread_count())"
+    )
+    command = [sys.executable, "-W", "error", "-c", "import hybridvit.export; " + code, str(written)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("3\n", "", 0)
+
+
+@pytest.mark.parametrize("options", [{"batch": "dynamic"}, {"dynamic_size": True}])
+def test_dynamic_axes_are_refused(options: dict, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="files of the target 'executorch' take (one number of images|fixed sizes)"):
+        export(made(), tmp_path / "m.pte", to="executorch", **options)
+    assert list(tmp_path.iterdir()) == []
