@@ -68,6 +68,8 @@ def opened(target: str, content: bytes, weights: bytes, images: np.ndarray, thre
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # idle threads sleep: those of one session would spin while the next one is timed
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         inputs = {session.get_inputs()[0].name: images}
         return lambda: session.run(None, inputs)
