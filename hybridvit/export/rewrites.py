@@ -6,7 +6,7 @@ those that its runtime gains from (`Exporter.rewrites`). Reasons and measured ga
 
 import copy
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,6 @@ from hybridvit.models.fastvit.model import ConvUnit, Downsample, ExpandConv, Squ
 from hybridvit.models.head import ClassifierHead
 
 MAX_TAPS = 25  # of the largest kernel that XNNPACK has a depthwise convolution for
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def doubling_as_depthwise(model: nn.Module) -> nn.Module:
@@ -32,9 +31,8 @@ def doubling_as_depthwise(model: nn.Module) -> nn.Module:
         if isinstance(module, Downsample) and isinstance(module.project, ConvUnit) and _multiplies(module.large):
             _replace(rewritten, name, StrandedDownsample(module.large, module.project))
         if isinstance(module, Backbone) and isinstance(module.expand, ExpandConv) and _multiplies(module.expand.conv):
-            num_strands = module.expand.conv.out_channels // module.expand.conv.in_channels
-            module.expand = StrandedExpand(module.expand)
-            module.head = StrandedHead(module.head, num_strands)
+            module.expand = expand = StrandedExpand(module.expand.conv, module.expand)
+            module.set_submodule("head", StrandedHead(module.head, len(expand.depthwise)))
     return rewritten
 
 
@@ -76,11 +74,10 @@ class StrandedDownsample(nn.Module):
 class StrandedExpand(nn.Module):
     """`ExpandConv` whose channels come strand by strand: the first output of each channel, then the second."""
 
-    def __init__(self, expand: ExpandConv) -> None:
+    def __init__(self, conv: nn.Conv2d, expand: ExpandConv) -> None:
         super().__init__()
-        assert isinstance(expand.conv, nn.Conv2d)
-        self.depthwise = nn.ModuleList(_strands(expand.conv))
-        order = _strand_order(expand.conv.out_channels, len(self.depthwise))
+        self.depthwise = nn.ModuleList(_strands(conv))
+        order = _strand_order(conv.out_channels, len(self.depthwise))
         self.squeeze_excite = _reordered(expand.squeeze_excite, order)
         self.activation = expand.activation
 
@@ -128,8 +125,9 @@ class RowsDepthwise(nn.Module):
         return total
 
 
-def _multiplies(conv: nn.Module) -> bool:
-    return isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels > 1 and conv.out_channels > conv.in_channels
+def _multiplies(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a convolution with several outputs per input channel."""
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels < layer.out_channels
 
 
 def _fits_in_parts(conv: nn.Conv2d) -> bool:
@@ -173,13 +171,13 @@ def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2
     like = nn.Conv2d(
         weight.shape[0] if depthwise else weight.shape[1],
         weight.shape[0],
-        tuple(weight.shape[2:]),
-        conv.stride,
-        conv.padding,
+        (weight.shape[2], weight.shape[3]),
+        (conv.stride[0], conv.stride[1]),
         groups=weight.shape[0] if depthwise else 1,
         bias=bias is not None,
         device="meta",
     )
+    like.padding = conv.padding
     like.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
     if bias is not None:
         like.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
