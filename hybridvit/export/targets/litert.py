@@ -1,6 +1,6 @@
 """LiteRT (TensorFlow Lite): one .tflite file with its record inside, of one batch and image size, run by XNNPACK."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from hybridvit.export.targets.onnx import first_line
 from hybridvit.measure.machine import usable_cores
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hybridvit.export.graph import DeployedModel
 
 
@@ -36,6 +38,13 @@ class LiteRTExporter(Exporter):
     takes_dynamic_batch = False
     takes_dynamic_size = False
     default_batch = 1
+
+    @property
+    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+        """Imported late, for the rewrites know the models."""
+        from hybridvit.export.rewrites import depthwise_in_parts
+
+        return (depthwise_in_parts,)
 
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
