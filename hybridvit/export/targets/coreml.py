@@ -22,6 +22,7 @@ from hybridvit.export.exporter import LIMITS, Exporter, Quantisation, WeightChec
 from hybridvit.export.folder_seal import check_folder_seal, seal_folder
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
+from hybridvit.export.targets.onnx import first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -210,7 +211,8 @@ def _converted(model: "DeployedModel", spec: GraphSpec) -> Any:
         return converted(between, "mlprogram", classifier_config=labels)
     except (NotImplementedError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise ExportError(
-            f"coremltools {ct.__version__} cannot convert this model ({type(error).__name__}: {error}) with torch "
+            f"coremltools {ct.__version__} cannot convert this model ({type(error).__name__}: {first_line(error)}) "
+            f"with torch "
             f"{torch.__version__}. Another version of coremltools or torch may."
         ) from error
 

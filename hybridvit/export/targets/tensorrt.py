@@ -47,7 +47,7 @@ class TensorRTExporter(Exporter):
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
-        """Build the engine for the GPU of this machine. Raises UsageError, with the way over ONNX, where there is none."""
+        """Build the engine for this GPU. Raises UsageError, with the way over ONNX, where there is none."""
         if missing := _missing():
             raise UsageError(
                 f"A TensorRT engine is built on the GPU that is to run it, but {missing}. Export there, or build it "
