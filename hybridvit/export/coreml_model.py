@@ -44,14 +44,14 @@ class PlanarModel(DeployedModel):
 
 
 def class_names(model: DeployedModel) -> list[str]:
-    """The labels of a classifier of single images, each of them once; empty if it is none or they are unknown."""
+    """The labels of a classifier of single images, each of them once; empty if it is none or they are unknown.
+
+    Also for int8: coremltools 9.0 cannot compress the weights of a program with labels.
+    """
     spec, names = model.spec, model.backbone.card.class_names
-    if (
-        spec.returns != "logits"
-        or spec.top_k is not None
-        or spec.batch != 1
-        or len(names) != model.backbone.num_classes
-    ):
+    if spec.returns != "logits" or spec.top_k is not None or spec.batch != 1 or spec.precision == "int8":
+        return []
+    if len(names) != model.backbone.num_classes:
         return []
     count = Counter(names)
     return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
