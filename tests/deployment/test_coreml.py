@@ -55,6 +55,7 @@ def test_every_weight_is_found_inside_unchanged(exported: ExportReport) -> None:
     assert exported.proof.num_tensors > 50
     assert exported.proof.max_error == 0
     assert exported.proof.reason == "Core ML is part of macOS"
+    assert exported.proof.verify_with == "m.verify_on_mac.py"
 
 
 def test_the_program_that_was_written_answers_as_pytorch(exported: ExportReport) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybridvit.atomic import TEMPORARY
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export.exporter import LIMITS, Exporter, Quantisation, WeightCheck
 from hybridvit.export.folder_seal import check_folder_seal, seal_folder
@@ -125,7 +126,7 @@ class CoreMLExporter(Exporter):
             reason=self.why_not_here(),
             num_tensors=num_tensors,
             max_error=max_error,
-            verify_with=self.companions(path)[0].name,
+            verify_with=self.companions(path.with_name(_final_name(path)))[0].name,
         )
 
 
@@ -152,6 +153,13 @@ class CoreMLRunner(ExportedRunner):
             given = Image.fromarray(images[0, ..., 0] if self.spec.channels == 1 else images[0])
         answers = self.model.predict({INPUT: given})
         return [np.asarray(answers[name]) for name in self.spec.outputs]
+
+
+def _final_name(path: Path) -> str:
+    """Of a package that may not be in its place yet."""
+    return (
+        f"{path.stem.partition(TEMPORARY)[0].removeprefix('.')}{path.suffix}" if TEMPORARY in path.stem else path.name
+    )
 
 
 def _check(model: "DeployedModel", spec: GraphSpec) -> None:
