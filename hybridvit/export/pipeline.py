@@ -15,13 +15,17 @@ from hybridvit.card import ModelCard
 from hybridvit.checkpoints.metadata import digest
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.bundle import card_metadata, card_of
-from hybridvit.export.exporter import Exporter, WeightCheck
+from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.files import replacing_with
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import Batch, resolve
 from hybridvit.export.original import Original
 from hybridvit.export.overflow import check_fits_half
 from hybridvit.export.parity import Parity, compare
+from hybridvit.export.quantise.accuracy import Accuracy
+from hybridvit.export.quantise.plan import QuantisationPlan
+from hybridvit.export.quantise.search import quantise
+from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import KEY, OPEN
 from hybridvit.export.sizes import sizes_to_compare
 from hybridvit.export.spec import GraphSpec, Precision, Returns
@@ -47,6 +51,7 @@ class ExportReport:
     proof: Parity | WeightCheck  # the latter where files of the target do not run here
     folding: FoldReport
     metadata: dict[str, str]
+    accuracy: Accuracy | None = None  # of int8
 
     @property
     def parity(self) -> Parity:
@@ -70,13 +75,14 @@ def export(
     top_k: int | None = None,
     images: np.ndarray | None = None,
     limit: float | None = None,
+    quantisation: QuantisationPlan | None = None,
 ) -> ExportReport:
     """Write `model` (eval) to `path` for the runtime `to`, folded.
 
     The written file is run by its own runtime on random batches of 1, 2 and 5, on drawn pictures and on `images`, and
     compared with the model as it was given, branch by branch in fp32; it is kept only if no output differs by more than
-    `limit` of the largest (by default 1e-5 for fp32, 5e-3 for fp16, 5e-2 for bf16). A target whose files do not run on
-    this machine has its weights compared instead.
+    `limit` of the largest (by default 1e-5 for fp32, 5e-3 for fp16, 5e-2 for bf16; int8 is judged by its accuracy). A
+    target whose files do not run on this machine has its weights compared instead.
 
     Args:
         model: fp32, with a card.
@@ -94,6 +100,7 @@ def export(
         returns: logits, the pooled features (batch, num_features), or the pyramid of feature maps.
         top_k: give the probabilities and indices of so many classes instead of all logits.
         images: (n, c, h, w) to compare on, preprocessed as the card says.
+        quantisation: for int8, what to calibrate and to measure on, and what it may cost.
 
     Raises UsageError (target, path, options, missing package), FoldError, or ExportError; then nothing is left at
     `path` that was not there before.
@@ -127,6 +134,7 @@ def export(
             f"The images to compare with have shape {images.shape}, but this export takes (n, {spec.channels}, "
             f"{spec.image_size[0]}, {spec.image_size[1]}). Preprocess them with model.card.preprocessing."
         )
+    _check_quantisation(exporter, precision, quantisation)
     fixes_size = spec.range_px is None and not spec.image_sizes and depends_on_size(model)
     folded = fold(model, image_size=spec.image_size if fixes_size else None)
     original = Original(model, spec)
@@ -148,10 +156,23 @@ def export(
     )
     sizes = spec.sizes if spec.range_px is None else sizes_to_compare(spec.range_px, spec.image_size)
     proof: Parity | WeightCheck
+    accuracy: Accuracy | None = None
     with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
-        exporter.convert(deployed, spec, temporary)
-        exporter.annotate(temporary, metadata)
-        exporter.seal(temporary)
+
+        def write(with_int8: Quantisation | None = None) -> None:
+            exporter.convert(deployed, spec, temporary, quantisation=with_int8)
+            exporter.annotate(temporary, metadata)
+            exporter.seal(temporary)
+
+        def open_int8(with_int8: Quantisation) -> ExportedRunner:
+            write(with_int8)
+            return exporter.load_runner(temporary)
+
+        if quantisation is None:
+            write()
+        else:
+            accuracy = quantise(deployed, original, card.preprocessing, quantisation, open_int8)
+            metadata["hybridvit.accuracy"] = json.dumps(accuracy.to_dict())
         if exporter.why_not_here():
             proof = exporter.check_weights(deployed, temporary)
         else:
@@ -160,7 +181,7 @@ def export(
                 original,
                 image_sizes=sizes,
                 images=None if images is None else original.given(images),
-                limit=exporter.limits[precision] if limit is None else limit,
+                limit=exporter.limits.get(precision) if limit is None else limit,
             )
             if not proof.passed:
                 raise ExportError(_too_far(proof, exporter, spec, card))
@@ -178,6 +199,7 @@ def export(
         proof=proof,
         folding=fold_report(model, folded, noise.to(next(model.parameters()).device)),
         metadata=metadata,
+        accuracy=accuracy,
     )
 
 
@@ -187,10 +209,29 @@ def _rewritten(folded: nn.Module, exporter: Exporter) -> Backbone:
     return cast(Backbone, folded)
 
 
+def _check_quantisation(exporter: Exporter, precision: Precision, plan: QuantisationPlan | None) -> None:
+    if precision == "int8" and plan is None:
+        raise UsageError(
+            "int8 is set, but no images to calibrate on: integers need the range of every value inside, and what they "
+            "cost has to be measured. Give --calibration with a folder of class folders (quantisation= in Python)."
+        )
+    if precision != "int8" and plan is not None:
+        raise UsageError(
+            f"Images to calibrate on are given, but the precision is {precision}, which needs none. Use --precision "
+            "int8, or leave them out."
+        )
+    if precision == "int8" and (reason := exporter.why_not_here()):
+        raise UsageError(
+            f"int8 is judged by the accuracy of the written file, but files of the target '{exporter.target}' do not "
+            f"run here: {reason}. Export where they do."
+        )
+
+
 def _too_far(parity: Parity, exporter: Exporter, spec: GraphSpec, card: ModelCard) -> str:
+    limit = "any finite one" if parity.limit is None else f"{parity.limit:.0e}"
     return (
         f"The {exporter.target} file of {card.architecture} in {spec.precision} differs from PyTorch by "
-        f"{parity.max_error:.1e} of the largest output; the limit is {parity.limit:.0e}. It was not kept. Another "
+        f"{parity.max_error:.1e} of the largest output; the limit is {limit}. It was not kept. Another "
         f"version of {' or '.join(exporter.writer_packages)} may convert it rightly; `hybridvit fold` tells whether "
         "folding alone is exact for these weights."
     )

@@ -1,12 +1,13 @@
 """ONNX: one file, dynamic batch and if asked for dynamic sides, run by ONNX Runtime on the CPU.
 
-No bf16: ONNX Runtime 1.31 has no kernels for it on the CPU ("Could not find an implementation for Conv").
+fp16 is exact to what half precision holds, and halves the file; on x86 it is not faster, since ONNX Runtime 1.31 widens
+each operator there. No bf16: the operators as torch writes them (opset 20) do not take it.
 """
 
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from hybridvit.export.sizes import example_size
 from hybridvit.export.spec import INPUT, GraphSpec
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.onnx import ONNXProgram
 
     from hybridvit.export.graph import DeployedModel
@@ -35,21 +37,26 @@ class OnnxExporter(Exporter):
     extra = "export"
     precisions = ("fp32", "fp16", "int8")
 
+    @property
+    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+        """Imported late, for the rewrites know the models."""
+        from hybridvit.export.rewrites import doubling_as_depthwise
+
+        return (doubling_as_depthwise,)
+
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
         """Write one file with opset and operator names as torch chooses them; the weights are inside."""
-        if quantisation is not None:
-            import torch
+        import torch
 
-            from hybridvit.export.targets.onnx_int8 import quantise_onnx, with_repeated_channels
-
-            with torch.no_grad():
-                program = onnx_program(with_repeated_channels(model), spec)
-            quantise_onnx(program.model_proto, quantisation, spec.batch, path)
+        program = onnx_program(model.in_dtype(torch.float16) if spec.precision == "fp16" else model, spec)
+        if quantisation is None:
+            program.save(path, external_data=False)
             return
-        program = onnx_program(half(model) if spec.precision == "fp16" else model, spec)
-        program.save(path, external_data=False)
+        from hybridvit.export.targets.onnx_int8 import quantise_onnx
+
+        quantise_onnx(program.model_proto, quantisation, spec.batch, path)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Add `metadata` to the model's properties."""

@@ -1,7 +1,11 @@
-"""OpenVINO: its IR, model.xml with the graph and model.bin with the weights, run on the CPU in fp32."""
+"""OpenVINO: its IR, model.xml with the graph and model.bin with the weights, run on the CPU.
+
+What it computes in is never left to the runtime, which takes bf16 by itself where the CPU has it.
+"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +14,23 @@ import numpy as np
 from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.spec import GraphSpec
+from hybridvit.export.spec import GraphSpec, Precision
 from hybridvit.export.targets.onnx import first_line, onnx_program
 
 if TYPE_CHECKING:
     from openvino import Model
+    from torch import nn
 
     from hybridvit.export.graph import DeployedModel
 
+_log = logging.getLogger(__name__)
+
 NAMESPACE = "hybridvit"  # of our entries in the graph's rt_info
 DIGEST = "hybridvit.bin_sha256"  # of the weights file: the two files are one model, and can be parted
+HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+"""What a file computes in; int8: what is not in integers."""
+CAPABILITIES = "OPTIMIZATION_CAPABILITIES"  # the property of the device that names them
+NEEDS = {"f16": "FP16", "bf16": "BF16"}  # of these
 
 
 class OpenVINOExporter(Exporter):
@@ -30,6 +41,14 @@ class OpenVINOExporter(Exporter):
     writer_packages = ("openvino", "onnx", "onnxscript")
     runner_packages = ("openvino",)
     extra = "openvino"
+    precisions = ("fp32", "fp16", "bf16", "int8")
+
+    @property
+    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+        """Imported late, for the rewrites know the models."""
+        from hybridvit.export.rewrites import doubling_as_depthwise
+
+        return (doubling_as_depthwise,)
 
     def companions(self, path: Path) -> Sequence[Path]:
         """The weights."""
@@ -38,7 +57,7 @@ class OpenVINOExporter(Exporter):
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
-        """Write the IR with fp32 weights."""
+        """Write the IR: weights in fp32, or for fp16 in that; bf16 is what fp32 weights are computed in."""
         import openvino
 
         program = onnx_program(model, spec)
@@ -50,7 +69,12 @@ class OpenVINOExporter(Exporter):
                 f"OpenVINO {openvino.__version__} cannot read this model ({first_line(error)}). Another version of "
                 "openvino may."
             ) from error
-        openvino.save_model(graph, path, compress_to_fp16=False)
+        if quantisation is not None:
+            self.require(("nncf",))
+            from hybridvit.export.targets.openvino_int8 import quantise_openvino
+
+            graph = quantise_openvino(graph, program.model_proto, quantisation, spec.batch)
+        openvino.save_model(graph, path, compress_to_fp16=spec.precision == "fp16")
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Put `metadata` and the digest of the weights into the graph's rt_info."""
@@ -69,7 +93,11 @@ class OpenVINOExporter(Exporter):
 
 
 class OpenVINORunner(ExportedRunner):
-    """An exported pair of files on OpenVINO's CPU device."""
+    """An exported pair of files on OpenVINO's CPU device.
+
+    Without the instructions that the file's precision needs it computes in fp32 instead of what OpenVINO would choose
+    (bf16 for a file of fp16), and says so in the log.
+    """
 
     runtime = "openvino"
 
@@ -83,11 +111,27 @@ class OpenVINORunner(ExportedRunner):
                 f"{path.with_suffix('.bin')} is not the file of weights that {path} was written with: it is damaged or "
                 "of another export. Copy both files together, or export again."
             )
-        # left to itself it computes in bf16 where the CPU can
-        config: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32"}
+        core = openvino.Core()
+        config: dict[str, object] = {"INFERENCE_PRECISION_HINT": self._hint(core.get_property("CPU", CAPABILITIES))}
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
-        self.compiled = openvino.Core().compile_model(graph, "CPU", config)
+        self.compiled = core.compile_model(graph, "CPU", config)
+
+    @property
+    def computes_in(self) -> str:
+        """What the CPU uses for floating point, as the compiled model reports it: f32, f16 or bf16."""
+        return str(self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+    def _hint(self, capabilities: Sequence[str]) -> str:
+        hint = HINTS[self.spec.precision]
+        if hint in NEEDS and NEEDS[hint] not in capabilities:
+            _log.warning(
+                "%s is in %s, for which this CPU has no instructions: it computes in fp32, more exactly and no faster.",
+                self.path,
+                self.spec.precision,
+            )
+            return "f32"
+        return hint
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of a checked batch."""
