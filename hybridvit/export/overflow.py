@@ -1,5 +1,6 @@
 """Which layers exceed what float16 can hold, asked before a model is converted to it."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from hybridvit.errors import ExportError
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
+INSIDE = "backbone."  # where the model is inside a deployed one
 
 
 @torch.no_grad()
@@ -20,14 +22,15 @@ def check_fits_half(model: nn.Module, batches: list[Tensor]) -> None:
     """
     reached: dict[str, float] = {}
     for name, parameter in model.named_parameters():
-        if (largest := parameter.abs().max().item()) > LARGEST:
-            reached[name] = largest
+        _note(reached, name, parameter)
     with _watching(model, reached):
         for batch in batches:
             model(batch)
-    if reached:
-        listed = ", ".join(f"{name} ({largest:.3g})" for name, largest in list(reached.items())[:5])
-        more = f" and {len(reached) - 5} more" if len(reached) > 5 else ""
+    # a block is named for what it adds itself, such as its input, and not for a layer inside it
+    sources = {name: most for name, most in reached.items() if not any(each.startswith(f"{name}.") for each in reached)}
+    if sources:
+        listed = ", ".join(f"{name.removeprefix(INSIDE)} ({most:.3g})" for name, most in list(sources.items())[:5])
+        more = f" and {len(sources) - 5} more" if len(sources) > 5 else ""
         raise ExportError(
             f"float16 holds numbers up to {LARGEST:.0f}, but these exceed it: {listed}{more}. Use --precision bf16 or "
             "fp32, or train with weight decay on these layers."
@@ -40,16 +43,19 @@ def _watching(model: nn.Module, reached: dict[str, float]) -> Iterator[None]:
         def hook(module: nn.Module, inputs: object, outputs: object) -> None:
             for each in tree_leaves(outputs):
                 if isinstance(each, Tensor) and each.is_floating_point():
-                    largest = each.abs().max().item()
-                    if not largest <= LARGEST:  # NaN too
-                        reached[name] = max(reached.get(name, 0.0), largest)
+                    _note(reached, name, each)
 
         return hook
 
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _note(reached: dict[str, float], name: str, tensor: Tensor) -> None:
+    most = tensor.abs().max().nan_to_num(nan=math.inf).item()
+    if most > LARGEST:
+        reached[name] = max(reached.get(name, 0.0), most)

@@ -43,8 +43,7 @@ class OpenVINOExporter(Exporter):
     extra = "openvino"
     precisions = ("fp32", "fp16", "bf16", "int8")
 
-    @property
-    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
         """Imported late, for the rewrites know the models."""
         from hybridvit.export.rewrites import doubling_as_depthwise
 
@@ -81,9 +80,11 @@ class OpenVINOExporter(Exporter):
         import openvino
 
         graph = _read(path)
-        entries = dict(metadata) | {DIGEST: _digest(path.with_suffix(".bin").read_bytes())}
-        for key, value in entries.items():
+        for key, value in metadata.items():
             graph.set_rt_info(value, key.split("."))
+        openvino.save_model(graph, path, compress_to_fp16=False)
+        # of the weights as they lie now: widening nodes of fp16 may have been put together with them
+        graph.set_rt_info(_digest(path.with_suffix(".bin").read_bytes()), DIGEST.split("."))
         openvino.save_model(graph, path, compress_to_fp16=False)
 
     def load_runner(self, path: Path, *, threads: int | None = None) -> "OpenVINORunner":
