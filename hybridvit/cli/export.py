@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridvit.atomic import check_place
 from hybridvit.cli.size import parse_size
@@ -35,6 +35,11 @@ def export(
     top_k: int | None = None,
     images: list[str] | None = None,
     limit: float | None = None,
+    calibration: str | None = None,
+    labelled: str | None = None,
+    calibration_images: int = 128,
+    max_drop: float | None = None,
+    keep: list[str] | None = None,
     verbose: bool = False,
 ) -> int:
     """Write a checkpoint for other runtimes, and prove that it answers the same.
@@ -45,13 +50,14 @@ def export(
     preprocessing are inside: `hybridvit predict model.onnx photo.jpg` needs nothing else, not even torch.
 
     Targets: onnx (.onnx; ONNX Runtime, also in browsers), openvino (.xml and .bin; Intel and ARM CPUs), coreml
-    (.mlpackage; Apple), executorch (.pte; phones, XNNPACK), litert (.tflite; Android, browsers), tensorrt (.engine;
-    NVIDIA GPUs). docs/deploy.md shows a program for each.
+    (.mlpackage; Apple), coreai (.aimodel; Apple), executorch (.pte; phones, XNNPACK), litert (.tflite; Android,
+    browsers), tensorrt (.engine; NVIDIA GPUs). docs/deploy.md shows a program for each.
 
     Examples:
       hybridvit export runs/digits/model.safetensors
       hybridvit export model.safetensors --to onnx openvino coreml --images runs/data/digits/test
       hybridvit export model.safetensors --to openvino --precision fp16
+      hybridvit export model.safetensors --to openvino --precision int8 --calibration photos/val --max_drop 0.5
       hybridvit export fastervit_0.pth.tar --dynamic_size
       hybridvit export fastvit_sa12.pth.tar --image_size 192x320 --uint8 --top_k 5
 
@@ -71,6 +77,13 @@ def export(
         images: images, folders or patterns to compare on besides random ones; the first 64 are used.
         limit: largest difference from PyTorch, relative to the largest output; by default 1e-5 (fp32), 5e-3 (fp16),
             5e-2 (bf16).
+        calibration: int8: a folder of class folders. Images from it set the range of every number inside, the others
+            measure what the integers cost.
+        labelled: int8: another such folder that measures the cost, instead of what is left of the first.
+        calibration_images: int8: how many set the ranges, taken evenly over the classes.
+        max_drop: int8: points of top-1 accuracy that may be lost; the layers that hurt most stay in floating point
+            until it is met.
+        keep: int8: layers or blocks, by name or pattern, that stay in floating point.
         verbose: show what the converters print.
     """
     if is_exported(checkpoint):
@@ -94,6 +107,11 @@ def export(
         returns=returns,
         top_k=top_k,
         limit=limit,
+        calibration=calibration,
+        labelled=labelled,
+        calibration_images=calibration_images,
+        max_drop=max_drop,
+        keep=tuple(keep or ()),
     )
     failed: HybridViTError | None = None
     for target, path in outputs.items():
@@ -148,17 +166,34 @@ def _nothing(text: str) -> None:
     pass
 
 
+def _accuracy(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    low, high = cost["drop_interval"]
+    kept = f"{len(cost['kept'])} of {cost['num_layers']} layers"
+    return [
+        (
+            "Top-1 accuracy",
+            f"{cost['top1']:.2f} %, {cost['drop']:+.2f} points below {cost['top1_fp32']:.2f} % in fp32 "
+            f"(95 %: {low:+.2f} to {high:+.2f}), on {cost['num_images']} images; {cost['top1_all']:.2f} % with all layers in int8",
+        ),
+        ("Same answer as fp32", f"{cost['same_answer']:.2f} %"),
+        ("In floating point", kept + (f": {', '.join(cost['kept'])}" if cost["kept"] else "")),
+        ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost["worst_layers"][:5])),
+    ]
+
+
 def _print(done: "ExportSummary", *, last: bool) -> None:
-    what = "of a weight" if done.limit is None else f"of the largest output (limit {done.limit:.0e})"
+    limit = "int8: judged by its accuracy" if done.limit is None else f"limit {done.limit:.0e}"
     rows = [
         ("Size", f"{done.size_bytes / 1e6:.2f} MB, {done.precision}"),
         ("Takes", done.takes),
         ("Gives", done.gives),
-        ("Largest difference", f"{done.max_error:.1e} {what}"),
+        ("Largest difference", f"{done.max_error:.1e} of the largest output ({limit})"),
         ("  by folding alone", f"{done.folding_error:.1e}"),
         ("Compared on", done.compared),
     ]
-    if done.verify_with:
-        rows.append(("Still to do", f"run {done.verify_with} where such files run"))
+    if done.accuracy is not None:
+        rows += _accuracy(done.accuracy)
+    if done.not_run:
+        rows += [("Not run", done.not_run), ("Still to do", f"python {done.verify_with}, where such files run")]
     print(f"Exported {done.architecture}, folded, to {done.path}")
     print(pairs(rows) + ("" if last else "\n"))

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
 
 CHILD = (sys.executable, "-m", "hybridvit.export.apart")
+EXPORT_OPTIONS = (
+    "to", "precision", "batch", "image_size", "image_sizes", "dynamic_size", "uint8", "returns", "top_k", "limit",
+)  # fmt: skip
 LAST_LINES = 5  # of what a converter printed before it died
 ENDING_SECONDS = 10  # for a child to put away what it has begun
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob:
-    """One checkpoint for one target; all but the first four are options of `hybridvit.export.pipeline.export`."""
+    """One checkpoint for one target, with the options of `hybridvit.export.pipeline.export`."""
 
     checkpoint: str
     output: str
@@ -43,6 +46,11 @@ class ExportJob:
     returns: str = "logits"
     top_k: int | None = None
     limit: float | None = None
+    calibration: str | None = None  # int8: a labelled folder; see `plan_from_folder` for the rest
+    labelled: str | None = None
+    calibration_images: int = 128
+    max_drop: float | None = None
+    keep: tuple[str, ...] = ()
 
 
 def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -> "ExportSummary":
@@ -109,14 +117,25 @@ def _carry_out(job: ExportJob) -> "ExportSummary":
     from hybridvit.checkpoints import load
     from hybridvit.data.preprocess import prepare
     from hybridvit.export.pipeline import export
+    from hybridvit.export.quantise.plan import plan_from_folder
     from hybridvit.export.summary import summary
 
     model = load(job.checkpoint)
     prepared = model.card.preprocessing
     prepared = replace(prepared, image_size=job.image_size or prepared.image_size)
     images = np.stack([prepare(path, prepared) for path in job.images]) if job.images else None
-    options = {name: value for name, value in vars(job).items() if name not in ("checkpoint", "output", "images")}
-    return summary(export(model, job.output, images=images, **options))
+    plan = None
+    if job.calibration is not None:
+        plan = plan_from_folder(
+            job.calibration,
+            model.card,
+            labelled=job.labelled,
+            num_calibration=job.calibration_images,
+            max_drop=job.max_drop,
+            keep=job.keep,
+        )
+    options = {name: value for name, value in vars(job).items() if name in EXPORT_OPTIONS}
+    return summary(export(model, job.output, images=images, quantisation=plan, **options))
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from hybridvit.errors import ExportError
 from hybridvit.export.graph import DeployedModel
-from hybridvit.export.mil import constants, evaluate
-from hybridvit.export.parity import pictures, relative_error
+from hybridvit.export.mil import constants
+from hybridvit.export.parity import pictures
 from hybridvit.export.spec import INPUT
 
 HALF_ROUNDING, HALF_TINY = 2**-11, 2**-25  # of a weight in fp16: relative, and below the smallest normal number
@@ -127,30 +127,6 @@ def compare_weights(model: DeployedModel, program: Any) -> tuple[int, float]:
         num += 1
         worst = max(worst, float(difference.max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)))
     return num, worst
-
-
-def compare_answers(model: DeployedModel, program: Any, limit: float | None) -> float:
-    """The program computed operation by operation against PyTorch, on drawn pictures. Raises ExportError.
-
-    Returns the largest difference relative to the largest output, for top-k of the probabilities.
-    """
-    spec, worst = model.spec, 0.0
-    assert spec.batch is not None
-    for size in spec.sizes:
-        levels = pictures(spec.batch, spec.channels, size, np.random.default_rng(2)).astype(np.uint8)
-        images = _planar_input(model, levels)
-        try:
-            given = evaluate(program, images)
-        except (NotImplementedError, ValueError) as error:
-            raise _wrong(f"it cannot be computed here ({error})") from error
-        for name, expected in zip(spec.outputs, _answers(model, images), strict=True):
-            if name != "indices":
-                worst = max(worst, relative_error(given[name].float().numpy(), expected.numpy()))
-            elif limit is not None and not torch.equal(given[name][:, 0].long(), expected[:, 0].long()):
-                raise _wrong("its most probable class is another")
-    if not np.isfinite(worst) or (limit is not None and worst > limit):
-        raise _wrong(f"what it computes differs by {worst:.1e} of the largest output, the limit is {limit}")
-    return worst
 
 
 def _planar_input(model: DeployedModel, levels: np.ndarray) -> Tensor:

@@ -54,7 +54,6 @@ class Exporter(ABC):
     takes_dynamic_size = True
     takes_several_sizes = False
     default_batch: int | None = None
-    rewrites: "tuple[Callable[[nn.Module], nn.Module], ...]" = ()  # exact, applied in order to the folded model
 
     @abstractmethod
     def convert(
@@ -70,12 +69,16 @@ class Exporter(ABC):
         """Put `metadata` into the file at `path`, in place of what it holds under the same names."""
 
     def seal(self, path: Path) -> None:
-        """Make damage to the file at `path`, annotated with an open `hybridvit.sha256`, noticeable when it is opened."""
+        """Close the open `hybridvit.sha256` of an annotated file, so that damage is noticed when it is opened."""
         seal(path)
 
     @abstractmethod
     def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
         """Open a file of this target. Raises CheckpointError if it is damaged or not ours."""
+
+    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
+        """Exact rewrites of the folded model that its runtime gains from, applied in order."""
+        return ()
 
     def companions(self, path: Path) -> Sequence[Path]:
         """The files that are written beside `path` and belong to it."""
@@ -85,9 +88,13 @@ class Exporter(ABC):
         """Why files of this target cannot run on this machine; "" if they can."""
         return ""
 
-    def check_weights(self, model: "DeployedModel", path: Path) -> WeightCheck:
+    def load_to_prove(self, path: Path) -> ExportedRunner:
+        """What answers for a written file in its proof: its runtime, or where that cannot be, another reading of it."""
+        return self.load_runner(path)
+
+    def check_weights(self, model: "DeployedModel", path: Path) -> WeightCheck | None:
         """For a target that does not run here: the weights in `path` against those of `model`."""
-        raise NotImplementedError(f"{self.target} runs here")
+        return None
 
     def require(self, packages: tuple[str, ...]) -> None:
         """Raise UsageError naming the extra to install if one of `packages` is missing."""

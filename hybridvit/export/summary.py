@@ -1,8 +1,8 @@
 """An export in plain values: what a command prints, and what crosses from one process to another."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from hybridvit.export.exporter import WeightCheck
 from hybridvit.export.pipeline import ExportReport
 from hybridvit.export.spec import GraphSpec
 
@@ -19,23 +19,21 @@ class ExportSummary:
     takes: str
     gives: str
     folding_error: float  # largest difference / largest output, by folding alone
-    max_error: float  # the same for the file; of a weight, where files of the target do not run here
-    limit: float | None
+    max_error: float  # the same for the file
+    limit: float | None  # None: int8
     compared: str  # on what
-    verify_with: str = ""  # the script that does the rest where files of the target run
+    not_run: str = ""  # why files of the target do not run here, and what stood in for that
+    verify_with: str = ""  # the script that does the rest where they run
+    accuracy: dict[str, Any] | None = None  # int8: what it costs
 
 
 def summary(report: ExportReport) -> ExportSummary:
     """The plain values of a report."""
-    spec, proof = report.spec, report.proof
-    if isinstance(proof, WeightCheck):
-        limit, compared = None, f"{proof.num_tensors} weights inside the file: {proof.reason}"
-    else:
-        limit = proof.limit
-        sizes = ", ".join(f"{height}x{width}" for height, width in proof.image_sizes)
-        compared = f"random batches of {', '.join(map(str, proof.batch_sizes))} and drawn pictures at {sizes} px"
-        if proof.real_images:
-            compared += f"; {proof.real_images} images, same first answer on {proof.same_top1}"
+    spec, parity, weights = report.spec, report.parity, report.weights
+    sizes = ", ".join(f"{height}x{width}" for height, width in parity.image_sizes)
+    compared = f"random batches of {', '.join(map(str, parity.batch_sizes))} and drawn pictures at {sizes} px"
+    if parity.real_images:
+        compared += f"; {parity.real_images} images, same first answer on {parity.same_top1}"
     return ExportSummary(
         architecture=report.architecture,
         target=report.target,
@@ -45,10 +43,15 @@ def summary(report: ExportReport) -> ExportSummary:
         takes=takes(spec),
         gives=gives(spec),
         folding_error=report.folding.max_error,
-        max_error=proof.max_error,
-        limit=limit,
+        max_error=parity.max_error,
+        limit=parity.limit,
         compared=compared,
-        verify_with=proof.verify_with if isinstance(proof, WeightCheck) else "",
+        not_run=""
+        if weights is None
+        else f"{weights.reason}: computed from the written program, {weights.num_tensors} weights compared to "
+        f"{weights.max_error:.0e}",
+        verify_with="" if weights is None else weights.verify_with,
+        accuracy=None if report.accuracy is None else report.accuracy.to_dict(),
     )
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from hybridvit.errors import UsageError
 
-PACKAGES = ("hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "numpy")
+PACKAGES = (
+    "hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "coremltools",
+    "coreai-torch", "executorch", "torchao", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "tensorrt", "numpy",
+)  # fmt: skip
 THREADING = (
     "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "KMP_BLOCKTIME",
     "KMP_AFFINITY", "MKL_NUM_THREADS", "ONEDNN_MAX_CPU_ISA",

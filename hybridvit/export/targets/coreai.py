@@ -16,8 +16,8 @@ import numpy as np
 
 from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.exporter import Exporter, Quantisation
-from hybridvit.export.folder_seal import check_folder_seal, seal_folder
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import check_folder_seal, seal_folder
 from hybridvit.export.spec import INPUT, GraphSpec
 
 if TYPE_CHECKING:

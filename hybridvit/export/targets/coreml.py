@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ import numpy as np
 
 from hybridvit.atomic import TEMPORARY
 from hybridvit.errors import CheckpointError, ExportError, UsageError
-from hybridvit.export.exporter import LIMITS, Exporter, Quantisation, WeightCheck
-from hybridvit.export.folder_seal import check_folder_seal, seal_folder
+from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import check_folder_seal, seal_folder
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
 from hybridvit.export.targets.onnx import first_line
 
@@ -37,12 +37,6 @@ INT8_LIMIT = 1.0  # for the script: int8 is judged by its accuracy, here only an
 NOT_HERE = "Core ML is part of macOS"
 
 
-def _channels_first(model: "nn.Module") -> "nn.Module":
-    from hybridvit.export.channels_first import channels_first  # late: it knows the models
-
-    return channels_first(model)
-
-
 class CoreMLExporter(Exporter):
     """Through torch.export: tracing bakes attention's sizes in. int8 is of the weights; the rest computes in fp16."""
 
@@ -53,12 +47,16 @@ class CoreMLExporter(Exporter):
     runner_packages = ("coremltools", "PIL")
     extra = "coreml"
     precisions = ("fp32", "fp16", "int8")
-    limits = MAC_LIMITS
     takes_dynamic_batch = False  # flexible shapes leave the Neural Engine, and are many times slower
     takes_dynamic_size = False
     takes_several_sizes = True
     default_batch = 1
-    rewrites = (_channels_first,)
+
+    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
+        """Imported late, for the rewrites know the models."""
+        from hybridvit.export.channels_first import channels_first
+
+        return (channels_first,)
 
     def companions(self, path: Path) -> Sequence[Path]:
         """The script that verifies the package on a Mac, and what it compares with."""
@@ -79,7 +77,7 @@ class CoreMLExporter(Exporter):
         (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # for another library's debugger
         script, answers = self.companions(path)
         shutil.copyfile(Path(__file__).parents[1] / "verify_on_mac.py", script)
-        write_answers(model, self.limits.get(spec.precision, INT8_LIMIT), answers)
+        write_answers(model, MAC_LIMITS.get(spec.precision, INT8_LIMIT), answers)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Put `metadata` into the package's own, with what Xcode shows of a model."""
@@ -105,23 +103,28 @@ class CoreMLExporter(Exporter):
         self.require(self.runner_packages)
         return CoreMLRunner(path)
 
+    def load_to_prove(self, path: Path) -> ExportedRunner:
+        """Core ML on a Mac; elsewhere the written program, computed operation by operation."""
+        return ProgramRunner(path) if self.why_not_here() else self.load_runner(path)
+
     def why_not_here(self) -> str:
         """Core ML is no part of other systems."""
         return "" if sys.platform == "darwin" else NOT_HERE
 
-    def check_weights(self, model: "DeployedModel", path: Path) -> WeightCheck:
-        """Read the package back: its ends, each weight by its name, and its answers computed from its program.
+    def check_weights(self, model: "DeployedModel", path: Path) -> WeightCheck | None:
+        """Read the package back: its ends, and each weight by its name.
 
         Raises ExportError for a difference that the precision does not explain.
         """
-        from hybridvit.export.coreml_model import compare_answers, compare_ends, compare_weights
+        if not self.why_not_here():
+            return None
+        from hybridvit.export.coreml_model import compare_ends, compare_weights
         from hybridvit.export.mil import load_program
 
         with _quiet():
             program = load_program(path)
         compare_ends(_read_spec(path).description, model)
         num_tensors, max_error = compare_weights(model, program)
-        compare_answers(model, program, LIMITS.get(model.spec.precision))
         return WeightCheck(
             reason=self.why_not_here(),
             num_tensors=num_tensors,
@@ -153,6 +156,37 @@ class CoreMLRunner(ExportedRunner):
             given = Image.fromarray(images[0, ..., 0] if self.spec.channels == 1 else images[0])
         answers = self.model.predict({INPUT: given})
         return [np.asarray(answers[name]) for name in self.spec.outputs]
+
+
+class ProgramRunner(ExportedRunner):
+    """The program inside a package, read back from disk and computed in PyTorch: see `mil`."""
+
+    runtime = "coreml, computed from its program"
+
+    def __init__(self, path: Path) -> None:
+        from hybridvit.export.mil import load_program
+
+        metadata = dict(_read_spec(path).description.metadata.userDefined)
+        self.describe(path, metadata)
+        check_folder_seal(path, metadata)
+        with _quiet():
+            self.program = load_program(path)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch. Raises ExportError for an operation that `mil` does not know."""
+        import torch
+
+        from hybridvit.export.mil import evaluate
+
+        planar = images.transpose(0, 3, 1, 2) if self.spec.pixels == "uint8" else images  # b c h w
+        try:
+            answers = evaluate(self.program, torch.from_numpy(np.ascontiguousarray(planar, np.float32)))
+        except (NotImplementedError, ValueError) as error:
+            raise ExportError(
+                f"The Core ML package that was written cannot be computed here ({error}), so it is not proven. It was "
+                "not kept. Another version of coremltools may write other operations."
+            ) from error
+        return [answers[name].numpy() for name in self.spec.outputs]
 
 
 def _final_name(path: Path) -> str:

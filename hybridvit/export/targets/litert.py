@@ -1,6 +1,6 @@
 """LiteRT (TensorFlow Lite): one .tflite file with its record inside, of one batch and image size, run by XNNPACK."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,8 +39,7 @@ class LiteRTExporter(Exporter):
     takes_dynamic_size = False
     default_batch = 1
 
-    @property
-    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
         """Imported late, for the rewrites know the models."""
         from hybridvit.export.rewrites import depthwise_in_parts
 

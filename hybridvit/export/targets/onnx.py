@@ -7,7 +7,7 @@ each operator there. No bf16: the operators as torch writes them (opset 20) do n
 import io
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ import numpy as np
 from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.sizes import example_size
 from hybridvit.export.spec import INPUT, GraphSpec
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ class OnnxExporter(Exporter):
     extra = "export"
     precisions = ("fp32", "fp16", "int8")
 
-    @property
-    def rewrites(self) -> "tuple[Callable[[nn.Module], nn.Module], ...]":  # type: ignore[override]
+    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
         """Imported late, for the rewrites know the models."""
         from hybridvit.export.rewrites import doubling_as_depthwise
 
@@ -76,6 +74,8 @@ def onnx_program(model: "DeployedModel", spec: GraphSpec) -> "ONNXProgram":
     """`model` as an ONNX graph with the ends that `spec` describes."""
     import torch
     from torch.export import Dim
+
+    from hybridvit.export.sizes import example_size
 
     height, width = (1, 2) if spec.pixels == "uint8" else (2, 3)
     axes = {} if spec.batch is not None else {0: Dim("batch")}
