@@ -182,7 +182,7 @@ def _accuracy(cost: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _print(done: "ExportSummary", *, last: bool) -> None:
-    limit = "int8: judged by its accuracy" if done.limit is None else f"limit {done.limit:.0e}"
+    limit = "for int8 no limit: it knows photos, not noise" if done.limit is None else f"limit {done.limit:.0e}"
     rows = [
         ("Size", f"{done.size_bytes / 1e6:.2f} MB, {done.precision}"),
         ("Takes", done.takes),

@@ -17,7 +17,7 @@ from hybridvit.export.mil import constants
 from hybridvit.export.parity import pictures
 from hybridvit.export.spec import INPUT
 
-HALF_ROUNDING, HALF_TINY = 2**-11, 2**-25  # of a weight in fp16: relative, and below the smallest normal number
+HALF_ROUNDING, HALF_TINY = 2**-11, 2**-24  # of a weight in fp16: relative, and one step below its normal numbers
 INT8_LEVELS = 127
 PICTURES = 4
 
@@ -177,7 +177,8 @@ def _rounding(weights: np.ndarray, precision: str) -> np.ndarray:
     if precision == "fp16" or weights.ndim < 2:
         return half
     largest = wide.reshape(len(wide), -1).max(1).reshape(-1, *[1] * (wide.ndim - 1))
-    return np.maximum(half, largest * (0.5 / INT8_LEVELS + 4 * HALF_ROUNDING))  # the scale is an fp16 number
+    scale_rounding = 4 * largest * HALF_ROUNDING + INT8_LEVELS * HALF_TINY  # the scale is an fp16 number, perhaps tiny
+    return np.maximum(half, largest * 0.5 / INT8_LEVELS + scale_rounding)
 
 
 def _wrong(what: str) -> ExportError:
