@@ -6,7 +6,7 @@ BIN := .venv/bin
 # the shapes on signatures, checked in tests only; they keep torch.compile from seeing a whole graph
 SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,beartype.beartype
 
-.PHONY: demo test check bench bench-gpu clean
+.PHONY: demo test test-litert check bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -15,6 +15,11 @@ test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system $(SHAPES)
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/system $(SHAPES)
 	$(BIN)/python -m pytest -n 2 tests/deployment
+
+# LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
+test-litert: .venv-litert/ready
+	.venv-litert/bin/python -m pytest -p no:anyio tests/litert tests/deployment/test_litert_runner.py
+	.venv-litert/bin/python -m pytest -p no:anyio tests/deployment/test_every_target.py -k litert
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -36,10 +41,15 @@ bench-gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/fastervit_inference.py --device cuda --output docs/measurements/gpu-fastervit.json
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('hybridvit needs Python 3.11 or newer.')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.venv-litert/ready: pyproject.toml
+	test -x .venv-litert/bin/python || $(PYTHON) -m venv .venv-litert
+	.venv-litert/bin/python -m pip install --quiet --disable-pip-version-check -e '.[litert]' pytest pytest-timeout
 	touch $@
