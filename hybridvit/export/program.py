@@ -81,7 +81,9 @@ def fold_constants(module: fx.GraphModule) -> int:
         name = f"constant_{len(module._buffers)}"  # of those from an earlier call, none is replaced
         module.register_buffer(name, value.clone(memory_format=torch.contiguous_format))
         with module.graph.inserting_before(node):
-            node.replace_all_uses_with(module.graph.get_attr(name))
+            constant = module.graph.get_attr(name)
+        constant.meta.update(node.meta)  # quantizers ask for the shape
+        node.replace_all_uses_with(constant)
         count += 1
     for node in reversed(values):
         if not node.users:  # checks of constants would keep them alive

@@ -1,5 +1,7 @@
 """int8 for XNNPACK by post-training quantisation: weights per output channel, activations static, per tensor."""
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,14 +14,16 @@ from hybridvit.export.targets.xnnpack import quiet, xnnpack_graph
 if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel
 
+LARGEST_DEPTHWISE = 9  # weights per channel of a depthwise convolution that gains from int8
 LAYERS = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
 
 
 def quantised_graph(model: "DeployedModel", quantisation: Quantisation) -> fx.GraphModule:
     """`model` with its layers and residual sums in int8, scaled by what `quantisation.images` reach.
 
-    The modules named in `quantisation.kept`, with all inside them, stay in floating point, and so do GELU, softmax
-    and LayerNorm, for which XNNPACK has no int8. Raises UsageError for a name that is no module.
+    The modules named in `quantisation.kept`, with all inside them, stay in floating point, and so do softmax and
+    LayerNorm, for which XNNPACK has no int8, and depthwise convolutions beyond 3x3, which gain nothing by it. Raises
+    UsageError for a name that is no module.
     """
     with quiet():
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -51,18 +55,34 @@ def _is_quantised(node: fx.Node) -> bool:
 
     The quantizer asks for the weights of a convolution as well, and takes it only if they may be quantised.
     """
-    if node.op == "get_attr":
+    if node.op == "get_attr" or node.target == torch.ops.aten.relu.default:
         return True
     if node.target in LAYERS:
-        weight = node.args[1]
-        assert isinstance(weight, fx.Node)
-        return weight.meta["val"].shape[0] > 1  # one output: the mean of a LayerNorm
-    if node.target == torch.ops.aten.relu.default:
-        return True
+        return not _is_mean(node) and not _is_large_depthwise(node)
     if node.target != torch.ops.aten.add.Tensor:
         return False
     terms = [each for each in node.args if isinstance(each, fx.Node) and each.op == "call_function"]
-    return len(terms) == 2 and all(each.meta["val"].shape == node.meta["val"].shape for each in terms)
+    same = len(terms) == 2 and all(each.meta["val"].shape == node.meta["val"].shape for each in terms)
+    return same and not _is_large_depthwise(terms[1])  # the parts of a large depthwise convolution stay together
+
+
+def _is_mean(layer: fx.Node) -> bool:
+    """A layer with one output is the mean of a LayerNorm."""
+    return _weight_shape(layer)[0] == 1
+
+
+def _is_large_depthwise(node: fx.Node) -> bool:
+    """A depthwise convolution beyond 3x3: in int8 XNNPACK computes it no faster than in fp32 (docs/lab-log.md)."""
+    if node.target != torch.ops.aten.conv2d.default:
+        return False
+    _, inputs, *kernel = _weight_shape(node)
+    return inputs == 1 and math.prod(kernel) > LARGEST_DEPTHWISE
+
+
+def _weight_shape(layer: fx.Node) -> Sequence[int]:
+    weight = layer.args[1]
+    assert isinstance(weight, fx.Node)
+    return weight.meta["val"].shape
 
 
 def _is_inside(node: fx.Node, names: tuple[str, ...]) -> bool:
