@@ -29,7 +29,8 @@ def compare(
     width = max(map(len, rows))
     print(f"\n{title} (median of {rounds} interleaved rounds)")
     for name, row in rows.items():
-        print(f"  {name:<{width}}  {row['median_ms']:9.2f} ms  p90 {row['p90_ms']:9.2f}  speed x{row['speed']:.2f}")
+        between = f"({row['low_ms']:.2f} to {row['high_ms']:.2f})"
+        print(f"  {name:<{width}}  {row['median_ms']:9.2f} ms {between:>18}  speed x{row['speed']:.2f}")
     return {"title": title, "rows": rows}
 
 
@@ -45,6 +46,8 @@ def report(benchmark: str, results: object, *, output: Path | None = None) -> No
 def _row(latency: Latency, reference_ms: float) -> dict[str, float]:
     return {
         "median_ms": round(latency.median_ms, 3),
+        "low_ms": round(latency.interval_ms[0], 3),  # 95 % interval of the median
+        "high_ms": round(latency.interval_ms[1], 3),
         "p90_ms": round(latency.p90_ms, 3),
         "speed": round(reference_ms / latency.median_ms, 3),
     }

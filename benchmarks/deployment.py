@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import cast
-from unittest.mock import PropertyMock, patch
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, 
 
 @contextmanager
 def _no_rewrites(target: str) -> Iterator[None]:
-    with patch.object(type(EXPORTERS[target]), "rewrites", new_callable=PropertyMock, return_value=()):
+    with patch.object(type(EXPORTERS[target]), "rewrites", return_value=()):
         yield
 
 
@@ -145,9 +145,8 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runtimes", nargs="+", choices=["onnx", "openvino", "executorch"], default=["onnx", "openvino"]
-    )
+    runtimes = ["onnx", "openvino", "executorch"]
+    parser.add_argument("--runtimes", nargs="+", choices=runtimes, default=runtimes)
     parser.add_argument("--names", nargs="+", default=[*FASTVIT, *FASTERVIT])
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
