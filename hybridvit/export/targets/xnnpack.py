@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.export import Dim
 from torch.fx import GraphModule
 
 from hybridvit.export.program import Decompositions, exported_program, fold_constants
+
+LARGEST_BATCH = 64
+"""Of a file with a dynamic batch: the runtime sets memory aside when the file is opened, perhaps for fewer."""
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeProgramManager
@@ -33,14 +37,15 @@ def xnnpack_graph(model: "DeployedModel") -> GraphModule:
     return graph
 
 
-def lowered(graph: GraphModule, example: Tensor, metadata: str) -> "EdgeProgramManager":
-    """`graph` with its parts for XNNPACK delegated; the method "hybridvit" of the file returns `metadata`."""
+def lowered(graph: GraphModule, model: "DeployedModel", metadata: str) -> "EdgeProgramManager":
+    """`graph` of `model` with its parts for XNNPACK delegated; its method "hybridvit" returns `metadata`."""
+    axes = {0: Dim("batch", max=LARGEST_BATCH)} if model.spec.batch is None else None
     with torch.no_grad(), quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
         return to_edge_transform_and_lower(
-            torch.export.export(graph, (example,)),
+            torch.export.export(graph, (model.example(),), dynamic_shapes=(axes,)),
             partitioner=[XnnpackPartitioner()],
             constant_methods={"hybridvit": metadata},
         )
