@@ -19,7 +19,7 @@ from hybridvit.export.runners import ExportedRunner
 
 _log = logging.getLogger(__name__)
 
-NUM_RANKED = 16  # images that decide which layers are sensitive: every layer is run on them
+NUM_RANKED = 8  # images that decide which layers are sensitive: every layer is run on them
 NUM_WORST = 10  # layers in the report
 ROUNDING = 1e-9  # points: of the subtraction
 INSIDE = "backbone."  # where the model is inside a deployed one; names are given and reported without it
