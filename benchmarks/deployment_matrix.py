@@ -19,6 +19,8 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
+from filelock import FileLock
+
 import hybridvit
 from hybridvit.errors import HybridViTError
 from hybridvit.export import EXPORTERS
@@ -36,7 +38,7 @@ BIG = [name for name in VARIANTS if "21k" in name or name in ("fastervit_5", "fa
 HEADER = """\
 # What every variant becomes in every target
 
-Written by `python benchmarks/deployment_matrix.py`; do not edit. Each cell is one export at the variant's own image
+Written by `python benchmarks/deployment_matrix.py`; do not edit. Empty: not measured yet. Each cell is one export at the variant's own image
 size: the largest difference from PyTorch in fp32, relative to the largest output, over random batches and drawn
 pictures; then the size of the file in MB. int8 is not here: it is judged by its accuracy on a labelled folder
 (docs/deploy.md).
@@ -45,7 +47,6 @@ pictures; then the size of the file in MB. int8 is not here: it is judged by its
 
 def measure(variants: list[str], targets: list[str], precisions: list[str]) -> None:
     """Export each cell that the targets and this environment can do, and keep its result at once."""
-    results: dict[str, dict[str, object]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for variant in variants:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder, "model.safetensors")
@@ -54,9 +55,16 @@ def measure(variants: list[str], targets: list[str], precisions: list[str]) -> N
                 for precision in [each for each in precisions if each in EXPORTERS[target].precisions]:
                     output = checkpoint.with_name(f"{precision}{EXPORTERS[target].suffix}")
                     job = ExportJob(checkpoint=str(checkpoint), output=str(output), to=target, precision=precision)
-                    results[f"{variant} {target} {precision}"] = cell(job)
-                    RESULTS.parent.mkdir(exist_ok=True)
-                    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+                    keep(f"{variant} {target} {precision}", cell(job))
+
+
+def keep(name: str, result: dict[str, object]) -> None:
+    """Add one result to the others; several runs of this script may share the work."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    with FileLock(f"{RESULTS}.lock"):
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results[name] = result
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def cell(job: ExportJob) -> dict[str, object]:
