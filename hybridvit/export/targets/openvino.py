@@ -127,8 +127,7 @@ class OpenVINORunner(ExportedRunner):
         hint = HINTS[self.spec.precision]
         if hint in NEEDS and NEEDS[hint] not in capabilities:
             _log.warning(
-                "%s is in %s, for which this CPU has no instructions: it computes in fp32, more exactly and no faster.",
-                self.path,
+                "This CPU has no instructions for %s: the file is computed in fp32, more exactly and no faster.",
                 self.spec.precision,
             )
             return "f32"
