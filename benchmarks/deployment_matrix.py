@@ -38,8 +38,8 @@ BIG = [name for name in VARIANTS if "21k" in name or name in ("fastervit_5", "fa
 HEADER = """\
 # What every variant becomes in every target
 
-Written by `python benchmarks/deployment_matrix.py`; do not edit. Empty: not measured yet. Each cell is one export at the
-variant's own image size: the largest difference from PyTorch in fp32, relative to the largest output, over random
+Written by `python benchmarks/deployment_matrix.py`; do not edit. Empty: not measured yet. Each cell is one export at
+the variant's own image size: the largest difference from PyTorch in fp32, relative to the largest output, over random
 batches and drawn pictures; then the size of the file in MB. int8 is not here: it is judged by its accuracy on a
 labelled folder (docs/deploy.md).
 """

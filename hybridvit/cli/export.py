@@ -172,9 +172,9 @@ def _accuracy(cost: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             "Top-1 accuracy",
-            f"{cost['top1']:.2f} %, {cost['drop']:+.2f} points below {cost['top1_fp32']:.2f} % in fp32 "
-            f"(95 %: {low:+.2f} to {high:+.2f}), on {cost['num_images']} images; {cost['top1_all']:.2f} % with all layers in int8",
+            f"{cost['top1']:.2f} %; fp32 {cost['top1_fp32']:.2f} %, all layers int8 {cost['top1_all']:.2f} %",
         ),
+        ("  lost", f"{cost['drop']:.2f} points (95 %: {low:+.2f} to {high:+.2f}) on {cost['num_images']} images"),
         ("Same answer as fp32", f"{cost['same_answer']:.2f} %"),
         ("In floating point", kept + (f": {', '.join(cost['kept'])}" if cost["kept"] else "")),
         ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost["worst_layers"][:5])),
