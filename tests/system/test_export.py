@@ -19,6 +19,7 @@ from hybridvit.export.graph import DeployedModel
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets import onnx as onnx_target
 from hybridvit.export.targets.onnx import OnnxExporter
 from hybridvit.loading import load, open_runner
 
@@ -100,8 +101,8 @@ def test_a_file_over_the_limit_is_not_kept(model: nn.Module, tmp_path: Path, mon
 class Truncating(OnnxExporter):
     """Leaves half of the file."""
 
-    def annotate(self, path: Path, metadata: dict[str, str]) -> None:
-        super().annotate(path, metadata)
+    def seal(self, path: Path) -> None:
+        super().seal(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -128,6 +129,21 @@ def test_a_model_that_cannot_be_converted_says_why_in_one_line(model: nn.Module,
     with pytest.raises(ExportError, match=r"cannot convert this model to ONNX \([^\n]+\)") as raised:
         OnnxExporter().convert(deployed, spec, tmp_path / "m.onnx")
     assert "\n" not in str(raised.value)
+
+
+def test_weights_that_no_onnx_file_holds_are_refused_before_they_are_converted(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_target, "LARGEST_BYTES", 1000)
+    with pytest.raises(ExportError, match=r"weights of fastvit_debug are 0\.0 GiB, but an ONNX file holds 2, .* fp16"):
+        export(model, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_names_no_file_of_the_machine_that_wrote_it(exported: ExportReport) -> None:
+    content = exported.path.read_bytes()
+    assert str(Path(hybridvit.__file__).parent).encode() not in content
+    assert b"stack_trace" not in content
 
 
 def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:

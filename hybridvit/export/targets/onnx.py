@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel
 
 
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch puts the names of the modules that a node came from
+LARGEST_BYTES = 2**31 - 2**24  # of weights: protobuf ends at 2 GiB, and the graph itself needs some
+
+
 class OnnxExporter(Exporter):
     """Through torch.export, never by tracing: Python control flow cannot be baked in unseen."""
 
@@ -57,10 +61,16 @@ class OnnxExporter(Exporter):
         quantise_onnx(program.model_proto, quantisation, spec.batch, path)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Add `metadata` to the model's properties."""
+        """Add `metadata` to the model's properties; of torch's notes, which name local files, module names stay."""
         import onnx
 
         model = onnx.load(path)
+        graph = model.graph
+        for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            modules = [entry for entry in noted.metadata_props if entry.key == SCOPES]
+            del noted.metadata_props[:]
+            noted.metadata_props.extend(modules)
+            noted.doc_string = ""
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.save(model, path)
 
@@ -77,6 +87,12 @@ def onnx_program(model: "DeployedModel", spec: GraphSpec) -> "ONNXProgram":
 
     from hybridvit.export.sizes import example_size
 
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if size > LARGEST_BYTES:
+        raise ExportError(
+            f"The weights of {model.backbone.card.architecture} are {size / 2**30:.1f} GiB, but an ONNX file holds 2, "
+            "and OpenVINO's is made through one. Use --precision fp16, or --to executorch."
+        )
     height, width = (1, 2) if spec.pixels == "uint8" else (2, 3)
     axes = {} if spec.batch is not None else {0: Dim("batch")}
     if spec.range_px is not None:

@@ -16,11 +16,11 @@ import numpy as np
 
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.spec import INPUT
+from hybridvit.export.targets.onnx import SCOPES
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter puts the names of the modules that a node came from
 BATCH = 8  # images per calibration run, where the graph takes any number
 
 
