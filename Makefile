@@ -12,7 +12,7 @@ demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system $(SHAPES)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system --ignore tests/litert $(SHAPES)
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/system $(SHAPES)
 	$(BIN)/python -m pytest -n 2 tests/deployment
 
