@@ -26,7 +26,8 @@ NAMES = ('<b>"kräftig"</b>', "二", "c & d", "d", "e")
 
 def _why_not(target: str) -> str:
     exporter = EXPORTERS[target]
-    missing = [name for name in exporter.writer_packages if find_spec(name) is None]
+    packages = dict.fromkeys((*exporter.writer_packages, *exporter.runner_packages))
+    missing = [name for name in packages if find_spec(name) is None]
     return f"{' and '.join(missing)} not installed" if missing else exporter.why_not_here()
 
 
