@@ -23,6 +23,7 @@ from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import LIMITS, Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets.onnx import first_line
 
 if TYPE_CHECKING:
     from executorch.runtime import Runtime
@@ -74,7 +75,7 @@ class ExecuTorchExporter(Exporter):
             raise
         except Exception as error:  # their converters raise whatever they met
             raise ExportError(
-                f"executorch cannot convert this model ({_first_line(error)}). Another version of executorch or torch "
+                f"executorch cannot convert this model ({first_line(error)}). Another version of executorch or torch "
                 "may do it."
             ) from error
         path.write_bytes(content)
@@ -113,7 +114,7 @@ class ExecuTorchRunner(ExportedRunner):
             self._forward = program.load_method("forward")
         except RuntimeError as error:
             raise CheckpointError(
-                f"{path} does not open in this version of ExecuTorch ({_first_line(error)}). Export it again with "
+                f"{path} does not open in this version of ExecuTorch ({first_line(error)}). Export it again with "
                 "`hybridvit export CHECKPOINT --to executorch`."
             ) from error
         self._program = program  # owns the weights
@@ -184,7 +185,7 @@ def _read_metadata(content: bytes, path: Path) -> dict[str, str]:
         assert isinstance(metadata, dict)
     except ValueError as error:
         raise CheckpointError(
-            f"{path} is damaged: its metadata cannot be read ({_first_line(error)}). Copy it anew, or export it again."
+            f"{path} is damaged: its metadata cannot be read ({first_line(error)}). Copy it anew, or export it again."
         ) from error
     return {key: str(value) for key, value in metadata.items()}
 
@@ -199,8 +200,3 @@ def _place(content: bytes, path: Path) -> tuple[int, int]:
             "again with `hybridvit export CHECKPOINT --to executorch`."
         )
     return start, room
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
