@@ -88,6 +88,11 @@ def export(
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
+    if precision != "int8" and (calibration or labelled or keep or max_drop is not None):
+        raise UsageError(
+            f"--calibration, --labelled, --max_drop and --keep are for int8, but the precision is {precision}. Use "
+            "--precision int8, or leave them out."
+        )
     targets = list(dict.fromkeys(to))
     outputs = _outputs(Path(checkpoint), targets, precision, output)
     for target in targets:
