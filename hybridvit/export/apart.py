@@ -1,21 +1,14 @@
-"""Export in a process of its own: converters clash inside one, print what they like, and may end it.
+"""Export in a process of its own: converters clash inside one, print what they like, and may end it."""
 
-The child is `python -m hybridvit.export.apart JOB RESULT`, two JSON files.
-"""
-
-import json
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridvit import errors
-from hybridvit.atomic import TEMPORARY, write_text
+from hybridvit.atomic import TEMPORARY
+from hybridvit.child import ChildDied, answer, in_child
 from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
 
 if TYPE_CHECKING:
@@ -25,8 +18,6 @@ CHILD = (sys.executable, "-m", "hybridvit.export.apart")
 EXPORT_OPTIONS = (
     "to", "precision", "batch", "image_size", "image_sizes", "dynamic_size", "uint8", "returns", "top_k", "limit",
 )  # fmt: skip
-LAST_LINES = 5  # of what a converter printed before it died
-ENDING_SECONDS = 10  # for a child to put away what it has begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,50 +49,24 @@ def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -
 
     Raises the error of the child; ExportError or OutOfMemory if it died.
     """
-    with tempfile.TemporaryDirectory(prefix="hybridvit-export-") as folder:
-        asked, answered, printed = (Path(folder, name) for name in ("job.json", "result.json", "log.txt"))
-        asked.write_text(json.dumps(asdict(job)), encoding="utf-8")
-        with printed.open("wb") as log:
-            child = subprocess.Popen(
-                [*CHILD, str(asked), str(answered)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                code = child.wait()
-            except BaseException:
-                child.send_signal(signal.SIGINT)
-                try:
-                    child.wait(ENDING_SECONDS)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-                raise
-        text = printed.read_text(encoding="utf-8", errors="replace")
-        show(text)
-        if not answered.exists():
-            _clear(Path(job.output))
-            raise _death(job, code, text)
-        result = json.loads(answered.read_text(encoding="utf-8"))
-    if "error" in result:
-        raise getattr(errors, result["error"])(result["message"])
     from hybridvit.export.summary import ExportSummary
 
-    return ExportSummary(**result)
+    try:
+        return ExportSummary(**in_child(CHILD, asdict(job), show=show))
+    except ChildDied as death:
+        _clear(Path(job.output))
+        raise _death(job, death) from None
 
 
-def _death(job: ExportJob, code: int, text: str) -> HybridViTError:
-    if code == -signal.SIGKILL:
+def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
+    if death.was_killed:
         return OutOfMemory(
             f"The export to '{job.to}' was killed, as happens when memory runs out. Nothing was written. Close other "
             "programs, or use a machine with more memory."
         )
-    how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    last = " / ".join(line.strip() for line in text.strip().splitlines()[-LAST_LINES:]) or "nothing"
     return ExportError(
-        f"The export to '{job.to}' {how}; nothing was written. The last it said: {last}. Another version of the "
-        "converter or of torch may do it; --debug shows all it printed."
+        f"The export to '{job.to}' {death}. Nothing was written. Another version of the converter or of torch may do "
+        "it; --debug shows all it printed."
     )
 
 
@@ -138,22 +103,5 @@ def _carry_out(job: ExportJob) -> "ExportSummary":
     return summary(export(model, job.output, images=images, quantisation=plan, **options))
 
 
-def main() -> None:
-    """The child: read a job, write its result; errors that users cause are results too."""
-    asked, answered = (Path(word) for word in sys.argv[1:])
-    job = ExportJob(**_with_tuples(json.loads(asked.read_text(encoding="utf-8"))))
-    try:
-        result = asdict(_carry_out(job))
-    except HybridViTError as error:
-        result = {"error": type(error).__name__, "message": str(error)}
-    write_text(answered, json.dumps(result))
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_tuples(each) for key, each in value.items()}
-    return tuple(_with_tuples(each) for each in value) if isinstance(value, list) else value
-
-
 if __name__ == "__main__":
-    main()
+    answer(lambda job: asdict(_carry_out(ExportJob(**job))))

@@ -3,24 +3,39 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridvit.errors import UsageError
 
 MIN_ROUNDS = 8  # below this the interval of the median is the whole range and says nothing
+WINDOW, STABLE, WARMUP_SECONDS = 5, 0.03, 10.0  # of the warm-up: calls per window, difference of two, longest
+
+
+Turn = Callable[[int], Sequence[float]]
+"""What a candidate does when it is its turn: so many calls, and the time of each in milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """The times of one candidate, in milliseconds per call."""
+    """The times of one candidate, in milliseconds per call, in order; so many calls in a row were one turn.
+
+    Calls of one turn are alike, so a turn counts once, by its median, for the median and its interval.
+    """
 
     times_ms: tuple[float, ...]
+    calls_per_turn: int = 1
+
+    @property
+    def turns_ms(self) -> tuple[float, ...]:
+        """The median of each turn."""
+        starts = range(0, len(self.times_ms), self.calls_per_turn)
+        return tuple(statistics.median(self.times_ms[start : start + self.calls_per_turn]) for start in starts)
 
     @property
     def median_ms(self) -> float:
-        """Half of the calls were faster."""
-        return statistics.median(self.times_ms)
+        """Half of the turns were faster."""
+        return statistics.median(self.turns_ms)
 
     @property
     def p90_ms(self) -> float:
@@ -35,7 +50,7 @@ class Latency:
     @property
     def interval_ms(self) -> tuple[float, float]:
         """A 95 % confidence interval of the median, from order statistics: no distribution is assumed."""
-        return median_interval(self.times_ms)
+        return median_interval(self.turns_ms)
 
 
 def quantile(values: tuple[float, ...], fraction: float) -> float:
@@ -68,34 +83,80 @@ def measure(
     wait: Callable[[], None] = lambda: None,
     rounds: int = 100,
     warmup: int = 10,
-    budget_s: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    on_round: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Latency]:
-    """Call every candidate once per round, `rounds` times, and return its times.
+    """Call every candidate of this process once per round, `rounds` times, and return its times.
 
-    Rounds are interleaved, and every other one runs backwards: a slow minute, a hot processor or the cache that
-    the neighbour left hit all candidates alike. `wait()` must block until the device is idle
-    (`torch.cuda.synchronize`). With `budget_s`, measuring ends early once that many seconds are spent,
-    but never before MIN_ROUNDS rounds. Raises UsageError for no candidates or too few rounds.
+    `wait()` must block until the device is idle (`torch.cuda.synchronize`). Raises UsageError for no candidates or too
+    few rounds.
     """
-    if not candidates:
-        raise UsageError("There is nothing to measure: the list of candidates is empty. Name at least one model.")
     check_rounds(rounds, warmup)
     for run in candidates.values():
         for _ in range(warmup):
             run()
+    turns = {name: timed(run, wait=wait, clock=clock) for name, run in candidates.items()}
+    times: dict[str, list[float]] = {}
+    for times in take_turns(turns, rounds=rounds, clock=clock):
+        pass
+    return {name: Latency(times_ms=tuple(values)) for name, values in times.items()}
+
+
+def timed(
+    run: Callable[[], object],
+    *,
+    wait: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Turn:
+    """A turn that times `run()` and the wait for the device after it."""
+
+    def turn(calls: int) -> list[float]:
+        times_ms = []
+        for _ in range(calls):
+            wait()
+            start = clock()
+            run()
+            wait()
+            times_ms.append((clock() - start) * 1e3)
+        return times_ms
+
+    return turn
+
+
+def take_turns(
+    candidates: Mapping[str, Turn],
+    *,
+    rounds: int,
+    calls: int = 1,
+    budget_s: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[dict[str, list[float]]]:
+    """Give every candidate one turn of `calls` calls per round, and yield all times (ms) so far after each round.
+
+    Rounds are interleaved, and every other one runs backwards: a slow minute, a hot processor or the cache that the
+    neighbour left hit all candidates alike. With `budget_s`, measuring ends early once that many seconds are spent, but
+    never before MIN_ROUNDS rounds. Raises UsageError for no candidates.
+    """
+    if not candidates:
+        raise UsageError("There is nothing to measure: the list of candidates is empty. Name at least one model.")
     times_ms: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     began = clock()
     for index in range(rounds):
-        for name in names if index % 2 == 0 else reversed(names):
-            wait()
-            start = clock()
-            candidates[name]()
-            wait()
-            times_ms[name].append((clock() - start) * 1e3)
-        on_round(index + 1)
+        of_round = {name: candidates[name](calls) for name in (names if index % 2 == 0 else reversed(names))}
+        for name, times in of_round.items():
+            times_ms[name].extend(times)
+        yield times_ms
         if budget_s is not None and index + 1 >= MIN_ROUNDS and clock() - began > budget_s:
             break
-    return {name: Latency(times_ms=tuple(times)) for name, times in times_ms.items()}
+
+
+def warm_up(turn: Turn, *, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Call until two windows of calls in a row take the same time to 3 %, or for 10 seconds; whether they did."""
+    began, last = clock(), math.inf
+    turn(1)
+    while clock() - began < WARMUP_SECONDS:
+        median = statistics.median(turn(WINDOW))
+        if abs(median - last) <= STABLE * last:
+            return True
+        last = median
+    return False

@@ -95,9 +95,13 @@ def job(checkpoint: Path) -> ExportJob:
 @pytest.mark.parametrize(
     ("ending", "error", "text"),
     [
-        ("kill -SEGV $$", ExportError, r"was ended by signal SIGSEGV; nothing was written\. .*: half way\. Another"),
+        (
+            "kill -SEGV $$",
+            ExportError,
+            r"was ended by signal SIGSEGV; the last it said: .*half way\. Nothing was written\. Another",
+        ),
         ("kill -KILL $$", OutOfMemory, r"was killed, as happens when memory runs out"),
-        ("exit 3", ExportError, r"ended with code 3; nothing was written\. The last it said: half way\."),
+        ("exit 3", ExportError, r"ended with code 3; the last it said: half way\. Nothing was written\."),
     ],
 )
 def test_a_converter_that_dies_is_an_error_and_leaves_nothing(
