@@ -22,14 +22,14 @@ logging.disable(logging.NOTSET)
 import hybridvit  # noqa: E402
 from hybridvit.errors import CheckpointError, ExportError, UsageError  # noqa: E402
 from hybridvit.export import EXPORTERS, load_runner  # noqa: E402
-from hybridvit.export.coreml_model import compare_weights  # noqa: E402
 from hybridvit.export.exporter import Quantisation  # noqa: E402
 from hybridvit.export.graph import DeployedModel  # noqa: E402
-from hybridvit.export.mil import constants, evaluate, load_program  # noqa: E402
 from hybridvit.export.parity import relative_error  # noqa: E402
 from hybridvit.export.pipeline import ExportReport, export  # noqa: E402
 from hybridvit.export.spec import GraphSpec  # noqa: E402
 from hybridvit.export.targets.coreml import SPEC_FILE, CoreMLExporter, _read_spec  # noqa: E402
+from hybridvit.export.targets.coreml_model import compare_weights  # noqa: E402
+from hybridvit.export.targets.coreml_program import constants, evaluate, load_program  # noqa: E402
 
 NAMES = ("crane", "kräftig", "crane")
 

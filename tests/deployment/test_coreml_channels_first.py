@@ -6,7 +6,7 @@ from conftest import relative_error, trained_like
 from torch import nn
 
 import hybridvit
-from hybridvit.export.channels_first import MapAttention, MapNorm, channels_first
+from hybridvit.export.targets.coreml_channels_first import MapAttention, MapNorm, channels_first
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.fastervit.blocks import FoldedDownsample
 from hybridvit.models.fastvit.blocks import FoldedAttention

@@ -1,17 +1,13 @@
 """Core ML: an .mlpackage for iPhone, iPad and Mac, of fixed shapes, so that the Neural Engine takes it.
 
 Files of this target run on macOS alone. Elsewhere the written package is read back, its weights are compared one by one
-and its program is computed operation by operation (`mil`); a script beside it does the rest on a Mac.
+and its program is computed operation by operation (`coreml_program`); a script beside it does the rest on a Mac.
 """
 
-import io
 import json
-import logging
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +16,7 @@ import numpy as np
 from hybridvit.atomic import TEMPORARY
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
+from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import check_folder_seal, seal_folder
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
@@ -54,7 +51,7 @@ class CoreMLExporter(Exporter):
 
     def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
         """Imported late, for the rewrites know the models."""
-        from hybridvit.export.channels_first import channels_first
+        from hybridvit.export.targets.coreml_channels_first import channels_first
 
         return (channels_first,)
 
@@ -66,17 +63,17 @@ class CoreMLExporter(Exporter):
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
         """Write the package for iOS 17, macOS 14 and later, with its verification beside it."""
-        from hybridvit.export.coreml_model import write_answers
+        from hybridvit.export.targets.coreml_model import write_answers
 
         _check(model, spec)
-        with _quiet():
+        with quiet():
             package = _converted(model, spec)
             if spec.precision == "int8":
                 package = _with_int8_weights(package, () if quantisation is None else quantisation.kept)
             package.save(str(path))
         (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # for another library's debugger
         script, answers = self.companions(path)
-        shutil.copyfile(Path(__file__).parents[1] / "verify_on_mac.py", script)
+        shutil.copyfile(Path(__file__).with_name("coreml_verify_on_mac.py"), script)
         write_answers(model, MAC_LIMITS.get(spec.precision, INT8_LIMIT), answers)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
@@ -118,10 +115,10 @@ class CoreMLExporter(Exporter):
         """
         if not self.why_not_here():
             return None
-        from hybridvit.export.coreml_model import compare_ends, compare_weights
-        from hybridvit.export.mil import load_program
+        from hybridvit.export.targets.coreml_model import compare_ends, compare_weights
+        from hybridvit.export.targets.coreml_program import load_program
 
-        with _quiet():
+        with quiet():
             program = load_program(path)
         compare_ends(_read_spec(path).description, model)
         num_tensors, max_error = compare_weights(model, program)
@@ -142,7 +139,7 @@ class CoreMLRunner(ExportedRunner):
         metadata = dict(_read_spec(path).description.metadata.userDefined)
         self.describe(path, metadata)
         check_folder_seal(path, metadata)
-        with _quiet():
+        with quiet():
             import coremltools as ct
 
             self.model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.ALL)
@@ -159,24 +156,24 @@ class CoreMLRunner(ExportedRunner):
 
 
 class ProgramRunner(ExportedRunner):
-    """The program inside a package, read back from disk and computed in PyTorch: see `mil`."""
+    """The program inside a package, read back from disk and computed in PyTorch: see `coreml_program`."""
 
     runtime = "coreml, computed from its program"
 
     def __init__(self, path: Path) -> None:
-        from hybridvit.export.mil import load_program
+        from hybridvit.export.targets.coreml_program import load_program
 
         metadata = dict(_read_spec(path).description.metadata.userDefined)
         self.describe(path, metadata)
         check_folder_seal(path, metadata)
-        with _quiet():
+        with quiet():
             self.program = load_program(path)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a checked batch. Raises ExportError for an operation that `mil` does not know."""
+        """The outputs of a checked batch. Raises ExportError for an operation that `coreml_program` does not know."""
         import torch
 
-        from hybridvit.export.mil import evaluate
+        from hybridvit.export.targets.coreml_program import evaluate
 
         planar = images.transpose(0, 3, 1, 2) if self.spec.pixels == "uint8" else images  # b c h w
         try:
@@ -215,8 +212,8 @@ def _converted(model: "DeployedModel", spec: GraphSpec) -> Any:
     import coremltools as ct
     import torch
 
-    from hybridvit.export.coreml_model import PlanarModel, class_names
     from hybridvit.export.program import exported_program
+    from hybridvit.export.targets.coreml_model import PlanarModel, class_names
 
     names = class_names(model)
     shapes = [(spec.batch, spec.channels, *size) for size in spec.sizes]
@@ -279,7 +276,7 @@ def _read_spec(path: Path) -> Any:
             f"There is no {file}. A Core ML package is a folder: copy all of it, or export one with `hybridvit export "
             "CHECKPOINT --to coreml`."
         )
-    with _quiet():
+    with quiet():
         from coremltools.proto import Model_pb2
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -289,16 +286,3 @@ def _read_spec(path: Path) -> Any:
     except DecodeError as error:
         raise CheckpointError(f"{path} is no Core ML package that can be read ({error}). Export it again.") from error
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """coremltools warns of what is missing on this system and draws progress; its errors still come through."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

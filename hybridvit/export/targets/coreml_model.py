@@ -13,9 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from hybridvit.errors import ExportError
 from hybridvit.export.graph import DeployedModel
-from hybridvit.export.mil import constants
 from hybridvit.export.parity import pictures
 from hybridvit.export.spec import INPUT
+from hybridvit.export.targets.coreml_program import constants
 
 HALF_ROUNDING, HALF_TINY = 2**-11, 2**-24  # of a weight in fp16: relative, and one step below its normal numbers
 INT8_LEVELS = 127

@@ -8,11 +8,9 @@ and 23 answered wrongly.
 
 import functools
 import json
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ import numpy as np
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import LIMITS, Exporter, Quantisation
+from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
 from hybridvit.export.targets.onnx import first_line
@@ -60,7 +59,7 @@ class ExecuTorchExporter(Exporter):
         """Write one file; the images go in and the answers come out as with every other target."""
         import torch
 
-        from hybridvit.export.targets.xnnpack import lowered, quiet, xnnpack_graph
+        from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
         from hybridvit.export.targets.xnnpack_int8 import quantised_graph
 
         room = " " * (ROOM_BYTES + len(json.dumps(card_metadata(model.backbone.card))))
@@ -148,34 +147,19 @@ def _set_threads(threads: int | None) -> None:
             f"{portable_lib._threadpool_get_thread_count()} threads for all. Open the first file with that number, or "
             "run this one in a process of its own."
         )
-    with _no_stderr():  # it tells so
+    with quiet_native():  # it tells so
         portable_lib._unsafe_reset_threadpool(threads)
 
 
 @functools.cache
 def _runtime() -> "Runtime":
     """The runtime of this process. Its threads start here, whose count of cores writes five lines to descriptor 2."""
-    from hybridvit.export.targets.xnnpack import quiet
-
-    with quiet(), _no_stderr():
+    with quiet(), quiet_native():
         from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime
 
         portable_lib._threadpool_get_thread_count()
         return Runtime.get()
-
-
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Nothing reaches descriptor 2, not from C either."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _read_metadata(content: bytes, path: Path) -> dict[str, str]:

@@ -8,10 +8,11 @@ import numpy as np
 
 from hybridvit.errors import CheckpointError
 from hybridvit.export.exporter import Exporter, Quantisation
+from hybridvit.export.quiet import quiet_native
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import KEY
 from hybridvit.export.spec import INPUT, GraphSpec
-from hybridvit.export.targets.litert_file import TFLiteFile, quiet
+from hybridvit.export.targets.litert_file import TFLiteFile
 from hybridvit.export.targets.onnx import first_line
 from hybridvit.measure.machine import usable_cores
 
@@ -101,7 +102,7 @@ class LiteRTRunner(ExportedRunner):
                 "again."
             )
         try:
-            with quiet():
+            with quiet_native():  # that XNNPACK was found
                 interpreter = Interpreter(model_content=file.graph, num_threads=threads or usable_cores())
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

@@ -7,13 +7,9 @@ Interpreters read the graph from the front and stop where it ends; any unzip pro
 import hashlib
 import io
 import json
-import os
 import struct
-import tempfile
-import threading
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,24 +84,6 @@ class TFLiteFile:
                 "written by something else. Copy it again, or export it with `hybridvit export CHECKPOINT --to litert`."
             ) from error
         return cls(content[:end], metadata)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back what native code of LiteRT writes to stderr, for which it has no setting: each opening of a file says
-    that XNNPACK was found, each conversion how many operations were counted. Exceptions come through.
-    """
-    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as sink:
-        kept = os.dup(2)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-_ONE_AT_A_TIME = threading.Lock()  # two that overlap would put back each other's sink
 
 
 def _add(archive: zipfile.ZipFile, name: str, text: str) -> None:

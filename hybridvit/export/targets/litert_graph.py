@@ -1,10 +1,6 @@
 """A deployed model as the bytes of a TensorFlow Lite graph."""
 
 import copy
-import io
-import logging
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +8,8 @@ from torch import fx
 
 from hybridvit.errors import ExportError
 from hybridvit.export.program import exported_program
+from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.spec import INPUT
-from hybridvit.export.targets.litert_file import quiet
 from hybridvit.export.targets.onnx import first_line
 
 if TYPE_CHECKING:
@@ -33,14 +29,10 @@ def tflite_graph(model: "DeployedModel") -> TFLiteGraph:
 
     Raises ExportError if litert-torch cannot convert the model.
     """
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), quiet():
-        warnings.simplefilter("ignore")  # of the converter's own packages
+    with quiet(), quiet_native():
         import litert_torch
 
         litert_torch.config.show_progress = False
-        root = logging.getLogger()
-        level = root.level
-        root.setLevel(logging.ERROR)  # it logs through the root
         try:
             module, makers = _named(_contiguous(model))
             made = litert_torch.convert(module, sample_kwargs={INPUT: model.example()})
@@ -51,8 +43,6 @@ def tflite_graph(model: "DeployedModel") -> TFLiteGraph:
                 f"litert-torch {litert_torch.__version__} cannot convert this model ({first_line(error)}). Another "
                 "version of litert-torch or torch may do it."
             ) from error
-        finally:
-            root.setLevel(level)
 
 
 def _contiguous(model: "DeployedModel") -> "DeployedModel":

@@ -1,18 +1,15 @@
 """Lower precision in a TensorFlow Lite graph, by ai-edge-quantizer."""
 
-import io
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Quantisation
+from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.spec import INPUT
-from hybridvit.export.targets.litert_file import quiet
 from hybridvit.measure.machine import usable_cores
 from hybridvit.models.hat.attention import MapCarriers
 
@@ -25,7 +22,7 @@ SIGNATURE = "serving_default"  # litert-torch's name for the only one
 
 def with_float16_weights(graph: bytes) -> bytes:
     """`graph` with the weights of its convolutions and linear layers in float16, widened where they are used."""
-    with _silence():
+    with quiet(), quiet_native():
         from ai_edge_quantizer import qtyping
         from ai_edge_quantizer.algorithm_manager import AlgorithmName
         from ai_edge_quantizer.quantizer import Quantizer
@@ -53,7 +50,7 @@ def with_integers(graph: "TFLiteGraph", model: "DeployedModel", quantisation: Qu
             )
     # the matrices that pool the carriers are shared by two kinds of operation that want their channels on other axes
     kept = [*quantisation.kept, *(name for name, module in modules.items() if isinstance(module, MapCarriers))]
-    with _silence():
+    with quiet(), quiet_native():
         from ai_edge_quantizer import qtyping
         from ai_edge_quantizer.algorithm_manager import AlgorithmName
         from ai_edge_quantizer.quantizer import Quantizer
@@ -88,11 +85,3 @@ def _batches(images: np.ndarray, model: "DeployedModel") -> list[np.ndarray]:
     size = len(model.example())
     indices = np.arange(-(-len(images) // size) * size) % len(images)
     return [images[chosen] for chosen in indices.reshape(-1, size)]
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep back the progress bars and warnings of the quantizer."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), quiet():
-        warnings.simplefilter("ignore")
-        yield

@@ -5,16 +5,13 @@ leaves depthwise convolutions in floating point, each between two conversions.
 """
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hybridvit.export.exporter import Quantisation
+from hybridvit.export.quiet import quiet
 from hybridvit.export.spec import INPUT
 from hybridvit.export.targets.onnx import SCOPES
 
@@ -36,7 +33,7 @@ def quantise_onnx(model: "ModelProto", quantisation: Quantisation, batch: int | 
     kept = floating_nodes(graph, quantisation.kept)
     constants = {tensor.name for tensor in graph.initializer}
     excluded = kept | {node.name for node in graph.node if _stays(node, constants)}
-    with _quiet():
+    with quiet():  # it gives advice through the root logger
         quantize_static(
             model,
             path,
@@ -124,20 +121,3 @@ class _Batches:
         """The next inputs, or None after the last."""
         part = next(self._parts, None)
         return None if part is None else {INPUT: part}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice that ONNX Runtime's quantiser gives through the root logger."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR
-
-    root = logging.getLogger()
-    root.addFilter(drop)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.removeFilter(drop)

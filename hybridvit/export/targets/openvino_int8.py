@@ -1,14 +1,12 @@
 """8-bit integers for OpenVINO, by NNCF."""
 
-import io
-import logging
 import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hybridvit.export.exporter import Quantisation
+from hybridvit.export.quiet import quiet
 from hybridvit.export.targets.onnx_int8 import filled, floating_nodes
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ def quantise_openvino(graph: "Model", source: "ModelProto", quantisation: Quanti
     size = batch or 1
     images = filled(quantisation.images.numpy(), size)
     kept = floating_nodes(source.graph, quantisation.kept)
-    with _quiet():
+    with quiet(), _no_telemetry():
         import nncf
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -52,18 +50,13 @@ def _source_of(name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without NNCF's progress bars, its log, and its report of use over the network."""
+def _no_telemetry() -> Iterator[None]:
+    """Without NNCF's report of use over the network."""
     given = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"  # read when it is imported: no telemetry
-    was_disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    os.environ["NNCF_CI"] = "1"  # read when it is imported
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(was_disabled)
         if given is None:
             del os.environ["NNCF_CI"]
         else:

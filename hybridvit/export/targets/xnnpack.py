@@ -5,10 +5,7 @@ the graph. So attention, LayerNorm, `unbind` and products with a constant matrix
 knows (executorch 1.5); what is left outside then is listed in docs/lab-log.md.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +15,7 @@ from torch.export import Dim
 from torch.fx import GraphModule
 
 from hybridvit.export.program import Decompositions, exported_program, fold_constants
+from hybridvit.export.quiet import quiet
 
 LARGEST_BATCH = 64
 """Of a file with a dynamic batch: the runtime sets memory aside when the file is opened, perhaps for fewer."""
@@ -49,19 +47,6 @@ def lowered(graph: GraphModule, model: "DeployedModel", metadata: str) -> "EdgeP
             partitioner=[XnnpackPartitioner()],
             constant_methods={"hybridvit": metadata},
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what executorch and torch tell about their own internals; errors still come through."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _attention(

@@ -9,7 +9,8 @@ from torch import fx
 
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Quantisation
-from hybridvit.export.targets.xnnpack import quiet, xnnpack_graph
+from hybridvit.export.quiet import quiet
+from hybridvit.export.targets.xnnpack import xnnpack_graph
 
 if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel
