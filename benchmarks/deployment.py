@@ -10,7 +10,8 @@ the same call with the same options; "as hybridvit opens it" is ours through `lo
 included. "without rewrites" is ours before the rewrites of `hybridvit/export/rewrites.py`.
 
 Linux alone: after a warm-up the main thread is bound to one core and the runtimes' threads to the others, since the
-kernel leaves threads that wake for microseconds where they were, two on one core.
+kernel leaves threads that wake for microseconds where they were, two on one core. Each file is written, and each model
+compared in each runtime, in a process of its own: executorch's exporter can fail after another export in the same one.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -34,6 +37,7 @@ import hybridvit
 from hybridvit.export.pipeline import export
 from hybridvit.export.targets import EXPORTERS
 
+SIDES = PLAIN, _, OURS = ("theirs, plain", "ours, without rewrites", "ours")
 FASTVIT, FASTERVIT = ("fastvit_t8", "fastvit_sa12", "fastvit_ma36"), ("fastervit_0", "fastervit_2")
 Run = Callable[[], object]
 
@@ -87,23 +91,38 @@ def opened(target: str, content: bytes, weights: bytes, images: np.ndarray, thre
     return lambda keep=(program, content): method.execute(inputs_of_method)  # type: ignore[misc]
 
 
-def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, Run]:
-    """All ways to run one model in one runtime; their answers to one image agree within each side."""
+def images_for(name: str) -> torch.Tensor:
+    """One image of the size that a model was made for."""
     size = 256 if name.startswith("fastvit") else 224
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def file_of(side: str, name: str, target: str, folder: Path) -> Path:
+    """Where one side of a comparison is."""
+    return folder / f"{name}-{SIDES.index(side)}{EXPORTERS[target].suffix}"
+
+
+def write(side: str, name: str, target: str, folder: Path) -> None:
+    """One side of a comparison in the format of a target."""
     torch.manual_seed(0)
-    images, exporter = torch.randn(1, 3, size, size), EXPORTERS[target]
-    runs = {
-        "theirs, plain": opened(target, written_plainly(target, theirs(name), images), b"", images.numpy(), threads)
-    }
-    model = hybridvit.create_model(name).eval()
-    for label in ("ours, without rewrites", "ours"):
-        path = folder / f"{name}-{len(runs)}{exporter.suffix}"
-        with nullcontext() if label == "ours" else _no_rewrites(target):
-            export(model, path, to=target, batch=1, image_size=(size, size))
-        weights = b"".join(part.read_bytes() for part in exporter.companions(path))
-        runs[label] = opened(target, path.read_bytes(), weights, images.numpy(), threads)
-    runner = exporter.load_runner(path, threads=threads)
-    runs["ours, as hybridvit opens it"] = partial(runner, images.numpy())
+    images, path = images_for(name), file_of(side, name, target, folder)
+    if side == PLAIN:
+        path.write_bytes(written_plainly(target, theirs(name), images))
+        return
+    with nullcontext() if side == OURS else _no_rewrites(target):
+        height, width = images.shape[2:]
+        export(hybridvit.create_model(name).eval(), path, to=target, batch=1, image_size=(height, width))
+
+
+def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, Run]:
+    """All ways to run one model in one runtime, from the files that `write` wrote."""
+    images, exporter, runs = images_for(name).numpy(), EXPORTERS[target], {}
+    for side in SIDES:
+        path = file_of(side, name, target, folder)
+        parts = () if side == PLAIN else exporter.companions(path)
+        runs[side] = opened(target, path.read_bytes(), b"".join(part.read_bytes() for part in parts), images, threads)
+    runner = exporter.load_runner(file_of(OURS, name, target, folder), threads=threads)
+    runs["ours, as hybridvit opens it"] = partial(runner, images)
     return runs
 
 
@@ -120,27 +139,38 @@ def spread(threads: int) -> None:
         os.sched_setaffinity(task, cores[:1] if task == os.getpid() else cores[1:] or cores)
 
 
-def measured(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """One comparison per model and runtime."""
+def compared(name: str, target: str, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+    """The files of one model for one runtime, timed in turns."""
     torch.set_num_threads(arguments.threads)
-    if "executorch" in arguments.runtimes:
+    if target == "executorch":
         from executorch.extension.pybindings import portable_lib
 
         portable_lib._unsafe_reset_threadpool(arguments.threads)
-    results = []
+    runs = contenders(name, target, arguments.threads, folder)
+    for run in runs.values():
+        run()
+    spread(arguments.threads)
+    title = f"{name}, {target}, batch 1, {arguments.threads} threads"
     clock = time.process_time if arguments.processor_time else time.perf_counter
-    everywhere = os.sched_getaffinity(0)
+    return compare(title, runs, rounds=arguments.rounds, warmup=5, clock=clock)
+
+
+def measured(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """One comparison per model and runtime."""
+    results = []
     for name in arguments.names:
         for target in arguments.runtimes:
             with tempfile.TemporaryDirectory() as folder:
-                runs = contenders(name, target, arguments.threads, Path(folder))
-                for run in runs.values():
-                    run()
-                spread(arguments.threads)
-                title = f"{name}, {target}, batch 1, {arguments.threads} threads"
-                results.append(compare(title, runs, rounds=arguments.rounds, warmup=5, clock=clock))
-                os.sched_setaffinity(0, everywhere)
+                for side in SIDES:
+                    apart(write, side, name, target, Path(folder))
+                results.append(apart(compared, name, target, Path(folder), arguments))
     return results
+
+
+def apart(function: Callable[..., Any], *given: object) -> Any:
+    """The result of a call in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *given).result()
 
 
 if __name__ == "__main__":
