@@ -63,8 +63,14 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         )
     with step(6, "Measure"):
         size = model.card.preprocessing.image_size
-        measured = bench([model], rounds=300, budget_s=BENCH_SECONDS)
-        print(table(measured))
+        measured = bench(
+            [model],
+            runtimes=("torch", "onnxruntime"),
+            forms=("folded", "training"),
+            rounds=300,
+            budget_s=BENCH_SECONDS,
+        )
+        print(table(measured.records()))
     with step(7, "Predict with the exported model"):
         predict(str(exported.path), [str(path) for path in paths[:: len(paths) // 3][:3]], top=2)
     before, after = count(model, size), count(folded, size)

@@ -1,9 +1,9 @@
 """`hybridvit bench`: how fast is it here?"""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit.atomic import check_place, write_text
 from hybridvit.cli.size import parse_size
@@ -12,109 +12,191 @@ from hybridvit.cli.table import aligned, pairs
 if TYPE_CHECKING:
     from hybridvit.measure.bench import BenchResult
 
+INTERRUPTED = 130
+
 
 def bench(
     models: list[str],
     *,
     runtimes: list[str] | None = None,
+    precisions: list[str] | None = None,
     forms: list[str] | None = None,
-    batch: int = 1,
-    image_size: str | None = None,
+    batch: list[int] | None = None,
+    image_size: list[str] | None = None,
     threads: int | None = None,
-    rounds: int = 100,
-    warmup: int = 10,
+    device: Literal["cpu", "cuda"] | None = None,
+    rounds: int | None = None,
+    calls: int | None = None,
     seconds: float | None = None,
-    device: Literal["cpu", "cuda"] = "cpu",
+    protocol: str | None = None,
+    files: str | None = None,
+    chart: str | None = None,
     csv: str | None = None,
     json: str | None = None,
-) -> None:
+    against: str | None = None,
+    tolerance: float = 5.0,
+) -> int:
     """Time models against each other on this machine.
 
-    All candidates take turns, one call each per round, so that a machine that slows down misleads about none of them;
-    the device is waited for. Medians come with a 95 % interval: where two intervals overlap, neither is faster. In
-    eval mode an unfolded model already computes on kernels it folds for itself, so the two forms can be close.
-    ONNX Runtime gets the folded model, on the CPU. fp32. Idle threads sleep rather than spin, so that neither runtime
-    takes time from the other (OMP_WAIT_POLICY=ACTIVE lets PyTorch's spin). The last line is one JSON object with
-    everything.
+    Each candidate (a model in a runtime and a precision) is converted and opened in a process of its own, called until
+    its time is stable, and then takes its turn in rounds, so that a machine that slows down misleads about none of
+    them. Medians come with a 95 % interval: where two intervals overlap, neither is faster. What disturbed the
+    measurement is said, what cannot be measured is left out with the reason, and Ctrl-C keeps what was measured. The
+    last line is one JSON object with everything.
+
+    Models are those of `hybridvit list` and all of timm's by their names, folded alike; checkpoints; exported files.
+    Weights of models by name are random: that changes no time. Published top-1 accuracies stand beside them.
 
     Examples:
       hybridvit bench fastvit_t8
-      hybridvit bench fastvit_t8 fastvit_sa12 --batch 8 --threads 2 --csv latency.csv
-      hybridvit bench runs/digits/model.safetensors --runtimes onnxruntime | tail -1
+      hybridvit bench fastvit_t8 fastervit_0 repvit_m1_1 convnext_tiny --runtimes torch onnxruntime openvino \
+--chart pareto.html
+      hybridvit bench fastvit_sa12 --runtimes openvino --precisions fp32 bf16 int8 --batch 1 8 32 --csv sweep.csv
+      hybridvit bench runs/digits/model.safetensors --json now.json --against before.json
 
     Args:
-        models: names from `hybridvit list` (random weights: they do not change the time) or checkpoints.
-        runtimes: torch, onnxruntime; both by default.
-        forms: training, folded; both by default.
-        batch: images per call; times are per call.
-        image_size: height x width in pixels: 256, or 192x320; by default the first model's own.
-        threads: CPU threads of both runtimes; by default all cores that this process may use.
-        rounds: calls of each candidate, at least 8.
-        warmup: calls before the clock starts.
+        models: names from `hybridvit list` or of timm, checkpoints, or exported files.
+        runtimes: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; by default the first of \
+torch, onnxruntime and openvino that are installed.
+        precisions: fp32, fp16, bf16, int8 (calibrated on noise, for its time alone); by default fp32.
+        forms: folded, training (in PyTorch); by default folded.
+        batch: images per call, one or several; times are per call; by default 1.
+        image_size: height x width in pixels, one or several: 256, or 192x320; by default each model's own.
+        threads: CPU threads of every runtime; by default all cores that this process may use.
+        device: cpu or cuda, for PyTorch; by default cpu.
+        rounds: turns of each candidate, at least 8; by default 50.
+        calls: timed calls of a turn; by default 3.
         seconds: stop after this time, but not before 8 rounds.
-        device: cpu or cuda, for PyTorch.
-        csv: file for the table with all columns.
+        protocol: that of a paper, which sets what is not given: fastvit-gpu, fastervit-gpu, phone.
+        files: folder that keeps the converted files for another run.
+        chart: file for the charts, accuracy against latency and more: .html or .png.
+        csv: file for the table with all columns; the first are timm's.
         json: file for the JSON line.
+        against: JSON of an earlier run, to compare with: exit code 9 if a candidate is slower now.
+        tolerance: how much slower, in percent, is not slower yet.
     """
+    from hybridvit.measure.against import SLOWER, compare
+    from hybridvit.measure.bench import bench as run_bench
+    from hybridvit.measure.protocols import options_of
+    from hybridvit.measure.result import read_result
+
     for output in (csv, json):
         if output is not None:
             check_place(Path(output))
-    from hybridvit.measure.bench import FORMS, RUNTIMES
-    from hybridvit.measure.bench import bench as run_bench
+    if chart is not None:
+        from hybridvit.report.tradeoff import check_chart_path
+
+        check_chart_path(Path(chart))
+    before = None if against is None else read_result(against)
+    given: dict[str, Any] = {
+        "runtimes": runtimes,
+        "precisions": precisions,
+        "forms": forms,
+        "batches": batch,
+        "image_sizes": image_size and [parse_size(size) for size in image_size],
+        "threads": threads,
+        "device": device,
+        "rounds": rounds,
+        "calls": calls,
+        "budget_s": seconds,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+
+    def keep(result: "BenchResult") -> None:
+        if json is not None:
+            write_text(Path(json), result.json() + "\n")
 
     result = run_bench(
         models,
-        runtimes=runtimes or RUNTIMES,
-        forms=forms or FORMS,
-        batch=batch,
-        image_size=parse_size(image_size),
-        threads=threads,
-        device=device,
-        rounds=rounds,
-        warmup=warmup,
-        budget_s=seconds,
-        on_round=_progress(rounds),
+        **options_of(protocol, options),
+        files=None if files is None else Path(files),
+        show=progress(),
+        keep=keep,
     )
-    print(table(result))
+    whole = result.to_dict()
+    print(table(whole["bench"]))
     print()
-    print(pairs(result.machine.lines()))
-    print(
-        f"  batch {result.batch}, {result.image_size[0]}x{result.image_size[1]} px, {result.threads} threads, "
-        f"{result.precision}, {len(result.rows[0].latency.times_ms)} rounds"
-    )
+    print(pairs(_machine_lines()))
+    print(f"  {_how(whole)}")
+    for each in whole["skipped"]:
+        print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
+    for warning in whole["conditions"].get("warnings", ()):
+        print(f"  Note: {warning}")
+    for row in result.rows:
+        if not row.is_stable:
+            print(f"  Note: the time of {row.candidate.label} had not become stable after 10 seconds of warm-up.")
     if csv is not None:
         write_text(Path(csv), result.csv())
     if json is not None:
         write_text(Path(json), result.json() + "\n")
+    if chart is not None:
+        from hybridvit.report.tradeoff import draw
+
+        draw(whole, Path(chart))
+    comparison = None if before is None else compare(whole, before, tolerance=tolerance / 100)
+    if comparison is not None:
+        print("\n" + comparison.text())
     print(result.json())
+    if not result.is_complete:
+        print("Interrupted: the rounds until then are kept.", file=sys.stderr)
+        return INTERRUPTED
+    return SLOWER if comparison is not None and comparison.slower else 0
 
 
-def table(result: "BenchResult") -> str:
-    """Aligned text, fastest first, with the time relative to the fastest."""
-    rows = sorted(result.rows, key=lambda row: row.latency.median_ms)
-    fastest = rows[0].latency.median_ms
-    lines = [("model", "form", "runtime", "median ms", "95 % interval", "p90 ms", "images/s", "relative")]
-    for row in rows:
-        low, high = row.latency.interval_ms
-        median = row.latency.median_ms
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Aligned text, fastest per image first, with the time relative to the fastest."""
+    from hybridvit.measure.result import fastest_first
+
+    ordered = fastest_first(records)
+    fastest = ordered[0]["median_ms"] / ordered[0]["batch"]
+    several = {name for name in ("form", "batch", "device") if len({record[name] for record in records}) > 1}
+    left = ["model", "runtime", "precision", *(["form"] if "form" in several else [])]
+    header = (*left, "px", *(["batch"] if "batch" in several else []), "median ms", "95 % interval", "p90", "p99")
+    lines = [(*header, "images/s", "MiB", "top-1 %", "relative")]
+    for record in ordered:
+        height, width = record["image_size"].split("x")
         lines.append(
             (
-                row.model,
-                row.form,
-                row.runtime,
-                f"{median:.2f}",
-                f"{low:.2f} - {high:.2f}",
-                f"{row.latency.p90_ms:.2f}",
-                f"{result.batch * 1e3 / median:.1f}",
-                f"{median / fastest:.2f}x",
+                *(str(record[name]) for name in left),
+                height if height == width else record["image_size"],
+                *([str(record["batch"])] if "batch" in several else []),
+                f"{record['median_ms']:.2f}",
+                f"{record['low_ms']:.2f} - {record['high_ms']:.2f}",
+                f"{record['p90_ms']:.2f}",
+                f"{record['p99_ms']:.2f}",
+                f"{record['images_per_s']:.1f}",
+                "-" if record["memory_mib"] is None else f"{record['memory_mib']:.0f}",
+                "-" if record["top1"] is None else f"{record['top1']:.1f}",
+                f"{record['median_ms'] / record['batch'] / fastest:.2f}x",
             )
         )
-    return aligned(lines, left=3)
+    return aligned(lines, left=len(left))
 
 
-def _progress(rounds: int) -> Callable[[int], None]:
-    def show(done: int) -> None:
+def progress() -> Callable[[str], None]:
+    """Show what is going on, on one line of a terminal; nowhere else but for what is left out."""
+    width = 0
+
+    def show(text: str) -> None:
+        nonlocal width
         if sys.stderr.isatty():
-            print(f"\rround {done}/{rounds}", end="\n" if done == rounds else "", file=sys.stderr, flush=True)
+            print(f"\r{text:<{width}}", end="", file=sys.stderr, flush=True)
+            width = len(text)
 
     return show
+
+
+def _machine_lines() -> list[tuple[str, str]]:
+    from hybridvit.measure.machine import machine_card
+
+    return machine_card().lines()
+
+
+def _how(result: Mapping[str, Any]) -> str:
+    settings, first = result["settings"], result["bench"][0]
+    pinned = ", each pinned to a core" if settings["threads_pinned_to_cores"] else ""
+    protocol = f"; protocol {settings['protocol']}" if settings["protocol"] else ""
+    return (
+        f"{settings['threads']} threads{pinned}; {first['rounds']} rounds of {settings['calls_per_turn']} calls after "
+        f"one that is not timed{protocol}"
+    )

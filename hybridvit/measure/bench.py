@@ -1,237 +1,329 @@
-"""Measure models against each other: every combination of model, form and runtime in the same interleaved rounds."""
+"""Measure models against each other: every combination of model, runtime and precision in the same interleaved rounds.
 
-import csv
-import io
-import json
+Each candidate lives in a process of its own (worker.py), so that no runtime's threads, memory or crash touch another's,
+and takes its turn when it is told: some calls, whose times it returns.
+"""
+
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from hybridvit.checkpoints import load
-from hybridvit.create import build
-from hybridvit.errors import UsageError, nearest
-from hybridvit.export.pipeline import export
-from hybridvit.export.targets import exporter_for
-from hybridvit.folding.fold import fold
-from hybridvit.loading import is_exported
+from hybridvit.checkpoints import save_checkpoint
+from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
+from hybridvit.export.spec import PRECISIONS
+from hybridvit.export.targets import EXPORTERS
+from hybridvit.measure.candidate import RUNTIMES, TARGETS, Candidate, check_names, combinations
+from hybridvit.measure.conditions import Watch
 from hybridvit.measure.counts import Counts, count
-from hybridvit.measure.latency import Latency, check_rounds, measure
-from hybridvit.measure.machine import MachineCard, check_threads, machine_card
-from hybridvit.measure.memory import enough_memory
+from hybridvit.measure.latency import Latency, check_rounds, take_turns
+from hybridvit.measure.limits import limits
+from hybridvit.measure.machine import check_threads, machine_card
+from hybridvit.measure.prepare import prepared
+from hybridvit.measure.result import BenchResult, BenchRow, Skipped
+from hybridvit.measure.subject import FORMS, Subject, build, find_subject
+from hybridvit.measure.worker import Worker
 from hybridvit.models.backbone import Backbone
-from hybridvit.models.registry import list_models
 
-Runtime = Literal["torch", "onnxruntime"]
-Form = Literal["training", "folded"]
-Name = TypeVar("Name", bound=str)
-RUNTIMES: tuple[Runtime, ...] = ("torch", "onnxruntime")
-FORMS: tuple[Form, ...] = ("training", "folded")
-COLUMNS = (
-    "model", "form", "runtime", "batch", "image_size", "threads", "precision", "device", "median_ms", "low_ms",
-    "high_ms", "p90_ms", "p99_ms", "images_per_s", "rounds", "parameters", "multiply_adds",
-)  # fmt: skip
+CONVERT = (sys.executable, "-m", "hybridvit.measure.prepare")
+PREFERRED = ("torch", "onnxruntime", "openvino")  # measured where they are installed, if none is named
+BYTES = 4  # of a number, at most
+COPIES = 3  # of the weights, while a file is opened
+KEEP_SECONDS = 10.0  # between two deliveries of what is measured so far
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchRow:
-    """One candidate and its times."""
+class Plan:
+    """What to measure and how; see `bench`."""
 
-    model: str
-    form: Form
-    runtime: Runtime
-    latency: Latency
-    counts: Counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchResult:
-    """All rows of one run, and what they were measured with."""
-
-    rows: tuple[BenchRow, ...]
-    batch: int
-    image_size: tuple[int, int]  # height, width in pixels
+    runtimes: Sequence[str]
+    precisions: Sequence[str]
+    forms: Sequence[str]
+    batches: Sequence[int]
+    image_sizes: Sequence[tuple[int, int] | None]
     threads: int
     device: str
-    machine: MachineCard
-    precision: str = "fp32"
-
-    def records(self) -> list[dict[str, object]]:
-        """One flat record per row, with the keys of COLUMNS; times per batch in milliseconds."""
-        return [self._record(row) for row in self.rows]
-
-    def csv(self) -> str:
-        """The records as CSV."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.records())
-        return text.getvalue()
-
-    def json(self) -> str:
-        """Everything, the machine card included, on one line."""
-        return json.dumps({"bench": self.records(), "machine": self.machine.to_dict()}, ensure_ascii=False)
-
-    def _record(self, row: BenchRow) -> dict[str, object]:
-        low, high = row.latency.interval_ms
-        median = row.latency.median_ms
-        return {
-            "model": row.model,
-            "form": row.form,
-            "runtime": row.runtime,
-            "batch": self.batch,
-            "image_size": "x".join(str(side) for side in self.image_size),
-            "threads": self.threads,
-            "precision": self.precision,
-            "device": self.device,
-            "median_ms": round(median, 4),
-            "low_ms": round(low, 4),
-            "high_ms": round(high, 4),
-            "p90_ms": round(row.latency.p90_ms, 4),
-            "p99_ms": round(row.latency.p99_ms, 4),
-            "images_per_s": round(self.batch * 1e3 / median, 2),
-            "rounds": len(row.latency.times_ms),
-            "parameters": row.counts.parameters,
-            "multiply_adds": row.counts.multiply_adds,
-        }
+    rounds: int
+    calls: int
+    budget_s: float | None
+    protocol: str
 
 
 def bench(
     models: Sequence[str | Backbone],
     *,
-    runtimes: Sequence[str] = RUNTIMES,
-    forms: Sequence[str] = FORMS,
-    batch: int = 1,
-    image_size: tuple[int, int] | None = None,
+    runtimes: Sequence[str] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    forms: Sequence[str] = ("folded",),
+    batches: Sequence[int] = (1,),
+    image_sizes: Sequence[tuple[int, int] | None] = (None,),
     threads: int | None = None,
     device: str = "cpu",
-    rounds: int = 100,
-    warmup: int = 10,
+    rounds: int = 50,
+    calls: int = 3,
     budget_s: float | None = None,
-    on_round: Callable[[int], None] = lambda _: None,
+    files: Path | None = None,
+    protocol: str = "",
+    show: Callable[[str], None] = lambda _: None,
+    keep: Callable[[BenchResult], None] = lambda _: None,
 ) -> BenchResult:
-    """Time `models` (names, checkpoints, or models with a card) in every runtime and form, interleaved, in fp32.
+    """Time `models` in every runtime, precision and form that there is of them, interleaved.
 
-    The training form is measured in PyTorch only: ONNX Runtime gets what is deployed, the folded form. In eval mode
-    an unfolded model already computes on kernels that it folds for itself, so the two forms may be close.
-    `image_size` is (height, width) in pixels, by default that of the first model; `threads` are those of both
-    runtimes, by default all that this process may use. Latencies are per batch. Raises UsageError for an unknown
-    model, runtime, form or device, and for nothing to measure.
+    What cannot be measured (a precision that a runtime has not, a model that does not convert or does not fit into the
+    memory) is left out with the reason, and the rest goes on. Ctrl-C ends the measuring: what was measured is returned,
+    and says that it is not complete.
+
+    Args:
+        models: names of ours or timm's, checkpoints, exported files, or models with a card.
+        runtimes: of RUNTIMES; by default torch, onnxruntime and openvino, those that are installed.
+        precisions: of fp32, fp16, bf16, int8 (calibrated on noise: right for its time, not for its answers).
+        forms: "folded", "training" (of ours and timm's, in PyTorch).
+        batches: images per call, one after the other.
+        image_sizes: (height, width) in pixels, one after the other; None: each model's own.
+        threads: of every runtime; by default all cores that this process may use.
+        device: "cpu" or "cuda", of PyTorch.
+        rounds: turns of each candidate, at least 8.
+        calls: timed calls per turn, after one that is not.
+        budget_s: end after so many seconds, but not before 8 rounds; of each batch and image size.
+        files: a folder that keeps the converted files, and where those of an earlier run are taken from.
+        protocol: name of the protocol that the other options follow, for the record.
+        show: told what is going on.
+        keep: given the result so far, from time to time.
+
+    Raises UsageError for an unknown model, runtime, precision, form or device, for packages that are missing, and for
+    nothing to measure; if every candidate failed, the error of the first.
     """
-    asked_forms, asked_runtimes = _chosen("form", forms, FORMS), _chosen("runtime", runtimes, RUNTIMES)
-    _check(models, asked_runtimes, batch, device)
-    check_rounds(rounds, warmup)
-    check_threads(threads)
-    loaded = [(_label(model), _load(model)) for model in models]
-    size = image_size or loaded[0][1].card.preprocessing.image_size
     card = machine_card()
-    threads = threads or card.cores
-    rows: list[tuple[str, Form, Runtime, Counts]] = []
-    calls: dict[str, Callable[[], object]] = {}
-    with _torch_threads(threads), tempfile.TemporaryDirectory(prefix="hybridvit-bench-") as folder:
-        for index, (label, model) in enumerate(loaded):
-            with enough_memory((batch, model.in_chans, *size)):
-                images = torch.randn(batch, model.in_chans, *size)
-            for form, runtime in _combinations(model, asked_forms, asked_runtimes):
-                candidate = fold(model) if form == "folded" else model
-                rows.append((label, form, runtime, count(candidate, size)))
-                if runtime == "torch":
-                    calls[f"{len(rows)}"] = _torch_call(candidate, images, device)
-                else:
-                    file = Path(folder, f"{index}.onnx")
-                    export(model, file, image_size=size)
-                    runner = exporter_for("onnx").load_runner(file, threads=threads)
-                    calls[f"{len(rows)}"] = partial(runner, images.numpy())
-        times = measure(calls, wait=_wait(device), rounds=rounds, warmup=warmup, budget_s=budget_s, on_round=on_round)
-    return BenchResult(
-        rows=tuple(
-            BenchRow(model=label, form=form, runtime=runtime, latency=latency, counts=counts)
-            for (label, form, runtime, counts), latency in zip(rows, times.values(), strict=True)
-        ),
-        batch=batch,
-        image_size=size,
-        threads=threads,
+    chosen = _runtimes(runtimes)
+    plan = Plan(
+        runtimes=chosen,
+        precisions=check_names("precision", precisions, PRECISIONS),
+        forms=check_names("form", forms, FORMS),
+        batches=batches,
+        image_sizes=image_sizes,
+        threads=threads or card.cores,
         device=device,
-        machine=card,
+        rounds=rounds,
+        calls=calls,
+        budget_s=budget_s,
+        protocol=protocol,
     )
+    _check(models, plan, threads)
+    with ExitStack() as stack:
+        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridvit-bench-")))
+        subjects = [_subject(model, temporary / f"{index}.safetensors") for index, model in enumerate(models)]
+        if files is not None:
+            files.mkdir(parents=True, exist_ok=True)
+        run = _Run(plan, files or temporary, show, keep)
+        for batch in plan.batches:
+            for image_size in plan.image_sizes:
+                group = combinations(
+                    subjects,
+                    runtimes=plan.runtimes,
+                    precisions=plan.precisions,
+                    forms=plan.forms,
+                    batch=batch,
+                    image_size=image_size,
+                    threads=plan.threads,
+                    device=device,
+                )
+                run.measure(list(group))
+                if not run.is_complete:
+                    break
+        return run.result()
 
 
-def _load(model: str | Backbone) -> Backbone:
-    """A model in eval mode: given, randomly initialised by name, or from a checkpoint."""
-    if isinstance(model, Backbone):
-        return model.eval()
-    if model in list_models():
-        return build(model).eval()
-    if is_exported(model):
-        raise UsageError(f"{model} is exported already. Give the weights it came from: they are exported and measured.")
-    if Path(model).suffix or Path(model).exists():
-        return load(model)
-    raise UsageError(f"'{model}' is neither a model nor a checkpoint. Nearest models: {nearest(model, list_models())}.")
+class _Run:
+    """Collects rows group by group; a group is what takes turns with each other."""
+
+    def __init__(
+        self, plan: Plan, folder: Path, show: Callable[[str], None], keep: Callable[[BenchResult], None]
+    ) -> None:
+        self.plan, self.folder, self.show, self.keep = plan, folder, show, keep
+        self.rows: list[BenchRow] = []
+        self.skipped: list[Skipped] = []
+        self.errors: list[HybridViTError] = []
+        self.conditions: dict[str, Any] = {}
+        self.is_complete = True
+        self.is_pinned = False
+        self._counts: dict[tuple[str, tuple[int, int]], Counts | None] = {}
+
+    def measure(self, group: list[Candidate]) -> None:
+        """Convert, open and time a group."""
+        ready = list(self._prepared(group))
+        with ExitStack() as stack:
+            workers = dict(self._opened(ready, stack))
+            if not workers:
+                return
+            self.is_pinned = all(worker.is_pinned for worker in workers.values())
+            watch = Watch(worker.pid for worker in workers.values())
+            turns = {label: worker.turn for label, worker in workers.items()}
+            times: dict[str, list[float]] = {}
+            plan, kept, done = self.plan, time.monotonic(), 0
+            try:
+                for times in take_turns(turns, rounds=plan.rounds, calls=plan.calls, budget_s=plan.budget_s):
+                    done += 1
+                    self.show(f"round {done}/{plan.rounds}")
+                    if time.monotonic() - kept > KEEP_SECONDS:
+                        kept = time.monotonic()
+                        self.keep(self.result(self._rows(workers, times), is_complete=False))
+            except KeyboardInterrupt:
+                if not times:
+                    raise
+                self.is_complete = False
+            self.conditions = watch.conditions(times, plan.calls).to_dict()
+            self.rows += self._rows(workers, times)
+
+    def result(self, more: Sequence[BenchRow] = (), *, is_complete: bool | None = None) -> BenchResult:
+        """What there is so far. Raises the first error if nothing could be measured."""
+        rows = (*self.rows, *more)
+        if not rows and self.errors:
+            raise self.errors[0]
+        if not rows:
+            reasons = "; ".join(each.reason for each in self.skipped)
+            raise UsageError(f"There is nothing to measure: {reasons}. Name other runtimes, precisions or forms.")
+        plan = self.plan
+        return BenchResult(
+            rows=rows,
+            skipped=tuple(self.skipped),
+            settings={
+                "protocol": plan.protocol,
+                "rounds": plan.rounds,
+                "calls_per_turn": plan.calls,
+                "threads": plan.threads,
+                "threads_pinned_to_cores": self.is_pinned,
+                "statistic": "median over turns of the median of a turn; one call before each turn is not timed",
+            },
+            conditions=self.conditions,
+            machine=machine_card(),
+            is_complete=self.is_complete if is_complete is None else is_complete,
+        )
+
+    def _prepared(self, group: list[Candidate]) -> Iterator[Candidate]:
+        for number, candidate in enumerate(group):
+            if reason := candidate.why_not():
+                self.skipped.append(Skipped(candidate=candidate, reason=reason))
+                continue
+            self.show(f"preparing {number + 1}/{len(group)}: {candidate.label}")
+            with self._skipping(candidate):
+                yield prepared(candidate, self.folder, CONVERT)
+
+    def _opened(self, ready: list[Candidate], stack: ExitStack) -> Iterator[tuple[str, Worker]]:
+        for number, candidate in enumerate(ready):
+            self.show(f"opening {number + 1}/{len(ready)}: {candidate.label}")
+            with self._skipping(candidate):
+                _check_memory(candidate, self._counted(candidate))
+                worker = Worker(candidate)
+                stack.callback(worker.close)
+                yield candidate.label, worker
+
+    @contextmanager
+    def _skipping(self, candidate: Candidate) -> Iterator[None]:
+        """Note an error of this candidate, and go on with the others."""
+        try:
+            yield
+        except HybridViTError as error:
+            self.errors.append(error)
+            self.skipped.append(Skipped(candidate=candidate, reason=str(error)))
+            self.show(f"left out: {candidate.label}: {error}")
+
+    def _rows(self, workers: Mapping[str, Worker], times: Mapping[str, Sequence[float]]) -> list[BenchRow]:
+        return [
+            BenchRow(
+                candidate=worker.candidate,
+                latency=Latency(times_ms=tuple(times[label]), calls_per_turn=self.plan.calls),
+                counts=self._counted(worker.candidate),
+                memory_mib=worker.memory_mib,
+                is_stable=worker.is_stable,
+            )
+            for label, worker in workers.items()
+        ]
+
+    def _counted(self, candidate: Candidate) -> Counts | None:
+        name = candidate.subject.name, candidate.image_size
+        if name not in self._counts:
+            self._counts[name] = _count(candidate.subject, candidate.image_size)
+        return self._counts[name]
 
 
-def _label(model: str | Backbone) -> str:
-    return model if isinstance(model, str) else model.card.architecture
+def _count(subject: Subject, image_size: tuple[int, int]) -> Counts | None:
+    """Of the folded model; None for an exported file, and for a model whose code cannot run without storage."""
+    if subject.kind == "exported":
+        return None
+    try:
+        with torch.device("cpu" if subject.kind == "weights" else "meta"):
+            model = build(subject, "folded", image_size)
+        return count(model, image_size)
+    except HybridViTError:
+        raise
+    except Exception:  # timm's models do in their constructors what they like
+        return None
 
 
-def _chosen(kind: str, asked: Sequence[str], known: tuple[Name, ...]) -> list[Name]:
-    """The names asked for, in the order of the table, all of them known."""
-    for name in asked:
-        if name not in known:
-            raise UsageError(f"There is no {kind} '{name}'. Nearest: {nearest(name, known)}.")
-    return [name for name in known if name in asked]
+def _check_memory(candidate: Candidate, counts: Counts | None) -> None:
+    """Refuse, before the system ends some process, what plainly does not fit. An estimate from below."""
+    usable = limits(Path.cwd()).memory_usable
+    if usable is None or candidate.device != "cpu":
+        return
+    height, width = candidate.image_size
+    needed = candidate.batch * candidate.subject.in_chans * height * width * BYTES
+    if counts is not None:
+        needed += COPIES * BYTES * counts.parameters
+    if needed > usable:
+        raise OutOfMemory(
+            f"A batch of {candidate.batch} and the weights take at least {needed / 2**30:.1f} GiB, and it needs more "
+            f"memory than the device has: {usable / 2**30:.1f} GiB are free. Use a smaller batch, fewer models at a "
+            "time, or a larger machine."
+        )
 
 
-def _check(models: Sequence[str | Backbone], runtimes: Sequence[Runtime], batch: int, device: str) -> None:
+def _runtimes(asked: Sequence[str] | None) -> list[str]:
+    """The runtimes to measure. Raises UsageError for an unknown one, or one whose packages are missing."""
+    if asked is None:
+        return [name for name in PREFERRED if name not in TARGETS or _is_installed(name)]
+    chosen = check_names("runtime", asked, RUNTIMES)
+    for name in chosen:
+        if name in TARGETS:
+            exporter = EXPORTERS[TARGETS[name]]
+            exporter.require((*exporter.writer_packages, *exporter.runner_packages))
+    return chosen
+
+
+def _is_installed(runtime: str) -> bool:
+    exporter = EXPORTERS[TARGETS[runtime]]
+    try:
+        exporter.require((*exporter.writer_packages, *exporter.runner_packages))
+    except UsageError:
+        return False
+    return True
+
+
+def _subject(model: str | Backbone, path: Path) -> Subject:
+    """A name as `find_subject` reads it; a model as a file that a child process can read."""
+    if isinstance(model, str):
+        return find_subject(model)
+    save_checkpoint(model, path)
+    found = find_subject(str(path))
+    return Subject(**vars(found) | {"name": model.card.architecture})
+
+
+def _check(models: Sequence[str | Backbone], plan: Plan, threads: int | None) -> None:
     if not models:
         raise UsageError("There is nothing to measure. Name at least one model.")
-    if batch < 1:
-        raise UsageError(f"The batch is {batch}, but at least one image must be in it. Use --batch 1.")
-    if device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"The device is '{device}', but this measures on cpu or cuda. Use --device cpu.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"The device is '{device}', but torch sees no CUDA GPU here. Use --device cpu.")
-    if "onnxruntime" in runtimes:
-        exporter = exporter_for("onnx")
-        exporter.require(exporter.writer_packages)
-
-
-def _combinations(
-    model: Backbone, forms: Sequence[Form], runtimes: Sequence[Runtime]
-) -> Iterator[tuple[Form, Runtime]]:
-    for form in forms:
-        if form == "training" and model.card.form == "folded" and "folded" in forms:
-            continue  # a folded checkpoint has no other form
-        for runtime in runtimes:
-            if runtime == "torch" or form == "folded" or "folded" not in forms:
-                yield ("folded" if runtime == "onnxruntime" else form), runtime
-
-
-def _torch_call(model: nn.Module, images: Tensor, device: str) -> Callable[[], object]:
-    model, images = model.to(device), images.to(device)
-
-    def run() -> Tensor:
-        with torch.inference_mode(), enough_memory(images.shape):
-            return model(images)
-
-    return run
-
-
-def _wait(device: str) -> Callable[[], None]:
-    """What blocks until the device is idle."""
-    return torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    for batch in plan.batches:
+        if batch < 1:
+            raise UsageError(f"The batch is {batch}, but at least one image must be in it. Use --batch 1.")
+    if plan.calls < 1:
+        raise UsageError(f"calls is {plan.calls}, but at least one call of a turn must be timed. Use --calls 3.")
+    check_rounds(plan.rounds)
+    check_threads(threads)
+    if plan.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"The device is '{plan.device}', but this measures on cpu or cuda. Use --device cpu.")
+    if plan.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"The device is '{plan.device}', but torch sees no CUDA GPU here. Use --device cpu.")

@@ -5,13 +5,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.models.backbone import Backbone, FeaturePyramid
+
+COUNTED = ("conv", "mm.", "bmm.", "addmm.", "scaled_dot_product")  # in the names of operators whose results are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,7 @@ class Counts:
 
     parameters: int
     multiply_adds: int  # attention's two products included, elementwise operations not
+    activations: int  # numbers that convolutions and matrix products give
     by_kind: dict[str, int]  # multiply-adds by operator: convolution, linear, attention ...
 
 
@@ -31,10 +36,12 @@ def count(model: nn.Module, size: tuple[int, int]) -> Counts:
     model that was created there needs no memory. The counter is torch's own, which counts two operations per
     multiply-add.
     """
-    counter = FlopCounterMode(display=False)
+    counter, activations = FlopCounterMode(display=False), _Activations()
     with _on_meta(model, size) as (meta, image), torch.no_grad():
         meta(image)  # fills the caches
         with counter:
+            meta(image)
+        with activations:
             meta(image)
     by_kind: Counter[str] = Counter()
     for operator, operations in counter.get_flop_counts()["Global"].items():
@@ -42,6 +49,7 @@ def count(model: nn.Module, size: tuple[int, int]) -> Counts:
     return Counts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         multiply_adds=by_kind.total(),
+        activations=activations.total,
         by_kind=dict(by_kind.most_common()),
     )
 
@@ -60,6 +68,20 @@ def _on_meta(model: nn.Module, size: tuple[int, int]) -> Iterator[tuple[nn.Modul
     meta = copy.deepcopy(model).to("meta").float().eval().requires_grad_(False)
     with branch_by_branch(meta):
         yield meta, torch.empty(1, in_chans, *size, device="meta")
+
+
+class _Activations(TorchDispatchMode):
+    """Adds up what convolutions and matrix products give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(part in str(func) for part in COUNTED):
+            self.total += (result[0] if isinstance(result, tuple) else result).numel()
+        return result
 
 
 def _kind(operator: str) -> str:

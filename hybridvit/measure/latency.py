@@ -68,12 +68,11 @@ def median_interval(values: tuple[float, ...], z: float = 1.96) -> tuple[float, 
     return ordered[low], ordered[high]
 
 
-def check_rounds(rounds: int, warmup: int) -> None:
-    """Raise UsageError for numbers of calls that `measure` does not take."""
-    if rounds < MIN_ROUNDS or warmup < 0:
+def check_rounds(rounds: int) -> None:
+    """Raise UsageError for fewer rounds than an interval needs."""
+    if rounds < MIN_ROUNDS:
         raise UsageError(
-            f"rounds={rounds}, warmup={warmup}: a median with an interval needs at least {MIN_ROUNDS} rounds, and "
-            f"warm-up cannot be negative. Use --rounds {max(rounds, MIN_ROUNDS)}."
+            f"rounds={rounds}: a median with an interval needs at least {MIN_ROUNDS} rounds. Use --rounds {MIN_ROUNDS}."
         )
 
 
@@ -90,14 +89,14 @@ def measure(
     `wait()` must block until the device is idle (`torch.cuda.synchronize`). Raises UsageError for no candidates or too
     few rounds.
     """
-    check_rounds(rounds, warmup)
+    check_rounds(rounds)
     for run in candidates.values():
         for _ in range(warmup):
             run()
     turns = {name: timed(run, wait=wait, clock=clock) for name, run in candidates.items()}
     times: dict[str, list[float]] = {}
-    for times in take_turns(turns, rounds=rounds, clock=clock):
-        pass
+    for so_far in take_turns(turns, rounds=rounds, clock=clock):
+        times = so_far
     return {name: Latency(times_ms=tuple(values)) for name, values in times.items()}
 
 

@@ -28,7 +28,7 @@ def with_deployment(
 ) -> Report:
     """The report of a run, with what became of its model; `nodes` and `multiply_adds` are (before, after) folding."""
     right = round(evaluation.top1 * evaluation.num_images / 100)
-    by_form = {(row.form, row.runtime): row.latency.median_ms for row in measured.rows}
+    by_form = {(row.candidate.form, row.candidate.runtime): row.latency.median_ms for row in measured.rows}
     deployed = by_form["folded", "onnxruntime"]
     return dataclasses.replace(
         report,
@@ -77,7 +77,7 @@ def with_deployment(
 def _bar(row: BenchRow) -> Bar:
     low, high = row.latency.interval_ms
     return Bar(
-        label=f"{RUNTIME_NAMES[row.runtime]}, {FORM_NAMES[row.form]}",
+        label=f"{RUNTIME_NAMES[row.candidate.runtime]}, {FORM_NAMES[row.candidate.form]}",
         median_ms=row.latency.median_ms,
         p90_ms=row.latency.p90_ms,
         low_ms=low,
@@ -86,9 +86,10 @@ def _bar(row: BenchRow) -> Bar:
 
 
 def _conditions(measured: BenchResult) -> str:
-    rounds = len(measured.rows[0].latency.times_ms)
+    first = measured.rows[0]
+    of, rounds = first.candidate, len(first.latency.turns_ms)
     return (
-        f"Batch {measured.batch}, {measured.image_size[0]}×{measured.image_size[1]} px, {measured.threads} threads, "
-        f"{measured.precision}. Median of {rounds} interleaved rounds, its 95 % interval, and p90. In eval mode the "
+        f"Batch {of.batch}, {of.image_size[0]}×{of.image_size[1]} px, {of.threads} threads, "
+        f"{of.precision}. Median of {rounds} interleaved rounds, its 95 % interval, and p90. In eval mode the "
         "training form already computes on kernels that it folds for itself, so that the first two bars are close."
     )

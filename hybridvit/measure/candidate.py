@@ -1,0 +1,120 @@
+"""One thing to time: a model in a form, a runtime, a precision, for a batch of a size."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hybridvit.errors import UsageError, nearest
+from hybridvit.export.spec import PRECISIONS, Precision
+from hybridvit.export.targets import EXPORTERS
+from hybridvit.measure.subject import FORMS, Form, Subject
+
+TORCH = ("torch", "torch-compile")
+TARGETS = {  # runtime -> the export target that writes for it
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "executorch": "executorch",
+    "litert": "litert",
+    "tensorrt": "tensorrt",
+}
+RUNTIMES = (*TORCH, *TARGETS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """As plain values that a child process can be given."""
+
+    subject: Subject
+    form: Form
+    runtime: str
+    precision: Precision
+    batch: int
+    image_size: tuple[int, int]  # height, width in pixels
+    threads: int
+    device: str  # of torch; the others run where they are made for
+    file: str = ""  # of an exported runtime, once it is written
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Candidate":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**values | {"subject": Subject(**values["subject"])})
+
+    @property
+    def label(self) -> str:
+        """In messages and as a key."""
+        height, width = self.image_size
+        form = "" if self.form == "folded" else f", {self.form} form"
+        return f"{self.subject.name}{form}, {self.runtime}, {self.precision}, batch {self.batch}, {height}x{width}"
+
+    @property
+    def target(self) -> str:
+        """The export target; "" for torch."""
+        return TARGETS.get(self.runtime, "")
+
+    def why_not(self) -> str:
+        """Why there is no such candidate, "" if there is."""
+        if self.subject.kind == "exported":
+            return ""
+        if self.runtime in TORCH:
+            if self.precision == "int8":
+                return "PyTorch has no int8 here: it is a precision of exported files"
+            if self.precision == "fp16" and self.device == "cpu":
+                return "CPUs compute fp16 by way of fp32, slower: use bf16"
+            return ""
+        exporter = EXPORTERS[self.target]
+        if self.precision not in exporter.precisions:
+            return f"{self.runtime} has no {self.precision}: it has {', '.join(exporter.precisions)}"
+        return exporter.why_not_here()
+
+
+def check_names(kind: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    """`asked` without repetitions. Raises UsageError for nothing, or for a name that is not `known`."""
+    if not asked:
+        raise UsageError(f"There is nothing to measure: no {kind} is named. Known: {', '.join(known)}.")
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"There is no {kind} '{name}'. Nearest: {nearest(name, known)}.")
+    return list(dict.fromkeys(asked))
+
+
+def combinations(
+    subjects: Sequence[Subject],
+    *,
+    runtimes: Sequence[str],
+    precisions: Sequence[str],
+    forms: Sequence[str],
+    batch: int,
+    image_size: tuple[int, int] | None,
+    threads: int,
+    device: str,
+) -> Iterator[Candidate]:
+    """Every candidate that the names describe, possible or not (`why_not`).
+
+    An exported file has one, in its own runtime; the training form is for PyTorch alone, which deployment is not.
+    """
+    for subject in subjects:
+        size = image_size or subject.image_size
+        shared: dict[str, Any] = {
+            "subject": subject,
+            "batch": batch,
+            "image_size": size,
+            "threads": threads,
+            "device": device,
+        }
+        if subject.kind == "exported":
+            yield Candidate(
+                **shared, form="folded", runtime=subject.runtime, precision=subject.precision, file=subject.source
+            )
+            continue
+        for runtime in runtimes:
+            for form in FORMS:
+                if form not in forms or (form == "training" and (runtime not in TORCH or subject.is_folded)):
+                    continue
+                for precision in PRECISIONS:
+                    if precision in precisions:
+                        yield Candidate(**shared, form=form, runtime=runtime, precision=precision)
+
+
+def with_file(candidate: Candidate, file: str) -> Candidate:
+    """The same, with the file that was written for it."""
+    return replace(candidate, file=file)

@@ -1,0 +1,116 @@
+"""Write the file that a candidate is measured by, in a process of its own."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+from hybridvit.atomic import TEMPORARY
+from hybridvit.child import ChildDied, answer, in_child
+from hybridvit.errors import CheckpointError, ExportError, OutOfMemory
+from hybridvit.export.targets import EXPORTERS
+from hybridvit.measure.candidate import Candidate, with_file
+from hybridvit.measure.machine import package_versions
+
+NUM_CALIBRATION = 8  # images of noise for int8: what they are changes no time
+
+
+def prepared(candidate: Candidate, folder: Path, command: tuple[str, ...]) -> Candidate:
+    """`candidate` with its file in `folder`, which is written unless it lies there from the same versions.
+
+    Raises UsageError for packages that are missing, ExportError or OutOfMemory where it cannot be converted.
+    """
+    if not candidate.target or candidate.file:
+        return candidate
+    exporter = EXPORTERS[candidate.target]
+    exporter.require((*exporter.writer_packages, *exporter.runner_packages))
+    height, width = candidate.image_size
+    name = Path(candidate.subject.name).name.replace(".", "-")
+    stem = f"{name}-{candidate.runtime}-{candidate.precision}-batch{candidate.batch}-{height}x{width}"
+    path = folder / f"{stem}{exporter.suffix}"
+    wanted = with_file(candidate, str(path))
+    if candidate.subject.kind != "weights" and _is_current(path, candidate):
+        return wanted
+    try:
+        in_child(command, asdict(wanted))
+    except ChildDied as death:
+        for left in folder.glob(f".{stem}{TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+        if death.was_killed:
+            raise OutOfMemory("converting it was ended by the system, as happens when memory runs out") from None
+        raise ExportError(f"its conversion {death}") from None
+    return wanted
+
+
+def _is_current(path: Path, candidate: Candidate) -> bool:
+    """Whether a file of this candidate lies there already, written by the packages that are installed."""
+    if not path.exists():
+        return False
+    try:
+        runner = EXPORTERS[candidate.target].load_runner(path, threads=1)
+    except CheckpointError:
+        return False
+    versions = runner.metadata.get("hybridvit.versions")
+    return runner.card.architecture == candidate.subject.name and versions == json.dumps(package_versions())
+
+
+def write(candidate: Candidate) -> None:
+    """Convert the model and compare the file with PyTorch on a batch of noise.
+
+    Of ours as `hybridvit export --batch N` does, rewrites included. Raises ExportError for a conversion that fails or
+    is over the limit of its precision; then no file is left.
+    """
+    import numpy as np
+    import torch
+
+    from hybridvit.export.bundle import card_metadata, card_of
+    from hybridvit.export.exporter import Quantisation
+    from hybridvit.export.files import replacing_with
+    from hybridvit.export.graph import DeployedModel
+    from hybridvit.export.parity import relative_error
+    from hybridvit.export.seal import KEY, OPEN
+    from hybridvit.export.spec import GraphSpec
+    from hybridvit.measure.subject import build
+    from hybridvit.models.backbone import Backbone
+
+    exporter, path, size = EXPORTERS[candidate.target], Path(candidate.file), candidate.image_size
+    model = build(candidate.subject, "folded", size)
+    card = card_of(model)
+    card = replace(card, form="folded", preprocessing=replace(card.preprocessing, image_size=size))
+    spec = GraphSpec(
+        image_size=size, channels=candidate.subject.in_chans, batch=candidate.batch, precision=candidate.precision
+    )
+    torch.manual_seed(0)
+    images = torch.randn(spec.shape(candidate.batch, size))
+    with torch.inference_mode():
+        expected = model(images).numpy()
+    if isinstance(model, Backbone):
+        for rewrite in exporter.rewrites():
+            model = rewrite(model)
+    deployed = DeployedModel(cast(Backbone, model), spec)  # timm's have the methods that it calls
+    quantisation = None
+    if candidate.precision == "int8":
+        quantisation = Quantisation(images=torch.randn(spec.shape(max(NUM_CALIBRATION, candidate.batch), size)))
+    metadata = card_metadata(card) | spec.metadata()
+    metadata |= {"hybridvit.versions": json.dumps(package_versions()), KEY: OPEN}
+    with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
+        exporter.convert(deployed, spec, temporary, quantisation=quantisation)
+        exporter.annotate(temporary, metadata)
+        exporter.seal(temporary)
+        answered = exporter.load_runner(temporary)(images.numpy())
+        assert isinstance(answered, np.ndarray)
+        error, limit = relative_error(answered, expected), exporter.limits.get(candidate.precision)
+        if error > (float("inf") if limit is None else limit) or error == float("inf"):
+            raise ExportError(
+                f"the file that was written differs from PyTorch by {error:.1e} of the largest output; the limit of "
+                f"{candidate.precision} is {'any finite one' if limit is None else f'{limit:.0e}'}"
+            )
+
+
+def _carry_out(job: dict[str, Any]) -> dict[str, Any]:
+    write(Candidate.from_dict(job))
+    return {}
+
+
+if __name__ == "__main__":
+    answer(_carry_out)

@@ -1,0 +1,179 @@
+"""What a benchmark found: one record per candidate, as a table, CSV and one line of JSON; and read again."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridvit.errors import UsageError
+from hybridvit.measure.candidate import Candidate
+from hybridvit.measure.counts import Counts
+from hybridvit.measure.latency import Latency
+from hybridvit.measure.machine import MachineCard
+
+FORMAT = 1
+TIMM_COLUMNS = (  # as in timm's tables of results, so that they can be joined
+    "model", "infer_img_size", "infer_samples_per_sec", "infer_step_time", "infer_batch_size", "param_count",
+    "infer_gmacs", "infer_macts",
+)  # fmt: skip
+COLUMNS = (
+    "model", "family", "form", "runtime", "precision", "device", "batch", "image_size", "threads", "median_ms",
+    "low_ms", "high_ms", "p90_ms", "p99_ms", "images_per_s", "rounds", "calls", "memory_mib", "parameters",
+    "multiply_adds", "activations", "top1", "top1_of", "top1_source",
+)  # fmt: skip
+KEY = ("model", "form", "runtime", "precision", "device", "batch", "image_size", "threads")
+"""What makes two records be of the same candidate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRow:
+    """One candidate and its times."""
+
+    candidate: Candidate
+    latency: Latency
+    counts: Counts | None  # of the folded model in fp32; None where it cannot be counted
+    memory_mib: float | None
+    is_stable: bool  # whether its time was stable when the clock started
+
+    def record(self) -> dict[str, Any]:
+        """Flat and of plain types, with the keys of COLUMNS; times per batch in milliseconds."""
+        from hybridvit.peers import published_accuracy
+
+        of, times, (low, high) = self.candidate, self.latency, self.latency.interval_ms
+        published = published_accuracy(of.subject.name) if of.precision != "int8" else None
+        return {
+            "model": of.subject.name,
+            "family": of.subject.family,
+            "form": of.form,
+            "runtime": of.runtime,
+            "precision": of.precision,
+            "device": of.device,
+            "batch": of.batch,
+            "image_size": "x".join(str(side) for side in of.image_size),
+            "threads": of.threads,
+            "median_ms": round(times.median_ms, 4),
+            "low_ms": round(low, 4),
+            "high_ms": round(high, 4),
+            "p90_ms": round(times.p90_ms, 4),
+            "p99_ms": round(times.p99_ms, 4),
+            "images_per_s": round(of.batch * 1e3 / times.median_ms, 2),
+            "rounds": len(times.turns_ms),
+            "calls": len(times.times_ms),
+            "memory_mib": None if self.memory_mib is None else round(self.memory_mib, 1),
+            "parameters": self.counts and self.counts.parameters,
+            "multiply_adds": self.counts and self.counts.multiply_adds,
+            "activations": self.counts and self.counts.activations,
+            "top1": published and published.top1,
+            "top1_of": published.training if published else "",
+            "top1_source": published.source if published else "",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A candidate that was not measured, and why."""
+
+    candidate: Candidate
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        of = self.candidate
+        return {
+            "model": of.subject.name,
+            "runtime": of.runtime,
+            "precision": of.precision,
+            "batch": of.batch,
+            "image_size": "x".join(str(side) for side in of.image_size),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """All rows of one run, what was left out, and what it was measured with."""
+
+    rows: tuple[BenchRow, ...]
+    skipped: tuple[Skipped, ...]
+    settings: Mapping[str, Any]
+    conditions: Mapping[str, Any]  # of Conditions
+    machine: MachineCard
+    is_complete: bool = True  # whether it was not interrupted
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record per row, with the keys of COLUMNS."""
+        return [row.record() for row in self.rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in plain types."""
+        return {
+            "format": FORMAT,
+            "bench": self.records(),
+            "skipped": [each.to_dict() for each in self.skipped],
+            "settings": dict(self.settings),
+            "conditions": dict(self.conditions),
+            "machine": self.machine.to_dict(),
+            "complete": self.is_complete,
+        }
+
+    def json(self) -> str:
+        """Everything, on one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    def csv(self) -> str:
+        """The records as CSV: timm's columns first, then ours."""
+        text = io.StringIO()
+        columns = (*TIMM_COLUMNS, *(name for name in COLUMNS if name not in TIMM_COLUMNS))
+        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(record | _as_timm(record) for record in self.records())
+        return text.getvalue()
+
+
+def read_result(path: str | Path) -> dict[str, Any]:
+    """The result that `hybridvit bench --json` wrote. Raises UsageError for any other file."""
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or result.get("format") != FORMAT or not isinstance(result["bench"], list):
+            raise ValueError(f"its format is not {FORMAT}")
+        for record in result["bench"]:
+            if missing := [name for name in COLUMNS if name not in record]:
+                raise ValueError(f"a record has no {', '.join(missing)}")
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}. Write one with `hybridvit bench MODEL... --json {path}`.") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UsageError(
+            f"{path} is no result of a benchmark ({error}). Write one with `hybridvit bench MODEL... --json FILE`."
+        ) from error
+    return result
+
+
+def key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two records be of the same candidate."""
+    return tuple(record[name] for name in KEY)
+
+
+def fastest_first(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """By time per image, since batches may differ."""
+    return sorted(records, key=lambda record: record["median_ms"] / record["batch"])
+
+
+def _as_timm(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of TIMM_COLUMNS: sizes as one side where square, counts in millions, multiply-adds in billions."""
+    height, width = record["image_size"].split("x")
+
+    def in_units(name: str, unit: float) -> float | None:
+        return None if record[name] is None else round(record[name] / unit, 2)
+
+    return {
+        "infer_img_size": height if height == width else record["image_size"],
+        "infer_samples_per_sec": record["images_per_s"],
+        "infer_step_time": round(record["median_ms"], 3),
+        "infer_batch_size": record["batch"],
+        "param_count": in_units("parameters", 1e6),
+        "infer_gmacs": in_units("multiply_adds", 1e9),
+        "infer_macts": in_units("activations", 1e6),
+    }

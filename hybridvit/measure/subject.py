@@ -1,0 +1,163 @@
+"""What a name given to `hybridvit bench` stands for: one of our models, a file, or any model of timm."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from torch import nn
+
+from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.errors import UsageError, nearest
+from hybridvit.export.spec import Precision
+from hybridvit.models.backbone import Backbone
+from hybridvit.models.registry import VARIANTS
+
+Kind = Literal["ours", "weights", "exported", "timm"]
+Form = Literal["training", "folded"]
+FORMS: tuple[Form, ...] = ("training", "folded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to measure, as plain values that a child process can be given."""
+
+    name: str  # as in the results: of timm's models with the tag, of a file its path
+    kind: Kind
+    family: str
+    image_size: tuple[int, int]  # its own: height, width in pixels
+    in_chans: int = 3
+    source: str = ""  # path of a file, or name in timm
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a model built by name
+    runtime: str = ""  # of an exported file, the only one
+    precision: Precision = "fp32"  # of an exported file
+    batch: int | None = None  # of an exported file, the only one; None: any
+    is_folded: bool = False  # a file that has no training form any more
+
+
+def find_subject(name: str) -> Subject:
+    """What `name` stands for: ours come first, then files, then peers' aliases and timm's names.
+
+    Raises UsageError for an unknown name, with the nearest; CheckpointError for a file that cannot be read.
+    """
+    from hybridvit.peers import PEERS
+
+    if name in VARIANTS:
+        variant = VARIANTS[name]
+        return Subject(name=name, kind="ours", family=variant.family, image_size=variant.preprocessing.image_size)
+    if Path(name).exists() or (Path(name).suffix in _suffixes() and name not in PEERS):
+        return _file(name)
+    peer = PEERS.get(name)
+    subject = _of_timm(peer.timm_name if peer else name)
+    if subject is None:
+        raise UsageError(
+            f"'{name}' is neither a model of hybridvit or timm nor a file. Nearest models: "
+            f"{nearest(name, [*VARIANTS, *PEERS, *_timm_names()])}."
+        )
+    if peer is None:
+        return subject
+    side = peer.accuracy.image_size_px if peer.accuracy else None
+    return Subject(
+        name=peer.name,
+        kind="timm",
+        family=peer.family,
+        image_size=(side, side) if side else subject.image_size,
+        source=subject.source,
+        options=peer.options,
+    )
+
+
+def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> nn.Module:
+    """The model in eval mode, with a card. Models by name have random weights, which do not change their time.
+
+    Ours are folded for images of `image_size` (height, width) where positions depend on it, timm's as timm folds them.
+    """
+    if subject.kind == "timm":
+        return _peer(subject, form, image_size)
+    from hybridvit.checkpoints import load
+    from hybridvit.create import build as build_ours
+    from hybridvit.folding.fixed_size import depends_on_size
+    from hybridvit.folding.fold import fold
+
+    model = load(subject.source) if subject.kind == "weights" else build_ours(subject.name, **subject.options).eval()
+    if form == "training" or subject.is_folded:
+        return model
+    return fold(model, image_size=image_size if depends_on_size(model) else None)
+
+
+def _peer(subject: Subject, form: Form, image_size: tuple[int, int]) -> nn.Module:
+    import timm
+    from timm.utils import reparameterize_model
+
+    options = dict(subject.options)
+    try:  # those whose positions are for one size have to be built for it
+        model = timm.create_model(subject.source, img_size=image_size, **options)
+    except TypeError:
+        model = timm.create_model(subject.source, **options)
+    model = model.eval().requires_grad_(False)
+    if form == "folded":
+        model = reparameterize_model(model)
+    preprocessing = Preprocessing(image_size=image_size)
+    card = ModelCard(architecture=subject.name, preprocessing=preprocessing, source="timm, random weights")
+    model.card = cast(Any, card)  # as our exporters ask for one
+    return model
+
+
+def _suffixes() -> set[str]:
+    from hybridvit.export.targets import EXPORTERS
+
+    return {exporter.suffix for exporter in EXPORTERS.values()} | {".safetensors", ".pth", ".pt", ".tar", ".bin"}
+
+
+def _file(path: str) -> Subject:
+    from hybridvit.export.runners import ExportedRunner
+    from hybridvit.loading import load
+
+    opened = load(path)
+    card = opened.card
+    shared: dict[str, Any] = {"name": path, "source": path, "image_size": card.preprocessing.image_size}
+    variant = VARIANTS.get(card.architecture)
+    family = variant.family if variant else ""
+    if isinstance(opened, ExportedRunner):
+        spec = opened.spec
+        return Subject(
+            **shared,
+            kind="exported",
+            family=family,
+            in_chans=spec.channels,
+            runtime=opened.runtime,
+            precision=spec.precision,
+            batch=spec.batch,
+            is_folded=True,
+        )
+    assert isinstance(opened, Backbone)
+    return Subject(**shared, kind="weights", family=family, in_chans=opened.in_chans, is_folded=card.form == "folded")
+
+
+def _of_timm(name: str) -> Subject | None:
+    import timm
+
+    if not timm.is_model(name):
+        return None
+    try:
+        cfg = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # a tag that it has not
+        return None
+    architecture = name.partition(".")[0]
+    tag = f".{cfg.tag}" if cfg is not None and cfg.tag else ""
+    height, width = cfg.input_size[1:] if cfg is not None else (224, 224)
+    full = architecture + tag
+    return Subject(name=full, kind="timm", family=_family(architecture), image_size=(height, width), source=full)
+
+
+def _family(architecture: str) -> str:
+    """The file of timm that an architecture is in."""
+    import timm
+
+    return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return timm.list_models(pretrained=True)
