@@ -16,12 +16,12 @@ from hybridvit.report.label_places import place_labels
 from hybridvit.report.panels import Axis, BarPanel, Page, Panel, Series, Style
 
 WIDTH, HEIGHT, BAR_HEIGHT = 960, 590, 340  # px, of a figure
-LEFT, RIGHT, TOP, BOTTOM = 64, 210, 34, 52  # px, around the chart; the legend is on the right, buttons above
+LEFT, RIGHT, TOP, BOTTOM = 64, 210, 34, 60  # px, around the chart; the legend is on the right, buttons above
 FONT, SMALL = 13, 11  # px
 CHARACTER = 0.56  # width of a letter over the size of the font, on average
 BAR_GAP = 0.2  # between groups, of their distance
 HOVER_CHARACTERS = 90  # of a line under the mouse
-BASE = {
+BASE: dict[str, Any] = {
     "width": WIDTH,
     "template": "none",
     "paper_bgcolor": "#ffffff",
@@ -33,6 +33,7 @@ BASE = {
 }
 CONFIG = {
     "displaylogo": False,
+    "showSendToCloud": False,  # plotly 7 has a button that sends the chart away
     "plotlyServerURL": "",
     "responsive": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
@@ -83,7 +84,11 @@ def _chart(panel: Panel, page: Page) -> dict[str, Any]:
         _trace(series, [next(positions) for _ in series.points] if series.style else [], in_legend=not key)
         for series in panel.series
     ]
-    layout = BASE | {"height": HEIGHT * panel.height, "xaxis": _axis(panel.x, x_span), "yaxis": _axis(panel.y, y_span)}
+    layout = BASE | {
+        "height": round(HEIGHT * panel.height),
+        "xaxis": _axis(panel.x, x_span),
+        "yaxis": _axis(panel.y, y_span),
+    }
     return {"data": [_trace(series, [], in_legend=True) for series in key] + data, "layout": layout}
 
 
@@ -152,7 +157,7 @@ def _errors(values: Sequence[float], intervals: Sequence[tuple[float, float] | N
 
 def _positions(panel: Panel) -> list[str]:
     """Where the label of each point is, as plotly calls it; "" where there is no room."""
-    area = (WIDTH - LEFT - RIGHT, HEIGHT * panel.height - TOP - BOTTOM)
+    area = (WIDTH - LEFT - RIGHT, round(HEIGHT * panel.height) - TOP - BOTTOM)
     pixel = panel.to_pixels(area)
     shown = [(point, series.style) for series in panel.series if series.style for point in series.points]
     places = place_labels(
@@ -185,13 +190,14 @@ def _axis(axis: Axis, span: tuple[float, float]) -> dict[str, Any]:
 
 def _bars(panel: BarPanel) -> dict[str, Any]:
     """Data and layout of a chart of bars."""
+    named = sum(bool(series.name) for series in panel.series) > 1
     data = []
     for series in panel.series:
         values = [0.0 if bar.value is None else bar.value for bar in series.bars]
         trace = {
             "type": "bar",
             "name": escape(series.name),
-            "showlegend": bool(series.name) and len(panel.series) > 1,
+            "showlegend": named and bool(series.name),
             "x": list(panel.groups),
             "y": [bar.value for bar in series.bars],
             "hoverinfo": "text",
@@ -203,6 +209,7 @@ def _bars(panel: BarPanel) -> dict[str, Any]:
         data.append(trace)
     layout = BASE | {
         "height": BAR_HEIGHT,
+        "margin": BASE["margin"] | ({} if named else {"r": 20}),
         "barmode": "stack" if panel.stacked else "group",
         "bargap": BAR_GAP,
         "annotations": _bar_labels(panel),

@@ -38,7 +38,8 @@ def write_png(page: Page, path: Path) -> None:
     from matplotlib.figure import Figure
 
     paragraphs = _paragraphs(page)
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a file name in another script
         columns = _key_columns(page.key)
         key_lines = -(-len(page.key) // columns) if page.key else 0
         head = 0.47 + LINE * len(textwrap.wrap(page.lead, CHARACTERS)) + 0.19 * key_lines
@@ -61,8 +62,7 @@ def write_png(page: Page, path: Path) -> None:
         for lines in paragraphs:
             figure.text(0.16 / WIDTH, top / tall, "\n".join(lines), va="top", fontsize=SMALL, linespacing=1.35)
             top -= LINE * (len(lines) + 0.5)
-        with replacing(path) as temporary, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a file name in another script
+        with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=min(DPI, int(MOST_PX / tall)), metadata={"Software": None})
 
 
@@ -155,6 +155,8 @@ def _draw_points(axes: Any, panel: Panel) -> None:
 
 
 def _draw_labels(axes: Any, panel: Panel) -> None:
+    from matplotlib.patheffects import withStroke
+
     area = ((WIDTH - LEFT - RIGHT) * DPI, _chart_height(panel) * DPI)
     pixel = panel.to_pixels(area)
     shown = [(point, series.style) for series in panel.series if series.style for point in series.points]
@@ -186,6 +188,7 @@ def _draw_labels(axes: Any, panel: Panel) -> None:
         left, _, _, bottom = place.box
         text.set_transform(axes.transAxes)
         text.set(position=(left / area[0], 1 - bottom / area[1]), va="bottom", ha="left", zorder=6)
+        text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])  # lines end before it
         if place.distance_px > 5 * DPI / 96:
             _lead(axes, place, origin, area, style)
 
