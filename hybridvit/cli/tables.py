@@ -1,0 +1,153 @@
+"""`hybridvit tables`: the tables of the papers, with a column for this machine."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybridvit.atomic import check_place, write_text
+from hybridvit.errors import HybridViTError, UsageError
+from hybridvit.peers.paper_row import PaperTable
+from hybridvit.peers.papers import find_tables, models_by_size
+from hybridvit.report.tables import render_tables
+
+FEW = 10  # models that are counted in seconds
+
+
+def tables(
+    *,
+    names: list[str] | None = None,
+    measured: list[str] | None = None,
+    runtime: str = "onnxruntime",
+    rounds: int = 30,
+    no_measuring: bool = False,
+    json_file: str | None = None,
+    output: str | None = None,
+) -> None:
+    """Write the tables of both papers as Markdown, with what this machine does beside the published figures.
+
+    fastvit-2 (architectures), fastvit-5 and -6 (ImageNet-1k, plain and distilled), fastervit-1 and -3 (ImageNet-1k and
+    pre-trained on 21k). Parameters and multiply-adds are counted; latencies are of batch 1, folded, fp32. Rows come
+    from files that `hybridvit bench --json` wrote, and what these lack is measured: all five tables are some 80 models
+    of up to 1.4 billion parameters, which takes its time. What cannot be measured shows the reason.
+
+    Examples:
+      hybridvit tables --names fastvit-6 --output distilled.md
+      hybridvit tables --measured results.json --no_measuring
+      hybridvit tables --names fastvit-5 --runtime openvino --json_file rows.json --output table5.md
+
+    Args:
+        names: fastvit-2, fastvit-5, fastvit-6, fastervit-1, fastervit-3; all by default.
+        measured: files with results of this machine.
+        runtime: torch, onnxruntime, openvino ... as for `hybridvit bench`.
+        rounds: rounds of what is measured, at least 8.
+        no_measuring: show what the files have, and "-" elsewhere.
+        json_file: file for the results, to be given as --measured next time.
+        output: file for the Markdown; printed by default.
+    """
+    chosen = find_tables(names)
+    for path in (json_file, output):
+        if path is not None:
+            check_place(Path(path))
+    result = merged([_read(path) for path in measured or ()])
+    if not no_measuring:
+        for side, models in missing(chosen, result, runtime).items():
+            _show(f"Measuring {len(models)} models at {side} px ...")
+            new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds)
+            result = merged([result, new])
+            if json_file is not None:
+                write_text(Path(json_file), json.dumps(result, ensure_ascii=False) + "\n")
+            if not new.get("complete", True):
+                break  # interrupted: what was measured is shown
+    text = render_tables(chosen, result, _counted(chosen, result), runtime=runtime)
+    if output is None:
+        print(text, end="")
+    else:
+        write_text(Path(output), text)
+
+
+def measured_rows(models: Sequence[str], *, runtime: str, side: int, rounds: int) -> dict[str, Any]:
+    """Records of `models` at batch 1 and of those skipped, as a result of `hybridvit bench` has them."""
+    from hybridvit.measure.bench import bench
+
+    result = bench(models, runtimes=[runtime], image_sizes=[(side, side)], rounds=rounds, show=_show)
+    return result.to_dict()
+
+
+def _measured_or_skipped(models: Sequence[str], *, runtime: str, side: int, rounds: int) -> dict[str, Any]:
+    """As `measured_rows`, but where nothing could be measured all are skipped; what the user can mend is raised."""
+    try:
+        return measured_rows(models, runtime=runtime, side=side, rounds=rounds)
+    except UsageError:
+        raise
+    except HybridViTError as error:
+        shared = {"runtime": runtime, "precision": "fp32", "batch": 1, "image_size": f"{side}x{side}"}
+        return {"bench": [], "skipped": [{"model": model, **shared, "reason": str(error)} for model in models]}
+
+
+def missing(chosen: list[PaperTable], result: Mapping[str, Any], runtime: str) -> dict[int, list[str]]:
+    """What no record of `result` is of, nor was skipped there: names by side in pixels."""
+    known = {
+        (each["model"], each["image_size"])
+        for each in (*result["bench"], *result["skipped"])
+        if each["runtime"] == runtime and each["precision"] == "fp32"
+    }
+    absent = {
+        side: [model for model in models if (model, f"{side}x{side}") not in known]
+        for side, models in models_by_size(chosen).items()
+    }
+    return {side: models for side, models in absent.items() if models}
+
+
+def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One result of several of the same machine; of records of the same candidate the last is taken.
+
+    Raises UsageError if they are of different machines.
+    """
+    from hybridvit.measure.result import key
+
+    records: dict[Any, Any] = {}
+    skipped: list[Any] = []
+    whole: dict[str, Any] = {"format": 1, "machine": {}}
+    for result in results:
+        before, machine = whole["machine"], result.get("machine", {})
+        for part in ("processor", "gpu"):
+            if before and machine and before.get(part) != machine.get(part):
+                raise UsageError(
+                    f"The results are of two machines ('{before.get(part)}' and '{machine.get(part)}'), but the rows "
+                    "of a table must be of one. Give the files of one machine."
+                )
+        whole |= {name: result[name] for name in ("machine", "settings", "conditions") if result.get(name)}
+        records |= {key(record): record for record in result["bench"]}
+        skipped += result.get("skipped", [])
+    return whole | {"bench": list(records.values()), "skipped": skipped}
+
+
+def _show(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _read(path: str) -> dict[str, Any]:
+    from hybridvit.measure.result import read_result
+
+    return read_result(path)
+
+
+def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Counts of what no record has; models that cannot be built are left out."""
+    from hybridvit.peers.counted import counted
+
+    recorded = {(each["model"], each["image_size"]) for each in result["bench"] if each["multiply_adds"]}
+    wanted = [(model, side) for side, models in models_by_size(chosen).items() for model in models]
+    wanted = [(model, side) for model, side in wanted if (model, f"{side}x{side}") not in recorded]
+    wanted += [(row.model, row.image_size_px) for table in chosen for row in table.architectures]
+    if len(wanted) > FEW:
+        _show(f"Counting {len(wanted)} models ...")
+    counts = {}
+    for model, side in wanted:
+        try:
+            counts[model, side] = counted(model, side)
+        except (HybridViTError, RuntimeError):
+            continue
+    return counts
