@@ -93,7 +93,7 @@ class Axis:
         if not values and self.log:
             values = _log_ticks(low, high)
         elif not values:
-            values = [value for value in ticks(low, high) if low <= value <= high]
+            values = [value for value in ticks(low, high, most=7) if low <= value <= high]
         texts = [f"{value:.6g}" for value in values] if self.log or self.at else tick_labels(values)
         return list(zip(values, texts, strict=True))
 

@@ -77,9 +77,13 @@ def _chart(panel: Panel, page: Page) -> dict[str, Any]:
     positions = iter(_positions(panel))
     groups = {series.group for series in panel.series}
     shapes = {series.style.shape for series in panel.series if series.style is not None}
-    key = [series for series in page.key if series.group in groups]
-    if key:
-        key += [series for series in page.key if not series.group and series.style and series.style.shape in shapes]
+    key = [
+        series
+        for series in page.key
+        if series.group in groups or (not series.group and series.style and series.style.shape in shapes)
+    ]
+    if not any(series.group for series in key):  # what it explains is not drawn here
+        key = []
     data = [
         _trace(series, [next(positions) for _ in series.points] if series.style else [], in_legend=not key)
         for series in panel.series

@@ -117,7 +117,7 @@ def tradeoff_page(result: Mapping[str, Any]) -> Page:
         title=f"Accuracy and speed of {len(models)} models in {len(runtimes)} runtime{'s' * (len(runtimes) > 1)}",
         lead=LEAD,
         panels=panels,
-        key=[*families, *training_key(record.get("top1_of") or "plain" for record in known), *fronts],
+        key=[*training_key(record.get("top1_of") or "plain" for record in known), *fronts, *families],
         notes=notes_of(records, drawn, result.get("skipped") or []),
         sources=sources_table(known, look.sources) if known else None,
         numbers=numbers_table(records, look.sources),
