@@ -53,13 +53,9 @@ def outside(graph: torch.fx.GraphModule, model: DeployedModel) -> list[str]:
     return ["delegate" if "delegate" in name else name for name in names if "getitem" not in name]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_xnnpack_computes_all_of_a_fastvit(dtype: torch.dtype) -> None:
-    model = deployed().in_dtype(dtype)
-    found = outside(xnnpack_graph(model), model)
-    casts = [name for name in found if "_to_dim_order_copy" in name]
-    assert found.count("delegate") == 1
-    assert len(casts) == len(found) - 1 == (0 if dtype == torch.float32 else 2)  # in half at both ends
+def test_xnnpack_computes_all_of_a_fastvit() -> None:
+    model = deployed()
+    assert outside(xnnpack_graph(model), model) == ["delegate"]
 
 
 def test_xnnpack_computes_all_of_a_fastervit_but_the_choice_of_tokens() -> None:
@@ -74,11 +70,6 @@ def test_spelled_out_operators_change_no_output(name: str) -> None:
     model = deployed(name)
     images = torch.randn(1, 3, 64, 64)
     assert relative_error(xnnpack_graph(model)(images), model(images)) <= 1e-6
-
-
-def test_half_precision_answers_within_its_limit(tmp_path: Path) -> None:
-    report = export(made(), tmp_path / "m.pte", to="executorch", precision="fp16")
-    assert 1e-5 < report.parity.max_error <= 5e-3
 
 
 @pytest.mark.parametrize("kept", [(), ("backbone.stages.0",), ("backbone.stages.3.blocks.0.mixer.to_qkv",)])

@@ -110,14 +110,6 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     return NotImplemented
 
 
-def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """In half precision the form with tanh, at most 5e-4 from the one with erf: XNNPACK has no half GELU."""
-    if x.dtype != torch.float16:
-        return NotImplemented
-    half, one, slope, bend = (torch.full((), value, dtype=x.dtype) for value in (0.5, 1, 0.7978845608, 0.0356774081))
-    return half * x * (one + torch.tanh(x * (slope + bend * (x * x))))
-
-
 def _average_pool(x: Tensor, size: Sequence[int]) -> Tensor:
     return x.mean((2, 3), keepdim=True) if tuple(size) == (1, 1) else NotImplemented
 
@@ -126,7 +118,6 @@ _aten = torch.ops.aten
 SPELLED_OUT: Decompositions = {
     _aten.scaled_dot_product_attention.default: _attention,
     _aten.layer_norm.default: _layer_norm,
-    _aten.gelu.default: _gelu,
     _aten.unbind.int: _unbind,
     _aten.select.int: _select,
     _aten.matmul.default: _matmul,
