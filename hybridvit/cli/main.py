@@ -21,9 +21,14 @@ SIGNATURES = {
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
+    "choose": "hybridvit.cli.choose:choose",
+    "mixers": "hybridvit.cli.figures:mixers",
+    "stages": "hybridvit.cli.figures:stages",
+    "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
+    "choose", "mixers", "stages", "tables",
 )  # fmt: skip
 
 OVERVIEW = """\
@@ -46,7 +51,8 @@ start here:
   hybridvit predict runs/digits/model.safetensors photo.png
 
 exit codes: 0 done, 2 usage, 3 data, 4 loss not finite, 5 checkpoint, fold or export,
-            6 out of memory, 7 disk, 8 another process lost, 130 interrupted, 143 terminated
+            6 out of memory, 7 disk, 8 another process lost, 9 slower than --against, 130 interrupted,
+            143 terminated
 """
 
 

@@ -56,7 +56,7 @@ class Plan:
 
 
 def bench(
-    models: Sequence[str | Backbone],
+    models: Sequence[str | Backbone | Subject],
     *,
     runtimes: Sequence[str] | None = None,
     precisions: Sequence[str] = ("fp32",),
@@ -100,7 +100,7 @@ def bench(
     nothing to measure; if every candidate failed, the error of the first.
     """
     card = machine_card()
-    chosen = _runtimes(runtimes)
+    chosen = installed_runtimes(runtimes)
     plan = Plan(
         runtimes=chosen,
         precisions=check_names("precision", precisions, PRECISIONS),
@@ -248,11 +248,11 @@ class _Run:
     def _counted(self, candidate: Candidate) -> Counts | None:
         name = candidate.subject.name, candidate.image_size
         if name not in self._counts:
-            self._counts[name] = _count(candidate.subject, candidate.image_size)
+            self._counts[name] = counted(candidate.subject, candidate.image_size)
         return self._counts[name]
 
 
-def _count(subject: Subject, image_size: tuple[int, int]) -> Counts | None:
+def counted(subject: Subject, image_size: tuple[int, int]) -> Counts | None:
     """Of the folded model; None for an exported file, and for a model whose code cannot run without storage."""
     if subject.kind == "exported":
         return None
@@ -283,8 +283,11 @@ def _check_memory(candidate: Candidate, counts: Counts | None) -> None:
         )
 
 
-def _runtimes(asked: Sequence[str] | None) -> list[str]:
-    """The runtimes to measure. Raises UsageError for an unknown one, or one whose packages are missing."""
+def installed_runtimes(asked: Sequence[str] | None) -> list[str]:
+    """The runtimes to measure, by default those of PREFERRED that are installed.
+
+    Raises UsageError for an unknown one, or one whose packages are missing.
+    """
     if asked is None:
         return [name for name in PREFERRED if name not in TARGETS or _is_installed(name)]
     chosen = check_names("runtime", asked, RUNTIMES)
@@ -304,8 +307,10 @@ def _is_installed(runtime: str) -> bool:
     return True
 
 
-def _subject(model: str | Backbone, path: Path) -> Subject:
+def _subject(model: str | Backbone | Subject, path: Path) -> Subject:
     """A name as `find_subject` reads it; a model as a file that a child process can read."""
+    if isinstance(model, Subject):
+        return model
     if isinstance(model, str):
         return find_subject(model)
     save_checkpoint(model, path)
@@ -313,7 +318,7 @@ def _subject(model: str | Backbone, path: Path) -> Subject:
     return Subject(**vars(found) | {"name": model.card.architecture})
 
 
-def _check(models: Sequence[str | Backbone], plan: Plan, threads: int | None) -> None:
+def _check(models: Sequence[str | Backbone | Subject], plan: Plan, threads: int | None) -> None:
     if not models:
         raise UsageError("There is nothing to measure. Name at least one model.")
     for batch in plan.batches:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,22 +36,35 @@ def count(model: nn.Module, size: tuple[int, int]) -> Counts:
     model that was created there needs no memory. The counter is torch's own, which counts two operations per
     multiply-add.
     """
-    counter, activations = FlopCounterMode(display=False), _Activations()
-    with _on_meta(model, size) as (meta, image), torch.no_grad():
-        meta(image)  # fills the caches
-        with counter:
-            meta(image)
-        with activations:
-            meta(image)
-    by_kind: Counter[str] = Counter()
-    for operator, operations in counter.get_flop_counts()["Global"].items():
-        by_kind[_kind(str(operator))] += operations // 2
-    return Counts(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        multiply_adds=by_kind.total(),
-        activations=activations.total,
-        by_kind=dict(by_kind.most_common()),
-    )
+    with _on_meta(model, size) as (meta, image):
+        return count_each({"": meta}, image)[""]
+
+
+def count_each(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, Counts]:
+    """The counts of modules of which each is given what the one before gives; the first is given `x`.
+
+    All are counted on the meta device, for the batch of `x`.
+    """
+    counts, x = {}, x.to("meta")
+    for name, part in parts.items():
+        meta = copy.deepcopy(part).to("meta")
+        counter, activations = FlopCounterMode(display=False), _Activations()
+        with torch.no_grad():
+            meta(x)  # fills the caches
+            with counter:
+                meta(x)
+            with activations:
+                x = meta(x)
+        by_kind: Counter[str] = Counter()
+        for operator, operations in counter.get_flop_counts()["Global"].items():
+            by_kind[_kind(str(operator))] += operations // 2
+        counts[name] = Counts(
+            parameters=sum(parameter.numel() for parameter in part.parameters()),
+            multiply_adds=by_kind.total(),
+            activations=activations.total,
+            by_kind=dict(by_kind.most_common()),
+        )
+    return counts
 
 
 def graph_nodes(model: nn.Module, size: tuple[int, int]) -> int:

@@ -110,7 +110,7 @@ def _norms_folded(model: "nn.Module", images: "Tensor") -> "nn.Module":
     Ours have none left. Other runtimes do this by themselves.
     """
     import torch
-    from torch import Tensor, nn
+    from torch import nn
     from torch.fx.experimental.optimization import fuse
 
     if not any(type(module) is nn.BatchNorm2d for module in model.modules()):

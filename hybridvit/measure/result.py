@@ -43,7 +43,9 @@ class BenchRow:
         from hybridvit.peers import published_accuracy
 
         of, times, (low, high) = self.candidate, self.latency, self.latency.interval_ms
-        published = published_accuracy(of.subject.name) if of.precision != "int8" else None
+        height, width = of.image_size
+        is_published = of.precision != "int8" and height == width
+        published = published_accuracy(of.subject.name, height) if is_published else None
         return {
             "model": of.subject.name,
             "family": of.subject.family,

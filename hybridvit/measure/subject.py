@@ -26,8 +26,8 @@ class Subject:
     kind: Kind
     family: str
     image_size: tuple[int, int]  # its own: height, width in pixels
+    source: str  # the variant, the path of a file, or the name in timm
     in_chans: int = 3
-    source: str = ""  # path of a file, or name in timm
     options: Mapping[str, Any] = field(default_factory=dict)  # of a model built by name
     runtime: str = ""  # of an exported file, the only one
     precision: Precision = "fp32"  # of an exported file
@@ -44,7 +44,8 @@ def find_subject(name: str) -> Subject:
 
     if name in VARIANTS:
         variant = VARIANTS[name]
-        return Subject(name=name, kind="ours", family=variant.family, image_size=variant.preprocessing.image_size)
+        size = variant.preprocessing.image_size
+        return Subject(name=name, kind="ours", family=variant.family, image_size=size, source=name)
     if Path(name).exists() or (Path(name).suffix in _suffixes() and name not in PEERS):
         return _file(name)
     peer = PEERS.get(name)
@@ -79,7 +80,7 @@ def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> nn.Modul
     from hybridvit.folding.fixed_size import depends_on_size
     from hybridvit.folding.fold import fold
 
-    model = load(subject.source) if subject.kind == "weights" else build_ours(subject.name, **subject.options).eval()
+    model = load(subject.source) if subject.kind == "weights" else build_ours(subject.source, **subject.options).eval()
     if form == "training" or subject.is_folded:
         return model
     return fold(model, image_size=image_size if depends_on_size(model) else None)

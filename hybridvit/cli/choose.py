@@ -1,0 +1,160 @@
+"""`hybridvit choose`: which model, runtime and precision on this device?"""
+
+import json as json_lines
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hybridvit.cli.bench import progress
+from hybridvit.cli.size import parse_size
+from hybridvit.cli.table import aligned, pairs
+from hybridvit.errors import UsageError
+
+if TYPE_CHECKING:
+    from hybridvit.measure.choose import Choice, Configuration
+
+
+def choose(
+    *,
+    max_latency_ms: float | None = None,
+    models: list[str] | None = None,
+    runtime: list[str] | None = None,
+    precisions: list[str] | None = None,
+    max_drop: float = 0.5,
+    data: str | None = None,
+    calibration: str | None = None,
+    image_size: str | None = None,
+    threads: int | None = None,
+    rounds: int = 50,
+    seconds: float | None = None,
+    files: str | None = None,
+    json: bool = False,
+) -> None:
+    """Find the most accurate model that is fast enough on this device, or the fastest way to run one.
+
+    With --max_latency_ms the answer is the most accurate configuration whose median time per image is below that.
+    Without it, the fastest one that loses at most --max_drop points of top-1. Everything is measured here and now, in
+    one run; the table is the evidence. Accuracies of models by name are published ones; a checkpoint's are measured on
+    your images (--data), for each runtime and precision.
+
+    Examples:
+      hybridvit choose --max_latency_ms 8 --runtime openvino
+      hybridvit choose --models fastvit_t8 --precisions fp32 bf16 int8
+      hybridvit choose --models runs/digits/model.safetensors --data runs/data/digits/test \
+--calibration runs/data/digits/train --precisions fp32 bf16 int8 --files deployed
+
+    Args:
+        max_latency_ms: longest median time for one image, in milliseconds.
+        models: names from `hybridvit list`, of timm, or checkpoints; by default all of ours with published weights.
+        runtime: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; one or several; by default \
+the first three but torch-compile that are installed.
+        precisions: fp32, fp16, bf16, int8; by default fp32.
+        max_drop: percentage points of top-1 that may be lost.
+        data: folder of class folders that a checkpoint's accuracy is measured on.
+        calibration: folder of class folders that int8 is calibrated on.
+        image_size: height x width in pixels; by default each model's own.
+        threads: CPU threads; by default all cores that this process may use.
+        rounds: turns of each candidate, at least 8.
+        seconds: stop measuring after this time, but not before 8 rounds.
+        files: folder that keeps the files, so that the chosen one can be used.
+        json: one line of JSON.
+    """
+    from hybridvit.export.spec import PRECISIONS
+    from hybridvit.measure.candidate import check_names
+    from hybridvit.measure.choose import choose as run_choose
+
+    wanted = check_names("precision", precisions or ["fp32"], PRECISIONS)
+    with ExitStack() as stack:
+        if files is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridvit-choose-")))
+        else:
+            folder = Path(files)
+            folder.mkdir(parents=True, exist_ok=True)
+        choice = run_choose(
+            models,
+            runtimes=runtime,
+            precisions=[each for each in PRECISIONS if each in wanted],
+            max_latency_ms=max_latency_ms,
+            max_drop=max_drop,
+            data=None if data is None else Path(data),
+            calibration=None if calibration is None else Path(calibration),
+            image_size=parse_size(image_size),
+            threads=threads,
+            rounds=rounds,
+            budget_s=seconds,
+            files=folder,
+            show=progress(),
+        )
+    if json:
+        print(json_lines.dumps(_as_dict(choice), ensure_ascii=False))
+    else:
+        print(_text(choice))
+    if choice.chosen is None:
+        raise UsageError(
+            f"Nothing fits: {choice.rule}. Allow more time or a larger loss, or name other models, runtimes or "
+            "precisions."
+        )
+
+
+def _as_dict(choice: "Choice") -> dict[str, object]:
+    return {
+        "chosen": choice.chosen and choice.chosen.to_dict(),
+        "rule": choice.rule,
+        "accuracy_from": choice.accuracy_from,
+        "configurations": [each.to_dict() for each in choice.configurations],
+        "left_out": choice.left_out,
+        "result": choice.result.to_dict(),
+    }
+
+
+def _text(choice: "Choice") -> str:
+    header = ("", "model", "runtime", "precision", "median ms", "95 % interval", "p99", "top-1 %", "drop", "speed")
+    lines: list[tuple[str, ...]] = [header]
+    lines += [_line(each, is_chosen=each is choice.chosen) for each in choice.configurations]
+    parts = [aligned(lines, left=4), "", pairs(choice.result.machine.lines())]
+    parts += [
+        f"  Rule: {choice.rule}.",
+        f"  top-1: {choice.accuracy_from}; drop: against the checkpoint in PyTorch; speed: times as fast as the "
+        "ordinary way\n  (timm's model where it has it, PyTorch, eager, folded, fp32, batch 1), in the same run.",
+    ]
+    parts += [f"  Left out: {reason}" for reason in choice.left_out]
+    parts += [f"  Note: {warning}" for warning in choice.result.conditions.get("warnings", ())]
+    if choice.chosen is not None:
+        parts += ["", _sentence(choice.chosen)]
+    return "\n".join(parts)
+
+
+def _line(each: "Configuration", *, is_chosen: bool) -> tuple[str, ...]:
+    record = each.record
+    return (
+        "->" if is_chosen else "",
+        each.model,
+        record["runtime"],
+        record["precision"],
+        f"{record['median_ms']:.2f}",
+        f"{record['low_ms']:.2f} - {record['high_ms']:.2f}",
+        f"{record['p99_ms']:.2f}",
+        "-" if each.top1 is None else f"{each.top1:.2f}",
+        "-" if each.drop is None else f"{each.drop:+.2f}",
+        "-" if each.speed is None else f"{each.speed:.2f}x",
+    )
+
+
+def _sentence(chosen: "Configuration") -> str:
+    record = chosen.record
+    faster = "" if chosen.speed is None else f", {chosen.speed:.1f} times as fast as the ordinary way"
+    if chosen.drop is not None:
+        cost = f"It loses {chosen.drop:+.2f} points of top-1 on these images."
+    elif record["precision"] == "fp32":
+        cost = "It computes in fp32, so it loses nothing."
+    else:
+        cost = (
+            f"What {record['precision']} costs in accuracy is not known without trained weights: give a checkpoint and "
+            "--data."
+        )
+    where = f" ({record['model']})" if record["model"] != chosen.model else ""
+    return (
+        f"Choose {chosen.model} in {record['runtime']}, {record['precision']}{where}: {record['median_ms']:.2f} ms per "
+        f"image{faster}. {cost}"
+    )

@@ -1,0 +1,158 @@
+"""`hybridvit mixers` and `hybridvit stages`: two figures of the papers, measured here."""
+
+import json as json_lines
+from pathlib import Path
+from typing import Any, Literal
+
+from hybridvit.atomic import check_place, write_text
+from hybridvit.cli.bench import progress
+from hybridvit.cli.size import parse_size
+from hybridvit.cli.table import aligned, pairs
+
+
+def mixers(
+    *,
+    runtimes: list[str] | None = None,
+    image_sizes: list[int] | None = None,
+    threads: int | None = None,
+    rounds: int = 30,
+    seconds: float | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    chart: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Time pooling against RepMixer over image sizes: FastViT's Figure 3 on this machine.
+
+    One network, MetaFormer-S12 (1.8 billion multiply-adds at 224 px), with either mixer, folded, batch 1. The paper's
+    phone took 25.1 % less time with RepMixer at 384 px and 43.9 % less at 1024 px.
+
+    Examples:
+      hybridvit mixers
+      hybridvit mixers --runtimes torch onnxruntime openvino --chart mixers.png
+
+    Args:
+        runtimes: as in `hybridvit bench`.
+        image_sizes: sides in pixels; by default 224 384 512 768 1024.
+        threads: CPU threads; by default all cores that this process may use.
+        rounds: turns of each candidate, at least 8.
+        seconds: stop after this time for each size, but not before 8 rounds.
+        device: cpu or cuda, for PyTorch.
+        chart: file for the picture: .html or .png.
+        json: file for the JSON line.
+    """
+    from hybridvit.measure.mixers import SIDES_PX, measure_mixers, reductions
+
+    _check_outputs(chart, json)
+    result = measure_mixers(
+        sides_px=image_sizes or SIDES_PX,
+        runtimes=runtimes,
+        threads=threads,
+        rounds=rounds,
+        budget_s=seconds,
+        device=device,
+        show=progress(),
+    )
+    whole = result.to_dict()
+    found = reductions(whole)
+    lines = [("runtime", "px", "pooling ms", "RepMixer ms", "less time", "95 % interval", "paper, iPhone 12 Pro")]
+    for each in found:
+        paper = each["paper_percent"]
+        lines.append(
+            (
+                each["runtime"],
+                str(each["side_px"]),
+                f"{each['pooling_ms']:.2f}",
+                f"{each['repmixer_ms']:.2f}",
+                f"{each['less_percent']:.1f} %",
+                f"{each['least_percent']:.1f} - {each['most_percent']:.1f} %",
+                "" if paper is None else f"{paper} %",
+            )
+        )
+    print(aligned(lines))
+    print()
+    print(pairs(result.machine.lines()))
+    for warning in whole["conditions"].get("warnings", ()):
+        print(f"  Note: {warning}")
+    if chart is not None:
+        from hybridvit.report.tradeoff import draw_resolution
+
+        draw_resolution(whole["bench"], Path(chart), "Pooling against RepMixer in MetaFormer-S12, batch 1")
+    _finish({**whole, "reductions": found}, json)
+
+
+def stages(
+    model: str,
+    *,
+    batch: int = 1,
+    image_size: str | None = None,
+    threads: int | None = None,
+    rounds: int = 50,
+    device: Literal["cpu", "cuda"] = "cpu",
+    chart: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Tell what each stage of a model costs: time, multiply-adds, parameters and memory (FasterViT's Figure S.4).
+
+    The folded model in PyTorch in fp32; each part is timed on what the parts before it give, in the same rounds.
+
+    Examples:
+      hybridvit stages fastervit_2
+      hybridvit stages fastvit_sa12 --image_size 512 --chart stages.png
+
+    Args:
+        model: a name from `hybridvit list`, or a checkpoint.
+        batch: images per call; times are per call.
+        image_size: height x width in pixels; by default the model's own.
+        threads: CPU threads; by default all cores that this process may use.
+        rounds: calls of each part, at least 8.
+        device: cpu or cuda.
+        chart: file for the picture: .html or .png.
+        json: file for the JSON line.
+    """
+    from hybridvit.measure.machine import machine_card
+    from hybridvit.measure.stages import profile_stages
+
+    _check_outputs(chart, json)
+    size = parse_size(image_size)
+    costs = profile_stages(model, batch=batch, image_size=size, threads=threads, device=device, rounds=rounds)
+    whole_ms = sum(cost.median_ms for cost in costs)
+    lines = [("stage", "median ms", "95 % interval", "share", "multiply-adds G", "parameters M", "activations MiB")]
+    for cost in costs:
+        lines.append(
+            (
+                cost.stage,
+                f"{cost.median_ms:.2f}",
+                f"{cost.low_ms:.2f} - {cost.high_ms:.2f}",
+                f"{100 * cost.median_ms / whole_ms:.0f} %",
+                f"{cost.multiply_adds / 1e9:.3f}",
+                f"{cost.parameters / 1e6:.2f}",
+                f"{cost.activation_bytes / 2**20:.1f}",
+            )
+        )
+    print(f"{model}, batch {batch}, PyTorch, fp32, folded")
+    print(aligned(lines))
+    print()
+    print(pairs(machine_card().lines()))
+    if chart is not None:
+        from hybridvit.report.tradeoff import draw_stages
+
+        draw_stages([cost.to_dict() for cost in costs], Path(chart), f"{model}, batch {batch}: what each stage costs")
+    found = {"model": model, "batch": batch, "stages": [cost.to_dict() for cost in costs]}
+    _finish({**found, "machine": machine_card().to_dict()}, json)
+
+
+def _check_outputs(chart: str | None, json: str | None) -> None:
+    if json is not None:
+        check_place(Path(json))
+    if chart is not None:
+        from hybridvit.report.tradeoff import check_chart_path
+
+        check_chart_path(Path(chart))
+
+
+def _finish(result: dict[str, Any], path: str | None) -> None:
+    """The JSON line, on stdout and in the file."""
+    line = json_lines.dumps(result, ensure_ascii=False)
+    if path is not None:
+        write_text(Path(path), line + "\n")
+    print(line)
