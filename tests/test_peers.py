@@ -32,6 +32,13 @@ def test_every_peer_is_a_model_of_timm_by_its_exact_name() -> None:
     assert all(peer.name == name for name, peer in PEERS.items())
 
 
+def test_what_timm_takes_for_a_name_without_a_tag_is_a_peer_too() -> None:
+    from timm.models import get_pretrained_cfg
+
+    defaults = {f"{name}.{get_pretrained_cfg(name).tag}" for name in {n.partition(".")[0] for n in PEERS if "." in n}}
+    assert defaults - set(PEERS) == {"tiny_vit_21m_224.dist_in22k"}  # has no ImageNet-1k head
+
+
 def test_an_accuracy_is_of_a_size_that_timm_gives_these_weights() -> None:
     from timm.models import get_pretrained_cfg
 
@@ -59,6 +66,7 @@ def test_parameters_are_those_of_timm() -> None:
     [
         ("repvit_m1_1.dist_450e_in1k", 81.314, 224, "distilled"),
         ("convnext_tiny.fb_in1k", 82.066, 224, "plain"),
+        ("convnext_tiny.in12k_ft_in1k", 84.192, 224, "more data"),
         ("convnext_tiny_conv_mlp", 82.066, 224, "plain"),
         ("tiny_vit_21m_224.dist_in22k_ft_in1k", 85.088, 224, "more data"),
         ("caformer_b36.sail_in22k_ft_in1k", 87.450, 224, "more data"),

@@ -94,6 +94,14 @@ _NEWER_OF_2024: tuple[_Row, ...] = (
     ("repvit_m1.dist_in1k", "repvit", 5.49, {224: 78.542}, "distilled"),
     ("repvit_m2.dist_in1k", "repvit", 8.80, {224: 80.468}, "distilled"),
     ("repvit_m3.dist_in1k", "repvit", 10.68, {224: 81.494}, "distilled"),
+    ("efficientvit_l2.r224_in1k", "efficientvit_mit", 63.71, {224: 85.044}, "plain"),
+    (
+        "mobilenetv4_hybrid_medium.e200_r256_in12k_ft_in1k",
+        "mobilenetv4",
+        11.07,
+        {256: 82.362, 320: 82.990},
+        "more data",
+    ),
 )
 
 # Systems of the papers' tables, and relatives of the same family.
@@ -181,6 +189,21 @@ _COMPARED_OF_2024: tuple[_Row, ...] = (
     ("coat_lite_small.in1k", "coat", 19.84, {224: 82.302}, "plain"),
     ("crossvit_base_240.in1k", "crossvit", 105.03, {240: 82.228}, "plain"),
     ("visformer_small.in1k", "visformer", 40.22, {224: 82.096}, "plain"),
+    # what timm takes for the names above where no tag is given
+    ("convnext_tiny.in12k_ft_in1k", "convnext", 28.59, {224: 84.192, 288: 84.448}, "more data"),
+    ("convnext_small.in12k_ft_in1k", "convnext", 50.22, {224: 85.164, 288: 85.324}, "more data"),
+    ("convnext_base.fb_in22k_ft_in1k", "convnext", 88.59, {224: 85.816, 288: 86.298}, "more data"),
+    ("efficientnet_b1.ra4_e3600_r240_in1k", "efficientnet", 7.79, {240: 80.404, 288: 81.434}, "plain"),
+    ("tf_efficientnet_b5.ns_jft_in1k", "efficientnet", 30.39, {456: 86.102}, "more data"),
+    ("tf_efficientnet_b6.ns_jft_in1k", "efficientnet", 43.04, {528: 86.476}, "more data"),
+    ("tf_efficientnet_b7.ns_jft_in1k", "efficientnet", 66.35, {600: 86.852}, "more data"),
+    ("tf_efficientnetv2_s.in21k_ft_in1k", "efficientnetv2", 21.46, {300: 83.374, 384: 84.316}, "more data"),
+    ("regnety_080.ra3_in1k", "regnet", 39.18, {224: 83.162, 288: 83.940}, "plain"),
+    ("regnety_160.sw_in12k_ft_in1k", "regnet", 83.59, {224: 85.594, 288: 86.032}, "more data"),
+    ("resnet152.a1h_in1k", "resnet", 60.19, {224: 82.818, 288: 83.494}, "plain"),
+    ("swin_small_patch4_window7_224.ms_in22k_ft_in1k", "swin", 49.61, {224: 83.330}, "more data"),
+    ("swin_base_patch4_window7_224.ms_in22k_ft_in1k", "swin", 87.77, {224: 85.270}, "more data"),
+    ("swin_base_patch4_window12_384.ms_in22k_ft_in1k", "swin", 87.90, {384: 86.438}, "more data"),
 )
 
 
