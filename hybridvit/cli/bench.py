@@ -138,7 +138,7 @@ torch, onnxruntime and openvino that are installed.
         print("\n" + comparison.text())
     print(result.json())
     if not result.is_complete:
-        print("Interrupted: the rounds until then are kept.", file=sys.stderr)
+        print("Interrupted. The rounds until then are kept.", file=sys.stderr)
         return INTERRUPTED
     return SLOWER if comparison is not None and comparison.slower else 0
 

@@ -22,7 +22,7 @@ from hybridvit.export.targets import EXPORTERS
 from hybridvit.measure.candidate import RUNTIMES, TARGETS, Candidate, check_names, combinations
 from hybridvit.measure.conditions import Watch
 from hybridvit.measure.counts import Counts, count
-from hybridvit.measure.latency import Latency, check_rounds, take_turns
+from hybridvit.measure.latency import Latency, Turn, check_rounds, take_turns
 from hybridvit.measure.limits import limits
 from hybridvit.measure.machine import check_threads, machine_card
 from hybridvit.measure.prepare import prepared
@@ -163,7 +163,7 @@ class _Run:
                 return
             self.is_pinned = all(worker.is_pinned for worker in workers.values())
             watch = Watch(worker.pid for worker in workers.values())
-            turns = {label: worker.turn for label, worker in workers.items()}
+            turns = {label: self._turn(label, workers) for label in workers}
             times: dict[str, list[float]] = {}
             plan, kept, done = self.plan, time.monotonic(), 0
             try:
@@ -177,7 +177,9 @@ class _Run:
                 if not times:
                     raise
                 self.is_complete = False
-            self.conditions = watch.conditions(times, plan.calls).to_dict()
+            times = {label: times[label] for label in workers}
+            if times:
+                self.conditions = watch.conditions(times, plan.calls).to_dict()
             self.rows += self._rows(workers, times)
 
     def result(self, more: Sequence[BenchRow] = (), *, is_complete: bool | None = None) -> BenchResult:
@@ -232,6 +234,18 @@ class _Run:
             self.errors.append(error)
             self.skipped.append(Skipped(candidate=candidate, reason=str(error)))
             self.show(f"left out: {candidate.label}: {error}")
+
+    def _turn(self, label: str, workers: dict[str, Worker]) -> Turn:
+        """The turn of one worker; if it dies, it is left out from then on."""
+
+        def turn(calls: int) -> Sequence[float]:
+            if label in workers:
+                with self._skipping(workers[label].candidate):
+                    return workers[label].turn(calls)
+                del workers[label]
+            return ()
+
+        return turn
 
     def _rows(self, workers: Mapping[str, Worker], times: Mapping[str, Sequence[float]]) -> list[BenchRow]:
         return [

@@ -151,7 +151,7 @@ def take_turns(
 
 def warm_up(turn: Turn, *, clock: Callable[[], float] = time.perf_counter) -> bool:
     """Call until two windows of calls in a row take the same time to 3 %, or for 10 seconds; whether they did."""
-    began, last = clock(), math.inf
+    began, last = clock(), math.nan
     turn(1)
     while clock() - began < WARMUP_SECONDS:
         median = statistics.median(turn(WINDOW))

@@ -70,6 +70,7 @@ def _open_file(candidate: Candidate) -> Parts:
         images: np.ndarray = noise.standard_normal(shape, dtype=np.float32)
         if runner.spec.pixels == "uint8":
             images = noise.integers(0, 256, shape, dtype=np.uint8)
+        runner(np.zeros((candidate.batch, runner.spec.channels, *candidate.image_size)))  # refuses what it cannot take
     return lambda: runner.run(images), lambda: None, lambda: None
 
 

@@ -53,7 +53,7 @@ def find_subject(name: str) -> Subject:
     if subject is None:
         raise UsageError(
             f"'{name}' is neither a model of hybridvit or timm nor a file. Nearest models: "
-            f"{nearest(name, [*VARIANTS, *PEERS, *_timm_names()])}."
+            f"{nearest(name, _known_names(name))}."
         )
     if peer is None:
         return subject
@@ -158,7 +158,12 @@ def _family(architecture: str) -> str:
     return timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
 
 
-def _timm_names() -> list[str]:
+def _known_names(name: str) -> list[str]:
+    """What a wrong name may have meant; of an architecture that timm has with other weights, those."""
     import timm
 
-    return timm.list_models(pretrained=True)
+    from hybridvit.peers import PEERS
+
+    of_timm = timm.list_models(pretrained=True)
+    same = [each for each in of_timm if each.partition(".")[0] == name.partition(".")[0]]
+    return same or list(dict.fromkeys([*VARIANTS, *PEERS, *of_timm]))

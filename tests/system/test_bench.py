@@ -1,0 +1,291 @@
+"""`hybridvit bench`, `choose`, `mixers` and `stages` in real processes, with small models."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hybridvit
+from hybridvit.cli import main
+from hybridvit.errors import OutOfMemory, ProcessLost, UsageError
+from hybridvit.export.pipeline import export
+from hybridvit.measure import bench as bench_module
+from hybridvit.measure import worker as worker_module
+from hybridvit.measure.bench import bench
+from hybridvit.measure.result import read_result
+from hybridvit.peers import Accuracy
+
+QUICK = {"rounds": 8, "calls": 1, "threads": 1}
+WORDS = ("--rounds", "8", "--calls", "1", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two classes that are easily told apart, its ONNX file, and images."""
+    root = tmp_path_factory.mktemp("bench")
+    model = hybridvit.create_model("fastvit_debug", num_classes=2).eval()
+    model.card = dataclasses.replace(model.card, class_names=("dark", "light"))
+    hybridvit.save_checkpoint(model, root / "m.safetensors")
+    for name, low in (("dark", 0), ("light", 128)):
+        (root / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
+    export(model, root / "m.onnx", batch=1)
+    return root
+
+
+def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> None:
+    models = ["fastvit_debug", "test_convnext.r160_in1k", str(folder / "m.onnx")]
+    result = bench(models, runtimes=("torch", "onnxruntime"), image_sizes=((64, 96),), **QUICK)
+    rows = [(row.candidate.subject.name, row.candidate.runtime) for row in result.rows]
+    assert rows == [
+        ("fastvit_debug", "torch"),
+        ("fastvit_debug", "onnxruntime"),
+        ("test_convnext.r160_in1k", "torch"),
+        ("test_convnext.r160_in1k", "onnxruntime"),
+    ]
+    (skipped,) = result.skipped  # the file takes 32x32 alone
+    assert "32, 32" in skipped.reason
+    for record in result.records():
+        assert record["low_ms"] <= record["median_ms"] <= record["high_ms"] <= record["p99_ms"] or record["rounds"] == 8
+        assert record["image_size"] == "64x96"
+        assert record["memory_mib"] is None or record["memory_mib"] > 0
+        assert record["parameters"] > 1000
+    assert result.settings["threads"] == 1
+    assert result.is_complete
+
+
+def test_precisions_forms_and_batches_of_one_model() -> None:
+    result = bench(
+        ["fastvit_debug"],
+        runtimes=("torch", "onnxruntime"),
+        precisions=("fp32", "bf16", "int8"),
+        forms=("folded", "training"),
+        batches=(1, 3),
+        **QUICK,
+    )
+    rows = [
+        (row.candidate.batch, row.candidate.form, row.candidate.runtime, row.candidate.precision) for row in result.rows
+    ]
+    of_one_batch = [
+        ("training", "torch", "fp32"),
+        ("training", "torch", "bf16"),
+        ("folded", "torch", "fp32"),
+        ("folded", "torch", "bf16"),
+        ("folded", "onnxruntime", "fp32"),
+        ("folded", "onnxruntime", "int8"),
+    ]
+    assert rows == [(batch, *rest) for batch in (1, 3) for rest in of_one_batch]
+    assert {each.reason.partition(":")[0] for each in result.skipped} == {
+        "PyTorch has no int8 here",
+        "onnxruntime has no bf16",
+    }
+
+
+def test_converted_files_are_kept_and_used_again(tmp_path: Path) -> None:
+    bench(["fastvit_debug"], runtimes=("onnxruntime",), files=tmp_path, **QUICK)
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    bench(["fastvit_debug"], runtimes=("onnxruntime",), files=tmp_path, **QUICK)
+    assert file.stat().st_mtime_ns == before
+    file.write_bytes(file.read_bytes()[:1000])
+    bench(["fastvit_debug"], runtimes=("onnxruntime",), files=tmp_path, **QUICK)
+    assert file.stat().st_size > 1000
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_does_not_fit_into_memory_is_left_out_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bench_module.limits
+
+    def cramped(path: Path) -> object:
+        return dataclasses.replace(real(path), memory_free=3_000_000, memory_limit=None)
+
+    monkeypatch.setattr(bench_module, "limits", cramped)
+    result = bench(["fastvit_debug"], runtimes=("torch",), batches=(1, 1000), **QUICK)
+    assert [row.candidate.batch for row in result.rows] == [1]
+    (skipped,) = result.skipped
+    assert "A batch of 1000 and the weights take at least" in skipped.reason
+    with pytest.raises(OutOfMemory, match="more memory than the device has"):
+        bench(["fastvit_debug"], runtimes=("torch",), batches=(1000,), **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("ending", "error", "text"),
+    [("kill -KILL $$", OutOfMemory, "ended by the system"), ("echo gone >&2; exit 3", ProcessLost, "3: gone")],
+)
+def test_a_process_that_dies_takes_nobody_with_it(
+    ending: str, error: type, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "COMMAND", ("bash", "-c", ending))
+    with pytest.raises(error, match=text):
+        bench(["fastvit_debug"], runtimes=("torch",), **QUICK)
+
+
+def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[worker_module.Worker] = []
+
+    class Watched(worker_module.Worker):
+        def turn(self, calls: int) -> object:
+            opened.append(self)
+            if len(opened) == 6:
+                os.kill(self.pid, signal.SIGKILL)
+            return super().turn(calls)
+
+    monkeypatch.setattr(bench_module, "Worker", Watched)
+    result = bench(["fastvit_debug", "fastervit_debug"], runtimes=("torch",), **QUICK)
+    assert len(result.rows) == len(result.skipped) == 1
+    assert "ended by the system" in result.skipped[0].reason
+    assert result.rows[0].candidate != result.skipped[0].candidate
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"models": ["fastvit_t88"]}, r"'fastvit_t88' is neither a model of hybridvit or timm nor a file. Nearest"),
+        ({"models": ["repvit_m1_1.dist_in1k"]}, r"Nearest models: 'repvit_m1_1.dist_"),
+        ({"models": []}, "Name at least one model"),
+        ({"models": ["fastvit_debug"], "runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
+        ({"models": ["fastvit_debug"], "runtimes": ["tensorrt"]}, r"tensorrt, missing here. Run: pip install"),
+        ({"models": ["fastvit_debug"], "precisions": ["fp8"]}, "no precision 'fp8'. Nearest: 'fp"),
+        ({"models": ["fastvit_debug"], "forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
+        ({"models": ["fastvit_debug"], "batches": [0]}, "The batch is 0"),
+        ({"models": ["fastvit_debug"], "calls": 0}, "calls is 0"),
+        ({"models": ["fastvit_debug"], "device": "tpu"}, "The device is 'tpu', but this measures on cpu or cuda"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_measure(options: dict, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        bench(**options)
+
+
+def test_the_command_ends_with_one_json_line_and_writes_its_files(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "r.json"
+    words = ["bench", str(folder / "m.safetensors"), *WORDS, "--runtimes", "torch", "onnxruntime"]
+    assert main([*words, "--csv", str(tmp_path / "t.csv"), "--json", str(written)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert json.loads(lines[-1]) == read_result(written)
+    assert lines[0].split()[:3] == ["model", "runtime", "precision"]
+    assert (tmp_path / "t.csv").read_text().startswith("model,infer_img_size,infer_samples_per_sec,")
+    # as if it had been a hundred times as fast, or as slow
+    for factor, code, verdict in ((0.01, 9, "slower"), (100, 0, "faster")):
+        before = json.loads(written.read_text())
+        for record in before["bench"]:
+            record |= {name: factor * record[name] for name in ("median_ms", "low_ms", "high_ms")}
+        (tmp_path / "before.json").write_text(json.dumps(before))
+        assert main([*words, "--against", str(tmp_path / "before.json")]) == code
+        assert f"  {verdict}\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
+def test_interrupted_it_keeps_what_was_measured(tmp_path: Path) -> None:
+    written = tmp_path / "r.json"
+    words = ["bench", "fastvit_debug", "--threads", "1", "--json", str(written)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hybridvit", *words, "--runtimes", "torch", "--rounds", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 180
+    while not written.exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert read_result(written)["complete"] is False  # should it be killed now, this much is kept
+    running.send_signal(signal.SIGINT)
+    shown, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Interrupted. The rounds until then are kept." in errors
+    assert "Traceback" not in errors
+    result = read_result(written)
+    assert result == json.loads(shown.splitlines()[-1])
+    assert result["complete"] is False
+    assert result["bench"][0]["rounds"] > 8
+
+
+def test_choose_names_the_most_accurate_that_is_fast_enough(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"fastvit_debug": 60.0, "fastervit_debug": 70.0}
+    monkeypatch.setattr(
+        "hybridvit.peers.published_accuracy",
+        lambda name, side: Accuracy(top1=known[name], image_size_px=side, training="plain", source="a test"),
+    )
+    words = ["choose", "--models", *known, "--runtime", "torch", "--rounds", "8", "--threads", "1", "--json"]
+    assert main([*words, "--max_latency_ms", "100000"]) == 0
+    choice = json.loads(capsys.readouterr().out)
+    assert (choice["chosen"]["model"], choice["chosen"]["top1"]) == ("fastervit_debug", 70.0)
+    assert [each["model"] for each in choice["configurations"]] == ["fastervit_debug", "fastvit_debug"]
+    assert main([*words, "--max_latency_ms", "0.001"]) == 2
+    assert "Nothing fits: the most accurate with a median of at most 0.001 ms" in capsys.readouterr().err
+
+
+def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = str(folder / "images")
+    words = ["choose", "--models", str(folder / "m.safetensors"), "--data", images, "--runtime", "onnxruntime"]
+    words += ["--precisions", "fp32", "int8", "--rounds", "8", "--threads", "1", "--files", str(tmp_path), "--json"]
+    assert main(words) == 2
+    assert "int8 needs images to calibrate on" in capsys.readouterr().err
+    # half of these few images may change their answer: nothing here is trained
+    assert main([*words, "--calibration", images, "--max_drop", "100"]) == 0
+    choice = json.loads(capsys.readouterr().out)
+    found = {(each["record"]["runtime"], each["record"]["precision"]): each for each in choice["configurations"]}
+    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8")} or choice["left_out"]
+    assert found["onnxruntime", "fp32"]["drop"] == 0
+    assert found["onnxruntime", "fp32"]["speed"] > 0
+    assert Path(choice["chosen"]["record"]["model"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--max_latency_ms", "0"], "max_latency_ms is 0"),
+        (["--max_drop", "-1"], "max_drop is -1"),
+        (["--models", "m.safetensors"], "a checkpoint, whose accuracy only labelled images tell"),
+        (["--models", "m.onnx"], "exported already"),
+        (["--models", "fastvit_debug", "--data", "images"], "has no trained weights here"),
+        (["--models", "fastvit_debug", "--calibration", "images"], "none to measure the accuracy on"),
+    ],
+)
+def test_choose_refuses_options_that_say_nothing(
+    words: list[str], text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["choose", *words]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_mixers_stand_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--runtimes", "torch", "--image_sizes", "64", "--rounds", "8", "--chart", str(tmp_path / "m.png")]
+    assert main(["mixers", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "paper, iPhone 12 Pro" in shown
+    found = json.loads(shown.splitlines()[-1])["reductions"]
+    assert [each["side_px"] for each in found] == [64]
+    assert (tmp_path / "m.png").stat().st_size > 10_000
+
+
+def test_stages_add_up_to_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--rounds", "8", "--threads", "1", "--chart", str(tmp_path / "s.png"), "--json", str(tmp_path / "s.json")]
+    assert main(["stages", "fastervit_debug", *words]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found == json.loads((tmp_path / "s.json").read_text())
+    model = hybridvit.create_model("fastervit_debug", folded=True)
+    assert [each["stage"] for each in found["stages"]] == ["stem", "1", "2", "3", "4", "head"]
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    assert sum(each["parameters"] for each in found["stages"]) <= whole
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+    assert main(["stages", "resnet50"]) == 2
+    assert "resnet50 is no model of hybridvit in PyTorch" in capsys.readouterr().err
