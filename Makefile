@@ -39,6 +39,7 @@ bench-gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/training_step.py --device cuda --output docs/measurements/gpu-training-step.json
 	PYTHONPATH=. $(PYTHON) benchmarks/inference.py --device cuda --output docs/measurements/gpu-inference.json
 	PYTHONPATH=. $(PYTHON) benchmarks/fastervit_inference.py --device cuda --output docs/measurements/gpu-fastervit.json
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py --output docs/measurements/gpu-models.json
 
 clean:
 	rm -rf .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache

@@ -66,7 +66,7 @@ def answer(carry_out: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
     """The child's part: read the job, write its result; errors that users cause are results too."""
     asked, answered = (Path(word) for word in sys.argv[1:])
     try:
-        result: Mapping[str, Any] = carry_out(_with_tuples(json.loads(asked.read_text(encoding="utf-8"))))
+        result: Mapping[str, Any] = carry_out(with_tuples(json.loads(asked.read_text(encoding="utf-8"))))
     except HybridViTError as error:
         result = error_as_result(error)
     write_text(answered, json.dumps(result))
@@ -92,7 +92,8 @@ def end(child: "subprocess.Popen[Any]") -> None:
         child.wait()
 
 
-def _with_tuples(value: Any) -> Any:
+def with_tuples(value: Any) -> Any:
+    """What JSON made lists of as the tuples that they were."""
     if isinstance(value, dict):
-        return {key: _with_tuples(each) for key, each in value.items()}
-    return tuple(_with_tuples(each) for each in value) if isinstance(value, list) else value
+        return {key: with_tuples(each) for key, each in value.items()}
+    return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value

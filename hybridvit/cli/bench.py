@@ -129,14 +129,14 @@ torch, onnxruntime and openvino that are installed.
         write_text(Path(csv), result.csv())
     if json is not None:
         write_text(Path(json), result.json() + "\n")
-    if chart is not None:
-        from hybridvit.report.tradeoff import draw
-
-        draw(whole, Path(chart))
     comparison = None if before is None else compare(whole, before, tolerance=tolerance / 100)
     if comparison is not None:
         print("\n" + comparison.text())
     print(result.json())
+    if chart is not None:
+        from hybridvit.report.tradeoff import draw
+
+        draw(whole, Path(chart))
     if not result.is_complete:
         print("Interrupted. The rounds until then are kept.", file=sys.stderr)
         return INTERRUPTED

@@ -1,0 +1,253 @@
+"""docs/results.md and its charts, from the files under docs/measurements/; nothing is measured here.
+
+    hybridvit bench $(cat benchmarks/models.txt) --runtimes torch onnxruntime openvino --json .../cpu-models.json
+    hybridvit bench fastvit_t8 fastvit_t8.apple_in1k ... --precisions fp32 bf16 int8 --json .../cpu-precisions.json
+    hybridvit mixers --runtimes torch onnxruntime openvino --json .../cpu-mixers.json
+    hybridvit stages fastervit_2 --json .../cpu-stages.json
+    python benchmarks/results.py
+
+What a file is missing for is said to be not measured.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybridvit.measure.mixers import reductions
+from hybridvit.report.tradeoff import draw, draw_resolution, draw_stages, pareto_front
+
+FOLDER, PAGE = Path("docs/measurements"), Path("docs/results.md")
+OURS = ("fastvit", "fastervit", "swin_hat")
+RUNTIMES = {
+    "torch": "PyTorch, eager",
+    "torch-compile": "PyTorch, compiled",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch",
+}
+HEADER = """\
+# What was measured, and what it says
+
+Written by `python benchmarks/results.py` from the files in docs/measurements/; do not edit. Latencies are of this
+library's benchmark: every model of a table was measured in one run, in rounds that all took turns in, folded, each in a
+process of its own. Accuracies are the published ones, with their sources in the JSON. Weights are random, which changes
+no time. Where 95 % intervals overlap, neither is faster.
+"""
+
+
+def page() -> str:
+    """The Markdown; charts are drawn beside the JSON files."""
+    parts = [HEADER, *_models(), *_precisions(), *_mixers(), *_stages(), *_gpu()]
+    return "\n".join(parts)
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _models() -> Iterator[str]:
+    result = _read("cpu-models")
+    yield "## CPU: accuracy against latency\n"
+    if result is None:
+        yield "Not measured.\n"
+        return
+    yield _machine(result)
+    draw(result, FOLDER / "cpu-models.png")
+    yield "![Top-1 against latency](measurements/cpu-models.png)\n"
+    for runtime, records in _by(result["bench"], "runtime").items():
+        known = [record for record in records if record["top1"] is not None]
+        yield f"### {RUNTIMES[runtime]}, fp32, batch 1\n"
+        yield "Where ours stand:\n"
+        yield from (f"- {line}" for line in standing(known))
+        yield ""
+        front = {point[2]["model"] for point in _front(known)}
+        yield "| | model | px | top-1 % | trained | median ms | 95 % interval | p99 | MiB | parameters M | madds G |"
+        yield "|" + "---|" * 11
+        for record in sorted(records, key=lambda record: record["median_ms"]):
+            yield _row(record, is_on_front=record["model"] in front)
+        yield "\nBold: on the Pareto front, no other of these is as fast and more accurate.\n"
+    if result["skipped"]:
+        yield "Left out:\n"
+        yield from (f"- {each['model']}, {each['runtime']}: {each['reason']}" for each in result["skipped"])
+        yield ""
+
+
+def standing(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """For each of ours: on the front, or how many are as fast and more accurate, and the best of them."""
+    front = {point[2]["model"] for point in _front(records)}
+    plain = {point[2]["model"] for point in _front([each for each in records if each["top1_of"] == "plain"])}
+    for ours in sorted((each for each in records if each["family"] in OURS), key=lambda each: each["median_ms"]):
+        what = f"{ours['model']} ({ours['median_ms']:.1f} ms, {ours['top1']:.1f} %)"
+        better = [each for each in records if each["median_ms"] <= ours["median_ms"] and each["top1"] > ours["top1"]]
+        if ours["model"] in front:
+            yield f"{what} is on the front."
+        else:
+            best = max(better, key=lambda each: (each["top1"], -each["median_ms"]), default=None)
+            assert best is not None
+            among_plain = ", though on that of models trained on ImageNet-1k alone" if ours["model"] in plain else ""
+            yield (
+                f"{what} is not on the front{among_plain}: {len(better)} of {len(records) - 1} are as fast and more "
+                f"accurate, the best {best['model']} ({best['median_ms']:.1f} ms, {best['top1']:.1f} %, "
+                f"{best['top1_of']})."
+            )
+
+
+def _front(records: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, Mapping[str, Any]]]:
+    return pareto_front((record["median_ms"], record["top1"], record) for record in records)
+
+
+def _row(record: Mapping[str, Any], *, is_on_front: bool) -> str:
+    mark = "**" if is_on_front else ""
+
+    def number(name: str, unit: float = 1.0, digits: int = 1) -> str:
+        return "-" if record[name] is None else f"{record[name] / unit:.{digits}f}"
+
+    cells = (
+        "ours" if record["family"] in OURS else "",
+        f"{mark}{record['model']}{mark}",
+        record["image_size"].partition("x")[0],
+        number("top1"),
+        record["top1_of"] or "-",
+        f"{record['median_ms']:.2f}",
+        f"{record['low_ms']:.2f} - {record['high_ms']:.2f}",
+        f"{record['p99_ms']:.2f}",
+        number("memory_mib", digits=0),
+        number("parameters", 1e6),
+        number("multiply_adds", 1e9, 2),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def _precisions() -> Iterator[str]:
+    result = _read("cpu-precisions")
+    yield "## CPU: lower precision, and every runtime\n"
+    if result is None:
+        yield "Not measured.\n"
+        return
+    yield _machine(result)
+    yield (
+        "Times as fast as the ordinary way: timm's model where it has it, else ours, in PyTorch, eager, folded, fp32, "
+        "batch 1, in the same run. What lower precision costs in accuracy: see the lab log and `hybridvit choose`.\n"
+    )
+    ways = sorted({(each["runtime"], each["precision"]) for each in result["bench"]}, key=_way_order)
+    yield "| model | " + " | ".join(f"{RUNTIMES[runtime]}, {precision}" for runtime, precision in ways) + " |"
+    yield "|---" * (len(ways) + 1) + "|"
+    by_model = _by(result["bench"], "model")
+    for model, records in by_model.items():
+        theirs = next((name for name in by_model if name.startswith(f"{model}.")), model)
+        slow = _of(by_model[theirs], ("torch", "fp32"))
+        if slow is None or records[0]["family"] not in OURS or "." in model:
+            continue
+        cells = []
+        for way in ways:
+            record = _of(records, way)
+            ratio = "" if record is None else slow["median_ms"] / record["median_ms"]
+            cells.append("" if record is None else f"{record['median_ms']:.2f} ms, {ratio:.2f}x")
+        yield f"| {model} (ordinary: {slow['median_ms']:.1f} ms) | " + " | ".join(cells) + " |"
+    yield ""
+
+
+def _of(records: Sequence[Mapping[str, Any]], way: tuple[str, str]) -> Mapping[str, Any] | None:
+    return next((each for each in records if (each["runtime"], each["precision"]) == way), None)
+
+
+def _way_order(way: tuple[str, str]) -> tuple[int, str]:
+    return list(RUNTIMES).index(way[0]), {"fp32": "0", "bf16": "1"}.get(way[1], "2")
+
+
+def _mixers() -> Iterator[str]:
+    result = _read("cpu-mixers")
+    yield "## FastViT's Figure 3: pooling against RepMixer\n"
+    if result is None:
+        yield "Not measured.\n"
+        return
+    yield _machine(result)
+    draw_resolution(result["bench"], FOLDER / "cpu-mixers.png", "Pooling against RepMixer in MetaFormer-S12, batch 1")
+    yield "![Latency against image size](measurements/cpu-mixers.png)\n"
+    yield "| runtime | px | pooling ms | RepMixer ms | less time | interval | paper, iPhone 12 Pro |"
+    yield "|" + "---|" * 7
+    for each in reductions(result):
+        paper = "" if each["paper_percent"] is None else f"{each['paper_percent']} %"
+        yield (
+            f"| {RUNTIMES[each['runtime']]} | {each['side_px']} | {each['pooling_ms']:.2f} | {each['repmixer_ms']:.2f} "
+            f"| {each['less_percent']:.1f} % | {each['least_percent']:.1f} to {each['most_percent']:.1f} % | {paper} |"
+        )
+    yield ""
+
+
+def _stages() -> Iterator[str]:
+    result = _read("cpu-stages")
+    yield "## FasterViT's Figure S.4: what each stage costs\n"
+    if result is None:
+        yield "Not measured.\n"
+        return
+    title = f"{result['model']}, batch {result['batch']}, PyTorch, fp32: what each stage costs"
+    draw_stages(result["stages"], FOLDER / "cpu-stages.png", title)
+    yield f"![{title}](measurements/cpu-stages.png)\n"
+    yield "| stage | median ms | multiply-adds G | parameters M | activations MiB |"
+    yield "|---|---|---|---|---|"
+    for each in result["stages"]:
+        yield (
+            f"| {each['stage']} | {each['median_ms']:.2f} | {each['multiply_adds'] / 1e9:.3f} "
+            f"| {each['parameters'] / 1e6:.2f} | {each['activation_bytes'] / 2**20:.1f} |"
+        )
+    yield ""
+
+
+def _gpu() -> Iterator[str]:
+    yield "## GPU\n"
+    result = _read("gpu-models")
+    if result is None:
+        yield "Not measured: `make bench-gpu` needs a machine with a CUDA GPU, and writes its files beside these.\n"
+        return
+    yield _machine(result)
+    for (precision, batch), records in _grouped(result["bench"], "precision", "batch").items():
+        yield f"### {precision}, batch {batch}\n"
+        yield "| model | runtime | median ms | images/s | MiB | top-1 % |"
+        yield "|---|---|---|---|---|---|"
+        for each in sorted(records, key=lambda record: record["median_ms"]):
+            top1 = "-" if each["top1"] is None else f"{each['top1']:.1f}"
+            memory = "-" if each["memory_mib"] is None else f"{each['memory_mib']:.0f}"
+            yield (
+                f"| {each['model']} | {RUNTIMES[each['runtime']]} | {each['median_ms']:.2f} "
+                f"| {each['images_per_s']:,.0f} | {memory} | {top1} |"
+            )
+        yield ""
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    machine, settings = result["machine"], result["settings"]
+    versions = ", ".join(
+        f"{name} {machine['versions'][name]}"
+        for name in ("torch", "timm", "onnxruntime", "openvino", "executorch")
+        if name in machine["versions"]
+    )
+    rounds = result["bench"][0]["rounds"]
+    said = "".join(f" {warning}" for warning in result["conditions"].get("warnings", ()))
+    gpu = "" if machine["gpu"] == "none" else f"; {machine['gpu']}"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}){gpu}; {versions}; "
+        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls.{said}\n"
+    )
+
+
+def _by(records: Sequence[Mapping[str, Any]], name: str) -> dict[Any, list[Mapping[str, Any]]]:
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record[name], []).append(record)
+    return groups
+
+
+def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in names), []).append(record)
+    return groups
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    PAGE.write_text(page())
