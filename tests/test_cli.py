@@ -114,6 +114,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "m.onnx", "images"], 2, "is an exported model"),
         (["bench", "fastvit_debug", "--rounds", "1"], 2, "at least 8 rounds"),
         (["bench", "fastvit_debug", "--threads", "0"], 2, "number of threads is 0"),
+        (["bench", "fastvit_debug", "--protocol", "phon"], 2, "no protocol 'phon'. Nearest: 'phone'"),
+        (["bench", "fastvit_debug", "--against", "none.json"], 2, "There is no file none.json"),
+        (["bench", "fastvit_debug", "--chart", "c.jpg"], 2, "a page (.html) or a picture (.png)"),
         (["bench", "fastvit_debug", "--batch", "100000000"], 6, "needs more memory than the device has"),
         (["bench", "fastvit_debug", "--image_size", "16"], 2, "both sides >= 32"),
         (["bench", "fastvit_debug", "--forms", "unfolded"], 2, "no form 'unfolded'"),
@@ -322,15 +325,6 @@ def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_p
     assert "folded already" in capsys.readouterr().err
     assert main(["fold", str(folder / "m.safetensors"), "--output", str(folder / "m.safetensors")]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
-
-
-def test_bench_ends_with_one_json_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--rounds", "8", "--warmup", "1", "--threads", "1", "--csv", str(tmp_path / "t.csv")]
-    assert main(["bench", str(folder / "m.safetensors"), *words]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(json.loads(lines[-1])["bench"]) == 3
-    assert lines[0].split()[:3] == ["model", "form", "runtime"]
-    assert (tmp_path / "t.csv").read_text().startswith("model,form,runtime,")
 
 
 def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

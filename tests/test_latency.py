@@ -3,7 +3,7 @@
 import pytest
 
 from hybridvit.errors import UsageError
-from hybridvit.measure.latency import Latency, measure, median_interval, quantile
+from hybridvit.measure.latency import Latency, measure, median_interval, quantile, take_turns, timed
 
 
 class FakeClock:
@@ -71,12 +71,13 @@ def test_a_budget_ends_early_but_not_before_an_interval_means_something() -> Non
     def run() -> None:
         clock.now += 1.0
 
-    assert len(measure({"a": run}, rounds=100, warmup=0, budget_s=20.5, clock=clock)["a"].times_ms) == 21
-    assert len(measure({"a": run}, rounds=100, warmup=0, budget_s=0.1, clock=clock)["a"].times_ms) == 8
+    for budget_s, rounds in ((20.5, 21), (0.1, 8)):
+        *_, times = take_turns({"a": timed(run, clock=clock)}, rounds=100, budget_s=budget_s, clock=clock)
+        assert len(times["a"]) == rounds
 
 
 def test_too_few_rounds_are_refused_with_the_rule() -> None:
-    with pytest.raises(UsageError, match=r"rounds=3, .* at least 8 rounds.* Use --rounds 8"):
+    with pytest.raises(UsageError, match=r"rounds=3: .* at least 8 rounds.* Use --rounds 8"):
         measure({"a": lambda: None}, rounds=3)
 
 

@@ -1,16 +1,12 @@
-"""Counts, the machine card, and bench as a whole."""
+"""Counts and the machine card."""
 
-import csv
-import io
 import json
 
 import pytest
 import torch
 
 import hybridvit
-from hybridvit.errors import UsageError
-from hybridvit.measure.bench import COLUMNS, bench
-from hybridvit.measure.counts import count, graph_nodes
+from hybridvit.measure.counts import count, count_each, graph_nodes
 from hybridvit.measure.machine import machine_card, usable_cores
 
 
@@ -56,6 +52,17 @@ def test_folding_halves_the_graph() -> None:
     assert graph_nodes(hybridvit.fold(model), (64, 64)) < 0.5 * graph_nodes(model, (64, 64))
 
 
+def test_parts_add_up_to_the_whole_and_activations_are_what_products_give() -> None:
+    model = hybridvit.create_model("fastvit_debug", folded=True)
+    whole = count(model, (64, 64))
+    head = torch.nn.Sequential(model.expand, model.head)
+    parts = count_each({"stem": model.stem, "stages": model.stages, "head": head}, torch.empty(1, 3, 64, 64))
+    assert sum(part.multiply_adds for part in parts.values()) == whole.multiply_adds
+    assert sum(part.activations for part in parts.values()) == whole.activations
+    convolution = torch.nn.Conv2d(3, 5, 3)
+    assert count_each({"": convolution}, torch.empty(2, 3, 10, 10))[""].activations == 2 * 5 * 8 * 8
+
+
 def test_counting_leaves_the_model_as_it_was() -> None:
     model = hybridvit.create_model("fastvit_debug")
     count(model, (32, 32))
@@ -71,39 +78,3 @@ def test_the_machine_card_names_what_decides_a_latency() -> None:
         "Processor", "Instruction sets", "GPU", "System", "Threading", "Libraries",
     ]  # fmt: skip
     json.dumps(card.to_dict())
-
-
-def test_bench_measures_every_form_and_runtime_in_one_table() -> None:
-    result = bench(["fastvit_debug"], rounds=8, warmup=1, threads=1, image_size=(32, 48))
-    assert [(row.form, row.runtime) for row in result.rows] == [
-        ("training", "torch"),
-        ("folded", "torch"),
-        ("folded", "onnxruntime"),
-    ]
-    rows = list(csv.DictReader(io.StringIO(result.csv())))
-    assert tuple(rows[0]) == COLUMNS
-    assert {row["image_size"] for row in rows} == {"32x48"}
-    assert all(float(row["low_ms"]) <= float(row["median_ms"]) <= float(row["high_ms"]) for row in rows)
-    line = result.json()
-    assert "\n" not in line
-    assert len(json.loads(line)["bench"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (
-            {"models": ["fastvit_t88"]},
-            r"'fastvit_t88' is neither a model nor a checkpoint. Nearest models: 'fastvit_t8'",
-        ),
-        ({"models": []}, "Name at least one model"),
-        ({"models": ["fastvit_debug"], "runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
-        ({"models": ["fastvit_debug"], "forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
-        ({"models": ["fastvit_debug"], "batch": 0}, "The batch is 0"),
-        ({"models": ["fastvit_debug"], "device": "tpu"}, "The device is 'tpu', but this measures on cpu or cuda"),
-        ({"models": ["digits.onnx"]}, "digits.onnx is exported already. Give the weights it came from"),
-    ],
-)
-def test_bench_refuses_what_it_cannot_measure(options: dict, text: str) -> None:
-    with pytest.raises(UsageError, match=text):
-        bench(**options)

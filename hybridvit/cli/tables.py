@@ -10,7 +10,6 @@ from hybridvit.atomic import check_place, write_text
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
-from hybridvit.report.tables import render_tables
 
 FEW = 10  # models that are counted in seconds
 
@@ -46,6 +45,8 @@ def tables(
         json_file: file for the results, to be given as --measured next time.
         output: file for the Markdown; printed by default.
     """
+    from hybridvit.report.tables import render_tables  # its package imports torch
+
     chosen = find_tables(names)
     for path in (json_file, output):
         if path is not None:

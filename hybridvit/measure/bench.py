@@ -214,6 +214,7 @@ class _Run:
                 continue
             self.show(f"preparing {number + 1}/{len(group)}: {candidate.label}")
             with self._skipping(candidate):
+                _check_memory(candidate, self._counted(candidate))
                 yield prepared(candidate, self.folder, CONVERT)
 
     def _opened(self, ready: list[Candidate], stack: ExitStack) -> Iterator[tuple[str, Worker]]:

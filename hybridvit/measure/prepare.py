@@ -70,6 +70,7 @@ def write(candidate: Candidate) -> None:
     from hybridvit.export.parity import relative_error
     from hybridvit.export.seal import KEY, OPEN
     from hybridvit.export.spec import GraphSpec
+    from hybridvit.measure.memory import enough_memory
     from hybridvit.measure.subject import build
     from hybridvit.models.backbone import Backbone
 
@@ -81,8 +82,9 @@ def write(candidate: Candidate) -> None:
         image_size=size, channels=candidate.subject.in_chans, batch=candidate.batch, precision=candidate.precision
     )
     torch.manual_seed(0)
-    images = torch.randn(spec.shape(candidate.batch, size))
-    with torch.inference_mode():
+    shape = spec.shape(candidate.batch, size)
+    with torch.inference_mode(), enough_memory(shape):
+        images = torch.randn(shape)
         expected = model(images).numpy()
     if isinstance(model, Backbone):
         for rewrite in exporter.rewrites():
