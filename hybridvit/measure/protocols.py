@@ -18,8 +18,8 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "fastvit-gpu": Protocol(
         options={"batches": (8,), "device": "cuda", "runtimes": ("torch-compile",), "rounds": 100, "calls": 1},
-        source="FastViT, section 4.1: batch 8, median of 100 runs after 100, TensorRT in fp32 on an RTX 2080Ti; here "
-        "PyTorch's compiler unless --runtimes tensorrt is given",
+        source="FastViT, supplement: batch 8, median of 100 runs after 100 that are not timed, TensorRT on an RTX "
+        "2080Ti; here PyTorch's compiler unless --runtimes tensorrt is given, and one call before each timed one",
     ),
     "fastervit-gpu": Protocol(
         options={
@@ -30,12 +30,12 @@ PROTOCOLS: dict[str, Protocol] = {
             "rounds": 50,
             "calls": 1,
         },
-        source="FasterViT, section 4 and Table 1: images per second at batch 128, PyTorch on an A100 with mixed "
-        "precision and channels last",
+        source="FasterViT, Table 1: images per second at batch 128 on an A100; the precision is not stated, and here it "
+        "is fp16 with channels last",
     ),
     "phone": Protocol(
         options={"batches": (1,), "precisions": ("fp32",)},
-        source="FastViT, section 4.1: batch 1, Core ML on an iPhone 12 Pro; here whatever runtime is named, on this "
+        source="FastViT, supplement: batch 1, Core ML on an iPhone 12 Pro; here whatever runtime is named, on this "
         "device",
     ),
 }
