@@ -30,8 +30,8 @@ PROTOCOLS: dict[str, Protocol] = {
             "rounds": 50,
             "calls": 1,
         },
-        source="FasterViT, Table 1: images per second at batch 128 on an A100; the precision is not stated, and here it "
-        "is fp16 with channels last",
+        source="FasterViT, Table 1: images per second at batch 128 on an A100; the precision is not stated, here it is "
+        "fp16 with channels last",
     ),
     "phone": Protocol(
         options={"batches": (1,), "precisions": ("fp32",)},
