@@ -28,7 +28,7 @@ from hybridvit.measure.machine import check_threads, machine_card
 from hybridvit.measure.prepare import prepared
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
 from hybridvit.measure.subject import FORMS, Subject, build, find_subject
-from hybridvit.measure.worker import Worker
+from hybridvit.measure.worker import Nurseries, Worker
 from hybridvit.models.backbone import Backbone
 
 CONVERT = (sys.executable, "-m", "hybridvit.measure.prepare")
@@ -157,8 +157,8 @@ class _Run:
     def measure(self, group: list[Candidate]) -> None:
         """Convert, open and time a group."""
         ready = list(self._prepared(group))
-        with ExitStack() as stack:
-            workers = dict(self._opened(ready, stack))
+        with Nurseries() as nurseries:
+            workers = dict(self._opened(ready, nurseries))
             if not workers:
                 return
             self.is_pinned = all(worker.is_pinned for worker in workers.values())
@@ -217,14 +217,12 @@ class _Run:
                 _check_memory(candidate, self._counted(candidate))
                 yield prepared(candidate, self.folder, CONVERT)
 
-    def _opened(self, ready: list[Candidate], stack: ExitStack) -> Iterator[tuple[str, Worker]]:
+    def _opened(self, ready: list[Candidate], nurseries: Nurseries) -> Iterator[tuple[str, Worker]]:
         for number, candidate in enumerate(ready):
             self.show(f"opening {number + 1}/{len(ready)}: {candidate.label}")
             with self._skipping(candidate):
                 _check_memory(candidate, self._counted(candidate))
-                worker = Worker(candidate)
-                stack.callback(worker.close)
-                yield candidate.label, worker
+                yield candidate.label, nurseries.worker(candidate)
 
     @contextmanager
     def _skipping(self, candidate: Candidate) -> Iterator[None]:

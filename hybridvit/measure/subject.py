@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.spec import Precision
-from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Kind = Literal["ours", "weights", "exported", "timm"]
 Form = Literal["training", "folded"]
@@ -68,7 +68,7 @@ def find_subject(name: str) -> Subject:
     )
 
 
-def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> nn.Module:
+def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Module":
     """The model in eval mode, with a card. Models by name have random weights, which do not change their time.
 
     Ours are folded for images of `image_size` (height, width) where positions depend on it, timm's as timm folds them.
@@ -86,7 +86,7 @@ def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> nn.Modul
     return fold(model, image_size=image_size if depends_on_size(model) else None)
 
 
-def _peer(subject: Subject, form: Form, image_size: tuple[int, int]) -> nn.Module:
+def _peer(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Module":
     import timm
     from timm.utils import reparameterize_model
 
@@ -113,6 +113,7 @@ def _suffixes() -> set[str]:
 def _file(path: str) -> Subject:
     from hybridvit.export.runners import ExportedRunner
     from hybridvit.loading import load
+    from hybridvit.models.backbone import Backbone
 
     opened = load(path)
     card = opened.card
