@@ -90,7 +90,8 @@ def combinations(
 ) -> Iterator[Candidate]:
     """Every candidate that the names describe, possible or not (`why_not`).
 
-    An exported file has one, in its own runtime; the training form is for PyTorch alone, which deployment is not.
+    An exported file has one, in its own runtime, and so has a subject that names one; the training form is for PyTorch
+    alone.
     """
     for subject in subjects:
         size = image_size or subject.image_size
@@ -106,12 +107,12 @@ def combinations(
                 **shared, form="folded", runtime=subject.runtime, precision=subject.precision, file=subject.source
             )
             continue
-        for runtime in runtimes:
+        for runtime in (subject.runtime,) if subject.runtime else runtimes:
             for form in FORMS:
                 if form not in forms or (form == "training" and (runtime not in TORCH or subject.is_folded)):
                     continue
                 for precision in PRECISIONS:
-                    if precision in precisions:
+                    if precision in ((subject.precision,) if subject.runtime else precisions):
                         yield Candidate(**shared, form=form, runtime=runtime, precision=precision)
 
 

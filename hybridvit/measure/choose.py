@@ -19,7 +19,7 @@ from hybridvit.loading import open_runner
 from hybridvit.measure.bench import bench, counted, installed_runtimes
 from hybridvit.measure.candidate import TARGETS, TORCH
 from hybridvit.measure.latency import MIN_ROUNDS
-from hybridvit.measure.result import BenchResult
+from hybridvit.measure.result import BenchResult, Skipped
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.models.registry import VARIANTS
 
@@ -159,7 +159,7 @@ def choose(
     return Choice(
         chosen=min(fitting, key=order, default=None),
         configurations=tuple(sorted(configurations, key=order)),
-        left_out=(*left_out, *(f"{each.candidate.label}: {each.reason}" for each in result.skipped)),
+        left_out=(*left_out, *(_reason(each) for each in result.skipped if not each.candidate.why_not())),
         rule=f"the most accurate with a median of at most {max_latency_ms:g} ms (upper end of its 95 % interval)"
         if max_latency_ms is not None
         else f"the fastest that loses at most {max_drop:g} points of top-1",
@@ -304,10 +304,15 @@ def _plausible(
 
 
 def _ordinary(subject: Subject) -> Subject:
-    """What a user would run without this library: timm's own model where it has it, else the same."""
+    """What a user would run without this library: timm's own model where it has it, else the same; in PyTorch."""
     if subject.kind == "ours" and subject.family == "fastvit" and VARIANTS[subject.source].published.weights:
-        return find_subject(f"{subject.source}.{VARIANTS[subject.source].published.weights[0][0]}")
+        theirs = find_subject(f"{subject.source}.{VARIANTS[subject.source].published.weights[0][0]}")
+        return replace(theirs, runtime=ORDINARY)
     return subject
+
+
+def _reason(skipped: Skipped) -> str:
+    return f"{skipped.candidate.label}: {skipped.reason}"
 
 
 def _by_accuracy(each: Configuration) -> tuple[float, float]:

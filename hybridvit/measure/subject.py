@@ -29,8 +29,8 @@ class Subject:
     source: str  # the variant, the path of a file, or the name in timm
     in_chans: int = 3
     options: Mapping[str, Any] = field(default_factory=dict)  # of a model built by name
-    runtime: str = ""  # of an exported file, the only one
-    precision: Precision = "fp32"  # of an exported file
+    runtime: str = ""  # the only one; of an exported file its own
+    precision: Precision = "fp32"  # the only one, where there is only one runtime
     batch: int | None = None  # of an exported file, the only one; None: any
     is_folded: bool = False  # a file that has no training form any more
 

@@ -170,10 +170,15 @@ def named(names: Iterable[str]) -> str:
 def facts_of(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Settings and conditions, each in one line."""
     return [
-        (title, ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in values.items()))
+        (title, ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in _told(values)))
         for title, values in (("Settings", result.get("settings")), ("Conditions", result.get("conditions")))
         if values
     ]
+
+
+def _told(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Those that say something: not unknown, and no empty text or list."""
+    return [(name, value) for name, value in values.items() if value not in (None, "", [])]
 
 
 def machine_of(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -186,4 +191,5 @@ def machine_of(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _plain(value: object) -> str:
+    value = round(value, 3) if isinstance(value, float) else value
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

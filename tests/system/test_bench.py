@@ -140,7 +140,7 @@ def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyP
                 os.kill(self.pid, signal.SIGKILL)
             return super().turn(calls)
 
-    monkeypatch.setattr(bench_module, "Worker", Watched)
+    monkeypatch.setattr(worker_module, "Worker", Watched)
     result = bench(["fastvit_debug", "fastervit_debug"], runtimes=("torch",), **QUICK)
     assert len(result.rows) == len(result.skipped) == 1
     assert "ended by the system" in result.skipped[0].reason
