@@ -16,7 +16,8 @@ def swapped(first: str, second: str) -> dict[str, object]:
     """How many pairs change places, and which of them although their intervals lie apart in both runs."""
     runs = [{key(record): record for record in read_result(path)["bench"]} for path in (first, second)]
     both = sorted(runs[0].keys() & runs[1].keys())
-    overlapping, apart = [], []
+    overlapping: list[str] = []
+    apart: list[str] = []
     for one, other in combinations(both, 2):
         if one[2:6] != other[2:6]:
             continue  # another runtime, precision or batch
