@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,13 @@ def bench(
     _check(models, plan, threads)
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridvit-bench-")))
-        subjects = [_subject(model, temporary / f"{index}.safetensors") for index, model in enumerate(models)]
+        found = [_subject(model, temporary / f"{index}.safetensors") for index, model in enumerate(models)]
+        subjects = list({subject.name: subject for subject in found}.values())  # named twice, measured once
         if files is not None:
             files.mkdir(parents=True, exist_ok=True)
         run = _Run(plan, files or temporary, show, keep)
-        for batch in plan.batches:
-            for image_size in plan.image_sizes:
+        try:
+            for batch, image_size in product(plan.batches, plan.image_sizes):
                 group = combinations(
                     subjects,
                     runtimes=plan.runtimes,
@@ -134,8 +136,10 @@ def bench(
                     device=device,
                 )
                 run.measure(list(group))
-                if not run.is_complete:
-                    break
+        except KeyboardInterrupt:
+            if not run.rows:
+                raise
+            run.is_complete = False
         return run.result()
 
 
@@ -173,14 +177,13 @@ class _Run:
                     if time.monotonic() - kept > KEEP_SECONDS:
                         kept = time.monotonic()
                         self.keep(self.result(self._rows(workers, times), is_complete=False))
-            except KeyboardInterrupt:
-                if not times:
-                    raise
-                self.is_complete = False
-            times = {label: times[label] for label in workers}
-            if times:
-                self.conditions = watch.conditions(times, plan.calls).to_dict()
-            self.rows += self._rows(workers, times)
+            finally:  # Ctrl-C too: the rounds until then are kept
+                times = {label: times[label] for label in workers if label in times}
+                if times:
+                    seen = watch.conditions(times, plan.calls).to_dict()
+                    said = [*self.conditions.get("warnings", ()), *seen["warnings"]]
+                    self.conditions = seen | {"warnings": list(dict.fromkeys(said))}
+                    self.rows += self._rows(workers, times)
 
     def result(self, more: Sequence[BenchRow] = (), *, is_complete: bool | None = None) -> BenchResult:
         """What there is so far. Raises the first error if nothing could be measured."""
@@ -256,6 +259,7 @@ class _Run:
                 is_stable=worker.is_stable,
             )
             for label, worker in workers.items()
+            if label in times
         ]
 
     def _counted(self, candidate: Candidate) -> Counts | None:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 PROC, CPUS = Path("/proc"), Path("/sys/devices/system/cpu")
 THROTTLED = "cpu[0-9]*/thermal_throttle/core_throttle_count"
@@ -22,7 +23,7 @@ class Conditions:
     stolen: float | None  # of the cores' time, what the host of a virtual machine took
     throttled: int | None  # how often a core was slowed down for its heat
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         return asdict(self) | {"warnings": self.warnings()}
 
