@@ -56,8 +56,8 @@ def bench(
 
     Args:
         models: names from `hybridvit list` or of timm, checkpoints, or exported files.
-        runtimes: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; by default the first of \
-torch, onnxruntime and openvino that are installed.
+        runtimes: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; by default \
+torch, onnxruntime and openvino, where installed.
         precisions: fp32, fp16, bf16, int8 (calibrated on noise, for its time alone); by default fp32.
         forms: folded, training (in PyTorch); by default folded.
         batch: images per call, one or several; times are per call; by default 1.

@@ -48,7 +48,7 @@ def choose(
         max_latency_ms: longest median time for one image, in milliseconds.
         models: names from `hybridvit list`, of timm, or checkpoints; by default all of ours with published weights.
         runtime: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; one or several; by default \
-the first three but torch-compile that are installed.
+torch, onnxruntime and openvino, where installed.
         precisions: fp32, fp16, bf16, int8; by default fp32.
         max_drop: percentage points of top-1 that may be lost.
         data: folder of class folders that a checkpoint's accuracy is measured on.
