@@ -24,6 +24,8 @@ INSTRUCTION_SETS = (
     "avx_vnni", "amx_tile", "amx_bf16", "amx_int8", "neon", "asimd", "asimddp", "sve", "sve2", "bf16", "i8mm",
 )  # fmt: skip
 
+NVIDIA_DRIVER = Path("/sys/module/nvidia/version")  # on Linux
+
 
 @dataclass(frozen=True, kw_only=True)
 class MachineCard:
@@ -33,7 +35,7 @@ class MachineCard:
     cores: int  # that this process may use
     memory_gib: float
     instruction_sets: tuple[str, ...]
-    gpu: str  # "none", or names, memory and CUDA version
+    gpu: str  # "none", or names, memory, CUDA version and driver
     system: str
     python: str
     versions: dict[str, str]  # installed packages only
@@ -122,4 +124,5 @@ def _gpu() -> str:
         return "none"
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     names = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
-    return f"{names}, CUDA {torch.version.cuda}"
+    driver = f", driver {NVIDIA_DRIVER.read_text().strip()}" if NVIDIA_DRIVER.exists() else ""
+    return f"{names}, CUDA {torch.version.cuda}{driver}"
