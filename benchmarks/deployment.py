@@ -15,7 +15,6 @@ compared in each runtime, in a process of its own: executorch's exporter can fai
 """
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from torch import nn
 import hybridvit
 from hybridvit.export.pipeline import export
 from hybridvit.export.targets import EXPORTERS
+from hybridvit.measure.opened import pin_threads
 
 SIDES = PLAIN, _, OURS = ("theirs, plain", "ours, without rewrites", "ours")
 FASTVIT, FASTERVIT = ("fastvit_t8", "fastvit_sa12", "fastvit_ma36"), ("fastervit_0", "fastervit_2")
@@ -132,13 +132,6 @@ def _no_rewrites(target: str) -> Iterator[None]:
         yield
 
 
-def spread(threads: int) -> None:
-    """Bind the main thread to the first core and the others, whatever runtime they belong to, to the rest."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    for task in map(int, os.listdir("/proc/self/task")):
-        os.sched_setaffinity(task, cores[:1] if task == os.getpid() else cores[1:] or cores)
-
-
 def compared(name: str, target: str, folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
     """The files of one model for one runtime, timed in turns."""
     torch.set_num_threads(arguments.threads)
@@ -149,7 +142,7 @@ def compared(name: str, target: str, folder: Path, arguments: argparse.Namespace
     runs = contenders(name, target, arguments.threads, folder)
     for run in runs.values():
         run()
-    spread(arguments.threads)
+    pin_threads(arguments.threads)
     title = f"{name}, {target}, batch 1, {arguments.threads} threads"
     clock = time.process_time if arguments.processor_time else time.perf_counter
     return compare(title, runs, rounds=arguments.rounds, warmup=5, clock=clock)

@@ -18,17 +18,11 @@ from typing import Any
 from hybridvit.measure.mixers import reductions
 from hybridvit.models.registry import VARIANTS
 from hybridvit.report.tradeoff import draw, draw_resolution, draw_stages, pareto_front
+from hybridvit.report.tradeoff_rows import RUNTIME_NAMES
 
 FOLDER, PAGE = Path("docs/measurements"), Path("docs/results.md")
 DISTILLED = ", distilled"
 OURS = ("fastvit", "fastervit", "swin_hat")
-RUNTIMES = {
-    "torch": "PyTorch, eager",
-    "torch-compile": "PyTorch, compiled",
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
-    "executorch": "ExecuTorch",
-}
 HEADER = """\
 # What was measured, and what it says
 
@@ -61,9 +55,9 @@ def _models() -> Iterator[str]:
     draw(result, FOLDER / "cpu-models.png")
     yield "![Top-1 against latency](measurements/cpu-models.png)\n"
     yield "FastViT stands here twice, with its plain and its distilled weights: one network, one time.\n"
-    for runtime, records in _by(result["bench"], "runtime").items():
+    for (runtime,), records in _grouped(result["bench"], "runtime").items():
         known = [record for record in records if record["top1"] is not None]
-        yield f"### {RUNTIMES[runtime]}, fp32, batch 1\n"
+        yield f"### {RUNTIME_NAMES[runtime]}, fp32, batch 1\n"
         yield "Ours among models trained on ImageNet-1k alone:\n"
         yield from (f"- {line}" for line in standing([each for each in known if each["top1_of"] == "plain"]))
         yield "\nOurs, with distilled weights where there are some, among all:\n"
@@ -161,9 +155,9 @@ def _precisions() -> Iterator[str]:
         "batch 1, in the same run. What lower precision costs in accuracy: see the lab log and `hybridvit choose`.\n"
     )
     ways = sorted({(each["runtime"], each["precision"]) for each in result["bench"]}, key=_way_order)
-    yield "| model | " + " | ".join(f"{RUNTIMES[runtime]}, {precision}" for runtime, precision in ways) + " |"
+    yield "| model | " + " | ".join(f"{RUNTIME_NAMES[runtime]}, {precision}" for runtime, precision in ways) + " |"
     yield "|---" * (len(ways) + 1) + "|"
-    by_model = _by(result["bench"], "model")
+    by_model = {model: records for (model,), records in _grouped(result["bench"], "model").items()}
     for model, records in by_model.items():
         theirs = next((name for name in by_model if name.startswith(f"{model}.")), model)
         slow = _of(by_model[theirs], ("torch", "fp32"))
@@ -183,7 +177,7 @@ def _of(records: Sequence[Mapping[str, Any]], way: tuple[str, str]) -> Mapping[s
 
 
 def _way_order(way: tuple[str, str]) -> tuple[int, str]:
-    return list(RUNTIMES).index(way[0]), {"fp32": "0", "bf16": "1"}.get(way[1], "2")
+    return list(RUNTIME_NAMES).index(way[0]), {"fp32": "0", "bf16": "1"}.get(way[1], "2")
 
 
 def _mixers() -> Iterator[str]:
@@ -199,8 +193,9 @@ def _mixers() -> Iterator[str]:
     yield "|" + "---|" * 7
     for each in reductions(result):
         paper = "" if each["paper_percent"] is None else f"{each['paper_percent']} %"
+        runtime = RUNTIME_NAMES[each["runtime"]]
         yield (
-            f"| {RUNTIMES[each['runtime']]} | {each['side_px']} | {each['pooling_ms']:.2f} | {each['repmixer_ms']:.2f} "
+            f"| {runtime} | {each['side_px']} | {each['pooling_ms']:.2f} | {each['repmixer_ms']:.2f} "
             f"| {each['less_percent']:.1f} % | {each['least_percent']:.1f} to {each['most_percent']:.1f} % | {paper} |"
         )
     yield ""
@@ -240,7 +235,7 @@ def _gpu() -> Iterator[str]:
             top1 = "-" if each["top1"] is None else f"{each['top1']:.1f}"
             memory = "-" if each["memory_mib"] is None else f"{each['memory_mib']:.0f}"
             yield (
-                f"| {each['model']} | {RUNTIMES[each['runtime']]} | {each['median_ms']:.2f} "
+                f"| {each['model']} | {RUNTIME_NAMES[each['runtime']]} | {each['median_ms']:.2f} "
                 f"| {each['images_per_s']:,.0f} | {memory} | {top1} |"
             )
         yield ""
@@ -260,13 +255,6 @@ def _machine(result: Mapping[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}){gpu}; {versions}; "
         f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls.{said}\n"
     )
-
-
-def _by(records: Sequence[Mapping[str, Any]], name: str) -> dict[Any, list[Mapping[str, Any]]]:
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
-    for record in records:
-        groups.setdefault(record[name], []).append(record)
-    return groups
 
 
 def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:

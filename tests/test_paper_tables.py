@@ -9,10 +9,11 @@ import pytest
 from hybridvit.cli import tables as command
 from hybridvit.cli.command import SignatureCommand
 from hybridvit.errors import ExportError, UsageError
+from hybridvit.measure.counts import Counts, counted
 from hybridvit.measure.result import COLUMNS
+from hybridvit.measure.subject import find_subject
 from hybridvit.models.registry import VARIANTS
 from hybridvit.peers import MISSING
-from hybridvit.peers.counted import counted
 from hybridvit.peers.paper_row import PaperRow
 from hybridvit.peers.papers import TABLES, find_tables, models_by_size
 from hybridvit.report.tables import render_tables
@@ -165,7 +166,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
         return result(*rows, skipped=tuple(skip(m, side, "too large") for m in models if m.startswith("cait")))
 
     monkeypatch.setattr(command, "measured_rows", measured_rows)
-    monkeypatch.setattr("hybridvit.peers.counted.counted", lambda _model, _side: (42_000_000, 7_000_000_000))
+    large = Counts(parameters=42_000_000, multiply_adds=7_000_000_000, activations=1, by_kind={})
+    monkeypatch.setattr("hybridvit.measure.counts.counted", lambda _subject, _size: large)
     return asked
 
 
@@ -198,11 +200,12 @@ def test_without_measuring_only_files_are_shown(
 
 
 def test_counts_are_of_folded_models_even_of_those_that_fold_by_arithmetic() -> None:
-    assert counted("fastvit_t8", 256)[0] == 3_992_392
-    parameters, multiply_adds = counted("mobileone_s0.apple_in1k", 224)  # 5.29 M before it is folded
-    assert (round(parameters / 1e6, 1), round(multiply_adds / 1e9, 1)) == (2.1, 0.3)  # as published
-    with pytest.raises(UsageError, match="fastvit_t9"):
-        counted("fastvit_t9", 256)
+    ours = counted(find_subject("fastvit_t8"), (256, 256))
+    theirs = counted(find_subject("mobileone_s0.apple_in1k"), (224, 224))  # 5.29 M before it is folded
+    assert ours is not None
+    assert theirs is not None
+    assert ours.parameters == 3_992_392
+    assert (round(theirs.parameters / 1e6, 1), round(theirs.multiply_adds / 1e9, 1)) == (2.1, 0.3)  # as published
 
 
 def test_files_of_two_machines_are_refused(tmp_path: Path) -> None:

@@ -137,7 +137,8 @@ def _read(path: str) -> dict[str, Any]:
 
 def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:
     """Counts of what no record has; models that cannot be built are left out."""
-    from hybridvit.peers.counted import counted
+    from hybridvit.measure.counts import counted
+    from hybridvit.measure.subject import find_subject
 
     recorded = {(each["model"], each["image_size"]) for each in result["bench"] if each["multiply_adds"]}
     wanted = [(model, side) for side, models in models_by_size(chosen).items() for model in models]
@@ -147,8 +148,7 @@ def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[
         _show(f"Counting {len(wanted)} models ...")
     counts = {}
     for model, side in wanted:
-        try:
-            counts[model, side] = counted(model, side)
-        except (HybridViTError, RuntimeError):
-            continue
+        found = counted(find_subject(model), (side, side))
+        if found is not None:
+            counts[model, side] = found.parameters, found.multiply_adds
     return counts

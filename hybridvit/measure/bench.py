@@ -22,13 +22,13 @@ from hybridvit.export.spec import PRECISIONS
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.measure.candidate import RUNTIMES, TARGETS, Candidate, check_names, combinations
 from hybridvit.measure.conditions import Watch
-from hybridvit.measure.counts import Counts, count
+from hybridvit.measure.counts import Counts, counted
 from hybridvit.measure.latency import Latency, Turn, check_rounds, take_turns
 from hybridvit.measure.limits import limits
 from hybridvit.measure.machine import check_threads, machine_card
 from hybridvit.measure.prepare import prepared
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
-from hybridvit.measure.subject import FORMS, Subject, build, find_subject
+from hybridvit.measure.subject import FORMS, Subject, find_subject
 from hybridvit.measure.worker import Nurseries, Worker
 from hybridvit.models.backbone import Backbone
 
@@ -267,20 +267,6 @@ class _Run:
         if name not in self._counts:
             self._counts[name] = counted(candidate.subject, candidate.image_size)
         return self._counts[name]
-
-
-def counted(subject: Subject, image_size: tuple[int, int]) -> Counts | None:
-    """Of the folded model; None for an exported file, and for a model whose code cannot run without storage."""
-    if subject.kind == "exported":
-        return None
-    try:
-        with torch.device("cpu" if subject.kind == "weights" else "meta"):
-            model = build(subject, "folded", image_size)
-        return count(model, image_size)
-    except HybridViTError:
-        raise
-    except Exception:  # timm's models do in their constructors what they like
-        return None
 
 
 def _check_memory(candidate: Candidate, counts: Counts | None) -> None:

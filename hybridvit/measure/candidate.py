@@ -1,7 +1,7 @@
 """One thing to time: a model in a form, a runtime, a precision, for a batch of a size."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hybridvit.errors import UsageError, nearest
@@ -114,8 +114,3 @@ def combinations(
                 for precision in PRECISIONS:
                     if precision in ((subject.precision,) if subject.runtime else precisions):
                         yield Candidate(**shared, form=form, runtime=runtime, precision=precision)
-
-
-def with_file(candidate: Candidate, file: str) -> Candidate:
-    """The same, with the file that was written for it."""
-    return replace(candidate, file=file)

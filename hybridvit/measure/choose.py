@@ -16,8 +16,9 @@ from hybridvit.export.quantise.plan import batches
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
-from hybridvit.measure.bench import bench, counted, installed_runtimes
+from hybridvit.measure.bench import bench, installed_runtimes
 from hybridvit.measure.candidate import TARGETS, TORCH
+from hybridvit.measure.counts import counted
 from hybridvit.measure.latency import MIN_ROUNDS
 from hybridvit.measure.result import BenchResult, Skipped
 from hybridvit.measure.subject import Subject, find_subject

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from hybridvit.errors import HybridViTError
 from hybridvit.folding.foldable import branch_by_branch
+from hybridvit.measure.subject import Subject, build
 from hybridvit.models.backbone import Backbone, FeaturePyramid
 
 COUNTED = ("conv", "mm.", "bmm.", "addmm.", "scaled_dot_product")  # in the names of operators whose results are counted
@@ -38,6 +40,26 @@ def count(model: nn.Module, size: tuple[int, int]) -> Counts:
     """
     with _on_meta(model, size) as (meta, image):
         return count_each({"": meta}, image)[""]
+
+
+def counted(subject: Subject, image_size: tuple[int, int]) -> Counts | None:
+    """The counts of a folded model that is only named, for images of `image_size` (height, width in pixels).
+
+    Built on the meta device where its code allows that, so that no weights are made. None for an exported file, and
+    for a model of timm whose code cannot run without storage at all.
+    """
+    if subject.kind == "exported":
+        return None
+    for device in ("cpu",) if subject.kind == "weights" else ("meta", "cpu"):
+        try:
+            with torch.device(device):
+                model = build(subject, "folded", image_size)
+            return count(model, image_size)
+        except HybridViTError:
+            raise
+        except Exception:  # timm's models do in their constructors and folds what they like
+            continue
+    return None
 
 
 def count_each(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, Counts]:

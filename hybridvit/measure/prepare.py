@@ -9,7 +9,7 @@ from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, answer, in_child
 from hybridvit.errors import CheckpointError, ExportError, OutOfMemory
 from hybridvit.export.targets import EXPORTERS
-from hybridvit.measure.candidate import Candidate, with_file
+from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.machine import package_versions
 
 NUM_CALIBRATION = 8  # images of noise for int8: what they are changes no time
@@ -28,7 +28,7 @@ def prepared(candidate: Candidate, folder: Path, command: tuple[str, ...]) -> Ca
     name = Path(candidate.subject.name).name.replace(".", "-")
     stem = f"{name}-{candidate.runtime}-{candidate.precision}-batch{candidate.batch}-{height}x{width}"
     path = folder / f"{stem}{exporter.suffix}"
-    wanted = with_file(candidate, str(path))
+    wanted = replace(candidate, file=str(path))
     if candidate.subject.kind != "weights" and _is_current(path, candidate):
         return wanted
     try:

@@ -7,9 +7,9 @@ from hybridvit.export.pipeline import ExportReport
 from hybridvit.folding.report import FoldReport
 from hybridvit.measure.bench import BenchResult, BenchRow
 from hybridvit.report.content import Bar, Change, Figure, Report
+from hybridvit.report.tradeoff_rows import RUNTIME_NAMES
 from hybridvit.training.classify.evaluate import Evaluation
 
-RUNTIME_NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 FORM_NAMES = {"training": "training form", "folded": "folded"}
 
 

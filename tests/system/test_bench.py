@@ -56,9 +56,10 @@ def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> Non
     (skipped,) = result.skipped  # the file takes 32x32 alone
     assert "32, 32" in skipped.reason
     for record in result.records():
-        assert record["low_ms"] <= record["median_ms"] <= record["high_ms"] <= record["p99_ms"] or record["rounds"] == 8
+        assert 0 < record["low_ms"] <= record["median_ms"] <= record["high_ms"] <= record["p99_ms"]
+        assert record["rounds"] == record["calls"] == 8
         assert record["image_size"] == "64x96"
-        assert record["memory_mib"] is None or record["memory_mib"] > 0
+        assert record["memory_mib"] > 0 if sys.platform == "linux" else record["memory_mib"] is None
         assert record["parameters"] > 1000
     assert result.settings["threads"] == 1
     assert result.is_complete
@@ -242,7 +243,8 @@ def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
     assert main([*words, "--calibration", images, "--max_drop", "100"]) == 0
     choice = json.loads(capsys.readouterr().out)
     found = {(each["record"]["runtime"], each["record"]["precision"]): each for each in choice["configurations"]}
-    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8")} or choice["left_out"]
+    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8")}
+    assert choice["left_out"] == []
     assert found["onnxruntime", "fp32"]["drop"] == 0
     assert found["onnxruntime", "fp32"]["speed"] > 0
     assert Path(choice["chosen"]["record"]["model"]).exists()
