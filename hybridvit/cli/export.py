@@ -37,7 +37,7 @@ def export(
     limit: float | None = None,
     calibration: str | None = None,
     labelled: str | None = None,
-    calibration_images: int = 128,
+    calibration_images: int | None = None,
     max_drop: float | None = None,
     keep: list[str] | None = None,
     verbose: bool = False,
@@ -80,7 +80,8 @@ def export(
         calibration: int8: a folder of class folders. Images from it set the range of every number inside, the others
             measure what the integers cost.
         labelled: int8: another such folder that measures the cost, instead of what is left of the first.
-        calibration_images: int8: how many set the ranges, taken evenly over the classes.
+        calibration_images: int8: how many set the ranges, taken evenly over the classes; by default 128, or half of a
+            smaller folder (all of it beside `labelled`).
         max_drop: int8: points of top-1 accuracy that may be lost; the layers that hurt most stay in floating point
             until it is met.
         keep: int8: layers or blocks, by name or pattern, that stay in floating point.
@@ -88,10 +89,10 @@ def export(
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
-    if precision != "int8" and (calibration or labelled or keep or max_drop is not None):
+    if precision != "int8" and (calibration or labelled or keep or calibration_images or max_drop is not None):
         raise UsageError(
-            f"--calibration, --labelled, --max_drop and --keep are for int8, but the precision is {precision}. Use "
-            "--precision int8, or leave them out."
+            "--calibration, --labelled, --calibration_images, --max_drop and --keep are for int8, but the precision is "
+            f"{precision}. Use --precision int8, or leave them out."
         )
     targets = list(dict.fromkeys(to))
     outputs = _outputs(Path(checkpoint), targets, precision, output)

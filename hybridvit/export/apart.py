@@ -39,7 +39,7 @@ class ExportJob:
     limit: float | None = None
     calibration: str | None = None  # int8: a labelled folder; see `plan_from_folder` for the rest
     labelled: str | None = None
-    calibration_images: int = 128
+    calibration_images: int | None = None
     max_drop: float | None = None
     keep: tuple[str, ...] = ()
 

@@ -172,6 +172,11 @@ def test_calibration_takes_evenly_over_the_classes_and_the_same_each_time(folder
     )
 
 
+def test_a_small_folder_calibrates_on_what_it_has(folder: Path, model: nn.Module) -> None:
+    assert len(plan_from_folder(folder, model.card).calibration) == 60  # of 120 images; half measure
+    assert len(plan_from_folder(folder, model.card, labelled=folder).calibration) == 120
+
+
 def test_folders_that_cannot_calibrate_are_refused(folder: Path, model: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="is empty: it has neither class folders nor images"):
         plan_from_folder(tmp_path, model.card)

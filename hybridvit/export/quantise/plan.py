@@ -15,6 +15,7 @@ from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.errors import DatasetError, UsageError, nearest
 
 BATCH = 32  # images in memory at a time
+USUAL_CALIBRATION = 128  # images, if there are so many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +50,23 @@ def plan_from_folder(
     card: ModelCard,
     *,
     labelled: str | os.PathLike[str] | None = None,
-    num_calibration: int = 128,
+    num_calibration: int | None = None,
     max_drop: float | None = None,
     keep: Sequence[str] = (),
 ) -> QuantisationPlan:
     """Calibrate on `num_calibration` images of root/<class>/<image>, taken evenly over the classes.
 
-    The same files give the same choice on every machine. The others measure the accuracy, or all in `labelled`.
-    Classes are matched by name with the card's. Raises DatasetError for a folder that is empty, not labelled, has
-    classes that the model does not know, or too few images; UsageError for numbers that cannot be.
+    By default on 128, or as many as the folder allows. The same files give the same choice on every machine. The others
+    measure the accuracy, or all in `labelled`. Classes are matched by name with the card's. Raises DatasetError for a
+    folder that is empty, not labelled, has classes that the model does not know, or too few images; UsageError for
+    numbers that cannot be.
     """
-    if type(num_calibration) is not int or num_calibration < 1:
+    if num_calibration is not None and (type(num_calibration) is not int or num_calibration < 1):
         raise UsageError(f"num_calibration is {num_calibration!r}, but must be a whole number of images from 1.")
     listing = _scan(folder, card)
     most = len(listing.paths) if labelled is not None else len(listing.paths) // 2
+    if num_calibration is None:
+        num_calibration = max(min(USUAL_CALIBRATION, most), 1)
     if num_calibration > most:
         others = "" if labelled is not None else ", at least half of which have to measure the accuracy"
         fix = "" if labelled is not None else ", or name another folder that measures it"
