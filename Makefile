@@ -1,7 +1,5 @@
 # Everything runs in .venv, which the first command builds; it is rebuilt when pyproject.toml changes.
 PYTHON ?= python3
-# A thread that waits by spinning takes the core from the one it waits for when the machine is shared: up to 9 times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 # the shapes on signatures, checked in tests only; they keep torch.compile from seeing a whole graph
 SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,beartype.beartype
@@ -11,6 +9,8 @@ SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,beartype.beart
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
 
+# A thread that waits by spinning takes the core from the one it waits for when the machine is shared: up to 9 times slower.
+test test-litert: export OMP_WAIT_POLICY ?= PASSIVE
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system --ignore tests/litert $(SHAPES)
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/system $(SHAPES)

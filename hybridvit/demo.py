@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybridvit.cli.main import guarded
-from hybridvit.cli.threads import let_waiting_threads_sleep
+from hybridvit.threads import let_waiting_threads_sleep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

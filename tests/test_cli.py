@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import hybridvit
+from hybridvit import threads
 from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
@@ -363,15 +364,37 @@ def test_bench_refuses_a_place_it_cannot_write_to_before_it_measures(
     assert not shown.out
 
 
-def test_idle_threads_sleep_in_every_command_unless_the_user_says_otherwise() -> None:
-    code = (
-        "import os, sys; from hybridvit.cli import main; main(['list', '--pattern', '*debug']);"
-        "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    )
+def test_idle_threads_sleep_unless_the_command_takes_times_or_the_user_says_otherwise() -> None:
     without = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"}
-    for environment, policy in ((without, "PASSIVE"), (without | {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+    active = without | {"OMP_WAIT_POLICY": "ACTIVE"}
+    cases = (("list", without, "PASSIVE"), ("list", active, "ACTIVE"), ("bench", without, "None"))
+    for command, environment, policy in cases:
+        code = (
+            f"import os, sys; from hybridvit.cli import main; main(['{command}', '--pattern', '*debug']);"
+            "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
+        )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
         assert done.stdout.splitlines()[-1] == f"{policy} False"
+
+
+def test_what_is_timed_waits_as_the_user_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_set_here", set())
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    threads.let_waiting_threads_sleep()
+    assert threads.given_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    threads.let_waiting_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in threads.given_environment()
+
+
+def test_bench_refuses_threads_that_never_sleep(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert main(["bench", "fastvit_debug", "--runtimes", "torch"]) == 2
+    assert "OMP_WAIT_POLICY is ACTIVE: threads of the candidates" in capsys.readouterr().err
 
 
 def test_list_shows_models_of_which_nothing_is_published(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from importlib import import_module
 
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
-from hybridvit.cli.threads import let_waiting_threads_sleep
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
+from hybridvit.threads import let_waiting_threads_sleep
 
 SIGNATURES = {
     "list": "hybridvit.cli.catalogue:list_models",
@@ -30,6 +30,7 @@ ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
     "choose", "mixers", "stages", "tables",
 )  # fmt: skip
+TIMED = ("bench", "choose", "mixers", "stages", "tables")  # where threads wait as in any program
 
 OVERVIEW = """\
 usage: hybridvit COMMAND [ARGUMENTS]
@@ -95,7 +96,8 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"hybridvit {hybridvit.__version__}")
         return 0
-    let_waiting_threads_sleep()
+    if words[0] not in TIMED:
+        let_waiting_threads_sleep()
     return command(words[0]).run(words[1:])
 
 

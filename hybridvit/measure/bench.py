@@ -31,6 +31,7 @@ from hybridvit.measure.result import BenchResult, BenchRow, Skipped
 from hybridvit.measure.subject import FORMS, Subject, find_subject
 from hybridvit.measure.worker import Nurseries, Worker
 from hybridvit.models.backbone import Backbone
+from hybridvit.threads import POLICY, given_environment
 
 CONVERT = (sys.executable, "-m", "hybridvit.measure.prepare")
 PREFERRED = ("torch", "onnxruntime", "openvino")  # measured where they are installed, if none is named
@@ -206,7 +207,7 @@ class _Run:
                 "statistic": "median over turns of the median of a turn; one call before each turn is not timed",
             },
             conditions=self.conditions,
-            machine=machine_card(),
+            machine=machine_card(timed=True),
             is_complete=self.is_complete if is_complete is None else is_complete,
         )
 
@@ -331,6 +332,11 @@ def _check(models: Sequence[str | Backbone | Subject], plan: Plan, threads: int 
         raise UsageError(f"calls is {plan.calls}, but at least one call of a turn must be timed. Use --calls 3.")
     check_rounds(plan.rounds)
     check_threads(threads)
+    if given_environment().get(POLICY, "").upper() == "ACTIVE":
+        raise UsageError(
+            f"{POLICY} is ACTIVE: threads of the candidates that wait for their turn would keep the cores busy while "
+            "another is timed. Leave it unset."
+        )
     if plan.device.partition(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"The device is '{plan.device}', but this measures on cpu or cuda. Use --device cpu.")
     if plan.device.startswith("cuda") and not torch.cuda.is_available():

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hybridvit.errors import UsageError
+from hybridvit.threads import given_environment
 
 PACKAGES = (
     "hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "coremltools",
@@ -58,9 +59,13 @@ class MachineCard:
 
 
 @cache
-def machine_card() -> MachineCard:
-    """Describe this machine. Imports torch (for the GPU); opens no file outside /proc and asks no network."""
+def machine_card(*, timed: bool = False) -> MachineCard:
+    """Describe this machine, with the variables of this process or of what is `timed`.
+
+    Imports torch (for the GPU); opens no file outside /proc and asks no network.
+    """
     model_name, flags = _cpu_facts()
+    variables = given_environment() if timed else os.environ
     return MachineCard(
         processor=model_name,
         cores=usable_cores(),
@@ -70,7 +75,7 @@ def machine_card() -> MachineCard:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=".".join(str(part) for part in sys.version_info[:3]),
         versions=package_versions(),
-        environment={name: os.environ[name] for name in THREADING if name in os.environ},
+        environment={name: variables[name] for name in THREADING if name in variables},
     )
 
 

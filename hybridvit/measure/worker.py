@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO
 from hybridvit.child import error_as_result, error_from, with_tuples
 from hybridvit.errors import HybridViTError, OutOfMemory, ProcessLost
 from hybridvit.measure.candidate import Candidate
+from hybridvit.threads import given_environment
 
 COMMAND = (sys.executable, "-m", "hybridvit.measure.worker")
 CAN_FORK = sys.platform == "linux"
@@ -73,6 +74,7 @@ class Nursery:
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._child = subprocess.Popen(
             [*COMMAND, *packages],
+            env=given_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
