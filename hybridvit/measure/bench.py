@@ -37,6 +37,7 @@ CONVERT = (sys.executable, "-m", "hybridvit.measure.prepare")
 PREFERRED = ("torch", "onnxruntime", "openvino")  # measured where they are installed, if none is named
 BYTES = 4  # of a number, at most
 COPIES = 3  # of the weights, while a file is opened
+SPARE = 0.1  # of the free memory, kept so: without it the system reads the libraries from disk anew in every turn
 KEEP_SECONDS = 10.0  # between two deliveries of what is measured so far
 
 
@@ -158,6 +159,7 @@ class _Run:
         self.is_complete = True
         self.is_pinned = False
         self._counts: dict[tuple[str, tuple[int, int]], Counts | None] = {}
+        self._spare = SPARE * (limits(Path.cwd()).memory_usable or 0)
 
     def measure(self, group: list[Candidate]) -> None:
         """Convert, open and time a group."""
@@ -218,14 +220,14 @@ class _Run:
                 continue
             self.show(f"preparing {number + 1}/{len(group)}: {candidate.label}")
             with self._skipping(candidate):
-                _check_memory(candidate, self._counted(candidate))
+                _check_memory(candidate, self._counted(candidate), self._spare)
                 yield prepared(candidate, self.folder, CONVERT)
 
     def _opened(self, ready: list[Candidate], nurseries: Nurseries) -> Iterator[tuple[str, Worker]]:
         for number, candidate in enumerate(ready):
             self.show(f"opening {number + 1}/{len(ready)}: {candidate.label}")
             with self._skipping(candidate):
-                _check_memory(candidate, self._counted(candidate))
+                _check_memory(candidate, self._counted(candidate), self._spare)
                 yield candidate.label, nurseries.worker(candidate)
 
     @contextmanager
@@ -270,7 +272,7 @@ class _Run:
         return self._counts[name]
 
 
-def _check_memory(candidate: Candidate, counts: Counts | None) -> None:
+def _check_memory(candidate: Candidate, counts: Counts | None, spare: float) -> None:
     """Refuse, before the system ends some process, what plainly does not fit. An estimate from below."""
     usable = limits(Path.cwd()).memory_usable
     if usable is None or candidate.device != "cpu":
@@ -279,11 +281,11 @@ def _check_memory(candidate: Candidate, counts: Counts | None) -> None:
     needed = candidate.batch * candidate.subject.in_chans * height * width * BYTES
     if counts is not None:
         needed += COPIES * BYTES * counts.parameters
-    if needed > usable:
+    if needed + spare > usable:
         raise OutOfMemory(
             f"A batch of {candidate.batch} and the weights take at least {needed / 2**30:.1f} GiB, and it needs more "
-            f"memory than the device has: {usable / 2**30:.1f} GiB are free. Use a smaller batch, fewer models at a "
-            "time, or a larger machine."
+            f"memory than the device has: {usable / 2**30:.1f} GiB are free, {spare / 2**30:.1f} of which have to stay "
+            "so. Use a smaller batch, fewer models at a time, or a larger machine."
         )
 
 
