@@ -215,6 +215,8 @@ def _stages() -> Iterator[str]:
     title = f"{result['model']}, batch {result['batch']}, PyTorch, fp32: what each stage costs"
     draw_stages(result["stages"], FOLDER / "cpu-stages.png", title)
     yield f"![{title}](measurements/cpu-stages.png)\n"
+    if result["machine"]["environment"].get("OMP_WAIT_POLICY") == "PASSIVE":
+        yield SLEPT.strip() + "\n"
     yield "| stage | median ms | multiply-adds G | parameters M | activations MiB |"
     yield "|---|---|---|---|---|"
     for each in result["stages"]:
