@@ -32,7 +32,7 @@ process of its own. Accuracies are the published ones, with their sources in the
 no time. Where 95 % intervals overlap, neither is faster.
 """
 SLEPT = (
-    " **In this run PyTorch's threads slept while they waited (OMP_WAIT_POLICY=PASSIVE), which takes its eager mode "
+    "**In this run PyTorch's threads slept while they waited (OMP_WAIT_POLICY=PASSIVE), which takes its eager mode "
     "1.2 to 1.6 times as long as by default and slows no other runtime (lab log): compare inside a runtime, not "
     "PyTorch with the others.**"
 )
@@ -215,8 +215,7 @@ def _stages() -> Iterator[str]:
     title = f"{result['model']}, batch {result['batch']}, PyTorch, fp32: what each stage costs"
     draw_stages(result["stages"], FOLDER / "cpu-stages.png", title)
     yield f"![{title}](measurements/cpu-stages.png)\n"
-    if result["machine"]["environment"].get("OMP_WAIT_POLICY") == "PASSIVE":
-        yield SLEPT.strip() + "\n"
+    yield _slept(result)
     yield "| stage | median ms | multiply-adds G | parameters M | activations MiB |"
     yield "|---|---|---|---|---|"
     for each in result["stages"]:
@@ -257,12 +256,16 @@ def _machine(result: Mapping[str, Any]) -> str:
     )
     rounds = result["bench"][0]["rounds"]
     said = "".join(f" {warning}" for warning in result["conditions"].get("warnings", ()))
-    slept = SLEPT if machine["environment"].get("OMP_WAIT_POLICY") == "PASSIVE" else ""
     gpu = "" if machine["gpu"] == "none" else f"; {machine['gpu']}"
     return (
         f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}){gpu}; {versions}; "
-        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls.{said}{slept}\n"
+        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls.{said} "
+        f"{_slept(result)}\n"
     )
+
+
+def _slept(result: Mapping[str, Any]) -> str:
+    return SLEPT if result["machine"]["environment"].get("OMP_WAIT_POLICY") == "PASSIVE" else ""
 
 
 def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:

@@ -116,7 +116,7 @@ torch, onnxruntime and openvino, where installed.
     whole = result.to_dict()
     print(table(whole["bench"]))
     print()
-    print(pairs(_machine_lines()))
+    print(pairs(result.machine.lines()))
     print(f"  {_how(whole)}")
     for each in whole["skipped"]:
         print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
@@ -184,12 +184,6 @@ def progress() -> Callable[[str], None]:
             width = len(text)
 
     return show
-
-
-def _machine_lines() -> list[tuple[str, str]]:
-    from hybridvit.measure.machine import machine_card
-
-    return machine_card().lines()
 
 
 def _how(result: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hybridvit.cli.command import Command
 from hybridvit.cli.table import pairs
 from hybridvit.errors import UsageError
+from hybridvit.threads import POLICY
 from hybridvit.training.config.file import load_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -137,9 +138,9 @@ def warnings_of(
             found.append(f"{device.name} does not compute in bfloat16: train with --precision 16-mixed or 32-true.")
     if len({device.description for device in gpus}) > 1:
         found.append("The GPUs differ: in a run on all of them the slowest sets the pace.")
-    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
+    if os.environ.get(POLICY, "").upper() == "ACTIVE":
         found.append(
-            "OMP_WAIT_POLICY is ACTIVE: threads that wait by spinning slow each other down on a shared machine; "
+            f"{POLICY} is ACTIVE: threads that wait by spinning slow each other down on a shared machine; "
             "leave it unset."
         )
     return found

@@ -89,7 +89,8 @@ def export(
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
-    if precision != "int8" and (calibration or labelled or keep or calibration_images or max_drop is not None):
+    of_int8 = (calibration, labelled, calibration_images, max_drop, keep)
+    if precision != "int8" and any(each is not None for each in of_int8):
         raise UsageError(
             "--calibration, --labelled, --calibration_images, --max_drop and --keep are for int8, but the precision is "
             f"{precision}. Use --precision int8, or leave them out."

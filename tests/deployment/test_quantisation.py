@@ -183,6 +183,11 @@ def test_folders_that_cannot_calibrate_are_refused(folder: Path, model: nn.Modul
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
     with pytest.raises(DatasetError, match="has 1 images but no class folders"):
         plan_from_folder(tmp_path, model.card)
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "a" / "one.png")
+    (tmp_path / "one.png").unlink()
+    with pytest.raises(DatasetError, match="has one image, but int8 needs one to calibrate on and another to measure"):
+        plan_from_folder(tmp_path, model.card)
     (tmp_path / "zebra").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "zebra" / "one.png")
     with pytest.raises(DatasetError, match="1 classes that the 4 known ones do not include: 'zebra'"):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import hybridvit
+from hybridvit import threads
 from hybridvit.cli import main
 from hybridvit.errors import OutOfMemory, ProcessLost, UsageError
 from hybridvit.export.pipeline import export
@@ -117,6 +119,34 @@ def test_what_does_not_fit_into_memory_is_left_out_and_the_rest_goes_on(monkeypa
     assert "A batch of 1000 and the weights take at least" in skipped.reason
     with pytest.raises(OutOfMemory, match="more memory than the device has"):
         bench(["fastvit_debug"], runtimes=("torch",), batches=(1000,), **QUICK)
+
+
+def test_a_tenth_of_the_free_memory_is_left_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, batch = bench_module.limits, 1000
+    pixels = batch * 3 * 32 * 32 * 4
+    for free, fits in ((int(1.05 * pixels), False), (2 * pixels, True)):
+        there = dataclasses.replace(real(Path.cwd()), memory_free=free, memory_limit=None)
+        monkeypatch.setattr(bench_module, "limits", lambda _, there=there: there)
+        if fits:
+            assert bench(["fastvit_debug"], runtimes=("torch",), batches=(batch,), **QUICK).rows
+        else:
+            with pytest.raises(OutOfMemory, match="have to stay so"):
+                bench(["fastvit_debug"], runtimes=("torch",), batches=(batch,), **QUICK)
+
+
+@pytest.mark.parametrize(("given", "seen"), [("", ""), ("PASSIVE", "PASSIVE")])
+def test_threads_of_what_is_timed_wait_as_the_user_said(given: str, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_set_here", set())
+    monkeypatch.setenv(threads.POLICY, given)
+    if not given:
+        monkeypatch.delenv(threads.POLICY)
+        with monkeypatch.context() as without_torch:
+            without_torch.delitem(sys.modules, "torch")
+            threads.let_waiting_threads_sleep()
+        assert os.environ[threads.POLICY] == "PASSIVE"
+    monkeypatch.setattr(worker_module, "COMMAND", ("bash", "-c", f"echo it is [${threads.POLICY}] >&2; exit 3"))
+    with pytest.raises(ProcessLost, match=re.escape(f"it is [{seen}]")):
+        bench(["fastvit_debug"], runtimes=("torch",), **QUICK)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,12 @@ def test_two_processes_resume_to_the_bit_and_train_as_with_ddp_and_one_goes_on_w
     script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
+        check=False,
     )
     assert done.returncode == 0, done.stderr  # whole: what ended a process stands before what its peer says of it
     assert sorted(path.name for path in tmp_path.glob("passed-*")) == ["passed-0", "passed-1"]

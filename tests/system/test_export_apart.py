@@ -73,6 +73,7 @@ def test_a_target_that_fails_does_not_stop_the_others(checkpoint: Path, capsys: 
         (["--to", "onnx", "openvino", "--output", "nowhere"], 2, "2 targets need a folder that exists"),
         (["--precision", "int8"], 2, "int8 is set, but no images to calibrate on"),
         (["--calibration", "nothing-here"], 2, "are for int8, but the precision is fp32"),
+        (["--calibration_images", "0"], 2, "are for int8, but the precision is fp32"),
         (["--precision", "fp16", "--max_drop", "1"], 2, "are for int8, but the precision is fp16"),
         (["--images", "nothing-here"], 3, "nothing-here"),
     ],

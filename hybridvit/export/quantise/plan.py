@@ -65,8 +65,13 @@ def plan_from_folder(
         raise UsageError(f"num_calibration is {num_calibration!r}, but must be a whole number of images from 1.")
     listing = _scan(folder, card)
     most = len(listing.paths) if labelled is not None else len(listing.paths) // 2
+    if most == 0:
+        raise DatasetError(
+            f"{folder} has one image, but int8 needs one to calibrate on and another to measure the accuracy. Add "
+            "images, or name another folder that measures it."
+        )
     if num_calibration is None:
-        num_calibration = max(min(USUAL_CALIBRATION, most), 1)
+        num_calibration = min(USUAL_CALIBRATION, most)
     if num_calibration > most:
         others = "" if labelled is not None else ", at least half of which have to measure the accuracy"
         fix = "" if labelled is not None else ", or name another folder that measures it"
