@@ -19,8 +19,8 @@ from torch import Tensor
 import hybridvit
 from hybridvit.data.two_marks import MARK_PX, TwoMarks
 from hybridvit.models.fastervit.model import FasterViT
-from hybridvit.training.config.file import load_recipe
-from hybridvit.training.config.recipe import ModelOption, Recipe
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.recipe import ModelOption, Recipe
 from hybridvit.training.train import train
 
 WINDOWS, SILENT, CARRIERS = "windows alone", "carriers that do not\nattend to each other", "carriers"

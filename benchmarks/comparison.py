@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from hybridvit.machine.facts import machine_card
 from hybridvit.measure.latency import Latency, measure
-from hybridvit.measure.machine import machine_card
 
 
 def compare(

@@ -26,7 +26,7 @@ from hybridvit.errors import HybridViTError
 from hybridvit.export import EXPORTERS
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.spec import PRECISIONS
-from hybridvit.measure.machine import machine_card
+from hybridvit.machine.facts import machine_card
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import trained_like

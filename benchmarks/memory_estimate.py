@@ -34,7 +34,7 @@ SMALL = (
 
 def measure_case(recipe_name: str, overrides: list[str]) -> dict[str, float]:
     """Estimate and real peak, in MiB."""
-    from hybridvit.training.config.file import load_recipe
+    from hybridvit.recipe.file import load_recipe
     from hybridvit.training.train import train
     from hybridvit.training.trial.memory_estimate import estimate_memory
 

@@ -20,7 +20,7 @@ import torch
 from comparison import report
 from generated_shapes import write_shapes
 
-from hybridvit.training.config.file import load_recipe
+from hybridvit.recipe.file import load_recipe
 from hybridvit.training.train import train
 
 STUDENT, TEACHER = (8, 16, 32, 64), (24, 48, 96, 192)  # widths of fastvit_debug

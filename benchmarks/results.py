@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hybridvit.charts.tradeoff import draw, draw_resolution, draw_stages, pareto_front
+from hybridvit.charts.tradeoff_rows import RUNTIME_NAMES
 from hybridvit.measure.mixers import reductions
 from hybridvit.models.registry import VARIANTS
-from hybridvit.report.tradeoff import draw, draw_resolution, draw_stages, pareto_front
-from hybridvit.report.tradeoff_rows import RUNTIME_NAMES
 
 FOLDER, PAGE = Path("docs/measurements"), Path("docs/results.md")
 DISTILLED = ", distilled"

@@ -29,9 +29,9 @@ import hybridvit
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_train_loader
+from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine.optimizer import build_optimizer
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train

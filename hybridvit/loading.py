@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner, TorchRunner
 from hybridvit.export.targets import EXPORTERS, load_runner
-from hybridvit.measure.machine import check_threads
+from hybridvit.machine.facts import check_threads
 
 if TYPE_CHECKING:
     from hybridvit.models.backbone import Backbone

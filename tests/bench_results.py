@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from hybridvit.machine.facts import machine_card
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.counts import Counts
 from hybridvit.measure.latency import Latency
-from hybridvit.measure.machine import machine_card
 from hybridvit.measure.result import BenchResult, BenchRow
 from hybridvit.measure.subject import Subject
 

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 import hybridvit
-from hybridvit import threads
 from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
 from hybridvit.export.pipeline import export
+from hybridvit.machine import threads
 
 ROOT = Path(__file__).parent.parent
 

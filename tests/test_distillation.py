@@ -17,12 +17,12 @@ import hybridvit
 from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.recipe.groups import DataConfig, DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.distillation import distilled, divergence, mesa_is_on, mesa_term
 from hybridvit.training.classify.fine_tuning import starting_model
 from hybridvit.training.classify.task import ClassifyTask
 from hybridvit.training.classify.teacher import Teacher, TeacherModel, find_teacher, untrained_teacher
-from hybridvit.training.config.groups import DataConfig, DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine.optimizer import build_optimizer, build_schedule, check_optimizer, learning_rate
 from hybridvit.training.task import Moment
 

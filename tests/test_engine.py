@@ -11,8 +11,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from hybridvit.errors import UsageError
-from hybridvit.training.config.groups import DataConfig, EmaConfig
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.groups import DataConfig, EmaConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine import devices
 from hybridvit.training.engine.auto_batch import largest_fitting
 from hybridvit.training.engine.average import WeightAverage

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import hybridvit
+from hybridvit.machine.facts import machine_card, usable_cores
 from hybridvit.measure.counts import count, count_each, graph_nodes
-from hybridvit.measure.machine import machine_card, usable_cores
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hybridvit.charts.tables import render_tables
 from hybridvit.cli import tables as command
 from hybridvit.cli.command import SignatureCommand
 from hybridvit.errors import ExportError, UsageError
@@ -16,7 +17,6 @@ from hybridvit.models.registry import VARIANTS
 from hybridvit.peers import MISSING
 from hybridvit.peers.paper_row import PaperRow
 from hybridvit.peers.papers import TABLES, find_tables, models_by_size
-from hybridvit.report.tables import render_tables
 
 
 def record(model: str, side: int, **others: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import pytest
 from hybridvit.cli.doctor import _take_number
 from hybridvit.cli.main import main
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.config.file import load_recipe, recipe_names, recipe_titles
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.file import load_recipe, recipe_names, recipe_titles
+from hybridvit.recipe.recipe import Recipe
 
 OWN = {"digits", "folder", "two_marks", "finetune"}  # nothing is published of these
 FASTVIT = {  # stochastic depth plain, distilled; crop; published top-1 of the paper plain, distilled

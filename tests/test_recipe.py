@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hybridvit.errors import UsageError
-from hybridvit.training.config.file import (
+from hybridvit.recipe.file import (
     changed_keys,
     find_recipe,
     load_recipe,
@@ -15,8 +15,8 @@ from hybridvit.training.config.file import (
     recipe_parser,
     recipe_text,
 )
-from hybridvit.training.config.groups import DataConfig, OptimConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.groups import DataConfig, OptimConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
 

@@ -8,12 +8,10 @@ import sys
 import pytest
 from PIL import Image
 
-from hybridvit.errors import UsageError
-from hybridvit.measure.machine import MachineCard
-from hybridvit.report.chart_file import write_page
-from hybridvit.report.label_places import place_labels
-from hybridvit.report.panels import Axis
-from hybridvit.report.tradeoff import (
+from hybridvit.charts.chart_file import write_page
+from hybridvit.charts.label_places import place_labels
+from hybridvit.charts.panels import Axis
+from hybridvit.charts.tradeoff import (
     check_chart_path,
     draw,
     draw_resolution,
@@ -21,7 +19,9 @@ from hybridvit.report.tradeoff import (
     pareto_front,
     tradeoff_page,
 )
-from hybridvit.report.tradeoff_styles import short_labels, styles_of
+from hybridvit.charts.tradeoff_styles import short_labels, styles_of
+from hybridvit.errors import UsageError
+from hybridvit.machine.facts import MachineCard
 
 RUNTIMES = {"torch": 1.6, "onnxruntime": 1.0, "openvino": 0.85}
 CSV = "timm, results/results-imagenet.csv"
@@ -134,7 +134,7 @@ def test_a_missing_folder_is_refused_before_the_measurement(tmp_path):
 
 @pytest.mark.parametrize(("suffix", "package"), [(".html", "plotly"), (".png", "matplotlib")])
 def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch, suffix, package):
-    monkeypatch.setattr("hybridvit.report.chart_file.find_spec", lambda name: None)
+    monkeypatch.setattr("hybridvit.charts.chart_file.find_spec", lambda name: None)
     with pytest.raises(
         UsageError, match=rf'by {package}, which is not installed. Run: pip install "hybridvit\[charts\]"'
     ):
@@ -142,7 +142,7 @@ def test_a_missing_package_is_named_with_what_installs_it(tmp_path, monkeypatch,
 
 
 def test_charts_load_no_library_before_they_are_drawn():
-    code = "import sys, hybridvit.report.tradeoff; print({'plotly', 'matplotlib', 'timm'} & {*sys.modules})"
+    code = "import sys, hybridvit.charts.tradeoff; print({'plotly', 'matplotlib', 'timm'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -320,7 +320,7 @@ def mixers(runtimes: tuple[str, ...] = ("torch", "openvino")) -> list[dict]:
 @pytest.mark.parametrize("suffix", [".html", ".png"])
 def test_the_reduction_stands_beside_the_papers(tmp_path, monkeypatch, suffix):
     pages = []
-    monkeypatch.setattr("hybridvit.report.profiles.write_page", lambda page, path: pages.append((page, path)))
+    monkeypatch.setattr("hybridvit.charts.profiles.write_page", lambda page, path: pages.append((page, path)))
     path = tmp_path / f"mixers{suffix}"
     draw_resolution(mixers(), path, "Mixers")
     bars = pages[0][0].panels[-1]
@@ -342,7 +342,7 @@ def test_one_mixer_alone_is_no_comparison(tmp_path):
 @pytest.mark.parametrize("suffix", [".html", ".png"])
 def test_stages_show_their_shares(tmp_path, monkeypatch, suffix):
     pages = []
-    monkeypatch.setattr("hybridvit.report.profiles.write_page", lambda page, path: pages.append((page, path)))
+    monkeypatch.setattr("hybridvit.charts.profiles.write_page", lambda page, path: pages.append((page, path)))
     stages = [
         {"stage": name, "median_ms": ms, "low_ms": 0.9 * ms, "high_ms": 1.1 * ms, "multiply_adds": 1e9, "parameters":
          2**18, "activation_bytes": 3 * 2**20}

@@ -11,8 +11,8 @@ import hybridvit
 from hybridvit.data.two_marks import KINDS, MARK_PX, TwoMarks, disc
 from hybridvit.errors import UsageError
 from hybridvit.models.fastervit.model import FasterViT
-from hybridvit.training.config.file import load_recipe
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.trial.dry_run import dry_run
 
 NUM_IMAGES = 2000

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
+from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train

@@ -84,7 +84,7 @@ torch, onnxruntime and openvino, where installed.
         if output is not None:
             check_place(Path(output))
     if chart is not None:
-        from hybridvit.report.tradeoff import check_chart_path
+        from hybridvit.charts.tradeoff import check_chart_path
 
         check_chart_path(Path(chart))
     before = None if against is None else read_result(against)
@@ -134,7 +134,7 @@ torch, onnxruntime and openvino, where installed.
         print("\n" + comparison.text())
     print(result.json())
     if chart is not None:
-        from hybridvit.report.tradeoff import draw
+        from hybridvit.charts.tradeoff import draw
 
         draw(whole, Path(chart))
     if not result.is_complete:

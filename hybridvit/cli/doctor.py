@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from hybridvit.cli.command import Command
 from hybridvit.cli.table import pairs
 from hybridvit.errors import UsageError
-from hybridvit.threads import POLICY
-from hybridvit.training.config.file import load_recipe, recipe_names
+from hybridvit.machine.threads import POLICY
+from hybridvit.recipe.file import load_recipe, recipe_names
 
 if TYPE_CHECKING:
-    from hybridvit.measure.limits import Limits
-    from hybridvit.measure.packages import PackageState
-    from hybridvit.training.config.recipe import Recipe
+    from hybridvit.machine.limits import Limits
+    from hybridvit.machine.packages import PackageState
+    from hybridvit.recipe.recipe import Recipe
     from hybridvit.training.trial.check_devices import DeviceState
     from hybridvit.training.trial.memory_estimate import MemoryEstimate
 
@@ -83,8 +83,8 @@ class DoctorCommand(Command):
 
 def examine(output: Path) -> dict[str, Any]:
     """Everything that is known without a recipe; "broken" lists what is required and does not work."""
-    from hybridvit.measure.limits import limits
-    from hybridvit.measure.packages import required_and_optional, states_of
+    from hybridvit.machine.limits import limits
+    from hybridvit.machine.packages import required_and_optional, states_of
 
     required, optional = required_and_optional()
     packages = states_of([*required, *(name for names in optional.values() for name in names)])
@@ -95,7 +95,7 @@ def examine(output: Path) -> dict[str, Any]:
         return findings | {"machine": [], "devices": [], "backends": {}, "broken": broken, "warnings": []}
     import torch
 
-    from hybridvit.measure.machine import machine_card
+    from hybridvit.machine.facts import machine_card
     from hybridvit.training.trial.check_devices import device_states
 
     devices = device_states()
@@ -282,7 +282,7 @@ def _plain(findings: dict[str, Any]) -> dict[str, Any]:
     """The findings as what JSON knows."""
     import dataclasses
 
-    from hybridvit.training.config.file import as_plain
+    from hybridvit.recipe.file import as_plain
 
     plain = dict(findings)
     plain["limits"] = findings["limits"].to_dict()

@@ -74,7 +74,7 @@ def mixers(
     for warning in whole["conditions"].get("warnings", ()):
         print(f"  Note: {warning}")
     if chart is not None:
-        from hybridvit.report.tradeoff import draw_resolution
+        from hybridvit.charts.tradeoff import draw_resolution
 
         draw_resolution(whole["bench"], Path(chart), "Pooling against RepMixer in MetaFormer-S12, batch 1")
     _finish({**whole, "reductions": found}, json)
@@ -109,7 +109,7 @@ def stages(
         chart: file for the picture: .html or .png.
         json: file for the JSON line.
     """
-    from hybridvit.measure.machine import machine_card
+    from hybridvit.machine.facts import machine_card
     from hybridvit.measure.stages import profile_stages
 
     _check_outputs(chart, json)
@@ -134,7 +134,7 @@ def stages(
     print()
     print(pairs(machine_card().lines()))
     if chart is not None:
-        from hybridvit.report.tradeoff import draw_stages
+        from hybridvit.charts.tradeoff import draw_stages
 
         draw_stages([cost.to_dict() for cost in costs], Path(chart), f"{model}, batch {batch}: what each stage costs")
     found = {"model": model, "batch": batch, "stages": [cost.to_dict() for cost in costs]}
@@ -145,7 +145,7 @@ def _check_outputs(chart: str | None, json: str | None) -> None:
     if json is not None:
         check_place(Path(json))
     if chart is not None:
-        from hybridvit.report.tradeoff import check_chart_path
+        from hybridvit.charts.tradeoff import check_chart_path
 
         check_chart_path(Path(chart))
 

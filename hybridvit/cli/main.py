@@ -8,7 +8,7 @@ from importlib import import_module
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
-from hybridvit.threads import let_waiting_threads_sleep
+from hybridvit.machine.threads import let_waiting_threads_sleep
 
 SIGNATURES = {
     "list": "hybridvit.cli.catalogue:list_models",

@@ -45,7 +45,7 @@ def tables(
         json_file: file for the results, to be given as --measured next time.
         output: file for the Markdown; printed by default.
     """
-    from hybridvit.report.tables import render_tables  # its package imports torch
+    from hybridvit.charts.tables import render_tables  # its package imports torch
 
     chosen = find_tables(names)
     for path in (json_file, output):

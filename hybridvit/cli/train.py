@@ -6,7 +6,7 @@ from typing import Literal
 from hybridvit.cli.command import Command
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
-from hybridvit.training.config.file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
+from hybridvit.recipe.file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...

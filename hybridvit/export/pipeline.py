@@ -33,7 +33,7 @@ from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fixed_size import depends_on_size
 from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.report import FoldReport, fold_report
-from hybridvit.measure.machine import package_versions
+from hybridvit.machine.facts import package_versions
 from hybridvit.models.backbone import Backbone
 
 _log = logging.getLogger(__name__)

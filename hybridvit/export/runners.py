@@ -15,7 +15,7 @@ from hybridvit.errors import UsageError
 from hybridvit.export.bundle import read_card
 from hybridvit.export.seal import check_seal
 from hybridvit.export.spec import GraphSpec
-from hybridvit.measure.memory import enough_memory
+from hybridvit.machine.memory import enough_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -20,18 +20,18 @@ from hybridvit.checkpoints import save_checkpoint
 from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
 from hybridvit.export.spec import PRECISIONS
 from hybridvit.export.targets import EXPORTERS
+from hybridvit.machine.facts import check_threads, machine_card
+from hybridvit.machine.limits import limits
+from hybridvit.machine.threads import POLICY, given_environment
 from hybridvit.measure.candidate import RUNTIMES, TARGETS, Candidate, check_names, combinations
 from hybridvit.measure.conditions import Watch
 from hybridvit.measure.counts import Counts, counted
 from hybridvit.measure.latency import Latency, Turn, check_rounds, take_turns
-from hybridvit.measure.limits import limits
-from hybridvit.measure.machine import check_threads, machine_card
 from hybridvit.measure.prepare import prepared
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
 from hybridvit.measure.subject import FORMS, Subject, find_subject
 from hybridvit.measure.worker import Nurseries, Worker
 from hybridvit.models.backbone import Backbone
-from hybridvit.threads import POLICY, given_environment
 
 CONVERT = (sys.executable, "-m", "hybridvit.measure.prepare")
 PREFERRED = ("torch", "onnxruntime", "openvino")  # measured where they are installed, if none is named

@@ -14,9 +14,9 @@ import numpy as np
 
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
+from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.latency import Turn, timed, warm_up
-from hybridvit.measure.memory import enough_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,8 +9,8 @@ from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, answer, in_child
 from hybridvit.errors import CheckpointError, ExportError, OutOfMemory
 from hybridvit.export.targets import EXPORTERS
+from hybridvit.machine.facts import package_versions
 from hybridvit.measure.candidate import Candidate
-from hybridvit.measure.machine import package_versions
 
 NUM_CALIBRATION = 8  # images of noise for int8: what they are changes no time
 
@@ -70,7 +70,7 @@ def write(candidate: Candidate) -> None:
     from hybridvit.export.parity import relative_error
     from hybridvit.export.seal import KEY, OPEN
     from hybridvit.export.spec import GraphSpec
-    from hybridvit.measure.memory import enough_memory
+    from hybridvit.machine.memory import enough_memory
     from hybridvit.measure.subject import build
     from hybridvit.models.backbone import Backbone
 

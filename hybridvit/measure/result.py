@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.errors import UsageError
+from hybridvit.machine.facts import MachineCard
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.counts import Counts
 from hybridvit.measure.latency import Latency
-from hybridvit.measure.machine import MachineCard
 
 FORMAT = 1
 TIMM_COLUMNS = (  # as in timm's tables of results, so that they can be joined

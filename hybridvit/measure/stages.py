@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
+from hybridvit.machine.facts import check_threads, usable_cores
+from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.counts import count_each
 from hybridvit.measure.latency import check_rounds, measure
-from hybridvit.measure.machine import check_threads, usable_cores
-from hybridvit.measure.memory import enough_memory
 from hybridvit.measure.subject import build, find_subject
 from hybridvit.models.backbone import Backbone
 

@@ -19,8 +19,8 @@ from typing import Any, NoReturn, TextIO
 
 from hybridvit.child import error_as_result, error_from, with_tuples
 from hybridvit.errors import HybridViTError, OutOfMemory, ProcessLost
+from hybridvit.machine.threads import given_environment
 from hybridvit.measure.candidate import Candidate
-from hybridvit.threads import given_environment
 
 COMMAND = (sys.executable, "-m", "hybridvit.measure.worker")
 CAN_FORK = sys.platform == "linux"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from hybridvit.measure.machine import machine_card
+from hybridvit.machine.facts import machine_card
+from hybridvit.recipe.file import flat
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Answer, Confusion, Curve, Figure, Report, Table
 from hybridvit.training.classify.evaluate import Prediction
 from hybridvit.training.classify.final_check import FinalCheck
-from hybridvit.training.config.file import flat
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.record.events import Event
 
 Row = Mapping[str, float]

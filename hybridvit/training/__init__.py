@@ -1,7 +1,7 @@
 """Training: a recipe in, a run folder out. Reading a recipe imports no torch; `train` imports what it needs."""
 
-from hybridvit.training.config.file import changed_keys, find_recipe, load_recipe, recipe_names, recipe_text
-from hybridvit.training.config.groups import (
+from hybridvit.recipe.file import changed_keys, find_recipe, load_recipe, recipe_names, recipe_text
+from hybridvit.recipe.groups import (
     DataConfig,
     DistillConfig,
     EmaConfig,
@@ -9,7 +9,7 @@ from hybridvit.training.config.groups import (
     OptimConfig,
     ScheduleConfig,
 )
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
 __all__ = [
     "DataConfig",

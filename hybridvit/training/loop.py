@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hybridvit.data.loader import Batch, make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.optimizer import learning_rate
 from hybridvit.training.engine.peers import PeerWatch

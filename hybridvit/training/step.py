@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from hybridvit.data.loader import Batch
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import NonFiniteError
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.optimizer import learning_rate
 from hybridvit.training.engine.peers import PeerWatch

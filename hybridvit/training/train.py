@@ -17,10 +17,10 @@ from torch import nn
 from hybridvit.atomic import write_text
 from hybridvit.data.loader import lost_worker
 from hybridvit.errors import DatasetError, HybridViTError, UsageError
+from hybridvit.recipe.file import recipe_text
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Report
 from hybridvit.training.classify.final_check import FinalCheck
-from hybridvit.training.config.file import recipe_text
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine.auto_batch import TaskBuilder, settle_micro_batch
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group, memory_format

@@ -8,7 +8,7 @@ import torch
 import torch._inductor.config
 from tiny_runs import TINY, Interruption, assert_same_bits, run
 
-from hybridvit.training.config.groups import MesaConfig, ScheduleConfig
+from hybridvit.recipe.groups import MesaConfig, ScheduleConfig
 
 COMPILED = dataclasses.replace(
     TINY,

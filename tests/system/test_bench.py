@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 import hybridvit
-from hybridvit import threads
 from hybridvit.cli import main
 from hybridvit.errors import OutOfMemory, ProcessLost, UsageError
 from hybridvit.export.pipeline import export
+from hybridvit.machine import threads
 from hybridvit.measure import bench as bench_module
 from hybridvit.measure import worker as worker_module
 from hybridvit.measure.bench import bench

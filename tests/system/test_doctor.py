@@ -10,12 +10,12 @@ import pytest
 
 from hybridvit.cli import doctor
 from hybridvit.cli.main import main
-from hybridvit.measure import limits as limits_module
-from hybridvit.measure import packages
-from hybridvit.measure.limits import Limits, limits
-from hybridvit.measure.packages import PackageState, required_and_optional, states_of
-from hybridvit.training.config.file import load_recipe
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.machine import limits as limits_module
+from hybridvit.machine import packages
+from hybridvit.machine.limits import Limits, limits
+from hybridvit.machine.packages import PackageState, required_and_optional, states_of
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.trial import check_devices
 from hybridvit.training.trial.check_devices import DeviceState, device_states
 from hybridvit.training.trial.memory_estimate import ALLOWANCE, MARGIN, estimate_memory, fitting_micro_batch, usable

@@ -17,7 +17,7 @@ from tiny_runs import TINY, TinyTask
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.images import Sample
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.train import train
 

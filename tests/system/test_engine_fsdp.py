@@ -14,8 +14,8 @@ from tiny_runs import TINY, TinyTask
 
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
-from hybridvit.training.config.groups import MesaConfig, OptimConfig
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.groups import MesaConfig, OptimConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.devices import build_fabric
 from hybridvit.training.train import train
 
@@ -47,7 +47,7 @@ from tiny_runs import TinyTask, assert_same_bits, run
 from hybridvit.training.run.interrupt import Stopped
 from test_engine_precision import Overflowing, snapshot
 from hybridvit.training.engine import devices
-from hybridvit.training.config.groups import MesaConfig, OptimConfig
+from hybridvit.recipe.groups import MesaConfig, OptimConfig
 from hybridvit.training.train import train
 
 straight = run(dataclasses.replace(SHARED_OUT, output={folder!r} + "/straight"))

@@ -20,9 +20,9 @@ import hybridvit
 from hybridvit.cli.main import main
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import OutOfMemory
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.evaluate import evaluate
-from hybridvit.training.config.file import load_recipe
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine import auto_batch
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment

@@ -11,8 +11,8 @@ from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 from hybridvit.errors import NonFiniteError
+from hybridvit.recipe.groups import OptimConfig
 from hybridvit.training import loop
-from hybridvit.training.config.groups import OptimConfig
 from hybridvit.training.engine import devices
 from hybridvit.training.run.snapshot import read_snapshot
 from hybridvit.training.task import Moment

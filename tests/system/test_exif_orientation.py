@@ -12,7 +12,7 @@ import hybridvit
 from hybridvit.card import Preprocessing
 from hybridvit.cli.main import main
 from hybridvit.data.scan import find_images
-from hybridvit.training.config.file import load_recipe
+from hybridvit.recipe.file import load_recipe
 from hybridvit.training.train import train
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.recipe.groups import DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.distillation import mesa_is_on
 from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.config.groups import DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.task import Moment
 from hybridvit.training.train import train

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import Batch
 from hybridvit.errors import NonFiniteError
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training import train as training
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.loop import Loop, Position
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot

@@ -6,7 +6,7 @@ import pytest
 
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.config.file import load_recipe, recipe_names
+from hybridvit.recipe.file import load_recipe, recipe_names
 from hybridvit.training.trial.dry_run import dry_run
 from hybridvit.training.trial.miniature import debug_options, debug_size, miniature
 

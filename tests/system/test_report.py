@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hybridvit.demo.walkthrough import walk_through
 from hybridvit.errors import UsageError
 from hybridvit.report import Answer, Bar, Change, Confusion, Curve, Figure, Report, Table, render, write_report
 from hybridvit.report.html import number
-from hybridvit.walkthrough import walk_through
 
 NASTY = '<script>alert("x")</script>&\'"'
 
@@ -147,7 +147,7 @@ def test_writing_is_atomic_and_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_the_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hybridvit.walkthrough.BENCH_SECONDS", 0.1)
+    monkeypatch.setattr("hybridvit.demo.walkthrough.BENCH_SECONDS", 0.1)
     small = {"model": "fastvit_debug", "schedule.epochs": "1", "schedule.warmup_epochs": "0"}
     report = walk_through(Path("runs/demo"), small)
     kept = {path.name for path in report.parent.iterdir()}

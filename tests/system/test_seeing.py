@@ -24,12 +24,12 @@ from hybridvit import fold, load
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import NonFiniteError, UsageError
+from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.charts import chart, tick_labels, ticks
 from hybridvit.report.content import Curve
 from hybridvit.training.classify.evaluate import evaluate
 from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.record.events import Events
 from hybridvit.training.record.logbook import STEP_COLUMNS, StepsCsv, read_steps
 from hybridvit.training.record.pace import FEWEST_SECONDS, Pace

@@ -18,9 +18,9 @@ from tiny_runs import assert_same_bits
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.config.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train

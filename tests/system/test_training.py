@@ -24,10 +24,10 @@ from torch import Tensor, nn
 import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, OutOfMemory, UsageError
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.evaluate import evaluate, evaluate_folder
-from hybridvit.training.config.file import load_recipe
-from hybridvit.training.config.groups import EmaConfig, ScheduleConfig
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.run import lock, snapshot
 from hybridvit.training.run.folder import open_run

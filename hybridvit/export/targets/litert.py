@@ -14,7 +14,7 @@ from hybridvit.export.seal import KEY
 from hybridvit.export.spec import INPUT, GraphSpec
 from hybridvit.export.targets.litert_file import TFLiteFile
 from hybridvit.export.targets.onnx import first_line
-from hybridvit.measure.machine import usable_cores
+from hybridvit.machine.facts import usable_cores
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.spec import INPUT
-from hybridvit.measure.machine import usable_cores
+from hybridvit.machine.facts import usable_cores
 from hybridvit.models.hat.attention import MapCarriers
 
 if TYPE_CHECKING:

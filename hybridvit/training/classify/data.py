@@ -9,6 +9,7 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from hybridvit.card import Preprocessing
+from hybridvit.data.class_names import difference
 from hybridvit.data.digits import write_digits
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
@@ -18,9 +19,8 @@ from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.data.two_marks import TwoMarks
 from hybridvit.errors import DatasetError, HybridViTError
 from hybridvit.models.registry import find_variant
-from hybridvit.training.classify.classes import difference
-from hybridvit.training.config.groups import DataConfig
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.groups import DataConfig
+from hybridvit.recipe.recipe import Recipe
 
 Options = dict[str, Any]
 DIGITS_FOLDER = "runs/data/digits"

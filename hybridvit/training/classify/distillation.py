@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from hybridvit.training.config.groups import DistillConfig, MesaConfig
+from hybridvit.recipe.groups import DistillConfig, MesaConfig
 from hybridvit.training.task import Moment
 
 

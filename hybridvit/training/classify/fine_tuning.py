@@ -9,11 +9,11 @@ from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
 from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 from hybridvit.checkpoints.metadata import card_of
 from hybridvit.create import create_model, find_weights
+from hybridvit.data.class_names import difference
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.swin_hat.timm_weights import is_timm_swin
-from hybridvit.training.classify.classes import difference
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
 
 def starting_model(recipe: Recipe, class_names: tuple[str, ...]) -> Backbone:

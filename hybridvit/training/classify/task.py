@@ -16,6 +16,7 @@ import hybridvit
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import UsageError
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.pictures import find_picture
 from hybridvit.training.classify.data import load_splits
 from hybridvit.training.classify.distillation import distilled, mesa_is_on, mesa_term
@@ -23,7 +24,6 @@ from hybridvit.training.classify.evaluate import Evaluation, evaluate_loader
 from hybridvit.training.classify.final_check import FinalCheck, check_folded
 from hybridvit.training.classify.fine_tuning import starting_model
 from hybridvit.training.classify.teacher import Teacher, TeacherFinder, find_teacher
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.task import Moment, Task
 

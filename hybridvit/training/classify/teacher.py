@@ -16,13 +16,13 @@ from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from hybridvit.checkpoints.files import check_file
 from hybridvit.checkpoints.metadata import digest
 from hybridvit.create import create_model, find_weights
+from hybridvit.data.class_names import difference
 from hybridvit.errors import CheckpointError, UsageError, nearest
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.classify.classes import difference
-from hybridvit.training.config.groups import DistillConfig
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.groups import DistillConfig
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.devices import memory_format
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".tar", ".bin")

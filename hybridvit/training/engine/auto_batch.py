@@ -12,8 +12,8 @@ from torch import nn
 
 from hybridvit.data.seeding import seeded
 from hybridvit.errors import UsageError
-from hybridvit.training.config.file import load_recipe
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch

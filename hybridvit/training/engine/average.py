@@ -5,7 +5,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from hybridvit.training.config.groups import EmaConfig
+from hybridvit.recipe.groups import EmaConfig
 
 
 class WeightAverage:

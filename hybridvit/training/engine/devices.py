@@ -11,7 +11,7 @@ from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Stra
 from torch.nn.parallel import DistributedDataParallel
 
 from hybridvit.errors import UsageError
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.launched import check_launched, launched
 from hybridvit.training.engine.sharding import shard
 

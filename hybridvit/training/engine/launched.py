@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hybridvit.errors import UsageError
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import sys
 import torch
 
 from hybridvit.errors import OutOfMemory
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
 WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
 """What PyTorch's RuntimeErrors say on a CPU, where they have no type of their own."""

@@ -11,7 +11,7 @@ from timm.scheduler.step_lr import StepLRScheduler
 from torch import nn
 
 from hybridvit.errors import UsageError, nearest
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from hybridvit.errors import FoldError, HybridViTError
+from hybridvit.recipe.file import as_plain
 from hybridvit.report.content import Report
 from hybridvit.report.run import RunRecord
 from hybridvit.training.classify.final_check import FinalCheck
-from hybridvit.training.config.file import as_plain
 from hybridvit.training.loop import Loop
 from hybridvit.training.record.events import Events
 from hybridvit.training.record.logbook import Logbook, Logger, MetricsCsv, StepsCsv, TensorBoard

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.training.config.file import changed_keys, load_recipe
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.file import changed_keys, load_recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.run.lock import LOCK, RunLock
 from hybridvit.training.run.snapshot import newest_snapshot, sweep
 

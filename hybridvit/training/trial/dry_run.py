@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.models.registry import find_variant
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.classify.data import open_files
 from hybridvit.training.classify.task import ClassifyTask
 from hybridvit.training.classify.teacher import untrained_teacher
-from hybridvit.training.config.recipe import Recipe
 from hybridvit.training.engine.optimizer import check_optimizer
 from hybridvit.training.run.folder import CHECKPOINTS
 from hybridvit.training.run.snapshot import newest_snapshot

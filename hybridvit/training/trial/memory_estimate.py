@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from hybridvit.create import build
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.engine.memory import micro_batch_sizes, with_micro_batch
 from hybridvit.training.engine.optimizer import build_optimizer

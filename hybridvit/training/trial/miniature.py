@@ -8,7 +8,7 @@ from hybridvit.errors import UsageError
 from hybridvit.models.fastervit.config import FasterViTConfig
 from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.swin_hat.config import SwinHATConfig
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
 TOTAL_BATCH = 16
 SIZE_OPTIONS = ("depths", "widths")  # a recipe that sets these has made a model of its own size

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hybridvit.errors import UsageError
-from hybridvit.threads import given_environment
+from hybridvit.machine.threads import given_environment
 
 PACKAGES = (
     "hybridvit", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "coremltools",

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridvit.errors import UsageError
-from hybridvit.report.chart_file import check_chart_path, write_page
-from hybridvit.report.panels import Axis, Bar, BarPanel, BarSeries, Page, Panel, Point, Series, Style
-from hybridvit.report.tradeoff_rows import (
+from hybridvit.charts.chart_file import check_chart_path, write_page
+from hybridvit.charts.panels import Axis, Bar, BarPanel, BarSeries, Page, Panel, Point, Series, Style
+from hybridvit.charts.tradeoff_rows import (
     Record,
     by_setup,
     interval_of,
@@ -16,6 +15,7 @@ from hybridvit.report.tradeoff_rows import (
     setup_names,
     side_px,
 )
+from hybridvit.errors import UsageError
 
 BEFORE, AFTER = "pooling", "RepMixer"
 STYLES = {

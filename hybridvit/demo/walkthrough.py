@@ -13,17 +13,17 @@ from hybridvit.cli.bench import table
 from hybridvit.cli.predict import predict
 from hybridvit.data.digits import write_digits
 from hybridvit.data.preprocess import prepare
+from hybridvit.demo.report import with_deployment
 from hybridvit.export.pipeline import export
 from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
 from hybridvit.measure.bench import bench
 from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.models.backbone import Backbone
-from hybridvit.report.deployment import with_deployment
+from hybridvit.recipe.file import load_recipe
 from hybridvit.report.html import write_report
 from hybridvit.report.run import clock
 from hybridvit.training.classify.evaluate import evaluate_folder
-from hybridvit.training.config.file import load_recipe
 from hybridvit.training.train import train
 
 BENCH_SECONDS = 20.0

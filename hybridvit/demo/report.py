@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
+from hybridvit.charts.tradeoff_rows import RUNTIME_NAMES
 from hybridvit.export.pipeline import ExportReport
 from hybridvit.folding.report import FoldReport
 from hybridvit.measure.bench import BenchResult, BenchRow
 from hybridvit.report.content import Bar, Change, Figure, Report
-from hybridvit.report.tradeoff_rows import RUNTIME_NAMES
 from hybridvit.training.classify.evaluate import Evaluation
 
 FORM_NAMES = {"training": "training form", "folded": "folded"}

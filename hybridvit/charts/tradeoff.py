@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridvit.errors import UsageError
-from hybridvit.report.chart_file import check_chart_path, write_page
-from hybridvit.report.panels import Axis, Page, Panel, Point, Series, Style
-from hybridvit.report.profiles import draw_resolution, draw_stages
-from hybridvit.report.tradeoff_rows import (
+from hybridvit.charts.chart_file import check_chart_path, write_page
+from hybridvit.charts.panels import Axis, Page, Panel, Point, Series, Style
+from hybridvit.charts.profiles import draw_resolution, draw_stages
+from hybridvit.charts.tradeoff_rows import (
     Record,
     as_deployed,
     by_setup,
@@ -32,7 +31,8 @@ from hybridvit.report.tradeoff_rows import (
     sources_table,
     top1_of,
 )
-from hybridvit.report.tradeoff_styles import family_name, is_ours, shape_of, short_labels, styles_of, training_key
+from hybridvit.charts.tradeoff_styles import family_name, is_ours, shape_of, short_labels, styles_of, training_key
+from hybridvit.errors import UsageError
 
 __all__ = ["check_chart_path", "draw", "draw_resolution", "draw_stages", "pareto_front"]
 

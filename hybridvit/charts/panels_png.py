@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.atomic import replacing
-from hybridvit.report.label_places import Place, place_labels
-from hybridvit.report.panels import BarPanel, Page, Panel, Series, Style
+from hybridvit.charts.label_places import Place, place_labels
+from hybridvit.charts.panels import BarPanel, Page, Panel, Series, Style
 
 DPI = 200
 MOST_PX = 60_000  # of a side; the library stops at 65,536

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybridvit.cli.main import guarded
-from hybridvit.threads import let_waiting_threads_sleep
+from hybridvit.machine.threads import let_waiting_threads_sleep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(output: Path, overrides: dict[str, str]) -> int:
     let_waiting_threads_sleep()
-    from hybridvit.walkthrough import walk_through
+    from hybridvit.demo.walkthrough import walk_through
 
     walk_through(output, overrides)
     return 0

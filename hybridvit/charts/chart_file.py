@@ -4,8 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hybridvit.atomic import check_place
+from hybridvit.charts.panels import Page
 from hybridvit.errors import UsageError
-from hybridvit.report.panels import Page
 
 PACKAGES = {".html": "plotly", ".png": "matplotlib"}
 
@@ -33,10 +33,10 @@ def write_page(page: Page, path: Path) -> None:
     """Write the charts to `path`, atomically, in the form that its suffix says. Raises what check_chart_path raises."""
     check_chart_path(path)
     if path.suffix.lower() == ".html":
-        from hybridvit.report.panels_html import write_html
+        from hybridvit.charts.panels_html import write_html
 
         write_html(page, path)
     else:
-        from hybridvit.report.panels_png import write_png
+        from hybridvit.charts.panels_png import write_png
 
         write_png(page, path)

@@ -10,9 +10,9 @@ from typing import Any
 
 from hybridvit.annotations import in_words
 from hybridvit.errors import UsageError, nearest
-from hybridvit.training.config.recipe import Recipe
+from hybridvit.recipe.recipe import Recipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def recipe_names() -> dict[str, Path]:

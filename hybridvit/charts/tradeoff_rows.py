@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hybridvit.measure.machine import MachineCard
+from hybridvit.machine.facts import MachineCard
 from hybridvit.report.content import Table
 
 Record = Mapping[str, Any]  # one measurement, as `hybridvit bench --json` writes it

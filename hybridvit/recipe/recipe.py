@@ -6,15 +6,14 @@ from typing import Literal
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.errors import UsageError
-from hybridvit.training.config.groups import (
+from hybridvit.recipe.checks import at_least, positive
+from hybridvit.recipe.groups import (
     DataConfig,
     DistillConfig,
     EmaConfig,
     MesaConfig,
     OptimConfig,
     ScheduleConfig,
-    at_least,
-    positive,
 )
 
 ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]

@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from hybridvit.atomic import write_text
-from hybridvit.report.label_places import place_labels
-from hybridvit.report.panels import Axis, BarPanel, Page, Panel, Series, Style
+from hybridvit.charts.label_places import place_labels
+from hybridvit.charts.panels import Axis, BarPanel, Page, Panel, Series, Style
 
 WIDTH, HEIGHT, BAR_HEIGHT = 960, 590, 340  # px, of a figure
 LEFT, RIGHT, TOP, BOTTOM = 64, 210, 34, 60  # px, around the chart; the legend is on the right, buttons above
@@ -66,9 +66,9 @@ def render(page: Page) -> str:
 @cache
 def _template() -> tuple[Template, Markup]:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    folder = files("hybridvit.report")
-    template = environment.from_string(folder.joinpath("panels.html.jinja").read_text(encoding="utf-8"))
-    return template, Markup(folder.joinpath("report.css").read_text(encoding="utf-8"))
+    text = files("hybridvit.charts").joinpath("panels.html.jinja").read_text(encoding="utf-8")
+    style = files("hybridvit.report").joinpath("report.css").read_text(encoding="utf-8")
+    return environment.from_string(text), Markup(style)
 
 
 def _chart(panel: Panel, page: Page) -> dict[str, Any]:

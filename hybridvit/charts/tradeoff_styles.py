@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hybridvit.report.panels import Glyph, Series, Shape, Style
+from hybridvit.charts.panels import Glyph, Series, Shape, Style
 
 OURS = {  # family: name, colour
     "fastvit": ("FastViT", "#0072b2"),

@@ -1,0 +1,1 @@
+"""This machine: its facts, memory, limits, threads and installed packages."""
