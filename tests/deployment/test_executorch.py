@@ -6,6 +6,7 @@ That its files answer as PyTorch, whatever their ends, is tested with every targ
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,15 @@ from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.pipeline import export
 from hybridvit.export.spec import GraphSpec, Precision
-from hybridvit.folding.fold import fold
-
-pytest.importorskip("executorch", reason="executorch is not installed")
-
 from hybridvit.export.targets.executorch import ExecuTorchExporter
 from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
 from hybridvit.export.targets.xnnpack_int8 import quantised_graph
+from hybridvit.folding.fold import fold
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is not installed"),
+    pytest.mark.xdist_group("executorch"),
+]
 
 EXPORTER = ExecuTorchExporter()
 

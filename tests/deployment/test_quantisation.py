@@ -22,6 +22,8 @@ from hybridvit.export.quantise.accuracy import paired_interval
 from hybridvit.export.quantise.search import quantise
 from hybridvit.export.spec import GraphSpec
 
+pytestmark = pytest.mark.xdist_group("int8")  # all of these tests share a model that is trained first
+
 TARGETS = ("onnx", "openvino")
 HURT = "stages.1.downsample.project"  # behind the channels that are made to stick out
 SIZE = 32
