@@ -5,13 +5,13 @@ That its files answer as PyTorch, whatever their ends, is tested with every targ
 
 import json
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import relative_error, trained_like
+from fresh import ENVIRONMENT, command
 from torch import nn
 
 import hybridvit
@@ -145,13 +145,9 @@ def test_one_process_has_one_number_of_threads(written: Path) -> None:
 
 
 def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(written: Path) -> None:
-    code = (
-        "import sys, hybridvit; runner = hybridvit.export.load_runner(sys.argv[1], threads=3)\n"
-        "from executorch.extension.pybindings import portable_lib\n"
-        "print(portable_lib._threadpool_get_thread_count())"
-    )
-    command = [sys.executable, "-W", "error", "-c", "import hybridvit.export; " + code, str(written)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = command("opened_with_threads", written)
+    environment = ENVIRONMENT | {"PYTHONWARNINGS": "error"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("3\n", "", 0)
 
 
