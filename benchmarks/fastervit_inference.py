@@ -9,6 +9,7 @@ that file. Weights are random: they do not change the time.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import warnings
@@ -28,18 +29,7 @@ VARIANTS = (0, 2)
 BATCHES = (1, 16)
 WHOLE_WINDOWS_PX = (224, 448, 896, 1344)  # stages 3 and 4 are whole windows of 7
 PADDED_PX = (512, 1024)
-PEAK = """
-import sys
-sys.path.insert(0, "benchmarks")
-import torch
-from fastervit_inference import candidates
-torch.set_num_threads(2)
-model, images = candidates({variant})[{label!r}](), torch.randn({batch}, 3, {side}, {side})
-with torch.inference_mode():
-    model(images)
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(int(status["VmHWM"].split()[0]) / 1024)  # not ru_maxrss, which begins at the peak of the parent
-"""
+PROGRAM = Path(__file__).parent / "programs" / "peak_memory.py"
 
 
 def theirs(variant: int, *, deployed: bool = False, device: str = "cpu") -> nn.Module:
@@ -129,8 +119,10 @@ def peak_memory(variant: int) -> dict[str, object]:
         for batch, side in sizes:
             if side != 224 and label.startswith("NVIDIA's"):
                 continue  # it takes the one size that it was built for
-            code = PEAK.format(variant=variant, label=label, batch=batch, side=side)
-            run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            words = [sys.executable, str(PROGRAM), str(variant), label, str(batch), str(side)]
+            paths = os.pathsep.join([str(PROGRAM.parents[1]), *sys.path])
+            environment = os.environ | {"PYTHONPATH": paths}
+            run = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
             rows.setdefault(label, {})[f"batch {batch}, {side} px"] = round(float(run.stdout.splitlines()[-1]))
     print(f"\nfastervit_{variant}, peak memory in MiB")
     for label, row in rows.items():

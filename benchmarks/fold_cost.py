@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from comparison import report
 
@@ -19,22 +20,12 @@ IMPORTS = {
     "hybridvit, models ready": "import hybridvit; hybridvit.create_model",
     "hybridvit and timm": "import hybridvit, timm",
 }
-FOLD = """
-import resource, time, torch, hybridvit
-torch.set_num_threads(2)
-peak_mib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-hybridvit.fold(hybridvit.create_model("fastvit_debug").eval())
-before = peak_mib()
-model = hybridvit.create_model("fastvit_ma36").eval()
-start = time.perf_counter()
-folded = hybridvit.fold(model)
-print(time.perf_counter() - start, peak_mib() - before)
-"""
+PROGRAM = Path(__file__).parent / "programs" / "fold_once.py"
 
 
 def fold_ma36() -> dict[str, float]:
     """Seconds, and memory relative to the model's weights, in an interpreter of its own."""
-    runs = [run(FOLD).split() for _ in range(3)]
+    runs = [run(str(PROGRAM)).split() for _ in range(3)]
     seconds, growth_mib = (statistics.median(float(values[column]) for values in runs) for column in range(2))
     model_mib = 44_068_004 * 4 / 2**20
     return {"seconds": round(seconds, 3), "memory_over_model": round(growth_mib / model_mib, 3)}
@@ -46,14 +37,14 @@ def imports(rounds: int = 7) -> dict[str, float]:
     for _ in range(rounds):
         for name, statement in IMPORTS.items():
             start = time.perf_counter()
-            run(statement)
+            run("-c", statement)
             seconds[name].append(time.perf_counter() - start)
     return {name: round(statistics.median(times), 3) for name, times in seconds.items()}
 
 
-def run(code: str) -> str:
+def run(*words: str) -> str:
     """What a fresh interpreter prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

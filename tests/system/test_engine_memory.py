@@ -3,15 +3,13 @@
 import copy
 import dataclasses
 import random
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fresh import output_of
 from lightning_fabric import Fabric
 from tiny_runs import TINY, TinyTask, assert_same_bits
 from torch import Tensor, nn
@@ -129,31 +127,7 @@ def test_evaluation_shares_out_a_batch_that_memory_does_not_hold(
     ]
 
 
-LIMITED_PROCESS = """
-import dataclasses, resource, sys
-sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
-import torch
-from tiny_runs import TINY, TinyTask
-from lightning_fabric import Fabric
-from hybridvit.training.engine.auto_batch import find_micro_batch
-
-torch.set_num_threads(1)
-data = dataclasses.replace(TINY.data, total_batch=4096, micro_batch=0, image_size=64)
-recipe = dataclasses.replace(TINY, data=data)
-fabric = Fabric(accelerator="cpu", devices=1)
-task = TinyTask(recipe, fabric)
-small = dataclasses.replace(recipe, data=dataclasses.replace(data, total_batch=32))
-print(find_micro_batch(small, fabric, task, say=lambda _: None))
-held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (held + 400 * 2**20, resource.RLIM_INFINITY))
-print(find_micro_batch(recipe, fabric, task, say=lambda _: None))
-"""
-
-
-def test_a_limit_of_the_process_is_honoured(tmp_path: Path) -> None:
-    script = textwrap.dedent(LIMITED_PROCESS).format(tests=str(Path(__file__).parents[1]))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    unlimited, limited = map(int, done.stdout.split())
+def test_a_limit_of_the_process_is_honoured() -> None:
+    unlimited, limited = map(int, output_of("limited_memory").split())
     assert unlimited == 32
     assert 2 <= limited < 4096

@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
-from conftest import relative_error, trained_like
+from conftest import every_model, relative_error, trained_like
 from timm.optim import param_groups_layer_decay
 from timm.utils import reparameterize_model
 from torch import nn
@@ -30,10 +30,10 @@ def test_timm_lists_our_names_beside_its_own():
     assert "hybridvit_fastvit_t8.apple_dist_in1k" in timm.list_models("hybridvit_*", pretrained=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_model())
 def test_timms_conformance_list(name):
     with torch.device("meta"):
-        model = timm.create_model(name, depths=(1, 1, 1, 1)).eval()
+        model = timm.create_model(f"hybridvit_{name}", depths=(1, 1, 1, 1)).eval()
         cfg = model.default_cfg
         images = torch.empty(1, *cfg["input_size"])
         fmap = model.forward_features(images)
@@ -50,16 +50,17 @@ def test_timms_conformance_list(name):
         assert model(images).shape == fmap.shape
         model.reset_classifier(7, "avg")
         assert model(images).shape == (1, 7)
-        unpooled = timm.create_model(name, depths=(1, 1, 1, 1), num_classes=0, global_pool="").eval()
+        unpooled = timm.create_model(f"hybridvit_{name}", depths=(1, 1, 1, 1), num_classes=0, global_pool="").eval()
         assert unpooled(images).shape == fmap.shape
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_model())
 def test_timms_feature_pyramid(name):
     with torch.device("meta"):
-        pyramid = timm.create_model(name, features_only=True, in_chans=1, depths=(1, 1, 1, 1)).eval()
+        options = {"in_chans": 1, "depths": (1, 1, 1, 1)}
+        pyramid = timm.create_model(f"hybridvit_{name}", features_only=True, **options).eval()
         maps = pyramid(torch.empty(1, 1, 96, 160))
-        model = timm.create_model(name)
+        model = timm.create_model(f"hybridvit_{name}")
     assert pyramid.feature_info.reduction() == [4, 8, 16, 32]
     assert [fmap.shape[1] for fmap in maps] == pyramid.feature_info.channels()
     assert [info["module"] for info in model.feature_info] == [f"stages.{index}" for index in range(4)]

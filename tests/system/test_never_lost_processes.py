@@ -7,44 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fresh import ENVIRONMENT, command
 
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 
 TIMEOUT_SECONDS = 10
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-PAIR = """
-import dataclasses, os, signal, sys, time
-sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
-from tiny_runs import TINY, TinyTask
-from hybridvit.cli.main import guarded
-from hybridvit.errors import DatasetError
-from hybridvit.training.train import train
-
-def disturb(what, count):
-    if (what, count) != ("loss", 5) or os.environ["LOCAL_RANK"] != sys.argv[2]:
-        return
-    if sys.argv[1] == "raise":
-        raise DatasetError("The images are gone.")
-    if sys.argv[1] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    open(sys.argv[3] + "/hangs", "w").close()
-    time.sleep(1000)
-
-recipe = dataclasses.replace(TINY, devices=2, timeout_seconds={timeout}, output=sys.argv[3])
-recipe = dataclasses.replace(recipe, data=dataclasses.replace(TINY.data, micro_batch=2))
-def run():
-    train(recipe, progress=False, build_task=lambda recipe, fabric: TinyTask(recipe, fabric, disturb))
-    return 0
-sys.exit(guarded(run, debug=False))
-"""
 
 
 def free_port() -> int:
@@ -56,12 +29,10 @@ def free_port() -> int:
 def start_pair(folder: Path, what: str, rank: int) -> list[subprocess.Popen[str]]:
     """Two processes without a launcher that would end one when the other has: each has to see to itself."""
     folder.mkdir()
-    script = folder / "pair.py"
-    script.write_text(textwrap.dedent(PAIR).format(tests=str(Path(__file__).parents[1]), timeout=TIMEOUT_SECONDS))
     port = str(free_port())
     return [
         subprocess.Popen(
-            [sys.executable, str(script), what, str(rank), str(folder / "run")],
+            command("pair", what, rank, folder / "run", TIMEOUT_SECONDS),
             env=ENVIRONMENT | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(local_rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -138,13 +109,13 @@ def launched(folder: Path, *options: str) -> subprocess.Popen[str]:
     """`hybridvit train` under torchrun, two processes with a loader process each, past its first checkpoint."""
     config = folder / "recipe.yaml"
     config.write_text(RECIPE.format(output=folder / "run"))
-    command = [
+    words = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
         *("-m", "hybridvit", "train", "--config", str(config), *options),
     ]
     with (folder / "log.txt").open("a") as log:
         marked = ENVIRONMENT | {"NEVER_LOST": str(folder)}
-        launcher = subprocess.Popen(command, stderr=log, stdout=log, env=marked, text=True)
+        launcher = subprocess.Popen(words, stderr=log, stdout=log, env=marked, text=True)
     wait_until(lambda: newest_snapshot(folder / "run" / "checkpoints") is not None or launcher.poll() is not None, 120)
     assert launcher.poll() is None, (folder / "log.txt").read_text()
     return launcher
@@ -225,13 +196,11 @@ def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found by /proc")
-@pytest.mark.parametrize(
-    ("kills", "workers", "epochs"), [(1, 0, 4), pytest.param(3, 2, 12, marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize(("kills", "workers", "epochs"), [(1, 0, 4), pytest.param(3, 2, 12, marks=pytest.mark.nightly)])
 def test_a_run_killed_at_random_goes_on_by_itself_to_the_same_bits(kills: int, workers: int, epochs: int) -> None:
     options = [f"--kills={kills}", f"--workers={workers}", f"--epochs={epochs}"]
-    command = [sys.executable, str(BENCHMARKS / "killed_three_times.py"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=ENVIRONMENT, check=False)
+    words = [sys.executable, str(BENCHMARKS / "killed_three_times.py"), *options]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     result = json.loads(done.stdout.splitlines()[-1])
     print(done.stdout.splitlines()[-1])

@@ -11,8 +11,6 @@ import dataclasses
 import itertools
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,38 +180,27 @@ def test_one_process(tmp_path: Path, model: str, workers: int, stop: str) -> Non
         assert_resumes_alike(recipe, straight, stop, by="exception" if workers else "signal")
 
 
-TWO = """
-import os, sys, torch, warnings
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/system"]
-torch.set_num_threads(1)
-warnings.simplefilter("ignore")
-from pathlib import Path
-import test_never_lost_resume as tests
-folder, count = Path(sys.argv[2]), 0
-for model in tests.SIZES_PX:
-    straight = tests.run(tests.recipe_for(model, folder / model, workers=0, processes=2))
-    for workers in (0, 2) if tests.NIGHTLY else (0,):
-        for number, stop in enumerate(tests.STOPS):
-            if stop != "by SIGKILL":
-                by = ("exception", "signal")[number % 2]
-                recipe = tests.recipe_for(model, folder / f"{model}-{number}-{workers}", workers=workers, processes=2)
-                tests.assert_resumes_alike(recipe, straight, stop, by)
-                count += 1
-sys.stdout.write(f"alike: {count}\\n")  # in one piece, for the other process writes too
-"""
+# What test_two_processes.py calls in each of two processes.
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)),
-        *(str(Path(__file__).parents[1]), str(tmp_path)),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count(f"alike: {20 if NIGHTLY else 10}") == 2
+def resume_everywhere(folder: Path) -> None:
+    """Each place once, the families taking turns; without workers, as a process started there costs a minute."""
+    _resume_at(folder, [(list(SIZES_PX)[number % 2], 0, stop) for number, stop in enumerate(STOPS)])
+
+
+def resume_every_combination(folder: Path) -> None:
+    _resume_at(folder, list(itertools.product(SIZES_PX, (0, 2), STOPS)))
+
+
+def _resume_at(folder: Path, chosen: list[tuple[str, int, str]]) -> None:
+    straight = {
+        model: run(recipe_for(model, folder / model, workers=0, processes=2))
+        for model in {each[0]: 0 for each in chosen}
+    }
+    for number, (model, workers, stop) in enumerate(chosen):
+        if stop != "by SIGKILL":
+            recipe = recipe_for(model, folder / f"{number}", workers=workers, processes=2)
+            assert_resumes_alike(recipe, straight[model], stop, ("exception", "signal")[number % 2])
 
 
 POISONS = ("NaN pixel", "infinite learning rate", "injected loss", "gradient that is not finite")

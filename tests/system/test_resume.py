@@ -3,17 +3,21 @@
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_runs import LOSSES_PER_STEP, TINY, Interruption, TinyTask, assert_same_bits, run
+from torch import Tensor, nn
 
+import hybridvit
+from hybridvit.data.generated import GeneratedImages
+from hybridvit.data.loader import make_eval_loader
+from hybridvit.errors import NonFiniteError
+from hybridvit.training.classify.evaluate import evaluate_loader
 from hybridvit.training.run.interrupt import Stopped
+from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
 
@@ -111,70 +115,53 @@ def test_metrics_after_a_resume_are_those_of_a_straight_run(tmp_path: Path, unin
     assert [row.split(",")[0] for row in rows] == ["step", "3", "6"]
 
 
-TWO_PROCESSES = """
-import dataclasses, os, signal, sys, warnings
-import torch
-sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
-torch.set_num_threads(1)
-from tiny_runs import TINY, TinyTask, assert_same_bits, run
-from hybridvit.training.run.interrupt import Stopped
-import hybridvit
-from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.loader import make_eval_loader
-from hybridvit.errors import NonFiniteError
-from hybridvit.training.classify.evaluate import evaluate_loader
-from hybridvit.training.train import train
+# What test_two_processes.py calls in each of two processes.
 
-base = dataclasses.replace(TINY, devices=2, data=dataclasses.replace(TINY.data, total_batch=8, micro_batch=2))
-straight = run(dataclasses.replace(base, output={folder!r} + "/straight"))
+TOGETHER = dataclasses.replace(TINY, devices=2, data=dataclasses.replace(TINY.data, total_batch=8, micro_batch=2))
 
-def disturb(what, count):
-    if (what, count) == ("loss", 9) and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGTERM)
 
-stopped = dataclasses.replace(base, output={folder!r} + "/stopped")
-try:
-    run(stopped, disturb=disturb)
-except Stopped as stop:
-    assert stop.code == 143
-else:
-    raise AssertionError("was not stopped")
-again = run(stopped, resume=True)
-assert_same_bits(again, straight)
+def stop_together(folder: Path) -> None:
+    """One of two gets the signal; both stop, and end in the bits of a straight run when they go on."""
+    straight = run(dataclasses.replace(TOGETHER, output=str(folder / "straight")))
+
+    def disturb(what: str, count: int) -> None:
+        if (what, count) == ("loss", 9) and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = dataclasses.replace(TOGETHER, output=str(folder / "stopped"))
+    with pytest.raises(Stopped) as stop:
+        run(stopped, disturb=disturb)
+    assert stop.value.code == 143
+    assert_same_bits(run(stopped, resume=True), straight)
+
 
 class Poisoned(TinyTask):
-    def loss(self, model, images, labels, moment):
+    """The second process's images of the second step are no numbers."""
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
         if os.environ["RANK"] == "1" and self.calls["loss"] == 2:
             images[:] = float("nan")
         return super().loss(model, images, labels, moment)
 
-try:
-    train(dataclasses.replace(base, output={folder!r} + "/poisoned"), progress=False, build_task=Poisoned)
-except NonFiniteError as error:
-    assert str(error).count("generated/") == 4, error  # of rank 1's four images, on both ranks
-else:
-    raise AssertionError("was not refused")
 
-images = GeneratedImages(length=13)
-torch.manual_seed(0)
-model = hybridvit.create_model("fastvit_debug", num_classes=10).eval()
-correct = sum(int(model(images[i][0][None]).argmax() == images[i][1]) for i in range(13))
-rank = int(os.environ["RANK"])
-evaluation = evaluate_loader(model, make_eval_loader(images, batch_size=4, rank=rank, world_size=2))
-assert evaluation.num_images == 13
-assert evaluation.top1 == round(100 * correct / 13, 4), (evaluation.top1, correct)
-assert int(evaluation.confusion.sum()) == 13
-
-open({folder!r} + "/passed-" + os.environ["RANK"], "w").close()
-"""
+def refuse_together(folder: Path) -> None:
+    """Both refuse the step of which one process has images that are no numbers, and name these images."""
+    with pytest.raises(NonFiniteError) as refused:
+        train(dataclasses.replace(TOGETHER, output=str(folder / "run")), progress=False, build_task=Poisoned)
+    assert str(refused.value).count("generated/") == 4  # of rank 1's four images, on both ranks
 
 
-def test_two_processes_stop_together_end_in_the_same_bits_refuse_together_and_count_once(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert sorted(path.name for path in tmp_path.glob("passed-*")) == ["passed-0", "passed-1"]
+def count_once(folder: Path) -> None:
+    """Two processes evaluate an odd number of images: each image counts once."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    images = GeneratedImages(length=13)
+    torch.manual_seed(0)
+    model = hybridvit.create_model("fastvit_debug", num_classes=10).eval()
+    correct = sum(int(model(images[i][0][None]).argmax() == images[i][1]) for i in range(13))
+    rank = int(os.environ["RANK"])
+    evaluation = evaluate_loader(model, make_eval_loader(images, batch_size=4, rank=rank, world_size=2))
+    assert evaluation.num_images == 13
+    assert evaluation.top1 == round(100 * correct / 13, 4)
+    assert evaluation.confusion is not None
+    assert int(evaluation.confusion.sum()) == 13

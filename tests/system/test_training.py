@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fresh import ENVIRONMENT, command
 from lightning_fabric import Fabric
 from PIL import Image
 from tiny_runs import TINY, TinyTask, assert_same_bits, run
@@ -285,24 +286,8 @@ def test_a_snapshot_cut_short_anywhere_does_not_count(tmp_path: Path, file: str)
         read_snapshot(path)
 
 
-KILLED = """
-import sys
-import threading
-import time
-from collections.abc import Mapping
-from pathlib import Path
-import torch
-from hybridvit.training.run.snapshot import save_snapshot
-step = 0
-while True:
-    step += 1
-    save_snapshot(Path(sys.argv[1]), step, {"w": torch.full((200_000,), float(step))}, keep=2)
-    print(step, flush=True)
-"""
-
-
 def test_a_process_killed_while_saving_leaves_a_whole_snapshot(tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command("saving", tmp_path), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     saved = 0
     for _ in range(8):
@@ -426,9 +411,8 @@ def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
         "data: {source: generated, image_size: 32, total_batch: 8, workers: 2}\n"
         f"output: {tmp_path / 'run'}\nschedule: {{epochs: 400, warmup_epochs: 0}}\nvalidate_every: 100\n"
     )
-    command = [sys.executable, "-m", "hybridvit", "train", "--config", str(config)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "hybridvit", "train", "--config", str(config)]
+    started = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     assert started.stderr is not None
     while newest_snapshot(tmp_path / "run" / "checkpoints") is None:
         assert started.poll() is None, started.stderr.read()

@@ -4,9 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -74,47 +71,33 @@ def images_of_steps(output: Path) -> list[list[list[int]]]:
     ]
 
 
-ON_TWO = """
-import sys
-import torch
-sys.path[:0] = [{tests!r}, {tests!r} + "/system"]
-torch.set_num_threads(1)
-from test_engine_elastic import ELASTIC, NotingTask
-from hybridvit.training.run.interrupt import Stopped
-from hybridvit.training.train import train
-import dataclasses
-
-NotingTask.stop_in = 3
-try:
-    train(dataclasses.replace(ELASTIC, output={output!r}), resume=True, progress=False, build_task=NotingTask)
-except Stopped:
-    open({output!r} + "-stopped", "a").write("x")
-"""
+def begin_alone(output: Path) -> None:
+    """One process, which is stopped in its second step."""
+    stop_in(1, dataclasses.replace(ELASTIC, output=str(output)))
 
 
-def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = train(
-        dataclasses.replace(ELASTIC, output=str(tmp_path / "straight")), progress=False, build_task=NotingTask
-    )
-    output = tmp_path / "elastic"
-    elastic = dataclasses.replace(ELASTIC, output=str(output))
-    monkeypatch.setattr(NotingTask, "stop_in", 1)
-    with pytest.raises(Stopped):
-        train(elastic, progress=False, build_task=NotingTask)
-    monkeypatch.undo()
-    script = tmp_path / "two.py"
-    script.write_text(textwrap.dedent(ON_TWO).format(tests=str(Path(__file__).parents[1]), output=str(output)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert Path(f"{output}-stopped").read_text() == "xx"
+def go_on_with_two(folder: Path) -> None:
+    """What test_two_processes.py calls in each of two processes: they go on, and are stopped in the fourth step."""
+    stop_in(3, dataclasses.replace(ELASTIC, output=str(folder / "elastic")), resume=True)
+
+
+def stop_in(step: int, recipe: Recipe, *, resume: bool = False) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NotingTask, "stop_in", step)
+        with pytest.raises(Stopped):
+            train(recipe, resume=resume, progress=False, build_task=NotingTask)
+
+
+def end_alone(folder: Path) -> None:
+    """One process again ends the run: as one that had all of it."""
+    straight, elastic = (dataclasses.replace(ELASTIC, output=str(folder / name)) for name in ("straight", "elastic"))
+    expected = train(straight, progress=False, build_task=NotingTask)
     result = train(elastic, resume=True, progress=False, build_task=NotingTask)
-    assert (output.with_name("elastic-notes") / "2-1.json").exists()  # the second process had its part
-    assert images_of_steps(output) == images_of_steps(tmp_path / "straight")
+    assert (folder / "elastic-notes" / "2-1.json").exists()  # the second process had its part
+    assert images_of_steps(folder / "elastic") == images_of_steps(folder / "straight")
     for key in ("train_loss", "loss", "ema_loss"):
-        losses = torch.tensor([row[key] for row in result.history], dtype=torch.float64)
-        expected = torch.tensor([row[key] for row in straight.history], dtype=torch.float64)
+        losses, those = ([row[key] for row in each.history] for each in (result, expected))
         assert len(losses) == 6
-        torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(
+            torch.tensor(losses, dtype=torch.float64), torch.tensor(those, dtype=torch.float64), rtol=1e-5, atol=0.0
+        )
