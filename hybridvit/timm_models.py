@@ -8,10 +8,10 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from hybridvit.build import build
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.checkpoints.files import weights_in
 from hybridvit.checkpoints.keymaps import naming_of, to_ours
-from hybridvit.create import build
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS, Family, Variant
 

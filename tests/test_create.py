@@ -11,8 +11,8 @@ import pytest
 from torch import nn
 
 import hybridvit
+from hybridvit.build import CLASSES
 from hybridvit.checkpoints import load, save_checkpoint
-from hybridvit.create import CLASSES
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hybridvit.atomic import replacing
 from hybridvit.card import Form, ModelCard
 from hybridvit.checkpoints.files import WeightFile, read_tensors
-from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, to_ours
+from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, start_of, to_ours
 from hybridvit.checkpoints.matching import (
     CLASSIFIER,
     FIRST_CONVS,
@@ -47,6 +47,7 @@ class LoadReport:
     card: ModelCard | None  # of the file, if it is a checkpoint of ours
     reset: tuple[str, ...] = ()  # left as initialised
     adapted: tuple[str, ...] = ()  # changed to the model's input channels
+    started: tuple[str, ...] = ()  # that the file, a start of such a model, lacks: new parts, and layer scales of one
 
 
 def save_checkpoint(model: nn.Module, path: FilePath) -> None:
@@ -94,6 +95,11 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     card, tensors = card_of(file), file.tensors
     if card is None:
         naming = naming_of(tensors, file.path)
+        if start_of(naming):
+            raise CheckpointError(
+                f"{file.path} holds {KEY_MAPS[naming].title}, which is no whole model of this library but a start of "
+                "one. Create the model with it: create_model('swin_tiny_hat', pretrained=...)."
+            )
         tensors = to_ours(tensors, naming, file.path)
         card = _found_card(file, tensors, naming, architecture)
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -135,6 +141,8 @@ def load_weights(
     card, naming = card_of(file), naming_of(file.tensors, file.path)
     tensors = to_ours(file.tensors, naming, file.path)
     expected = backbone.state_dict()
+    started = KEY_MAPS[naming].missing(tensors, expected) if start_of(naming) else {}
+    tensors |= started
     _check_form(file, card.form if card else form_of(tensors), backbone.card.form)
     reset = tuple(name for name in CLASSIFIER if reset_head and name in expected)
     if reset_head:
@@ -149,10 +157,11 @@ def load_weights(
         source=str(file.path),
         naming=naming,
         weight_set=file.weight_set,
-        num_tensors=len(tensors) - len(reset),
+        num_tensors=len(tensors) - len(reset) - len(started),
         card=card,
         reset=reset,
         adapted=adapted,
+        started=tuple(started),
     )
 
 
@@ -165,8 +174,9 @@ def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
     names, CheckpointError for a model without such names.
     """
     path = Path(path).expanduser()
-    if naming not in KEY_MAPS:
-        raise UsageError(f"naming is '{naming}', but must be one of {', '.join(map(repr, KEY_MAPS))}.")
+    whole = [name for name, key_map in KEY_MAPS.items() if not key_map.start]
+    if naming not in whole:
+        raise UsageError(f"naming is '{naming}', but must be one of {', '.join(map(repr, whole))}.")
     tensors = from_ours(_tensors_of(_backbone(model)), naming)
     if path.suffix == ".safetensors":
         _write(path, to_safetensors(_unshared(tensors)))

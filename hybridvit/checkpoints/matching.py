@@ -6,6 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from hybridvit.build import build
 from hybridvit.card import Form, ModelCard
 from hybridvit.checkpoints.keymaps import Naming, family_of
 from hybridvit.data.imagenet import NUM_CLASSES, class_names
@@ -29,8 +30,6 @@ Shapes = dict[str, tuple[int, ...]]
 
 def skeleton(card: ModelCard) -> Backbone:
     """The model of a card in its form, in eval mode, without memory for its weights (on the meta device)."""
-    from hybridvit.create import build  # that module imports this package for pretrained weights
-
     with torch.device("meta"):
         model: Backbone = build(card.architecture, **card.options).eval()
         if card.form != "training":

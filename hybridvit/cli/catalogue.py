@@ -107,7 +107,7 @@ def _number(value: float | None) -> str:
 def _info_of_variant(variant: Variant) -> None:
     import torch
 
-    from hybridvit.create import build
+    from hybridvit.build import build
     from hybridvit.folding.fold import fold
     from hybridvit.measure.counts import count
 

@@ -13,13 +13,14 @@ from hybridvit.checkpoints.keymaps.table import KeyMap
 from hybridvit.errors import CheckpointError
 from hybridvit.models.registry import Family
 
-Naming = Literal["ours", "apple", "timm", "nvidia"]
+Naming = Literal["ours", "apple", "timm", "nvidia", "timm_swin"]
 Value = TypeVar("Value")
 
 KEY_MAPS: dict[str, KeyMap] = {
     "apple": fastvit.AppleNames(),
     "timm": fastvit.TimmNames(),
     "nvidia": fastervit.NvidiaNames(),
+    "timm_swin": swin_hat.TimmSwinNames(),
 }
 
 
@@ -36,6 +37,11 @@ def naming_of(names: Collection[str], source: object = "The source") -> Naming:
         f"{source} holds no weights of these models: its names ({shown}, {len(names)} in all) are neither hybridvit's "
         f"own, nor those of {known}. Check that this is the right file."
     )
+
+
+def start_of(naming: Naming) -> str:
+    """What a file in this naming is a start from; empty if it holds a whole model."""
+    return "" if naming == "ours" else KEY_MAPS[naming].start
 
 
 def family_of(names: Collection[str]) -> Family:
@@ -62,13 +68,17 @@ def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The sou
         return dict(tensors)
     renamed: dict[str, Value] = {}
     first_names: dict[str, str] = {}
-    for theirs, ours in KEY_MAPS[naming].to_ours(tensors).items():
-        if ours in renamed and not _equal(renamed[ours], tensors[theirs]):
+    key_map = KEY_MAPS[naming]
+    for theirs, ours in key_map.to_ours(tensors).items():
+        value = tensors[theirs]
+        if isinstance(value, Tensor):
+            value = key_map.value(theirs, value)
+        if ours in renamed and not _equal(renamed[ours], value):
             raise CheckpointError(
                 f"{source}: '{first_names[ours]}' and '{theirs}' are two names of one tensor, but hold different "
                 "values. The file was edited or is damaged: use another copy."
             )
-        renamed.setdefault(ours, tensors[theirs])
+        renamed.setdefault(ours, value)
         first_names.setdefault(ours, theirs)
     return renamed
 

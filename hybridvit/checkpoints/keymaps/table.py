@@ -2,8 +2,10 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
 
 LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 """What may follow a row's name; parameters that are no module, such as layer scales, have nothing after them."""
@@ -52,6 +54,7 @@ class KeyMap(ABC):
 
     title: str  # as it stands in messages, such as "Apple's FastViT"
     forms: str  # in which a model has these names, likewise
+    start: str = ""  # of files that are no more than a start of a model: how the card says so
 
     @abstractmethod
     def recognises(self, names: Collection[str]) -> bool:
@@ -68,3 +71,11 @@ class KeyMap(ABC):
     @abstractmethod
     def to_theirs(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
         """Our names -> all that upstream lists the tensor under, in their order; names that it lacks are left out."""
+
+    def value(self, name: str, tensor: Tensor) -> Tensor:
+        """The tensor that upstream calls `name`, laid out as ours."""
+        return tensor
+
+    def missing(self, found: Collection[str], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a start lacks of a model with the tensors `expected`, as it is to begin with; `found` are our names."""
+        return {}

@@ -12,7 +12,6 @@ from hybridvit.create import create_model, find_weights
 from hybridvit.data.class_names import difference
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
-from hybridvit.models.swin_hat.timm_weights import is_timm_swin
 from hybridvit.recipe.recipe import Recipe
 
 
@@ -52,17 +51,13 @@ class Contents:
 def contents_of(path: Path) -> Contents:
     """Raises CheckpointError for a file that is no weights of these models."""
     file = read_tensors(path)
-    if is_timm_swin(file.tensors):
-        tensors, is_folded, names = file.tensors, False, class_names_of(file.tensors, "timm")
-    else:
-        naming = naming_of(file.tensors, path)
-        tensors = to_ours(file.tensors, naming, path)
-        is_folded, names = form_of(tensors) != "training", class_names_of(tensors, naming)
+    naming = naming_of(file.tensors, path)
+    tensors = to_ours(file.tensors, naming, path)
     card = card_of(file)
     return Contents(
-        is_folded=is_folded,
+        is_folded=form_of(tensors) != "training",
         num_classes=num_classes_of(tensors),
-        class_names=card.class_names if card is not None else names,
+        class_names=card.class_names if card is not None else class_names_of(tensors, naming),
     )
 
 

@@ -17,7 +17,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hybridvit.create import build
+from hybridvit.build import build
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
 from hybridvit.recipe.recipe import Recipe
