@@ -8,13 +8,8 @@ from typing import Any
 from hybridvit.card import ModelCard, with_tuples
 from hybridvit.errors import UsageError, nearest
 from hybridvit.models.backbone import Backbone
-from hybridvit.models.registry import Config, Family, Variant, find_variant
-
-CLASSES: dict[Family, str] = {  # imported when first built
-    "fastvit": "hybridvit.models.fastvit.model.FastViT",
-    "fastervit": "hybridvit.models.fastervit.model.FasterViT",
-    "swin_hat": "hybridvit.models.swin_hat.model.SwinHAT",  # imports timm
-}
+from hybridvit.models.family import FamilyConfig
+from hybridvit.models.registry import FAMILIES, Variant, find_variant
 
 
 def build(name: str, **options: Any) -> Backbone:
@@ -38,14 +33,14 @@ def build(name: str, **options: Any) -> Backbone:
     return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
 
 
-def _class_of(family: Family) -> type[Backbone]:
-    module, _, name = CLASSES[family].rpartition(".")
+def _class_of(family: str) -> type[Backbone]:
+    module, _, name = FAMILIES[family].model.partition(":")
     model_class = getattr(import_module(module), name)
     assert issubclass(model_class, Backbone)
     return model_class
 
 
-def configured(variant: Variant, options: dict[str, Any]) -> Config:
+def configured(variant: Variant, options: dict[str, Any]) -> FamilyConfig:
     """The variant's config with those of `options` that are fields of it."""
     fields = {field.name for field in dataclasses.fields(variant.config)}
     return dataclasses.replace(variant.config, **{key: value for key, value in options.items() if key in fields})

@@ -64,6 +64,7 @@ class ModelCard:
     """
 
     architecture: str
+    task: str = "classify"  # what it answers; a key of `hybridvit.task.TASKS`
     options: dict[str, Any] = field(default_factory=dict)  # only what differs from the variant; JSON types
     preprocessing: Preprocessing = Preprocessing()
     class_names: tuple[str, ...] = ()  # index -> name; empty if unknown
@@ -85,7 +86,7 @@ class ModelCard:
             options=with_tuples(rest.pop("options")),
             **with_tuples(rest),
         )
-        texts = (card.architecture, card.source, card.licence, *card.class_names)
+        texts = (card.architecture, card.task, card.source, card.licence, *card.class_names)
         _require("a text", texts, all(isinstance(text, str) for text in texts))
         _require("form", card.form, card.form in get_args(Form))
         fixed = card.fixed_size is not None

@@ -16,7 +16,6 @@ from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 from hybridvit.errors import UsageError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import MIN_SIDE_PX, Backbone, FeaturePyramid
-from hybridvit.models.fastervit.config import FasterViTConfig
 from hybridvit.models.registry import find_variant
 
 
@@ -58,7 +57,9 @@ def create_model(
             raise UsageError(f"{option} belongs to the head, and features_only leaves the head out. Set one of them.")
     size = None if image_size is None else _height_and_width(image_size)
     model = build(name, **options)
-    _check_windows(name, options, size)
+    variant = find_variant(name)
+    config = configured(variant, with_tuples(options))
+    config.check_image_size(options, *(size or variant.preprocessing.image_size))
     if pretrained is not False:
         model = _pretrained(model, pretrained, accepts_folded=folded)
     if size is not None:
@@ -75,16 +76,6 @@ def _height_and_width(image_size: object) -> tuple[int, int]:
             f"image_size is {image_size!r}, but must be a number of pixels from {MIN_SIDE_PX}, or (height, width)."
         )
     return sides
-
-
-def _check_windows(name: str, options: dict[str, Any], size: tuple[int, int] | None) -> None:
-    """Refuse windows that were asked for and that no map of the images fills."""
-    variant = find_variant(name)
-    if "windows" not in options or variant.family != "fastervit":
-        return
-    config = configured(variant, with_tuples(options))
-    assert isinstance(config, FasterViTConfig)
-    config.check_image_size(*(size or variant.preprocessing.image_size))
 
 
 @dataclass(frozen=True, kw_only=True)

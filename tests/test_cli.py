@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "m.safetensors", "--image_size", "big"], 2, "--image_size is 'big', but it must be"),
         (["export", "no-such.safetensors"], 5, "no-such.safetensors"),
         (["fold", "no-such.safetensors"], 5, "no-such.safetensors"),
-        (["evaluate", "m.onnx", "images"], 2, "is an exported model"),
+        (["evaluate", "m.onnx", "images"], 5, "There is no file m.onnx"),
         (["bench", "fastvit_debug", "--rounds", "1"], 2, "at least 8 rounds"),
         (["bench", "fastvit_debug", "--threads", "0"], 2, "number of threads is 0"),
         (["bench", "fastvit_debug", "--protocol", "phon"], 2, "no protocol 'phon'. Nearest: 'phone'"),
@@ -305,7 +306,38 @@ def test_evaluate_counts_and_says_what_it_counted(folder: Path, capsys: pytest.C
     assert record["num_images"] == 6
     assert record["num_skipped"] == 0
     assert main(words) == 0
-    assert f"Top-1    {record['top1']:.2f} %" in capsys.readouterr().out
+    right = round(6 * record["top1"] / 100)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["Top-1", "Top-5", "Loss", "Skipped", "Time"]
+    assert lines[1].split(maxsplit=1)[1] == f"{record['top1']:.2f} %, {right} of 6 right"
+
+
+def test_evaluate_finds_in_an_exported_file_what_it_finds_in_the_checkpoint(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = []
+    for name in ("m.safetensors", "m.onnx"):
+        assert main(["evaluate", str(folder / name), str(folder / "images"), "--batch", "4", "--json"]) == 0
+        records.append(json.loads(capsys.readouterr().out))
+    weights, exported = records
+    for key in ("top1", "top5", "num_images", "num_skipped"):
+        assert exported[key] == weights[key], key
+    assert exported["loss"] == pytest.approx(weights["loss"], rel=1e-4)
+    assert main(["evaluate", str(folder / "m.onnx"), str(folder / "images")]) == 0
+    assert "(onnxruntime)" in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "gives"),
+    [({"returns": "features"}, "features"), ({"top_k": 1}, "probabilities and indices")],
+    ids=["features", "top-1"],
+)
+def test_evaluate_refuses_a_file_that_gives_no_logits(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], gives: str
+) -> None:
+    export(hybridvit.load(folder / "m.safetensors"), tmp_path / "m.onnx", **options)
+    assert main(["evaluate", str(tmp_path / "m.onnx"), str(folder / "images")]) == 2
+    assert f"gives {gives}, but accuracy and loss are computed from logits. Export" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_classes_that_the_model_does_not_know(folder: Path, tmp_path: Path, capsys) -> None:

@@ -11,10 +11,9 @@ import pytest
 from torch import nn
 
 import hybridvit
-from hybridvit.build import CLASSES
 from hybridvit.checkpoints import load, save_checkpoint
 from hybridvit.errors import UsageError
-from hybridvit.models.registry import VARIANTS
+from hybridvit.models.registry import FAMILIES, VARIANTS
 
 NARROW = {"widths": (32, 64, 128, 256), "stem_width": 16, "depths": (1, 1, 3, 2), "num_heads": (2, 2, 4, 8)}
 
@@ -63,7 +62,7 @@ def test_a_form_that_was_never_released_is_refused() -> None:
 
 
 def test_only_the_family_that_is_built_is_imported() -> None:
-    homes = {family: path.rpartition(".")[0] for family, path in CLASSES.items()}
+    homes = {family: row.model.partition(":")[0] for family, row in FAMILIES.items()}
     code = f"""
 import sys, hybridvit.create
 print([home for home in {list(homes.values())} if home in sys.modules])
@@ -72,4 +71,4 @@ print([home for home in {list(homes.values())} if home in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", str([homes["fastvit"]])]
-    assert {variant.family for variant in VARIANTS.values()} == set(CLASSES)
+    assert {variant.family for variant in VARIANTS.values()} == set(FAMILIES)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from hybridvit.build import build
 from hybridvit.card import Form, ModelCard
 from hybridvit.checkpoints.keymaps import Naming, family_of
 from hybridvit.data.imagenet import NUM_CLASSES, class_names
@@ -14,6 +14,7 @@ from hybridvit.errors import CheckpointError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
+from hybridvit.task import find_task
 
 MAX_LINES = 12  # of a key report
 FIRST_CONVS = (
@@ -31,7 +32,7 @@ Shapes = dict[str, tuple[int, ...]]
 def skeleton(card: ModelCard) -> Backbone:
     """The model of a card in its form, in eval mode, without memory for its weights (on the meta device)."""
     with torch.device("meta"):
-        model: Backbone = build(card.architecture, **card.options).eval()
+        model = cast(Backbone, find_task(card.task).build(card)).eval()
         if card.form != "training":
             folded = fold(model, released=card.form == "released", image_size=card.fixed_size)
             assert isinstance(folded, Backbone)

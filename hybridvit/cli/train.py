@@ -97,7 +97,10 @@ class TrainCommand(Command):
         result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
         if getattr(rank_zero_only, "rank", 0):  # one of several processes says it
             return 0
-        print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
+        print(
+            f"\nThe run is in {result.folder}: {result.headline.name} "
+            f"{result.best:.{result.headline.decimals}f} ({result.weights} weights)."
+        )
         print(f"See:   {result.report}")
         print(f"Next:  hybridvit predict {result.model} IMAGES")
         print(f"       hybridvit export {result.model}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridvit.data.decode import MAX_PIXELS
 from hybridvit.data.encoded import EncodedImages, OnBadImage
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.shards.index import Column
 from hybridvit.data.transforms import Transform
@@ -29,6 +29,7 @@ class HuggingFaceImages(EncodedImages):
         *,
         source: str,
         transform: Transform,
+        sizes: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
         image_column: str = "",
         label_column: str = "",
@@ -59,6 +60,7 @@ class HuggingFaceImages(EncodedImages):
             class_names=names,
             fingerprint=f"huggingface-{dataset._fingerprint}",  # the library has no public name for it
             transform=transform,
+            sizes=sizes,
             training=training,
             on_bad_image=on_bad_image,
             seed=seed,

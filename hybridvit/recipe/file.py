@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from hybridvit.annotations import in_words
 from hybridvit.errors import UsageError, nearest
 from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import find_task
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -63,32 +65,45 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] 
 
     path = find_recipe(name_or_path)
     content = _read_yaml(path)
-    _check_keys(content, path)
-    words = _as_words(overrides)
+    kind = _kind(content, overrides)
+    _check_keys(content, path, kind)
+    words = _as_words(overrides, kind)
     if "model" not in content and not any(word.startswith("--model=") for word in words):
         raise UsageError(f"{path} names no model. Add a line such as 'model: fastvit_t8', or pass --model.")
     try:
-        parsed = _parser().parse_args(["--config", str(path), *words])
+        parsed = _parser(kind).parse_args(["--config", str(path), *words])
     except ArgumentError as error:
-        raise UsageError(_explain(str(error), path, words)) from error
-    return _build(Recipe, {key: value for key, value in vars(parsed).items() if key != "config"})
+        raise UsageError(_explain(str(error), path, words, kind)) from error
+    return _build(kind, {key: value for key, value in vars(parsed).items() if key != "config"})
 
 
-def recipe_parser(prog: str = "hybridvit train") -> Any:
+def recipe_parser(prog: str = "hybridvit train", *, kind: type[Recipe] | None = None) -> Any:
     """A jsonargparse.ArgumentParser with every key of a recipe as an option, its field's docstring as its help."""
     import jsonargparse
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False)
     parser.add_argument("--config", action="config", help="Recipe file (YAML).")
-    parser.add_class_arguments(Recipe, None)
+    parser.add_class_arguments(kind or find_task("classify").recipe, None)
     return parser
 
 
 @functools.cache
-def _parser() -> Any:
+def _parser(kind: Any) -> Any:
     """Made once: that takes longer than reading a recipe with it."""
-    return recipe_parser()
+    return recipe_parser(kind=kind)
+
+
+def _kind(content: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> type[Recipe]:
+    """The class of the recipe's task. Raises UsageError for an unknown task."""
+    task = content.get("task", "classify")
+    if isinstance(overrides, Mapping):
+        task = overrides.get("task", task)
+    else:
+        given = dict(itertools.pairwise(overrides))
+        given |= dict(word.split("=", 1) for word in overrides if "=" in word)
+        task = given.get("--task", task)
+    return find_task(str(task)).recipe
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -135,19 +150,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_keys(content: Mapping[str, Any], path: Path) -> None:
+def _check_keys(content: Mapping[str, Any], path: Path, kind: type[Recipe]) -> None:
     """Refuse unknown keys by name before the parser sees them: its message would not say which are near."""
-    groups, leaves = _schema()
+    groups, leaves = _schema(kind)
     for key, value in _leaves(content, groups):
         if key in groups and not isinstance(value, dict):
-            raise UsageError(f"{path}: '{key}' is {value!r}, but it is a group of keys: {_keys_of(key)}.")
+            raise UsageError(f"{path}: '{key}' is {value!r}, but it is a group of keys: {_keys_of(key, kind)}.")
         if key not in leaves and key not in groups:
             raise UsageError(f"{path}: unknown key '{key}'. The nearest are {nearest(key, leaves)}.")
 
 
-def _as_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
+def _as_words(overrides: Sequence[str] | Mapping[str, Any], kind: type[Recipe]) -> list[str]:
     """Command-line words of the form --key=value, with every key known."""
-    groups, leaves = _schema()
+    groups, leaves = _schema(kind)
     if isinstance(overrides, Mapping):
         words = [f"--{key}={_yaml_value(value)}" for key, value in overrides.items()]
     else:
@@ -162,7 +177,9 @@ def _as_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
         key, equals, value = word[2:].partition("=")
         if key not in leaves and key.partition(".")[0] != "model_options":
             if key in groups:
-                raise UsageError(f"Recipe key '{key}' is a group: set the keys in it one by one, {_keys_of(key)}.")
+                raise UsageError(
+                    f"Recipe key '{key}' is a group: set the keys in it one by one, {_keys_of(key, kind)}."
+                )
             raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
         if not equals:
             if position < len(words) and not words[position].startswith("--"):
@@ -182,24 +199,24 @@ def _yaml_value(value: Any) -> str:
     return value if isinstance(value, str) else yaml.safe_dump(_plain(value), default_flow_style=True).split("\n...")[0]
 
 
-def _explain(message: str, path: Path, words: Sequence[str]) -> str:
+def _explain(message: str, path: Path, words: Sequence[str], kind: type[Recipe]) -> str:
     """One paragraph in our words from jsonargparse's lines."""
     key_match = re.search(r'Parser key "([^"]+)"', message)
     value_match = re.search(r"(?:Got value|Given value): (.*)", message)
     if key_match is None:
         return f"{path}: {' '.join(message.split())}."
     key = key_match[1]
-    wanted = in_words(_schema()[1].get(key, object))
+    wanted = in_words(_schema(kind)[1].get(key, object))
     value = f"'{value_match[1]}'" if value_match else "a value it cannot take"
     fix = f"Write --{key} VALUE" if any(word.startswith(f"--{key}=") for word in words) else f"Set it in {path}"
     return f"Recipe key '{key}' is {value}, but it must be {wanted}. {fix}."
 
 
-def _schema() -> tuple[dict[str, type], dict[str, Any]]:
+def _schema(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:
     """The groups of a recipe (key -> dataclass) and its leaves (dotted key -> annotation)."""
     groups: dict[str, type] = {}
     leaves: dict[str, Any] = {}
-    for name, annotation in typing.get_type_hints(Recipe).items():
+    for name, annotation in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(annotation):
             groups[name] = typing.cast(type, annotation)
             leaves |= {f"{name}.{key}": hint for key, hint in typing.get_type_hints(annotation).items()}
@@ -208,8 +225,8 @@ def _schema() -> tuple[dict[str, type], dict[str, Any]]:
     return groups, leaves
 
 
-def _keys_of(group: str) -> str:
-    return ", ".join(key for key in _schema()[1] if key.startswith(f"{group}."))
+def _keys_of(group: str, kind: type[Recipe]) -> str:
+    return ", ".join(key for key in _schema(kind)[1] if key.startswith(f"{group}."))
 
 
 def _leaves(content: Mapping[str, Any], groups: Mapping[str, type] | None = None) -> Iterator[tuple[str, Any]]:

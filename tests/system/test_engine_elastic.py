@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from tiny_runs import TINY, TinyTask
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.images import Sample
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import Sample, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.train import train
 
@@ -37,9 +36,9 @@ ELASTIC = dataclasses.replace(
 class Noted(GeneratedImages):
     """Keeps the epoch and number of each image drawn."""
 
-    def draw(self, epoch: int, number: int) -> Sample:
-        self.drawn.append((epoch, number))
-        return super().draw(epoch, number)
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
+        self.drawn.append((epoch, index))
+        return super().draw(epoch, index, step)
 
     drawn: list[tuple[int, int]]
 
@@ -49,21 +48,21 @@ class NotingTask(TinyTask):
 
     stop_in: int | None = None
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
+    def open(self, recipe: ClassifyRecipe) -> Splits:
         self.images = Noted(length=26, image_size=(64, 64), training=True)
         self.images.drawn = []
         self.notes = Path(recipe.output + "-notes")
         self.notes.mkdir(exist_ok=True)
+        return dataclasses.replace(super().open(recipe), train=self.images)
 
-    def loss(self, model, images, labels, moment):  # type: ignore[no-untyped-def]
+    def loss(self, learn, model, batch, moment):  # type: ignore[no-untyped-def]
         note = self.notes / f"{moment.step}-{os.environ.get('RANK', '0')}.json"
         earlier = json.loads(note.read_text()) if note.exists() else []
         note.write_text(json.dumps(earlier + self.images.drawn))
         self.images.drawn = []
         if not earlier and moment.step == self.stop_in and os.environ.get("RANK", "0") == "0":
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().loss(model, images, labels, moment)
+        return super().loss(learn, model, batch, moment)
 
 
 def images_of_steps(output: Path) -> list[list[list[int]]]:
@@ -86,21 +85,19 @@ import dataclasses
 
 NotingTask.stop_in = 3
 try:
-    train(dataclasses.replace(ELASTIC, output={output!r}), resume=True, progress=False, build_task=NotingTask)
+    train(dataclasses.replace(ELASTIC, output={output!r}), resume=True, progress=False, task=NotingTask())
 except Stopped:
     open({output!r} + "-stopped", "a").write("x")
 """
 
 
 def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = train(
-        dataclasses.replace(ELASTIC, output=str(tmp_path / "straight")), progress=False, build_task=NotingTask
-    )
+    straight = train(dataclasses.replace(ELASTIC, output=str(tmp_path / "straight")), progress=False, task=NotingTask())
     output = tmp_path / "elastic"
     elastic = dataclasses.replace(ELASTIC, output=str(output))
     monkeypatch.setattr(NotingTask, "stop_in", 1)
     with pytest.raises(Stopped):
-        train(elastic, progress=False, build_task=NotingTask)
+        train(elastic, progress=False, task=NotingTask())
     monkeypatch.undo()
     script = tmp_path / "two.py"
     script.write_text(textwrap.dedent(ON_TWO).format(tests=str(Path(__file__).parents[1]), output=str(output)))
@@ -110,7 +107,7 @@ def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path, monkeypatch
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert Path(f"{output}-stopped").read_text() == "xx"
-    result = train(elastic, resume=True, progress=False, build_task=NotingTask)
+    result = train(elastic, resume=True, progress=False, task=NotingTask())
     assert (output.with_name("elastic-notes") / "2-1.json").exists()  # the second process had its part
     assert images_of_steps(output) == images_of_steps(tmp_path / "straight")
     for key in ("train_loss", "loss", "ema_loss"):

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from tiny_runs import TINY, TinyTask
 
-from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
-from hybridvit.recipe.groups import MesaConfig, OptimConfig
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.recipe.groups import OptimConfig
+from hybridvit.tasks.classify.config import MesaConfig
 from hybridvit.training.engine.devices import build_fabric
 from hybridvit.training.train import train
 
@@ -30,11 +28,9 @@ SHARED_OUT = dataclasses.replace(
 
 
 class LargerTask(TinyTask):
-    """Images of 64 pixels, so that the last map has more than one."""
+    """Three steps of 16 images."""
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
-        self.images = GeneratedImages(length=50, image_size=(64, 64), training=True)
+    length = 50
 
 
 TWO_PROCESSES = """
@@ -47,7 +43,8 @@ from tiny_runs import TinyTask, assert_same_bits, run
 from hybridvit.training.run.interrupt import Stopped
 from test_engine_precision import Overflowing, snapshot
 from hybridvit.training.engine import devices
-from hybridvit.recipe.groups import MesaConfig, OptimConfig
+from hybridvit.recipe.groups import OptimConfig
+from hybridvit.tasks.classify.config import MesaConfig
 from hybridvit.training.train import train
 
 straight = run(dataclasses.replace(SHARED_OUT, output={folder!r} + "/straight"))
@@ -76,7 +73,7 @@ plain = dataclasses.replace(
 )
 parts, whole = (
     snapshot(train(dataclasses.replace(plain, strategy=strategy, output={folder!r} + "/" + strategy),
-             progress=False, build_task=LargerTask).folder, 3)
+             progress=False, task=LargerTask()).folder, 3)
     for strategy in ("fsdp", "ddp")
 )
 for name in ("model", "ema"):
@@ -101,7 +98,7 @@ for strategy in ("ddp", "fsdp"):
         save_every=1 / 3,
         keep=9,
     )
-    train(half, progress=False, build_task=Overflowing)
+    train(half, progress=False, task=Overflowing())
     before, after = (snapshot(half.output, step) for step in (1, 2))
     assert_same_bits(after["model"], before["model"], strategy)
     assert_same_bits(after["ema"], before["ema"], strategy)
@@ -129,7 +126,7 @@ def test_two_processes_resume_to_the_bit_and_train_as_with_ddp_and_one_goes_on_w
     assert sorted(path.name for path in tmp_path.glob("passed-*")) == ["passed-0", "passed-1"]
     (tmp_path / "stopped" / "checkpoints" / "step-000000006" / "manifest.json").unlink()
     alone = dataclasses.replace(SHARED_OUT, devices="auto", strategy="ddp", output=str(tmp_path / "stopped"))
-    result = train(alone, resume=True, allow_changes=True, progress=False, build_task=TinyTask)
+    result = train(alone, resume=True, allow_changes=True, progress=False, task=TinyTask())
     assert [row["step"] for row in result.history] == [3, 6]
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in result.history)
 

@@ -41,7 +41,7 @@ def disturb(what, count):
 recipe = dataclasses.replace(TINY, devices=2, timeout_seconds={timeout}, output=sys.argv[3])
 recipe = dataclasses.replace(recipe, data=dataclasses.replace(TINY.data, micro_batch=2))
 def run():
-    train(recipe, progress=False, build_task=lambda recipe, fabric: TinyTask(recipe, fabric, disturb))
+    train(recipe, progress=False, task=TinyTask(disturb))
     return 0
 sys.exit(guarded(run, debug=False))
 """

@@ -13,24 +13,23 @@ from typing import Any
 import pytest
 import torch
 from shard_sets import pack, png, write_folder, write_tar
-from tiny_runs import assert_same_bits
+from tiny_runs import WatchedTask, assert_same_bits
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train
 
 
-def recipe_for(root: Path, output: Path, **data: Any) -> Recipe:
+def recipe_for(root: Path, output: Path, **data: Any) -> ClassifyRecipe:
     settings = {"source": "shards", "image_size": 32, "total_batch": 8, "workers": 0} | data
     if settings["source"] == "shards":
         settings["shuffle_shards"] = 2
-    return Recipe(
+    return ClassifyRecipe(
         model="fastvit_debug",
         data=DataConfig(root=str(root), **settings),
         augment=AugmentConfig(),
@@ -49,15 +48,15 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
-class Watched(ClassifyTask):
+class Watched(WatchedTask):
     """Stops itself by SIGTERM in the loss of one step."""
 
     stop_at = -1
 
-    def loss(self, model: Any, images: Any, labels: Any, moment: Any) -> Any:
+    def loss(self, learn: Any, model: Any, batch: Any, moment: Any) -> Any:
         if moment.step == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().loss(model, images, labels, moment)
+        return super().loss(learn, model, batch, moment)
 
 
 class StopsInMidEpoch(Watched):
@@ -75,7 +74,7 @@ def test_a_run_from_shards_that_was_stopped_in_mid_epoch_ends_in_the_same_bits(s
     straight = train(recipe_for(shards, tmp_path / "straight"), progress=False)
     stopped = recipe_for(shards, tmp_path / "stopped", workers=2)
     with pytest.raises(Stopped):
-        train(stopped, progress=False, build_task=StopsInMidEpoch)
+        train(stopped, progress=False, task=StopsInMidEpoch())
     moved = shards.rename(tmp_path / "moved")  # the place is not part of what a run is
     resumed = train(recipe_for(moved, tmp_path / "stopped", workers=1), resume=True, progress=False)
     assert_same_bits(final_state(resumed.folder), final_state(straight.folder))
@@ -137,17 +136,18 @@ import dataclasses
 
 class Counting(Watched):
     seen = []
-    def __init__(self, recipe, fabric):
-        super().__init__(recipe, fabric)
-        draw = self.images.draw
-        def counted(epoch, index):
-            sample = draw(epoch, index)
+    def open(self, recipe):
+        splits = super().open(recipe)
+        draw = splits.train.draw
+        def counted(epoch, index, step):
+            sample = draw(epoch, index, step)
             Counting.seen.append((epoch, sample.number))
             return sample
-        self.images.draw = counted
+        splits.train.draw = counted
+        return splits
 
 recipe = dataclasses.replace(recipe_for(Path({shards!r}), Path({output!r})), devices=2)
-train(recipe, progress=False, build_task=Counting)
+train(recipe, progress=False, task=Counting())
 Path({output!r} + "-" + os.environ["RANK"]).write_text(json.dumps(Counting.seen))
 """
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.index import sha256_of
 from hybridvit.data.shards.remote import Remote
 from hybridvit.errors import UsageError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.errors import UsageError
 
 Result = TypeVar("Result")

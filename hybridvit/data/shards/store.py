@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.cache import ShardCache, touch
 from hybridvit.data.shards.index import INDEX, KEYS, SAMPLES, Shard, ShardIndex, read_head
 from hybridvit.data.shards.remote import Patience, Remote, is_url

@@ -12,7 +12,7 @@ from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.original import Original
-from hybridvit.export.quantise.accuracy import Accuracy, paired_interval, percent, right_answers
+from hybridvit.export.quantise.accuracy import Accuracy, first_answers, paired_interval, percent, right_answers
 from hybridvit.export.quantise.plan import QuantisationPlan, batches, matching
 from hybridvit.export.quantise.sensitivity import rank_layers
 from hybridvit.export.runners import ExportedRunner
@@ -67,7 +67,7 @@ def quantise(
     def attempt(num_kept: int) -> Attempt:
         runner = converted(num_kept)
         measured = batches(plan.labelled, preprocessing)
-        answers = np.concatenate([runner.most_probable(batch, 1)[1][:, 0] for batch in measured])
+        answers = np.concatenate([first_answers(runner(batch)) for batch in measured])
         tried.append(Attempt(num_kept, answers, right_answers(answers, plan.labels)))
         _log.info("int8, %d layers kept: top-1 %.2f %%.", len(always) + num_kept, percent(tried[-1].right))
         return tried[-1]

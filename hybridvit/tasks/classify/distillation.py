@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from hybridvit.recipe.groups import DistillConfig, MesaConfig
-from hybridvit.training.task import Moment
+from hybridvit.task import Moment
+from hybridvit.tasks.classify.config import DistillConfig, MesaConfig
 
 
 def distilled(

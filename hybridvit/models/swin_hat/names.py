@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridvit.card import Form
-from hybridvit.checkpoints.keymaps.table import KeyMap, Row, Table
+from hybridvit.models.key_map import KeyMap, Row, Table
 
 BLOCK, THEIRS = "stages.#.attention.blocks.#", "layers.#.blocks.#"
 BIAS_TABLE = ".relative_position_bias_table"
@@ -71,6 +71,9 @@ class TimmSwinNames(KeyMap):
         new = {name: tensor for name, tensor in absent.items() if NEW.search(name)}
         ones = {name: torch.ones_like(tensor) for name, tensor in absent.items() if SCALE_OF_TOKENS.search(name)}
         return new | ones
+
+
+KEY_MAPS: dict[str, KeyMap] = {"timm_swin": TimmSwinNames()}
 
 
 def _table(theirs: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from hybridvit.create import create_model, find_weights
 from hybridvit.data.class_names import difference
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.tasks.classify.config import ClassifyRecipe
 
 
-def starting_model(recipe: Recipe, class_names: tuple[str, ...]) -> Backbone:
+def starting_model(recipe: ClassifyRecipe, class_names: tuple[str, ...]) -> Backbone:
     """The recipe's architecture for these classes, in training form, with the recipe's pretrained weights if any.
 
     Windows, image size and stochastic depth may differ from those the weights were trained with: FasterViT computes

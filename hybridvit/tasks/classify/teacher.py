@@ -8,11 +8,11 @@ from typing import Any, cast
 import timm
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hybridvit import checkpoints
-from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from hybridvit.build import build
+from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard
 from hybridvit.checkpoints.files import check_file
 from hybridvit.checkpoints.metadata import digest
 from hybridvit.create import create_model, find_weights
@@ -21,9 +21,8 @@ from hybridvit.errors import CheckpointError, UsageError, nearest
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
-from hybridvit.recipe.groups import DistillConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.engine.devices import memory_format
+from hybridvit.task import Place
+from hybridvit.tasks.classify.config import DistillConfig
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".tar", ".bin")
 
@@ -52,17 +51,16 @@ class Teacher:
         self,
         found: TeacherModel,
         *,
-        recipe: Recipe,
-        fabric: Fabric,
-        class_names: tuple[str, ...],
-        preprocessing: Preprocessing,
+        card: ModelCard,
+        place: Place,
     ) -> None:
         """Raises UsageError if it has other classes than the images, or takes no images of their size."""
-        _check_classes(found, class_names)
+        preprocessing = card.preprocessing
+        _check_classes(found, card.class_names)
         self.fingerprint = _digest(found.module)
-        self._fabric = fabric
+        self._place = place
         self._module = found.module.eval().requires_grad_(False)
-        self._module.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
+        self._module.to(device=place.device, memory_format=place.layout)  # type: ignore[call-overload]  # torch's stub lacks this form
         if len(found.mean) != len(preprocessing.mean):
             raise UsageError(
                 f"The teacher {found.name} takes images of {len(found.mean)} channels, the run's have "
@@ -72,14 +70,14 @@ class Teacher:
         pairs = zip(preprocessing.mean, preprocessing.std, found.mean, found.std, strict=True)
         gains_and_shifts = [(std / own_std, (mean - own_mean) / own_std) for mean, std, own_mean, own_std in pairs]
         self._differs = any(pair != (1.0, 0.0) for pair in gains_and_shifts)
-        self._gain, self._shift = torch.tensor(gains_and_shifts, device=fabric.device)[:, :, None, None].unbind(1)
-        _check_size(self, found, preprocessing.image_size, len(class_names))
+        self._gain, self._shift = torch.tensor(gains_and_shifts, device=place.device)[:, :, None, None].unbind(1)
+        _check_size(self, found, preprocessing.image_size, len(card.class_names))
 
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """The teacher's answers to images prepared for the student, in the run's precision, without gradient."""
         if self._differs:
             images = images * self._gain + self._shift
-        with torch.no_grad(), self._fabric.autocast():
+        with torch.no_grad(), self._place.autocast():
             logits: Tensor = self._module(images)
         return logits.float()
 
@@ -118,6 +116,18 @@ def untrained_teacher(config: DistillConfig, num_classes: int) -> TeacherModel:
         _check_timm_name(config.teacher)
     model = create_model("fastvit_debug", num_classes=num_classes)
     return TeacherModel(name=f"{config.teacher} (debug size)", module=model, num_classes=num_classes)
+
+
+def teacher_architecture(name: str, num_classes: int) -> nn.Module:
+    """The teacher's architecture, untrained. Raises UsageError for a file's, which is known only from its content."""
+    if name in VARIANTS:
+        return build(name, num_classes=num_classes).eval()
+    if timm.is_model(name):
+        return timm.create_model(name, num_classes=num_classes).eval()
+    raise UsageError(
+        f"Memory can be estimated for teachers given by name, and '{name}' is no model of timm or this package. Leave "
+        "distill.teacher out of the estimate with --distill.teacher ''."
+    )
 
 
 def _is_file(name: str) -> bool:
@@ -222,7 +232,7 @@ def _check_size(teacher: Teacher, found: TeacherModel, size: tuple[int, int], nu
     """Show it one batch: what it takes is known by no other way."""
     trained = f" It was trained on {found.image_size[0]}x{found.image_size[1]}." if found.image_size else ""
     advice = f"{trained} Set data.image_size to what it takes, or choose another teacher."
-    device = teacher._fabric.device
+    device = teacher._place.device
     try:
         logits = teacher.logits(torch.zeros(2, len(found.mean), *size, device=device))
     except torch.OutOfMemoryError:

@@ -2,33 +2,30 @@
 
 import re
 from collections.abc import Collection
-from typing import Literal, TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hybridvit.card import Form
-from hybridvit.checkpoints.keymaps import fastervit, fastvit, swin_hat
-from hybridvit.checkpoints.keymaps.table import KeyMap
 from hybridvit.errors import CheckpointError
-from hybridvit.models.registry import Family
+from hybridvit.models.key_map import KeyMap
+from hybridvit.models.registry import FAMILIES
 
-Naming = Literal["ours", "apple", "timm", "nvidia", "timm_swin"]
+Naming = str  # "ours", or a key of KEY_MAPS
 Value = TypeVar("Value")
 
-KEY_MAPS: dict[str, KeyMap] = {
-    "apple": fastvit.AppleNames(),
-    "timm": fastvit.TimmNames(),
-    "nvidia": fastervit.NvidiaNames(),
-    "timm_swin": swin_hat.TimmSwinNames(),
-}
+_NAMES: dict[str, Any] = {family: import_module(row.names) for family, row in FAMILIES.items()}
+KEY_MAPS: dict[str, KeyMap] = {naming: names for family in _NAMES.values() for naming, names in family.KEY_MAPS.items()}
+"""By naming; the first that recognises a file's names is its."""
 
 
 def naming_of(names: Collection[str], source: object = "The source") -> Naming:
     """Which naming a file uses, from its keys. Raises CheckpointError, naming `source`, if none of those known."""
     for naming, key_map in KEY_MAPS.items():
         if key_map.recognises(names):
-            return naming  # type: ignore[return-value]  # the keys of KEY_MAPS are namings
+            return naming
     if any(re.match(r"(stem|stages|head|expand)\.", name) for name in names):
         return "ours"
     shown = ", ".join(f"'{name}'" for name in list(names)[:5])
@@ -44,18 +41,14 @@ def start_of(naming: Naming) -> str:
     return "" if naming == "ours" else KEY_MAPS[naming].start
 
 
-def family_of(names: Collection[str]) -> Family:
-    """The family whose tensors have these names, which are ours."""
-    if swin_hat.is_ours(names):
-        return "swin_hat"
-    return "fastervit" if fastervit.is_ours(names) else "fastvit"
+def family_of(names: Collection[str]) -> str:
+    """The family whose tensors have these names, which are ours; the first of all for names that none knows."""
+    return next((family for family, known in _NAMES.items() if known.is_ours(names)), next(iter(_NAMES)))
 
 
 def form_of(names: Collection[str]) -> Form:
     """training, released or folded, from our names."""
-    return {"fastvit": fastvit.form_of, "fastervit": fastervit.form_of, "swin_hat": swin_hat.form_of}[family_of(names)](
-        names
-    )
+    return _NAMES[family_of(names)].form_of(names)
 
 
 def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The source") -> dict[str, Value]:
@@ -70,7 +63,7 @@ def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The sou
     first_names: dict[str, str] = {}
     key_map = KEY_MAPS[naming]
     for theirs, ours in key_map.to_ours(tensors).items():
-        value = tensors[theirs]
+        value: Any = tensors[theirs]
         if isinstance(value, Tensor):
             value = key_map.value(theirs, value)
         if ours in renamed and not _equal(renamed[ours], value):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 
 from hybridvit.card import Form
-from hybridvit.checkpoints.keymaps.table import KeyMap, Row, Table
+from hybridvit.models.key_map import KeyMap, Row, Table
 
 STAGE, BLOCK, THEIRS = "stages.#.body", "stages.#.body.blocks.#", "levels.#.blocks.#"
 
@@ -113,6 +113,9 @@ class NvidiaNames(KeyMap):
                 again = (theirs.replace(TOKENIZER, TOKENIZER_AGAIN),) if TOKENIZER in theirs else ()
                 translated[name] = (theirs, *again)
         return translated
+
+
+KEY_MAPS: dict[str, KeyMap] = {"nvidia": NvidiaNames()}
 
 
 def _renumbered(name: str, by: int) -> str:

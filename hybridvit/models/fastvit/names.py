@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 from hybridvit.card import Form
-from hybridvit.checkpoints.keymaps.table import KeyMap, Row, Table
+from hybridvit.models.key_map import KeyMap, Row, Table
 
 
 class Names(NamedTuple):
@@ -90,6 +90,11 @@ TIMM = Table(Row(row.ours, row.timm, row.block) for row in ROWS)
 FORMS = "training form or folded with fold(model, released=True)"
 
 
+def is_ours(names: Collection[str]) -> bool:
+    """Whether these are our names of a FastViT."""
+    return any(re.match(r"stages\.\d+\.blocks\.", name) for name in names)
+
+
 def form_of(names: Collection[str]) -> Form:
     """training, released or folded, from our names of a FastViT."""
     if any(name.endswith(".ffn.depthwise.weight") for name in names):
@@ -134,6 +139,9 @@ class TimmNames(KeyMap):
 
     def to_theirs(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
         return {name: (theirs,) for name, theirs in _with_block_kinds(TIMM, names).items()}
+
+
+KEY_MAPS: dict[str, KeyMap] = {"apple": AppleNames(), "timm": TimmNames()}
 
 
 def _with_block_kinds(table: Table, names: Collection[str]) -> dict[str, str]:

@@ -2,25 +2,23 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL.Image import Image
-
+from hybridvit.card import Preprocessing
+from hybridvit.data.decode import decode_image
+from hybridvit.data.samples import Samples
+from hybridvit.evaluate.agreement import Agreement
 from hybridvit.machine.facts import machine_card
 from hybridvit.recipe.file import flat
 from hybridvit.recipe.recipe import Recipe
-from hybridvit.report.content import Answer, Confusion, Curve, Figure, Report, Table
-from hybridvit.training.classify.evaluate import Prediction
-from hybridvit.training.classify.final_check import FinalCheck
+from hybridvit.report.content import Answer, Confusion, Curve, Figure, Gallery, Report, Table
+from hybridvit.report.pictures import find_picture
+from hybridvit.task import Example, Quantity
+from hybridvit.training.observe import Row
 from hybridvit.training.record.events import Event
 
-Row = Mapping[str, float]
-
-# what a row says besides the metrics
-PLACE = ("step", "epoch", "lr", "train_loss", "images_per_second", "skipped_steps")
-NAMES = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
 MOST_EVENTS = 40
 MOST_MARKS = 12  # of resumes in the curves
 
@@ -31,8 +29,10 @@ class RunRecord:
 
     folder: Path
     recipe: Recipe
-    headline: str
-    facts: Sequence[tuple[str, str]]  # the task's
+    quantities: Sequence[Quantity]  # the first is the headline
+    samples: Samples  # to validate on
+    preprocessing: Preprocessing
+    facts: Sequence[tuple[str, str]]
     history: Sequence[Row]
     events: Sequence[Event]
     step: int
@@ -42,20 +42,28 @@ class RunRecord:
     data_wait: float  # share of the steps' time that went into waiting for images, in this session
     ended: str = ""  # why it ended before its last step; empty while it goes on
     weights: str = ""  # which ones the model file holds, once it is written
-    check: FinalCheck | None = None
-    picture: Callable[[str], Path | Image | None] = lambda path: None
+    agreement: Agreement | None = None  # of the model with its folded form
 
     @property
     def finished(self) -> bool:
         """The model file is written."""
         return bool(self.weights)
 
+    @property
+    def headline(self) -> Quantity:
+        return self.quantities[0]
+
+    @property
+    def known(self) -> Mapping[str, Quantity]:
+        """The quantities by name."""
+        return {quantity.name: quantity for quantity in self.quantities}
+
 
 def run_report(record: RunRecord) -> Report:
     """Arrange what is known by now."""
-    check = record.check
-    evaluation = check.evaluation if check is not None else None
     recipe = record.recipe
+    scores = record.agreement.second if record.agreement is not None else None
+    parts = scores.parts if scores is not None else ()
     return Report(
         title=f"{recipe.model} on {_subject(recipe)}",
         lead=_lead(record),
@@ -63,12 +71,10 @@ def run_report(record: RunRecord) -> Report:
         figures=_figures(record),
         results=_results(record),
         curves=_curves(record),
-        history=_history(record.history),
-        confusion=None
-        if evaluation is None or evaluation.confusion is None
-        else Confusion(class_names=evaluation.class_names, counts=evaluation.confusion.tolist()),
-        wrong=_answers(check.wrong, check, record) if check is not None else (),
-        right=_answers(check.right, check, record) if check is not None else (),
+        history=_history(record),
+        confusion=next((part for part in parts if isinstance(part, Confusion)), None),
+        tables=[part for part in parts if isinstance(part, Table)],
+        galleries=_galleries(record, scores.examples) if scores is not None else (),
         commands=_commands(record),
         commands_title="Next",
         facts=_facts(record),
@@ -111,35 +117,35 @@ def _lead(record: RunRecord) -> str:
 
 def _best(record: RunRecord) -> tuple[float, Row, str]:
     """Value, row and weights of the best validation; the first of equals."""
-    values = [
-        (row[key], row, weights)
-        for row in record.history
-        for key, weights in ((record.headline, "raw"), (f"ema_{record.headline}", "averaged"))
-        if key in row
-    ]
-    return max(values, key=lambda value: value[0])
+    name, best = record.headline.name, None
+    for row in record.history:
+        for key, weights in ((name, "raw"), (f"ema_{name}", "averaged")):
+            if key in row and (best is None or record.headline.better(row[key], best[0])):
+                best = row[key], row, weights
+    assert best is not None
+    return best
 
 
 def _figures(record: RunRecord) -> list[Figure]:
     if not record.history:
         return []
-    last, key = record.history[-1], record.headline
-    averaged = last.get(f"ema_{key}", float("-inf"))
-    weights = record.weights or ("averaged" if averaged > last[key] else "raw")
-    value = averaged if weights == "averaged" else last[key]
-    name = NAMES.get(key, key)
-    check = record.check
+    last, headline = record.history[-1], record.headline
+    raw, averaged = last[headline.name], last.get(f"ema_{headline.name}")
+    is_averaged = averaged is not None and headline.better(averaged, raw)
+    weights = record.weights or ("averaged" if is_averaged else "raw")
+    value = averaged if weights == "averaged" and averaged is not None else raw
+    same = record.agreement
     note = f"{weights} weights, epoch {last['epoch']:.4g}"
-    if check is not None:
-        note = f"{round(value * check.num_images / 100):,} of {check.num_images:,} right, {weights} weights"
-    figures = [Figure(value=f"{value:.2f} %", label=f"Validation {name}", note=note)]
-    if check is not None:
-        note = f"same answer on {_same(check)} images"
-        figures.append(Figure(value=f"{check.after:.2f} %", label="Folded", note=note))
+    if same is not None and headline.unit == "%":
+        note = f"{round(value * same.num_samples / 100):,} of {same.num_samples:,} right, {weights} weights"
+    figures = [Figure(value=headline.text(value), label=f"Validation {headline.title}", note=note)]
+    if same is not None:
+        note = f"same answer on {_same(same)} images"
+        figures.append(Figure(value=headline.text(same.second.values[headline.name]), label="Folded", note=note))
     best, row, best_weights = _best(record)
     return [
         *figures,
-        Figure(value=f"{row['epoch']:.4g}", label="Best epoch", note=f"{best:.2f} %, {best_weights} weights"),
+        Figure(value=f"{row['epoch']:.4g}", label="Best epoch", note=f"{headline.text(best)}, {best_weights} weights"),
         Figure(
             value=f"{last['images_per_second']:,.0f}",
             label="Images per second",
@@ -154,27 +160,28 @@ def _results(record: RunRecord) -> Table | None:
     if not record.finished or not record.history:
         return None
     last = record.history[-1]
-    metrics = [*_told(record.history), *(["loss"] if "loss" in last else [])]
-    rows = [["raw", *(_metric(name, last[name]) for name in metrics)]]
-    if f"ema_{record.headline}" in last:
-        rows.append(["averaged", *(_metric(name, last[f"ema_{name}"]) for name in metrics)])
+    shown = [*_told(record), *(quantity for quantity in record.quantities if quantity.name == "loss")]
+    rows = [["raw", *(_number(quantity, last[quantity.name]) for quantity in shown)]]
+    if f"ema_{record.headline.name}" in last:
+        rows.append(["averaged", *(_number(quantity, last[f"ema_{quantity.name}"]) for quantity in shown)])
     note = f"model.safetensors holds the {record.weights} weights"
     note += ", the better on these images." if len(rows) > 1 else "."
-    check = record.check
-    if check is not None:
-        rows.append([f"{record.weights}, folded", *(_metric(name, check.metrics[name]) for name in metrics)])
+    same = record.agreement
+    if same is not None:
+        folded = same.second.values
+        rows.append([f"{record.weights}, folded", *(_number(quantity, folded[quantity.name]) for quantity in shown)])
         note += (
-            f" Folded, they give the same answer on {_same(check)} images, and no logit differs by more than "
-            f"{check.max_difference:.0e} of the largest (both forms in 32 bits)."
+            f" Folded, they give the same answer on {_same(same)} images, and no output differs by more than "
+            f"{same.max_difference:.0e} of the largest (both forms in 32 bits)."
         )
         if record.recipe.precision != "32-true":
             note += f" Validation ran in {record.recipe.precision}."
-    return Table(title="Result", head=["Weights", *(NAMES.get(name, name) for name in metrics)], rows=rows, note=note)
+    return Table(title="Result", head=["Weights", *(quantity.title for quantity in shown)], rows=rows, note=note)
 
 
-def _same(check: FinalCheck) -> str:
-    same = "all" if check.same_answers == check.num_images else f"{check.same_answers:,} of"
-    return f"{same} {check.num_images:,}"
+def _same(agreement: Agreement) -> str:
+    same = "all" if agreement.num_same == agreement.num_samples else f"{agreement.num_same:,} of"
+    return f"{same} {agreement.num_samples:,}"
 
 
 def _curves(record: RunRecord) -> list[Curve]:
@@ -198,58 +205,77 @@ def _curves(record: RunRecord) -> list[Curve]:
     return [
         curve("Loss", "", {"training": "train_loss", "validation": "loss", "validation, averaged": "ema_loss"}),
         *(
-            curve(f"Validation {NAMES.get(name, name)}", "%", {"raw weights": name, "averaged weights": f"ema_{name}"})
-            for name in _told(history)
+            curve(
+                f"Validation {quantity.title}",
+                quantity.unit,
+                {"raw weights": quantity.name, "averaged weights": f"ema_{quantity.name}"},
+            )
+            for quantity in _told(record)
         ),
         curve("Learning rate", "", {"learning rate": "lr"}, from_zero=True),
         curve("Speed", "", {"images per second": "images_per_second"}, from_zero=True),
     ]
 
 
-def _told(history: Sequence[Row]) -> list[str]:
-    """The metrics but the loss; without those that are always 100 %: the top-5 of four classes says nothing."""
-    metrics = [name for name in history[0] if name not in PLACE and not name.startswith("ema_") and name != "loss"]
-    return [name for name in metrics if any(row[name] < 100 for row in history)] or metrics[:1]
+def _told(record: RunRecord) -> list[Quantity]:
+    """The quantities but the loss; without those that are always 100 %: the top-5 of four classes says nothing."""
+    quantities = [quantity for quantity in record.quantities if quantity.name != "loss"]
+    told = [
+        quantity
+        for quantity in quantities
+        if quantity.unit != "%" or any(row[quantity.name] < 100 for row in record.history)
+    ]
+    return told or quantities[:1]
 
 
-def _history(history: Sequence[Row]) -> Table | None:
-    if not history:
+def _history(record: RunRecord) -> Table | None:
+    if not record.history:
         return None
-    columns = list(history[0])
+    columns = list(record.history[0])
     return Table(
         title="The numbers",
         head=[column.replace("_", " ") for column in columns],
-        rows=[[_cell(column, row.get(column, float("nan"))) for column in columns] for row in history],
+        rows=[
+            [_cell(column, row.get(column, float("nan")), record.known) for column in columns] for row in record.history
+        ],
         note="As in metrics.csv; steps.csv has the training loss, the gradient norm and the speed between them.",
     )
 
 
-def _cell(column: str, value: float) -> str:
-    if column in ("step", "epoch"):
+def _cell(column: str, value: float, known: Mapping[str, Quantity]) -> str:
+    if column in ("step", "epoch", "skipped_steps"):
         return f"{value:.10g}"
     if column == "images_per_second":
         return f"{value:.1f}"
-    return f"{value:.3g}" if column == "lr" else _metric(column.removeprefix("ema_"), value)
+    if column == "lr":
+        return f"{value:.3g}"
+    quantity = known.get(column.removeprefix("ema_"))
+    return f"{value:.4f}" if quantity is None else _number(quantity, value)
 
 
-def _metric(name: str, value: float) -> str:
-    return f"{value:.4f}" if "loss" in name else f"{value:.2f}"
+def _number(quantity: Quantity, value: float) -> str:
+    return f"{value:.{quantity.decimals}f}"
 
 
-def _answers(predictions: Sequence[Prediction], check: FinalCheck, record: RunRecord) -> list[Answer]:
-    names = check.evaluation.class_names
-    pictures = [(prediction, record.picture(prediction.path)) for prediction in predictions]
-    return [
-        Answer(
-            image=picture,
-            file=Path(prediction.path).name,
-            truth=names[prediction.label],
-            said=names[prediction.predicted],
-            probability=prediction.confidence,
+def _galleries(record: RunRecord, examples: Sequence[Example]) -> list[Gallery]:
+    answers: dict[str, list[Answer]] = {}
+    for example in examples:
+        picture = find_picture(record.samples, example.sample, record.preprocessing)
+        if picture is None:
+            continue
+        if example.result.lies_in_picture:
+            picture = example.result.draw(decode_image(picture) if isinstance(picture, Path) else picture)
+        answers.setdefault(example.group, []).append(
+            Answer(
+                image=picture,
+                file=Path(record.samples.paths[example.sample]).name,
+                said=example.said,
+                truth=example.truth,
+                note=example.note,
+                right=example.right,
+            )
         )
-        for prediction, picture in pictures
-        if picture is not None
-    ]
+    return [Gallery(title=title, answers=shown) for title, shown in answers.items()]
 
 
 def _commands(record: RunRecord) -> list[tuple[str, str]]:
@@ -290,7 +316,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def _settings(recipe: Recipe) -> Table:
     """The keys that differ from the defaults."""
-    default = flat(Recipe(model=recipe.model, dry_run=True))  # a dry run needs no images to be named
+    default = flat(type(recipe)(model=recipe.model, dry_run=True))  # a dry run needs no images to be named
     rows = [
         [key, _text(value), _text(default.get(key, ""))]
         for key, value in flat(recipe).items()

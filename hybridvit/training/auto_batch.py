@@ -12,56 +12,44 @@ from torch import nn
 
 from hybridvit.data.seeding import seeded
 from hybridvit.errors import UsageError
+from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.recipe.file import load_recipe
 from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import Batch, Moment, Objective, Task
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, memory_format
-from hybridvit.training.engine.memory import is_out_of_memory, micro_batch_sizes, out_of_memory, with_micro_batch
+from hybridvit.training.engine.memory import micro_batch_sizes, out_of_memory, with_micro_batch
 from hybridvit.training.engine.optimizer import build_optimizer
 from hybridvit.training.run.folder import CHECKPOINTS, RECIPE, Resume
-from hybridvit.training.task import Moment, Task
+from hybridvit.training.start import Material, objective_of, placed
 
 SPARE = 0.05  # of a GPU's memory, kept free in the trial: a run's memory is more fragmented than a trial's
 STEPS = 2  # the second one has the optimizer's moments from the beginning
 
 
-TaskBuilder = Callable[[Recipe, Fabric], Task]
-
-
 def settle_micro_batch(
-    recipe: Recipe, fabric: Fabric, build_task: TaskBuilder, *, resume: Resume, say: Callable[[str], None]
-) -> tuple[Recipe, Task]:
-    """The recipe with a number in place of "auto", and its task: the number of the run to go on with, or a found one.
+    recipe: Recipe, fabric: Fabric, task: Task, material: Material, *, resume: Resume, say: Callable[[str], None]
+) -> tuple[Recipe, Objective]:
+    """The recipe with a number in place of "auto", and its objective.
 
-    Raises as `find_micro_batch`, `batch_shape` and the task do.
+    The number is that of the run to go on with, or a found one. Raises as `find_micro_batch`, `batch_shape` and the
+    objective do.
     """
-    if recipe.data.micro_batch != "auto":
-        return recipe, build_task(recipe, fabric)
-    earlier = fabric.broadcast(_number_of_run(recipe) if resume and fabric.global_rank == 0 else None)
-    if earlier is not None:
+    if recipe.data.micro_batch == "auto":
+        earlier = fabric.broadcast(_number_of_run(recipe) if resume and fabric.global_rank == 0 else None)
+        if earlier is None:
+            earlier = find_micro_batch(with_micro_batch(recipe, 0), fabric, task, material, say=say)
         recipe = with_micro_batch(recipe, earlier)
-        return recipe, build_task(recipe, fabric)
-    whole = with_micro_batch(recipe, 0)
-    share, _ = batch_shape(whole, fabric.world_size)
-    task = build_task(whole, fabric)
-    try:
-        found = find_micro_batch(whole, fabric, task, say=say)
-    except BaseException:
-        task.close()
-        raise
-    recipe = with_micro_batch(recipe, found)
-    if found != share:  # a task may use the number from its start
-        task.close()
-        del task
-        task = build_task(recipe, fabric)
-    return recipe, task
+    return recipe, objective_of(recipe, fabric, task, material.card)
 
 
-def find_micro_batch(recipe: Recipe, fabric: Fabric, task: Task, *, say: Callable[[str], None]) -> int:
+def find_micro_batch(
+    recipe: Recipe, fabric: Fabric, task: Task, material: Material, *, say: Callable[[str], None]
+) -> int:
     """The largest legal micro-batch with which a training step fits into the memory of every process.
 
-    Steps are tried on a copy of the task's model, with an optimizer and a moving average of their own: the task and
-    all random generators are as before. All processes call it, and get the same number. On a CPU the host's memory is
+    Steps are tried on a copy of the model, with an optimizer and a moving average of their own: the material and all
+    random generators are as before. All processes call it, and get the same number. On a CPU the host's memory is
     the limit, and it is known only where the process has one set (RLIMIT_AS).
 
     Raises:
@@ -73,8 +61,14 @@ def find_micro_batch(recipe: Recipe, fabric: Fabric, task: Task, *, say: Callabl
             "number: --data.micro_batch 32 for a start."
         )
 
+    batch_shape(recipe, fabric.world_size)  # refuses what cannot be shared out
+    objective = objective_of(recipe, fabric, task, material.card)
+
     def fits(size: int) -> bool:
-        fitting = torch.tensor(float(_fits_here(recipe, fabric, task, size)), device=fabric.device)
+        batch = task.example(recipe, size)
+        fitting = torch.tensor(
+            float(_fits_here(recipe, fabric, material.model, objective, batch)), device=fabric.device
+        )
         if fabric.world_size > 1:
             torch.distributed.all_reduce(fitting, op=torch.distributed.ReduceOp.MIN)
         return bool(fitting)
@@ -108,13 +102,13 @@ def _number_of_run(recipe: Recipe) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _fits_here(recipe: Recipe, fabric: Fabric, task: Task, size: int) -> bool:
-    """Whether this process can take steps over `size` images; it exchanges nothing with the others."""
+def _fits_here(recipe: Recipe, fabric: Fabric, model: nn.Module, objective: Objective, batch: Batch) -> bool:
+    """Whether this process can take steps over `batch`; it exchanges nothing with the others."""
     device = fabric.device
     devices = [device] if device.type == "cuda" else []
     try:
-        with seeded("trial", size), torch.random.fork_rng(devices=devices):
-            _try(recipe, fabric, task, size)
+        with seeded("trial", len(batch.samples)), torch.random.fork_rng(devices=devices):
+            _try(recipe, fabric, model, objective, batch)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -126,28 +120,25 @@ def _fits_here(recipe: Recipe, fabric: Fabric, task: Task, size: int) -> bool:
     return True
 
 
-def _try(recipe: Recipe, fabric: Fabric, task: Task, size: int) -> None:
-    device, layout = fabric.device, memory_format(recipe, fabric.device)
+def _try(recipe: Recipe, fabric: Fabric, model: nn.Module, objective: Objective, batch: Batch) -> None:
+    device = fabric.device
     held: list[torch.Tensor] = []
     if device.type == "cuda":
         spare = int(SPARE * torch.cuda.get_device_properties(device).total_memory)
         held.append(torch.empty(spare, dtype=torch.uint8, device=device))
-    model: nn.Module = copy.deepcopy(task.model)
-    model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]  # torch's stub lacks this form
-    if recipe.grad_checkpointing:
-        model.set_grad_checkpointing()  # type: ignore[operator]  # torch types every attribute as tensor or module
+    model = placed(copy.deepcopy(model), recipe, fabric).train()
     average = WeightAverage(model, recipe.ema) if recipe.ema.decay else None
     if fabric.world_size > 1:  # DDP's bucket holds the gradient once more
         held += [torch.empty_like(parameter) for parameter in model.parameters()]
     optimizer = build_optimizer(recipe, model)
     # The last step of a run: whatever begins on the way has begun.
     moment = Moment(step=10**9 - 1, total_steps=10**9, averaged=average.module if average is not None else None)
-    height = recipe.data.image_size
     for _ in range(STEPS):
-        images = torch.rand(size, 3, height, height).to(device, memory_format=layout)
-        labels = torch.zeros(size, dtype=torch.long, device=device)
+        on_device = batch.to(device, memory_format(recipe, device))
+        if on_device.inputs is batch.inputs:  # a loss may change its inputs
+            on_device = on_device._replace(inputs=batch.inputs.clone())
         with fabric.autocast():
-            loss = task.loss(model, images, labels, moment)
+            loss = objective.loss(model, on_device, moment)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

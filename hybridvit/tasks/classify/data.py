@@ -1,42 +1,33 @@
 """The images of a classification recipe."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_fabric import Fabric
 
-from hybridvit.card import Preprocessing
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.class_names import difference
 from hybridvit.data.digits import write_digits
+from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.images import Images
+from hybridvit.data.samples import LabelledImages
 from hybridvit.data.scan import Listing, scan_folder
 from hybridvit.data.transforms import eval_transform, train_transform
 from hybridvit.data.two_marks import TwoMarks
-from hybridvit.errors import DatasetError, HybridViTError
+from hybridvit.errors import DatasetError
 from hybridvit.models.registry import find_variant
 from hybridvit.recipe.groups import DataConfig
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
 
 Options = dict[str, Any]
 DIGITS_FOLDER = "runs/data/digits"
 TWO_MARKS_TRAINING, TWO_MARKS_VALIDATION = 3200, 1000  # images an epoch, new in each; and to validate on
 
 
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """Training and validation images with one class map, and how validation prepares them."""
-
-    train: Images
-    validation: Images
-    preprocessing: Preprocessing
-
-
-def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
+def open_splits(recipe: ClassifyRecipe) -> Splits:
     """The recipe's images. The class map is the training set's. Raises DatasetError where they are not fit to use."""
     data = recipe.data
     preprocessing = dataclasses.replace(
@@ -46,26 +37,29 @@ def load_splits(recipe: Recipe, fabric: Fabric) -> Splits:
         interpolation=data.interpolation,
         exif_orientation=data.exif_orientation,
     )
+    train: LabelledImages
+    validation: LabelledImages
     if data.source == "generated":
         size = (data.image_size, data.image_size)
-        return Splits(
-            train=GeneratedImages(length=max(10, 2 * data.total_batch), image_size=size, training=True),
-            validation=GeneratedImages(length=max(10, data.total_batch), image_size=size, seed=1),
-            preprocessing=preprocessing,
+        train = GeneratedImages(
+            length=max(10, 2 * data.total_batch),
+            image_size=size,
+            sizes=data.train_sizes,
+            seed=recipe.seed if data.train_sizes else 0,
+            training=True,
         )
-    if data.source == "two_marks":
-        return Splits(
-            train=TwoMarks(length=TWO_MARKS_TRAINING, image_size=data.image_size, seed=recipe.seed, training=True),
-            validation=TwoMarks(length=TWO_MARKS_VALIDATION, image_size=data.image_size),
-            preprocessing=preprocessing,
-        )
-    if data.source == "digits":
-        _write_digits_once(_digits_folder(data), fabric)
-    train, validation = open_files(recipe, preprocessing)
+        validation = GeneratedImages(length=max(10, data.total_batch), image_size=size, seed=1)
+    elif data.source == "two_marks":
+        train = TwoMarks(length=TWO_MARKS_TRAINING, image_size=data.image_size, seed=recipe.seed, training=True)
+        validation = TwoMarks(length=TWO_MARKS_VALIDATION, image_size=data.image_size)
+    else:
+        if data.source == "digits":
+            write_digits(_digits_folder(data))
+        train, validation = open_files(recipe, preprocessing)
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
 
 
-def open_files(recipe: Recipe, preprocessing: Preprocessing) -> tuple[Images, Images]:
+def open_files(recipe: ClassifyRecipe, preprocessing: Preprocessing) -> tuple[LabelledImages, LabelledImages]:
     """The training and validation images of a source that keeps files. Raises DatasetError, UsageError."""
     data = recipe.data
     open_source = {"shards": _open_shards, "huggingface": _open_hugging_face}.get(data.source, _open_folders)
@@ -73,6 +67,7 @@ def open_files(recipe: Recipe, preprocessing: Preprocessing) -> tuple[Images, Im
         data,
         {
             "transform": train_transform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
+            "sizes": data.train_sizes,
             "training": True,
             "on_bad_image": data.on_bad_image,
             "seed": recipe.seed,
@@ -83,7 +78,7 @@ def open_files(recipe: Recipe, preprocessing: Preprocessing) -> tuple[Images, Im
     return train, validation
 
 
-def check_images(train: Images, validation: Images) -> None:
+def check_images(train: LabelledImages, validation: LabelledImages) -> None:
     """Raise DatasetError for images that no training can use, whatever their source: before a step, not in one."""
     num_classes = len(train.class_names)
     if num_classes < 2:
@@ -107,13 +102,13 @@ def check_images(train: Images, validation: Images) -> None:
             )
 
 
-def _open_folders(data: DataConfig, train: Options, validation: Options) -> tuple[Images, Images]:
+def _open_folders(data: DataConfig, train: Options, validation: Options) -> tuple[LabelledImages, LabelledImages]:
     root = _digits_folder(data) if data.source == "digits" else Path(data.root).expanduser()
     train_files, validation_files = list_images(data, root)
     return ImageFolder(train_files, **train), ImageFolder(validation_files, **validation)
 
 
-def _open_shards(data: DataConfig, train: Options, validation: Options) -> tuple[Images, Images]:
+def _open_shards(data: DataConfig, train: Options, validation: Options) -> tuple[LabelledImages, LabelledImages]:
     from hybridvit.data.shards.cache import ShardCache
     from hybridvit.data.shards.images import ShardImages
     from hybridvit.data.shards.remote import is_url
@@ -126,7 +121,7 @@ def _open_shards(data: DataConfig, train: Options, validation: Options) -> tuple
     )
 
 
-def _open_hugging_face(data: DataConfig, train: Options, validation: Options) -> tuple[Images, Images]:
+def _open_hugging_face(data: DataConfig, train: Options, validation: Options) -> tuple[LabelledImages, LabelledImages]:
     from hybridvit.data.huggingface import HuggingFaceImages, hold_out, load_split
 
     columns: Options = {"image_column": data.image_column, "label_column": data.label_column}
@@ -143,6 +138,27 @@ def _open_hugging_face(data: DataConfig, train: Options, validation: Options) ->
         **columns,
         **validation,
     )
+
+
+def open_labelled(root: str, card: ModelCard, *, on_bad_image: OnBadImage = "error") -> LabelledImages:
+    """A folder of class folders, prepared as the card says, with the card's class map.
+
+    Raises DatasetError where the folder has a class that the model does not know, or, if the card names no classes,
+    another number of them than the model.
+    """
+    images = ImageFolder(
+        root,
+        transform=eval_transform(card.preprocessing),
+        class_names=card.class_names or None,
+        on_bad_image=on_bad_image,
+    )
+    num_classes = card.options.get("num_classes", 1000)
+    if len(images.class_names) != num_classes:
+        raise DatasetError(
+            f"{root} has {len(images.class_names)} class folders, but the model answers with {num_classes} classes and "
+            "does not name them. Give a folder with exactly these classes, in the order of their names."
+        )
+    return images
 
 
 def _digits_folder(data: DataConfig) -> Path:
@@ -172,16 +188,3 @@ def list_images(data: DataConfig, root: Path) -> tuple[Listing, Listing]:
             "--data.val, or hold out a fifth of the training images with --data.val_share 0.2."
         )
     return listing, scan_folder(root / data.val, listing.class_names)
-
-
-def _write_digits_once(root: Path, fabric: Fabric) -> None:
-    """Rank 0 writes; all ranks raise what it raised."""
-    problem: HybridViTError | None = None
-    if fabric.global_rank == 0:
-        try:
-            write_digits(root)
-        except HybridViTError as error:
-            problem = error
-    problem = fabric.broadcast(problem)
-    if problem is not None:
-        raise problem
