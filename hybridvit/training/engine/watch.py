@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
 import torch.distributed
 from lightning_fabric import Fabric
 
