@@ -196,7 +196,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_one_line() -> None:
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-m", "hybridvit", "list"], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
@@ -214,7 +214,10 @@ def test_an_interrupted_process_says_so(folder: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 120
-    while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
+    while (
+        "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)  # Python itself has no handler in its first moments
     try:
         for _ in range(6):  # a package that is being imported can swallow one; a person presses again

@@ -28,7 +28,7 @@ def check_data(root: str, *, workers: int | None = None, json: str | None = None
     """
     from hybridvit.atomic import check_place, write_text
     from hybridvit.data.check import check_folder
-    from hybridvit.data.processes import usable_cores
+    from hybridvit.machine.facts import usable_cores
 
     if workers is not None and workers < 0:
         raise UsageError(f"--workers is {workers}, but it must be at least 0 (0: this process decodes).")

@@ -1,5 +1,6 @@
 """Choose the command, carry it out, and turn every outcome into an exit code and at most one paragraph."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -80,6 +81,10 @@ def overview() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hybridvit ARGUMENTS` (those of this process by default) and return its exit code."""
+    if sys.platform == "win32":  # its pipes have an encoding in which "×" cannot be written
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

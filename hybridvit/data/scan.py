@@ -49,7 +49,7 @@ class Listing:
         )
 
     def _rank(self, place: int) -> bytes:
-        return hashlib.sha256(os.fsencode(os.path.relpath(self.paths[place], self.root))).digest()
+        return hashlib.sha256(os.fsencode(relative(self.paths[place], self.root))).digest()
 
     def _part(self, places: list[int], name: str) -> "Listing":
         return replace(
@@ -88,7 +88,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
         before = len(paths)
         for path in _images(os.path.join(root, folder)):
             size = _size(path)
-            digest.update(os.fsencode(os.path.relpath(path, root)) + b"\0%d\0" % size)
+            digest.update(os.fsencode(relative(path, root)) + b"\0%d\0" % size)
             paths.append(path)
             labels.append(index[folder])
         if len(paths) == before:
@@ -220,6 +220,11 @@ def walk(
 def _images(folder: str) -> Iterator[str]:
     """All image files below a folder."""
     return (path for path in walk(folder) if is_image(path))
+
+
+def relative(path: str, root: str) -> str:
+    """The path inside `root`, written alike on every system: what is hashed, sorted or kept must not depend on it."""
+    return os.path.relpath(path, root).replace(os.sep, "/")
 
 
 def is_image(path: str) -> bool:

@@ -20,8 +20,8 @@ from hybridvit.errors import CheckpointError, NonFiniteError
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.optimizer import learning_rate
-from hybridvit.training.engine.peers import PeerWatch
 from hybridvit.training.engine.sharding import gathered, is_sharded, load_whole, part_of
+from hybridvit.training.engine.watch import PeerWatch
 from hybridvit.training.record.logbook import Logbook
 from hybridvit.training.record.progress import TrainingProgress
 from hybridvit.training.run.folder import RunFolder

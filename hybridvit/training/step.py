@@ -17,7 +17,7 @@ from hybridvit.errors import NonFiniteError
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.optimizer import learning_rate
-from hybridvit.training.engine.peers import PeerWatch
+from hybridvit.training.engine.watch import PeerWatch
 from hybridvit.training.run.interrupt import StopRequest
 from hybridvit.training.task import Moment, Task
 

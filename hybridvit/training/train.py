@@ -24,10 +24,11 @@ from hybridvit.training.classify.final_check import FinalCheck
 from hybridvit.training.engine.auto_batch import TaskBuilder, settle_micro_batch
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group, memory_format
+from hybridvit.training.engine.launch import launch
 from hybridvit.training.engine.memory import is_out_of_memory, out_of_memory
 from hybridvit.training.engine.optimizer import build_optimizer, build_schedule, check_optimizer
-from hybridvit.training.engine.peers import PeerWatch, launch
 from hybridvit.training.engine.sharding import WholeCopy, shard
+from hybridvit.training.engine.watch import PeerWatch
 from hybridvit.training.loop import Loop, Position, total_steps
 from hybridvit.training.record.progress import TrainingProgress
 from hybridvit.training.record.record import Record

@@ -35,7 +35,8 @@ def index_folder(
     """
     folder = Path(folder)
     if class_names is None and (folder / INDEX).is_file():
-        class_names = read_head((folder / INDEX).read_text(errors="replace"), str(folder / INDEX))["class_names"]
+        text = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
+        class_names = read_head(text, str(folder / INDEX))["class_names"]
         say(f"kept: the class names of {folder / INDEX}")
     paths = sorted(
         (path for path in _entries(folder) if path.suffix == ".tar"), key=lambda path: os.fsencode(path.name)

@@ -111,7 +111,7 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
     expected_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if shutil.disk_usage(temporary).free < 1.2 * expected_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    (temporary / STATE).write_text(json.dumps(plain), encoding="utf-8")
+    (temporary / STATE).write_text(json.dumps(plain), encoding="utf-8", newline="\n")
     try:
         save_file(tensors, temporary / TENSORS)
     except SafetensorError as error:
@@ -125,7 +125,7 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
         sync(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     manifest = {"schema": SCHEMA, "step": step, "world_size": world_size, "torch": torch.__version__, "files": files}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8", newline="\n")
     sync(temporary / MANIFEST)
     sync(temporary)
 
