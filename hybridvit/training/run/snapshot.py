@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import time
@@ -32,6 +31,7 @@ TENSORS = "tensors.safetensors"
 PREFIX = "step-"
 TEMPORARY = ".tmp-"
 ATTEMPTS = 3
+CHUNK_BYTES = 1 << 20
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 """What reading a damaged file can raise."""
 
@@ -114,11 +114,12 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
     (temporary / STATE).write_text(json.dumps(plain), encoding="utf-8")
     try:
         save_file(tensors, temporary / TENSORS)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+    except SafetensorError:  # the system's answer is in its text alone, worded otherwise in every version: ask again
+        with (temporary / TENSORS).open("wb") as file:
+            for _ in range(expected_bytes // CHUNK_BYTES + 1):
+                file.write(bytes(CHUNK_BYTES))
+            os.fsync(file.fileno())
+        raise
     (temporary / TENSORS).chmod((temporary / STATE).stat().st_mode)  # safetensors lets no one else read its files
     files = {}
     for path in sorted(temporary.iterdir()):
