@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.atomic import check_place, write_text
+from hybridvit.cli.progress import status_line
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
@@ -72,7 +73,8 @@ def measured_rows(models: Sequence[str], *, runtime: str, side: int, rounds: int
     """Records of `models` at batch 1 and of those skipped, as a result of `hybridvit bench` has them."""
     from hybridvit.measure.bench import bench
 
-    result = bench(models, runtimes=[runtime], image_sizes=[(side, side)], rounds=rounds, show=_show)
+    with status_line(in_logs=True) as show:
+        result = bench(models, runtimes=[runtime], image_sizes=[(side, side)], rounds=rounds, show=show)
     return result.to_dict()
 
 
