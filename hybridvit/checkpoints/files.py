@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hybridvit.checkpoints.sniff import Format, check_pickle, check_zip, file_format
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except Exception as error:  # a hostile header reaches many layers; whatever they raise, the file is to blame
-        raise CheckpointError(f"{path} is damaged safetensors ({_short(error)}). Fetch or save it again.") from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise CheckpointError(f"{path} is damaged safetensors ({reason}). Fetch or save it again.") from error
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
@@ -108,10 +109,6 @@ def _read_pickle(path: Path) -> object:
             f"{path} is damaged, or holds more than weights: torch.load(weights_only=True) refused it. Fetch or save "
             "it again, or ask its author for safetensors."
         ) from None
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
 
 
 def _weight_set(path: Path, loaded: object) -> tuple[Mapping[Any, Any], str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.annotations import as_text, converted
-from hybridvit.errors import UsageError, nearest
+from hybridvit.errors import UsageError, nearest, one_line
 from hybridvit.recipe.recipe import ModelOption, Recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -111,7 +111,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        raise UsageError(f"{path} is not valid YAML: {one_line(error)}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no recipe: it must be YAML with keys such as 'model' and 'data'.")
     return content

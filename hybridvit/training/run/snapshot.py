@@ -6,7 +6,6 @@ the snapshots before it.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hybridvit.atomic import NO_SPACE, sync
+from hybridvit.digest import sha256_of
 from hybridvit.errors import CheckpointError, DiskFull
 
 SCHEMA = 1
@@ -124,7 +124,7 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
     files = {}
     for path in sorted(temporary.iterdir()):
         sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {"schema": SCHEMA, "step": step, "world_size": world_size, "torch": torch.__version__, "files": files}
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     sync(temporary / MANIFEST)
@@ -145,7 +145,7 @@ def _problem(path: Path) -> str | None:
                 return f"{name} is missing"
             if file.stat().st_size != record["bytes"]:
                 return f"{name} has {file.stat().st_size} bytes where {record['bytes']} were written"
-            if _sha256(file) != record["sha256"]:
+            if sha256_of(file) != record["sha256"]:
                 return f"the content of {name} has changed since it was written"
         if set(manifest["files"]) != {STATE, TENSORS}:
             return f"its {MANIFEST} does not list its two files"
@@ -232,8 +232,3 @@ def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         return {key: _unpack(item, tensors) for key, item in content}
     items = [_unpack(item, tensors) for item in content]
     return items if kind == "list" else tuple(items)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
