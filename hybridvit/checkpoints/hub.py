@@ -143,7 +143,7 @@ def _download(url: str, temporary: Path, path: Path, sha256: str | None) -> str:
                     digest.update(chunk)
                     received += len(chunk)
     except urllib.error.HTTPError as error:
-        error.close()  # it holds the connection
+        error.close()  # or it would hold the connection open
         raise CheckpointError(f"{url} answered {error.code} {error.reason}. {_by_hand(url, path, sha256)}") from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -170,7 +170,7 @@ def _check_weights(url: str, path: Path) -> None:
 
 def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> Path:
     """The first of `files` that the repository has."""
-    import huggingface_hub as hub  # here, so that only those who fetch pay for its import
+    import huggingface_hub as hub  # imported here, since it takes long and only this function needs it
     from huggingface_hub import errors
 
     for name in files:

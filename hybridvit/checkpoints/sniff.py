@@ -22,7 +22,7 @@ Format = Literal["safetensors", "zip", "pickle"]
 PICKLE_PROTOCOLS = tuple(bytes([0x80, version]) for version in range(2, 6))
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
-# First bytes of files that are often mistaken for weights, and what to do about each.
+# The first bytes of files that are often mistaken for weights, and what to do about each.
 MISTAKEN: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not weights. Fetch the real file with `git lfs pull`"),
     (b"\x1f\x8b", "compressed with gzip. Unpack it first"),

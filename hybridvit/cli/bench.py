@@ -103,7 +103,7 @@ torch, onnxruntime and openvino, where installed.
     }
     options = {name: value for name, value in given.items() if value is not None}
 
-    def keep(result: "BenchResult") -> None:
+    def save(result: "BenchResult") -> None:
         if json is not None:
             write_text(Path(json), result.json() + "\n")
 
@@ -113,13 +113,13 @@ torch, onnxruntime and openvino, where installed.
             **options_of(protocol, options),
             files=None if files is None else Path(files),
             show=show,
-            keep=keep,
+            keep=save,
         )
     whole = result.to_dict()
     print(table(whole["bench"]))
     print()
     print(pairs(result.machine.lines()))
-    print(f"  {_how(whole)}")
+    print(f"  {_settings_line(whole)}")
     for each in whole["skipped"]:
         print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
     for warning in whole["conditions"].get("warnings", ()):
@@ -175,7 +175,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     return aligned(lines, left=len(left))
 
 
-def _how(result: Mapping[str, Any]) -> str:
+def _settings_line(result: Mapping[str, Any]) -> str:
     settings, first = result["settings"], result["bench"][0]
     pinned = ", each pinned to a core" if settings["threads_pinned_to_cores"] else ""
     protocol = f"; protocol {settings['protocol']}" if settings["protocol"] else ""

@@ -72,7 +72,7 @@ class SignatureCommand(Command):
         return converted(text, parameter.annotation, name=f"--{parameter.name}", fix=self._see)
 
     def _parser(self) -> argparse.ArgumentParser:
-        """Takes every argument as text, and shows what it must be."""
+        """A parser that takes every argument as text; its help says which type each must have."""
         positional = (each for each in self._parameters.values() if each.kind is not each.KEYWORD_ONLY)
         words = [f"{each.name.upper()}{'...' if _item_type(each.annotation) else ''}" for each in positional]
         parser = argparse.ArgumentParser(
@@ -87,7 +87,7 @@ class SignatureCommand(Command):
         parser.add_argument("-h", "--help", action="help", help="Show this help message and exit.")
         for parameter in self._parameters.values():
             argument = parser.add_argument(_word(parameter), **self._settings(parameter))
-            argument.required = False  # what is missing is told by `_values`
+            argument.required = False  # `_values` names all that are missing
         return parser
 
     def _settings(self, parameter: inspect.Parameter) -> dict[str, Any]:
@@ -128,5 +128,5 @@ def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     helps = {}
     for entry in re.split(r"\n(?=\S)", textwrap.dedent(arguments).strip()):
         name, _, words = entry.partition(":")
-        helps[name.strip()] = " ".join(words.split()).replace("%", "%%")  # argparse fills in what stands behind one
+        helps[name.strip()] = " ".join(words.split()).replace("%", "%%")  # as argparse wants it
     return description.strip(), helps

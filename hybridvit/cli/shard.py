@@ -86,7 +86,7 @@ def _splits(source: Path, val_share: float) -> dict[str, Listing]:
         raise UsageError(f"--val_share is {val_share}, but it must lie between 0 and 0.5.")
     folders = (
         sorted(each.name for each in source.iterdir() if each.is_dir() and not each.name.startswith("."))
-        if (source.is_dir())
+        if source.is_dir()
         else []
     )
     if not folders or not SPLITS.issuperset(name.lower() for name in folders):

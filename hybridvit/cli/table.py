@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-UNBOUNDED = 1_000_000  # columns: nothing is wrapped or cut
+UNBOUNDED = 1_000_000  # columns, so that nothing is wrapped or cut
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
@@ -15,7 +15,7 @@ def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     for column in range(len(rows[0])):
         table.add_column(justify="left" if column < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))  # as Text, brackets are no markup
+        table.add_row(*map(Text, row))  # in plain strings, rich would read brackets as markup
     lines = Console(width=UNBOUNDED).render_lines(table, pad=False)
     return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
 

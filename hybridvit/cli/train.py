@@ -93,7 +93,7 @@ class TrainCommand(Command):
         from hybridvit.training.train import train
 
         result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
-        if getattr(rank_zero_only, "rank", 0):  # one of several processes says it
+        if getattr(rank_zero_only, "rank", 0):  # only the first of several processes prints the result
             return 0
         print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
         print(f"See:   {result.report}")

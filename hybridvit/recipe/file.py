@@ -20,7 +20,7 @@ def recipe_names() -> dict[str, Path]:
 
 
 def recipe_titles() -> dict[str, str]:
-    """What each recipe of the package is, by name: the first line of its head."""
+    """The title of each recipe of the package, by name: the first line of its header."""
     titles = {}
     for name, path in recipe_names().items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -132,7 +132,7 @@ def _values_in(path: Path) -> dict[str, Any]:
 
 
 def _as_texts(overrides: Sequence[str] | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Known keys and what is written for each, in the order given."""
+    """Each override as its key, which is known, and the text of its value, in the order given."""
     groups, leaves = _schema()
     if isinstance(overrides, Mapping):
         words = [f"--{key}={as_text(value)}" for key, value in overrides.items()]
@@ -179,7 +179,7 @@ def _keys_of(group: str) -> str:
 
 
 def _leaves(content: Mapping[str, Any], groups: Mapping[str, type] | None = None) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of two levels; only the keys in `groups` are opened, all that are dicts without it."""
+    """(dotted key, value) of two levels; without `groups` every dict is opened, else only those of these keys."""
     for key, value in content.items():
         opened = isinstance(value, Mapping) and (groups is None or key in groups)
         if opened and value:
