@@ -14,6 +14,7 @@ from typing import Any
 
 from hybridvit import errors
 from hybridvit.atomic import write_text
+from hybridvit.card import with_tuples
 from hybridvit.errors import HybridViTError
 
 LAST_LINES = 5  # of what a child printed before it died
@@ -90,10 +91,3 @@ def end(child: "subprocess.Popen[Any]") -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def with_tuples(value: Any) -> Any:
-    """What JSON made lists of as the tuples that they were."""
-    if isinstance(value, dict):
-        return {key: with_tuples(each) for key, each in value.items()}
-    return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value

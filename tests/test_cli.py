@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -14,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.cells import cell_len
 
 import hybridvit
 from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
+from hybridvit.cli.progress import status_line
+from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
 from hybridvit.export.pipeline import export
@@ -105,6 +109,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "fastvit_t88"], 2, "Unknown model 'fastvit_t88'. Nearest: 'fastvit_t8'"),
         (["info"], 2, "`hybridvit info` also needs MODEL"),
         (["predict", "m.onnx"], 2, "also needs IMAGES"),
+        (["predict"], 2, "`hybridvit predict` also needs CHECKPOINT, IMAGES. See `hybridvit predict --help`."),
+        (["predict", "m.onnx", "x.png", "--top"], 2, "`hybridvit predict`: argument --top: expected one argument. See"),
+        (["predict", "m.onnx", "x.png", "--top", "1", "2"], 2, "`hybridvit predict`: unrecognized arguments: 2. See"),
+        (["bench", "fastvit_debug", "--batch", "1", "two"], 2, "--batch is 'two', but it must be a whole number. See"),
         (["predict", "m.onnx", "x.png", "--top", "many"], 2, "--top is 'many', but it must be a whole number"),
         (["predict", "m.onnx", "x.png", "--device", "gpu"], 2, "--device is 'gpu', but it must be 'auto' or 'cpu'"),
         (["predict", "m.onnx", "no-such.png"], 3, "'no-such.png' does not exist"),
@@ -329,6 +337,55 @@ def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_p
     assert "folded already" in capsys.readouterr().err
     assert main(["fold", str(folder / "m.safetensors"), "--output", str(folder / "m.safetensors")]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_in_a_terminal_the_status_is_one_line_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with status_line() as show:
+        show("round 1/2 [x]")
+        show("round 2/2 " + "x" * 500)
+        during = terminal.getvalue()
+        print("a warning", file=sys.stderr)
+    assert "round 1/2 [x]" in during
+    assert "…" in during  # cut, where a second line would stay
+    assert "\n" not in during
+    assert "a warning\n" in terminal.getvalue()
+    assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize(("in_logs", "written"), [(False, ""), (True, "round 1/2\nround 2/2\n")])
+def test_in_a_log_the_status_is_plain_lines_or_nothing(
+    in_logs: bool, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with status_line(in_logs=in_logs) as show:
+        show("round 1/2")
+        show("round 2/2")
+    assert capsys.readouterr().err == written
+
+
+def test_columns_line_up_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    rows = [("model", "class", "ms"), ("[red]", "犬 [/]", "1.25"), (":smile:", "x" * 300, "-")]
+    widths = (7, 300, 4)
+    lines = [
+        f"{'model':<7}  {'class':<300}    ms",
+        f"{'[red]':<7}  {'犬 [/]':<299}  1.25",  # 犬 is two columns wide
+        f"{':smile:':<7}  {'x' * 300}     -",
+    ]
+    assert aligned(rows, left=2) == "\n".join(lines)
+    assert {cell_len(line) for line in lines} == {sum(widths) + 4}
+    assert pairs([("Top-1", "99 %"), ("Loss", "")]) == "  Top-1  99 %\n  Loss"
 
 
 def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

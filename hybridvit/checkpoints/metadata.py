@@ -12,7 +12,7 @@ from hybridvit.card import ModelCard
 from hybridvit.checkpoints.files import WeightFile
 from hybridvit.errors import CheckpointError
 
-KEY = "hybridvit"  # one entry only: safetensors writes several in random order, and equal models give equal files
+KEY = "hybridvit"  # the only entry: safetensors writes several in random order, and equal models give equal files
 VERSION = 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybridvit.errors import DatasetError
+from hybridvit.errors import DatasetError, some
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -75,9 +75,9 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     unknown = [name for name in folders if name not in set(names)]
     if unknown:
         raise DatasetError(
-            f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: {_some(unknown)} "
-            f"(known: {_some(names)}). The class map comes from the training data: remove or "
-            "rename these folders, or train with them."
+            f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: "
+            f"{some(unknown, quoted=True)} (known: {some(names, quoted=True)}). The class map comes from the training "
+            "data: remove or rename these folders, or train with them."
         )
     index = {name: label for label, name in enumerate(names)}
     digest = hashlib.sha256()
@@ -94,7 +94,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
         if len(paths) == before:
             empty.append(folder)
     if empty:
-        what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {_some(empty)} have"
+        what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {some(empty, quoted=True)} have"
         raise DatasetError(
             f"{what} no images in {root}: no file there ends in {_extensions()}. Add images, or remove the folder."
         )
@@ -163,8 +163,8 @@ def _check_folders(root: str, folders: list[str]) -> None:
         splits = [os.path.join(root, folder) for folder in folders]
         if not any(_if_image(entry.path) for split in splits for entry in _entries(split)):
             raise DatasetError(
-                f"{root} holds splits ({_some(folders)}), not classes. Give the folder of one split, such as "
-                f"{splits[0]}."
+                f"{root} holds splits ({some(folders, quoted=True)}), not classes. Give the folder of one split, such "
+                f"as {splits[0]}."
             )
 
 
@@ -253,8 +253,3 @@ def fold_name(name: str) -> str:
 
 def _extensions() -> str:
     return " ".join(sorted(EXTENSIONS))
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hybridvit.data.scan import EXTENSIONS
-from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, sha256_of, write_index
+from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
+from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError
 
 _MOST_LABEL_BYTES = 1 << 20  # of a .json beside an image
