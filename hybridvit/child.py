@@ -28,6 +28,7 @@ class ChildDied(Exception):
         how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         last = " / ".join(line.strip() for line in printed.strip().splitlines()[-LAST_LINES:]) or "nothing"
         super().__init__(f"{how}; the last it said: {last}")
+        self.last = last
         self.was_killed = code == -signal.SIGKILL  # as the kernel does when memory runs out
 
 
