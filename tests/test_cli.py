@@ -11,9 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import fresh
 import numpy as np
 import pytest
 import torch
+from fresh import output_of
 from PIL import Image
 from rich.cells import cell_len
 
@@ -80,16 +82,8 @@ def test_the_help_of_a_command_has_examples_and_explains_each_option(
 
 
 def test_help_and_list_import_no_torch_and_answer_at_once() -> None:
-    code = (
-        "import sys, time; began = time.perf_counter()\n"
-        "from hybridvit.cli import main\n"
-        f"for name in {ORDER!r}: assert main([name, '--help']) == 0\n"
-        "assert main(['--help']) == 0 and main(['list']) == 0\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-        "assert time.perf_counter() - began < 3\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+    commands = [*([name, "--help"] for name in ORDER), ["--help"], ["list"]]
+    assert float(output_of("commands_without_torch", json.dumps(commands)).splitlines()[-1]) < 3
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,13 +283,7 @@ def test_both_files_give_the_same_answers_one_json_line_per_image(
 
 
 def test_an_exported_model_predicts_without_torch(folder: Path) -> None:
-    code = (
-        "import sys; from hybridvit.cli import main\n"
-        f"assert main(['predict', {str(folder / 'm.onnx')!r}, {str(folder / 'images')!r}]) == 0\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+    output_of("commands_without_torch", json.dumps([["predict", str(folder / "m.onnx"), str(folder / "images")]]))
 
 
 def test_a_bad_image_is_reported_and_the_others_go_on(folder: Path, tmp_path: Path, capsys) -> None:
@@ -428,12 +416,9 @@ def test_idle_threads_sleep_unless_the_command_takes_times_or_the_user_says_othe
     without = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"}
     active = without | {"OMP_WAIT_POLICY": "ACTIVE"}
     cases = (("list", without, "PASSIVE"), ("list", active, "ACTIVE"), ("bench", without, "None"))
-    for command, environment, policy in cases:
-        code = (
-            f"import os, sys; from hybridvit.cli import main; main(['{command}', '--pattern', '*debug']);"
-            "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    for name, environment, policy in cases:
+        words = fresh.command("waiting", name, "--pattern", "*debug")
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
         assert done.stdout.splitlines()[-1] == f"{policy} False"
 
 

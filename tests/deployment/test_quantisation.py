@@ -28,6 +28,8 @@ from hybridvit.export.quantise.search import quantise
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.facts import machine_card
 
+pytestmark = pytest.mark.xdist_group("int8")  # all of these tests share a model that is trained first
+
 TARGETS = ("onnx", "openvino")
 HURT = "stages.1.downsample.project"  # behind the channels that are made to stick out
 SIZE = 32

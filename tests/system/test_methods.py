@@ -51,7 +51,7 @@ def trained(recipe: Recipe, folder: Path, **options: Any) -> dict[str, Any]:
     return read_snapshot(newest)
 
 
-@pytest.mark.parametrize("losses_before", [4, 7])  # before MESA begins; within a step after it began
+@pytest.mark.parametrize("losses_before", [pytest.param(4, marks=pytest.mark.nightly, id="before MESA begins"), 7])
 def test_a_run_with_all_methods_resumes_to_the_bit(everything: Recipe, tmp_path: Path, losses_before: int) -> None:
     straight = trained(everything, tmp_path / "straight")
 
