@@ -4,17 +4,22 @@ BIN := .venv/bin
 # the shapes on signatures, checked in tests only; they keep torch.compile from seeing a whole graph
 SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,beartype.beartype
 
-.PHONY: demo test test-litert check bench bench-gpu clean
+# prints the slowest twenty, so that no test becomes slow unnoticed
+TEST := $(BIN)/python -m pytest -n 2 --durations 20
+
+.PHONY: demo test test-nightly test-litert check bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
 
 # A thread that waits by spinning takes the core from the one it waits for when the machine is shared: up to 9 times slower.
-test test-litert: export OMP_WAIT_POLICY ?= PASSIVE
-test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/deployment --ignore tests/system --ignore tests/litert $(SHAPES)
-	$(BIN)/python -m pytest -n 2 --dist loadscope tests/system $(SHAPES)
-	$(BIN)/python -m pytest -n 2 tests/deployment
+test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE
+# What every change must pass; test-nightly has every seed, every variant and every place to stop.
+test: SELECTED := -m "not nightly"
+test test-nightly: .venv/ready
+	$(TEST) $(SELECTED) --dist loadscope --ignore tests/deployment --ignore tests/system --ignore tests/litert $(SHAPES)
+	$(TEST) $(SELECTED) --dist loadscope tests/system $(SHAPES)
+	$(TEST) $(SELECTED) --dist loadgroup tests/deployment
 
 # LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
 test-litert: .venv-litert/ready
@@ -25,6 +30,8 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32
+	$(BIN)/mypy --platform darwin
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training_step.py

@@ -43,6 +43,7 @@ seed: {seed}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--model", default="fastvit_debug")
     parser.add_argument("--epochs", type=int, default=24)
@@ -63,12 +64,12 @@ def main() -> int:
         alone, killed = Path(folder) / "alone", Path(folder) / "killed"
         run(recipe, alone, options.processes, targets=[])
         chance = random.Random(options.seed)
-        targets = sorted(chance.sample(range(2, 2 * options.epochs - 2), KILLS))
+        targets = sorted(chance.sample(range(2, 2 * options.epochs - 2), options.kills))
         kills = run(recipe, killed, options.processes, targets, chance)
         result = {"kills": kills, "steps": 2 * options.epochs, "processes": options.processes} | compare(alone, killed)
     result["seconds"] = round(time.perf_counter() - began, 1)
     print(json.dumps(result))
-    return 0 if result["same_bits"] and len(kills) == KILLS else 1
+    return 0 if result["same_bits"] and len(kills) == options.kills else 1
 
 
 def run(
@@ -80,6 +81,8 @@ def run(
         *("--monitor-interval", "0.1", "--nproc-per-node", str(processes)),
         *("-m", "hybridvit", "train", "--config", str(recipe), "--output", str(output), "--resume", "auto"),
     ]
+    if sys.platform == "win32":
+        raise SystemExit("Windows has no SIGKILL.")
     kills = []
     log = output.with_suffix(".log")
     with log.open("w") as file:

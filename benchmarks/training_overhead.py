@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -136,8 +137,10 @@ class TakingTurns(Classify):
 
 
 def rss_mb() -> float:
-    """Memory that this process holds now, in MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Memory that this process holds now, in MiB; on Linux only."""
+    if sys.platform != "linux":
+        return float("nan")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def measure(recipe: ClassifyRecipe, steps_per_epoch: int) -> dict[str, object]:

@@ -86,6 +86,7 @@ class ModelCard:
             options=with_tuples(rest.pop("options")),
             **with_tuples(rest),
         )
+        _require("options", card.options, isinstance(card.options, dict))
         texts = (card.architecture, card.task, card.source, card.licence, *card.class_names)
         _require("a text", texts, all(isinstance(text, str) for text in texts))
         _require("form", card.form, card.form in get_args(Form))
@@ -94,9 +95,11 @@ class ModelCard:
         return card
 
 
-def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON and YAML made lists of as the tuples that they were."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+def with_tuples(value: Any) -> Any:
+    """What JSON made lists of as the tuples that they were."""
+    if isinstance(value, Mapping):
+        return {key: with_tuples(each) for key, each in value.items()}
+    return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def _is_size(value: object) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hybridvit import errors
 from hybridvit.atomic import write_text
+from hybridvit.card import with_tuples
 from hybridvit.errors import HybridViTError
 
 LAST_LINES = 5  # of what a child printed before it died
@@ -27,6 +28,7 @@ class ChildDied(Exception):
         how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         last = " / ".join(line.strip() for line in printed.strip().splitlines()[-LAST_LINES:]) or "nothing"
         super().__init__(f"{how}; the last it said: {last}")
+        self.last = last
         self.was_killed = code == -signal.SIGKILL  # as the kernel does when memory runs out
 
 
@@ -90,10 +92,3 @@ def end(child: "subprocess.Popen[Any]") -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def with_tuples(value: Any) -> Any:
-    """What JSON made lists of as the tuples that they were."""
-    if isinstance(value, dict):
-        return {key: with_tuples(each) for key, each in value.items()}
-    return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value

@@ -1,5 +1,6 @@
 """One thread and one seed for every test; weights that make each branch count."""
 
+import dataclasses
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,14 +31,8 @@ SHRUNK = {  # what keeps mixers, windows, layer scale and propagation, but not t
     },
     "swin_hat": {"widths": (24, 48, 96, 192), "depths": (1, 1, 2, 1), "position_hidden": 32},
 }
-SMALL = {
-    "fastvit_debug",
-    "fastvit_t8",
-    "fastvit_t12",
-    "fastvit_s12",
-    "fastervit_debug",
-    "swin_debug_hat",
-}  # as they are
+SMALL = {"fastvit_debug", "fastervit_debug", "swin_debug_hat"}  # as they are
+LARGE = {"fastervit_4_21k_768"}  # differs from fastervit_4_21k_512 in nothing but its larger windows
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +80,22 @@ def trained_like(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+def every_model() -> list[object]:
+    """All registered models as parameters of a test; those that `contract_model` makes equal to others are nightly."""
+    first: dict[object, str] = {}
+    for name in hybridvit.list_models():
+        variant = find_variant(name)
+        config = variant.config if name in SMALL else dataclasses.replace(variant.config, **SHRUNK[variant.family])
+        first.setdefault(config, name)
+    chosen = set(first.values()) - LARGE
+    return [
+        pytest.param(name, id=name, marks=() if name in chosen else pytest.mark.nightly)
+        for name in hybridvit.list_models()
+    ]
+
+
 def contract_model(name: str, **options: object) -> nn.Module:
-    """A registered model; those of more than 10 million parameters in a form that keeps all but their size."""
+    """A registered model, all but those of debug size in a form that keeps everything but the size."""
     shrunk = {} if name in SMALL else SHRUNK[find_variant(name).family]
     return hybridvit.create_model(name, **(shrunk | options))
 

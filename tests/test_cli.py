@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -11,15 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fresh
 import numpy as np
 import pytest
 import torch
+from fresh import output_of
 from PIL import Image
+from rich.cells import cell_len
 
 import hybridvit
 from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
+from hybridvit.cli.progress import status_line
+from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
 from hybridvit.export.pipeline import export
@@ -77,16 +83,8 @@ def test_the_help_of_a_command_has_examples_and_explains_each_option(
 
 
 def test_help_and_list_import_no_torch_and_answer_at_once() -> None:
-    code = (
-        "import sys, time; began = time.perf_counter()\n"
-        "from hybridvit.cli import main\n"
-        f"for name in {ORDER!r}: assert main([name, '--help']) == 0\n"
-        "assert main(['--help']) == 0 and main(['list']) == 0\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-        "assert time.perf_counter() - began < 3\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+    commands = [*([name, "--help"] for name in ORDER), ["--help"], ["list"]]
+    assert float(output_of("commands_without_torch", json.dumps(commands)).splitlines()[-1]) < 3
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +104,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "fastvit_t88"], 2, "Unknown model 'fastvit_t88'. Nearest: 'fastvit_t8'"),
         (["info"], 2, "`hybridvit info` also needs MODEL"),
         (["predict", "m.onnx"], 2, "also needs IMAGES"),
+        (["predict"], 2, "`hybridvit predict` also needs CHECKPOINT, IMAGES. See `hybridvit predict --help`."),
+        (["predict", "m.onnx", "x.png", "--top"], 2, "`hybridvit predict`: argument --top: expected one argument. See"),
+        (["predict", "m.onnx", "x.png", "--top", "1", "2"], 2, "`hybridvit predict`: unrecognized arguments: 2. See"),
+        (["bench", "fastvit_debug", "--batch", "1", "two"], 2, "--batch is 'two', but it must be a whole number. See"),
         (["predict", "m.onnx", "x.png", "--top", "many"], 2, "--top is 'many', but it must be a whole number"),
         (["predict", "m.onnx", "x.png", "--device", "gpu"], 2, "--device is 'gpu', but it must be 'auto' or 'cpu'"),
         (["predict", "m.onnx", "no-such.png"], 3, "'no-such.png' does not exist"),
@@ -197,7 +199,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_one_line() -> None:
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-m", "hybridvit", "list"], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
@@ -215,7 +217,10 @@ def test_an_interrupted_process_says_so(folder: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 120
-    while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
+    while (
+        "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)  # Python itself has no handler in its first moments
     try:
         for _ in range(6):  # a package that is being imported can swallow one; a person presses again
@@ -279,13 +284,7 @@ def test_both_files_give_the_same_answers_one_json_line_per_image(
 
 
 def test_an_exported_model_predicts_without_torch(folder: Path) -> None:
-    code = (
-        "import sys; from hybridvit.cli import main\n"
-        f"assert main(['predict', {str(folder / 'm.onnx')!r}, {str(folder / 'images')!r}]) == 0\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
+    output_of("commands_without_torch", json.dumps([["predict", str(folder / "m.onnx"), str(folder / "images")]]))
 
 
 def test_a_bad_image_is_reported_and_the_others_go_on(folder: Path, tmp_path: Path, capsys) -> None:
@@ -360,6 +359,55 @@ def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_p
     assert "is the checkpoint itself" in capsys.readouterr().err
 
 
+class Terminal(io.StringIO):
+    """Keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_in_a_terminal_the_status_is_one_line_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with status_line() as show:
+        show("round 1/2 [x]")
+        show("round 2/2 " + "x" * 500)
+        during = terminal.getvalue()
+        print("a warning", file=sys.stderr)
+    assert "round 1/2 [x]" in during
+    assert "…" in during  # cut, where a second line would stay
+    assert "\n" not in during
+    assert "a warning\n" in terminal.getvalue()
+    assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize(("in_logs", "written"), [(False, ""), (True, "round 1/2\nround 2/2\n")])
+def test_in_a_log_the_status_is_plain_lines_or_nothing(
+    in_logs: bool, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with status_line(in_logs=in_logs) as show:
+        show("round 1/2")
+        show("round 2/2")
+    assert capsys.readouterr().err == written
+
+
+def test_columns_line_up_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    rows = [("model", "class", "ms"), ("[red]", "犬 [/]", "1.25"), (":smile:", "x" * 300, "-")]
+    widths = (7, 300, 4)
+    lines = [
+        f"{'model':<7}  {'class':<300}    ms",
+        f"{'[red]':<7}  {'犬 [/]':<299}  1.25",  # 犬 is two columns wide
+        f"{':smile:':<7}  {'x' * 300}     -",
+    ]
+    assert aligned(rows, left=2) == "\n".join(lines)
+    assert {cell_len(line) for line in lines} == {sum(widths) + 4}
+    assert pairs([("Top-1", "99 %"), ("Loss", "")]) == "  Top-1  99 %\n  Loss"
+
+
 def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "digits", "--seed", "7", "--print_config"]) == 0
@@ -400,12 +448,9 @@ def test_idle_threads_sleep_unless_the_command_takes_times_or_the_user_says_othe
     without = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"}
     active = without | {"OMP_WAIT_POLICY": "ACTIVE"}
     cases = (("list", without, "PASSIVE"), ("list", active, "ACTIVE"), ("bench", without, "None"))
-    for command, environment, policy in cases:
-        code = (
-            f"import os, sys; from hybridvit.cli import main; main(['{command}', '--pattern', '*debug']);"
-            "print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    for name, environment, policy in cases:
+        words = fresh.command("waiting", name, "--pattern", "*debug")
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
         assert done.stdout.splitlines()[-1] == f"{policy} False"
 
 

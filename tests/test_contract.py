@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import contract_model, sizes_px, trained_like
+from conftest import contract_model, every_model, sizes_px, trained_like
 
 import hybridvit
 
 
-@pytest.mark.parametrize("name", hybridvit.list_models())
+@pytest.mark.parametrize("name", every_model())
 def test_every_parameter_gets_a_gradient_and_the_state_keeps_its_shape(name):
     model = contract_model(name, num_classes=3, drop_path_rate=0.1)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
@@ -19,7 +19,7 @@ def test_every_parameter_gets_a_gradient_and_the_state_keeps_its_shape(name):
     assert not any(buffer.requires_grad for buffer in model.buffers())
 
 
-@pytest.mark.parametrize("name", hybridvit.list_models())
+@pytest.mark.parametrize("name", every_model())
 def test_saving_and_loading_gives_the_same_model_in_every_form(name, tmp_path):
     model = trained_like(contract_model(name, num_classes=3))
     released = [hybridvit.fold(model, released=True)] if model.has_released_form else []

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import branches_of, contract_model, relative_error, sizes_px, trained_like
+from conftest import branches_of, contract_model, every_model, relative_error, sizes_px, trained_like
 from timm.layers import freeze_batch_norm_2d
 from timm.utils import reparameterize_model
 from torch import nn
@@ -16,10 +16,8 @@ from hybridvit.errors import FoldError, UsageError
 from hybridvit.folding.kernel import Kernel
 from hybridvit.models.fastvit.reparameterised import ConvNorm, OverparamConv, PositionalEncoding, RepMixer
 
-VARIANTS = hybridvit.list_models()
 
-
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", every_model())
 def test_folding_changes_no_output_of_any_variant(name):
     model = trained_like(contract_model(name))
     folded = hybridvit.fold(model)
@@ -31,7 +29,7 @@ def test_folding_changes_no_output_of_any_variant(name):
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", every_model())
 def test_folding_is_exact_in_float64(name):
     model = trained_like(contract_model(name)).double()
     images = torch.randn(1, 3, *sizes_px(name)[0], dtype=torch.float64)

@@ -8,13 +8,12 @@ import random
 import re
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from fresh import ENVIRONMENT, command
 from PIL import Image
 
 from hybridvit.card import Preprocessing
@@ -285,30 +284,13 @@ def test_a_fault_inside_a_worker_is_not_taken_for_a_lost_worker():
     loader.close()
 
 
-SCRIPT = """
-    import signal, sys, time, multiprocessing
-    from hybridvit.data.generated import GeneratedImages
-    from hybridvit.data.loader import make_train_loader
-    loader = make_train_loader(GeneratedImages(length=64), batch_size=4, num_steps=10**6, workers=2)
-    batches = iter(loader)
-    next(batches)
-    asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
-    while not asked:
-        next(batches)
-    for _ in range(50):
-        next(batches)  # the workers are still there
-    raise RuntimeError("ends with a traceback that keeps everything alive")
-"""
-
-
 def test_workers_outlive_sigterm_but_not_their_parent():
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        command("told_to_stop"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=ENVIRONMENT,
         start_new_session=True,
     )
     workers = [int(pid) for pid in process.stdout.readline().split()]

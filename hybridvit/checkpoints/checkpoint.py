@@ -42,12 +42,12 @@ class LoadReport:
 
     source: str
     naming: Naming
-    weight_set: str  # the entry of the file, such as "state_dict_ema"; empty if it is flat
-    num_tensors: int  # copied into the model
-    card: ModelCard | None  # of the file, if it is a checkpoint of ours
-    reset: tuple[str, ...] = ()  # left as initialised
-    adapted: tuple[str, ...] = ()  # changed to the model's input channels
-    started: tuple[str, ...] = ()  # that the file, a start of such a model, lacks: new parts, and layer scales of one
+    weight_set: str  # the entry of the file that was read, such as "state_dict_ema"; empty if it is flat
+    num_tensors: int  # that were copied into the model
+    card: ModelCard | None  # the card in the file, if it is a checkpoint of ours
+    reset: tuple[str, ...] = ()  # names of tensors left as initialised
+    adapted: tuple[str, ...] = ()  # names of tensors fitted to the model's input channels
+    started: tuple[str, ...] = ()  # names of tensors that the file, a start of such a model, lacks
 
 
 def save_checkpoint(model: nn.Module, path: FilePath) -> None:
@@ -108,11 +108,11 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     model = _built_for(file, card, tensors)
     expected = model.state_dict()
     check_names(str(file.path), tensors, expected, card.architecture, card.form)
-    own_memory = {  # the file may be mapped, not read, and folded layers lie in memory as their runtime wants them
+    copies = {  # the file may be memory-mapped, and folded layers need a memory layout of their own
         name: torch.empty_like(expected[name], device="cpu", dtype=tensor.dtype).copy_(tensor)
         for name, tensor in tensors.items()
     }
-    model.load_state_dict(own_memory, strict=True, assign=True)
+    model.load_state_dict(copies, strict=True, assign=True)
     assert not any(value.is_meta for value in (*model.parameters(), *model.buffers()))
     return model.eval()
 
@@ -181,7 +181,7 @@ def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
     if path.suffix == ".safetensors":
         _write(path, to_safetensors(_unshared(tensors)))
     elif path.name.endswith((".pt", ".pth", ".pth.tar")):
-        buffer = io.BytesIO()  # not the file itself: torch reports a full disk as an error of its own
+        buffer = io.BytesIO()  # `_write` writes it: torch reports a full disk as an error of its own
         torch.save({"state_dict": tensors}, buffer)
         _write(path, buffer.getvalue())
     else:
@@ -226,7 +226,7 @@ def _current_card(model: Backbone) -> ModelCard:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with replacing(path.resolve()) as temporary:  # through a link to the file itself
+    with replacing(path.resolve()) as temporary:  # a symbolic link stays one
         temporary.write_bytes(content)
 
 
@@ -256,7 +256,7 @@ def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor])
         raise CheckpointError(f"{file.path}: its card asks for {depths} blocks, more than it has tensors. Refused.")
     try:
         return skeleton(card)
-    except Exception as error:  # a hostile card may hold any value for any option
+    except Exception as error:  # a hostile card may hold any value for any option, and so raise any error
         raise CheckpointError(
             f"{file.path}: this release cannot build the '{card.architecture}' that its card describes ({error})."
         ) from error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hybridvit.training.trial.memory_estimate import MemoryEstimate
 
 GIB = 2**30
-SHARED_MEMORY_PER_WORKER = 64 * 2**20  # a few batches of 256 px images
+SHARED_MEMORY_PER_WORKER = 64 * 2**20  # room for a few batches of images of 256 px
 DESCRIPTION = """\
 usage: hybridvit doctor [RECIPE] [--key value]...
 
@@ -73,7 +73,8 @@ class DoctorCommand(Command):
                 f"`hybridvit doctor` takes '{' '.join(rest) or '--memory or --classes'}' only with a recipe. Name one "
                 f"first: {', '.join(list(recipe_names())[:3])} ..., or a file."
             )
-        recipe = load_recipe(source, [*rest, "--dry_run=true"]) if source is not None else None  # needs no images
+        # In a dry run data.root may be empty.
+        recipe = load_recipe(source, [*rest, "--dry_run=true"]) if source is not None else None
         findings = examine(Path(recipe.output if recipe is not None else "."))
         if recipe is not None:
             findings |= fit(recipe, findings, memory_gib=memory_gib, classes=None if classes is None else int(classes))
@@ -82,7 +83,7 @@ class DoctorCommand(Command):
 
 
 def examine(output: Path) -> dict[str, Any]:
-    """Everything that is known without a recipe; "broken" lists what is required and does not work."""
+    """Everything that can be found out without a recipe; "broken" lists the required parts that do not work."""
     from hybridvit.machine.limits import limits
     from hybridvit.machine.packages import required_and_optional, states_of
 
@@ -111,7 +112,7 @@ def examine(output: Path) -> dict[str, Any]:
 def warnings_of(
     known: "Limits", devices: "Sequence[DeviceState]", backends: dict[str, bool], *, built_for_cuda: str | None
 ) -> list[str]:
-    """What works, but not well: each with what to do about it."""
+    """What works, but slowly or only in part, each with the advice what to do about it."""
     found = []
     if known.core_share is not None and known.core_share < known.cores:
         found.append(

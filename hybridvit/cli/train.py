@@ -1,12 +1,16 @@
 """`hybridvit train`: a recipe in, a run folder out. Its options are the keys of the recipe."""
 
+import argparse
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal
 
 from hybridvit.cli.command import Command
+from hybridvit.cli.help import HelpFormatter, described, reflow
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
-from hybridvit.recipe.file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
+from hybridvit.recipe.file import load_recipe, recipe_names, recipe_text, recipe_titles
+from hybridvit.task import DEFAULT_TASK, find_task
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...
@@ -50,13 +54,7 @@ class TrainCommand(Command):
 
     def help(self) -> str:
         """Description, examples, and every key with its meaning and default."""
-        from hybridvit.cli.help import HelpFormatter, reflow
-
-        parser = recipe_parser()
-        parser.formatter_class = HelpFormatter
-        # the parser's own usage and options end where the first group of keys begins
-        keys = parser.format_help().partition("show this help message and exit.".capitalize())[2].strip("\n")
-        return reflow(DESCRIPTION.format(count=len(recipe_names()))) + "\n\n" + keys + "\n"
+        return reflow(DESCRIPTION.format(count=len(recipe_names()))) + "\n\n" + _keys_help()
 
     def run(self, words: Sequence[str]) -> int:
         """Read the recipe with its overrides, then train, or print it."""
@@ -95,7 +93,7 @@ class TrainCommand(Command):
         from hybridvit.training.train import train
 
         result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
-        if getattr(rank_zero_only, "rank", 0):  # one of several processes says it
+        if getattr(rank_zero_only, "rank", 0):  # only the first of several processes prints the result
             return 0
         print(
             f"\nThe run is in {result.folder}: {result.headline.name} "
@@ -105,6 +103,37 @@ class TrainCommand(Command):
         print(f"Next:  hybridvit predict {result.model} IMAGES")
         print(f"       hybridvit export {result.model}")
         return 0
+
+
+def _keys_help() -> str:
+    """Every key of a recipe, with what the docstring of its field says."""
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False, formatter_class=HelpFormatter)
+    kind = find_task(DEFAULT_TASK).recipe
+    _add_keys(parser.add_argument_group("The run"), kind)
+    titles = _docstrings(kind)
+    for field in fields(kind):
+        if is_dataclass(field.type):
+            _add_keys(parser.add_argument_group(titles[field.name]), field.type, f"{field.name}.")
+    return parser.format_help()
+
+
+def _add_keys(group: Any, config: Any, prefix: str = "") -> None:
+    texts = _docstrings(config)
+    for field in fields(config):
+        if is_dataclass(field.type):
+            continue
+        default = None if field.default is MISSING else field.default
+        settings = {"metavar": field.name.upper()} | described(texts[field.name], field.type, default)
+        group.add_argument(f"--{prefix}{field.name}", **settings)
+
+
+def _docstrings(config: type) -> dict[str, str]:
+    """The docstring of each field of a dataclass, as one line."""
+    import docstring_parser
+
+    inherited = (each for each in reversed(config.__mro__) if is_dataclass(each))
+    found = (each for part in inherited for each in docstring_parser.parse_from_object(part).params)
+    return {each.arg_name: " ".join((each.description or "").split()).replace("%", "%%") for each in found}
 
 
 def _take_value(words: list[str], option: str) -> str | None:

@@ -3,11 +3,8 @@
 import atexit
 import functools
 import logging
-import multiprocessing
-import os
 import signal
 import sys
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
+from hybridvit.data.processes import end_with_parent
 from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
@@ -277,12 +275,4 @@ def _signals_held() -> Iterator[None]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, name="parent-watch", daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    """A parent that was killed tells no one, and a worker of it would hold its memory for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

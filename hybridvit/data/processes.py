@@ -18,11 +18,6 @@ CHUNK = 16  # items sent at once: enough that sending costs nothing, few enough 
 _WAITING = 4  # chunks per process on their way; more would only fill the memory
 
 
-def usable_cores() -> int:
-    """Cores this process may use, which a container can make fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def in_processes(
     work: Callable[[Item], Result],
     items: Iterable[Item],
@@ -46,6 +41,18 @@ def in_processes(
     chunks = iter(lambda: list(islice(source, CHUNK)), [])
     while suspects := (yield from _until_broken(work, chunks, workers)):
         yield from _one_by_one(work, suspects, lost)
+
+
+def end_with_parent() -> None:
+    """Have this process end when its parent is gone: one that is killed tells no one, and memory would stay taken."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _until_broken(
@@ -112,11 +119,4 @@ def _each(work: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     warnings.simplefilter("ignore")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -1,5 +1,6 @@
 """Export in a process of its own: converters clash inside one, print what they like, and may end it."""
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, answer, in_child
 from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
+from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
@@ -64,9 +66,23 @@ def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
             f"The export to '{job.to}' was killed, as happens when memory runs out. Nothing was written. Close other "
             "programs, or use a machine with more memory."
         )
+    from hybridvit.export.pipeline import PROVING
+
+    if PROVING not in death.last:
+        return ExportError(
+            f"The export to '{job.to}' {death}. Nothing was written. Another version of the converter or of torch may "
+            "do it; --verbose shows all it printed."
+        )
+    fix = f"Another version of {' or '.join(exporter_for(job.to).runner_packages)} may run it"
+    if (job.to, job.precision) == ("openvino", "int8"):
+        fix += (
+            ". If it dies of integer instructions of this CPU, keep more layers in floating point, as with --keep "
+            "'stages.3*' 'expand*', or set the environment variable ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16 (AVX2 on older "
+            "CPUs) here and wherever the file runs"
+        )
     return ExportError(
-        f"The export to '{job.to}' {death}. Nothing was written. Another version of the converter or of torch may do "
-        "it; --debug shows all it printed."
+        f"The runtime of the target '{job.to}' died while it ran the written file to prove it: the process {death}. "
+        f"Nothing was written. {fix}; --verbose shows all it printed."
     )
 
 
@@ -77,6 +93,7 @@ def _clear(output: Path) -> None:
 
 
 def _carry_out(job: ExportJob) -> "ExportSummary":
+    _tell_progress()
     import numpy as np
 
     from hybridvit.checkpoints import load
@@ -101,6 +118,13 @@ def _carry_out(job: ExportJob) -> "ExportSummary":
         )
     options = {name: value for name, value in vars(job).items() if name in EXPORT_OPTIONS}
     return summary(export(model, job.output, images=images, quantisation=plan, **options))
+
+
+def _tell_progress() -> None:
+    """Print what the package logs: how far a process came is known from what it said last."""
+    log = logging.getLogger("hybridvit")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler(sys.stdout))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NoReturn, TextIO
 
-from hybridvit.child import error_as_result, error_from, with_tuples
+from hybridvit.card import with_tuples
+from hybridvit.child import error_as_result, error_from
 from hybridvit.errors import HybridViTError, OutOfMemory, ProcessLost
 from hybridvit.machine.threads import given_environment
 from hybridvit.measure.candidate import Candidate

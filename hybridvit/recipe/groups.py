@@ -31,15 +31,15 @@ class DataConfig:
     data set of the datasets library; digits: scikit-learn's digits, written to root first; generated: colours and
     noise; two_marks: two marks far apart, same or different."""
     shuffle_shards: int = 16
-    """Of shards: how many are shuffled together; their samples are mixed, those of others are not."""
+    """For shards: how many are shuffled together; their samples are mixed, those of others are not."""
     cache: str = "~/.cache/hybridvit/shards"
-    """Of shards behind a URL: folder that they are kept in, for all runs of the machine."""
+    """For shards behind a URL: folder that they are kept in, for all runs of the machine."""
     cache_gb: float = 50.0
-    """Of shards behind a URL: size of the cache; the least recently used ones make room for new ones."""
+    """For shards behind a URL: size of the cache; the least recently used ones make room for new ones."""
     image_column: str = ""
-    """Of a Hugging Face data set: the column of the images, where there are several."""
+    """For a Hugging Face data set: the column of the images, where there are several."""
     label_column: str = ""
-    """Of a Hugging Face data set: the column of the classes, where there are several."""
+    """For a Hugging Face data set: the column of the classes, where there are several."""
     image_size: int = 256
     """Side of the square training and validation images, in pixels."""
     train_sizes: tuple[int, ...] = ()
@@ -94,7 +94,7 @@ class DataConfig:
             )
 
     def _check_keys_of_sources(self) -> None:
-        """Refuse what another source would ignore; generated images stand in for any other in dry runs."""
+        """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
         for source, names in KEYS_OF_SOURCES.items():
             changed = [name for name in names if getattr(self, name) != defaults[name]]

@@ -65,7 +65,8 @@ def find_micro_batch(
     objective = objective_of(recipe, fabric, task, material.card)
 
     def fits(size: int) -> bool:
-        batch = task.example(recipe, size)
+        with seeded("example", size):
+            batch = task.example(recipe, size)
         fitting = torch.tensor(
             float(_fits_here(recipe, fabric, material.model, objective, batch)), device=fabric.device
         )

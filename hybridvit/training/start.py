@@ -21,8 +21,8 @@ from hybridvit.task import Objective, Place, Splits, Task
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.optimizer import build_optimizer, build_schedule
-from hybridvit.training.engine.peers import PeerWatch
 from hybridvit.training.engine.sharding import WholeCopy, shard
+from hybridvit.training.engine.watch import PeerWatch
 from hybridvit.training.run.folder import RunFolder
 from hybridvit.training.run.interrupt import StopRequest
 

@@ -24,9 +24,10 @@ from hybridvit.report.content import Report
 from hybridvit.task import Quantity, Splits, Task, find_task
 from hybridvit.training.auto_batch import settle_micro_batch
 from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group
+from hybridvit.training.engine.launch import launch
 from hybridvit.training.engine.memory import out_of_memory
 from hybridvit.training.engine.optimizer import check_optimizer
-from hybridvit.training.engine.peers import PeerWatch, launch
+from hybridvit.training.engine.watch import PeerWatch
 from hybridvit.training.loop import Loop, Position
 from hybridvit.training.observe import Observers
 from hybridvit.training.record.progress import TrainingProgress

@@ -1,6 +1,7 @@
 """Core AI's folders, run by Apple's own runtime: equal to PyTorch, and refused when they are damaged."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from hybridvit.export import load_runner
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
-pytest.importorskip("coreai", reason="coreai-torch is not installed")
+pytestmark = [
+    pytest.mark.skipif(find_spec("coreai") is None, reason="coreai-torch is not installed"),
+    pytest.mark.xdist_group("coreai"),
+]
 
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
 

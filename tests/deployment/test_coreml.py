@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import importlib.util
 import json
-import logging
 import sys
 import types
 from pathlib import Path
@@ -15,21 +14,23 @@ import torch
 from conftest import trained_like
 from torch import nn
 
-logging.disable(logging.WARNING)
-ct = pytest.importorskip("coremltools", reason="coremltools is not installed")
-logging.disable(logging.NOTSET)
+import hybridvit
+from hybridvit.errors import CheckpointError, ExportError, UsageError
+from hybridvit.export import EXPORTERS, load_runner
+from hybridvit.export.exporter import Quantisation
+from hybridvit.export.graph import DeployedModel
+from hybridvit.export.parity import relative_error
+from hybridvit.export.pipeline import ExportReport, export
+from hybridvit.export.quiet import quiet
+from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets.coreml import SPEC_FILE, CoreMLExporter, _read_spec
+from hybridvit.export.targets.coreml_model import compare_weights
+from hybridvit.export.targets.coreml_program import constants, evaluate, load_program
 
-import hybridvit  # noqa: E402
-from hybridvit.errors import CheckpointError, ExportError, UsageError  # noqa: E402
-from hybridvit.export import EXPORTERS, load_runner  # noqa: E402
-from hybridvit.export.exporter import Quantisation  # noqa: E402
-from hybridvit.export.graph import DeployedModel  # noqa: E402
-from hybridvit.export.parity import relative_error  # noqa: E402
-from hybridvit.export.pipeline import ExportReport, export  # noqa: E402
-from hybridvit.export.spec import GraphSpec  # noqa: E402
-from hybridvit.export.targets.coreml import SPEC_FILE, CoreMLExporter, _read_spec  # noqa: E402
-from hybridvit.export.targets.coreml_model import compare_weights  # noqa: E402
-from hybridvit.export.targets.coreml_program import constants, evaluate, load_program  # noqa: E402
+pytestmark = [  # coremltools takes seconds to import: in one worker, and not before a test needs it
+    pytest.mark.skipif(importlib.util.find_spec("coremltools") is None, reason="coremltools is not installed"),
+    pytest.mark.xdist_group("coreml"),
+]
 
 NAMES = ("crane", "kräftig", "crane")
 
@@ -191,6 +192,8 @@ class StandIn:
 
 @pytest.fixture
 def mac(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+    with quiet():
+        import coremltools as ct
     monkeypatch.setattr(sys, "platform", "darwin")
     units = types.SimpleNamespace(CPU_ONLY="c", CPU_AND_GPU="g", CPU_AND_NE="n", ALL="a")
     monkeypatch.setattr(ct, "ComputeUnit", units)

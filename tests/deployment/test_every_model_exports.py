@@ -1,28 +1,14 @@
 """Every registered model exports. Here and not in the contract suite: the shape hook takes no symbolic sizes."""
 
-import dataclasses
-
 import pytest
 import torch
-from conftest import SHRUNK, SMALL, contract_model, relative_error, trained_like
+from conftest import contract_model, every_model, relative_error, trained_like
 
 import hybridvit
 from hybridvit.export.pipeline import export
-from hybridvit.models.registry import find_variant
 
 
-def shrunk_config(name: str) -> object:
-    """The configuration of `contract_model(name)`, which says all that its graph depends on."""
-    variant = find_variant(name)
-    return variant.config if name in SMALL else dataclasses.replace(variant.config, **SHRUNK[variant.family])
-
-
-def distinct_models() -> list[str]:
-    """One of those that are the same when they are shrunk: an export takes seconds."""
-    return list({shrunk_config(name): name for name in hybridvit.list_models()}.values())
-
-
-@pytest.mark.parametrize("name", distinct_models())
+@pytest.mark.parametrize("name", every_model())
 def test_every_model_exports_to_onnx_with_equal_answers(name, tmp_path):
     model = trained_like(contract_model(name, num_classes=3))
     size = (64, 64) if name == "fastervit_debug" or name.startswith("fastvit") else (128, 128)

@@ -31,10 +31,13 @@ def _why_not(target: str) -> str:
     return f"{' and '.join(missing)} not installed" if missing else exporter.why_not_here()
 
 
-TARGETS = [
-    pytest.param(target, marks=pytest.mark.skipif(bool(why := _why_not(target)), reason=f"{target}: {why}"))
-    for target in EXPORTERS
-]
+def _marks(target: str) -> tuple[pytest.MarkDecorator, ...]:
+    """A target's tests run in one worker: its converter takes seconds to import."""
+    why = _why_not(target)
+    return pytest.mark.skipif(bool(why), reason=f"{target}: {why}"), pytest.mark.xdist_group(target)
+
+
+TARGETS = [pytest.param(target, marks=_marks(target)) for target in EXPORTERS]
 
 
 def made(name: str) -> nn.Module:
@@ -144,12 +147,26 @@ def test_a_damaged_file_is_refused_and_never_answers_wrongly(
         load_runner(path)(images)
 
 
-@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"uint8": True}, {"returns": "features"}, {"returns": "pyramid"}, {"top_k": 2, "batch": 2}],
-    ids=["logits", "uint8", "features", "pyramid", "top-2"],
-)
+ENDS: dict[str, dict[str, object]] = {
+    "logits": {},
+    "uint8": {"uint8": True},
+    "features": {"returns": "features"},
+    "pyramid": {"returns": "pyramid"},
+    "top-2": {"top_k": 2, "batch": 2},
+}
+
+
+def _each_end_once() -> list[object]:
+    """Of families and ends; the families take turns, and the other half is nightly."""
+    names = ("fastervit_debug", "fastvit_debug")
+    return [
+        pytest.param(name, options, id=f"{name}-{end}", marks=() if name == names[number % 2] else pytest.mark.nightly)
+        for number, (end, options) in enumerate(ENDS.items())
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(("name", "options"), _each_end_once())
 def test_every_option_of_the_ends_is_proven_equal(target: str, name: str, options: dict, tmp_path: Path) -> None:
     model, exporter = made(name), EXPORTERS[target]
     report = export(model, tmp_path / f"m{exporter.suffix}", to=target, image_size=SIZE, **options)

@@ -5,12 +5,13 @@ That its files answer as PyTorch, whatever their ends, is tested with every targ
 
 import json
 import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import relative_error, trained_like
+from fresh import ENVIRONMENT, command
 from torch import nn
 
 import hybridvit
@@ -19,13 +20,15 @@ from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.pipeline import export
 from hybridvit.export.spec import GraphSpec, Precision
-from hybridvit.folding.fold import fold
-
-pytest.importorskip("executorch", reason="executorch is not installed")
-
 from hybridvit.export.targets.executorch import ExecuTorchExporter
 from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
 from hybridvit.export.targets.xnnpack_int8 import quantised_graph
+from hybridvit.folding.fold import fold
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is not installed"),
+    pytest.mark.xdist_group("executorch"),
+]
 
 EXPORTER = ExecuTorchExporter()
 
@@ -142,13 +145,9 @@ def test_one_process_has_one_number_of_threads(written: Path) -> None:
 
 
 def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(written: Path) -> None:
-    code = (
-        "import sys, hybridvit; runner = hybridvit.export.load_runner(sys.argv[1], threads=3)\n"
-        "from executorch.extension.pybindings import portable_lib\n"
-        "print(portable_lib._threadpool_get_thread_count())"
-    )
-    command = [sys.executable, "-W", "error", "-c", "import hybridvit.export; " + code, str(written)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = command("opened_with_threads", written)
+    environment = ENVIRONMENT | {"PYTHONWARNINGS": "error"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("3\n", "", 0)
 
 

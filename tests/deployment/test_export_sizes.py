@@ -25,7 +25,14 @@ def made(name: str) -> nn.Module:
     return trained_like(hybridvit.create_model(name, num_classes=5))
 
 
-@pytest.fixture(scope="module", params=[(name, to) for name in SMALLEST for to in ("onnx", "openvino")])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((name, to), id=f"{name}-{to}", marks=pytest.mark.xdist_group(f"dynamic-{name}-{to}"))
+        for name in SMALLEST
+        for to in ("onnx", "openvino")
+    ],
+)
 def dynamic(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, nn.Module, ExportReport]:

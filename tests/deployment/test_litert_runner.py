@@ -1,6 +1,7 @@
 """Opening a .tflite file, which needs no converter: the file is a golden one, written by tests/golden/litert.py."""
 
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ from hybridvit.export.targets import litert
 from hybridvit.export.targets.litert_file import TFLiteFile
 from hybridvit.task import find_task
 
-pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+pytestmark = [
+    pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed"),
+    pytest.mark.xdist_group("litert"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_a_run_goes_from_one_process_to_two_and_back(tmp_path: Path, monkeypatch
         command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert Path(f"{output}-stopped").read_text() == "xx"
+    assert Path(f"{output}-stopped").read_text(encoding="utf-8") == "xx"
     result = train(elastic, resume=True, progress=False, task=NotingTask())
     assert (output.with_name("elastic-notes") / "2-1.json").exists()  # the second process had its part
     assert images_of_steps(output) == images_of_steps(tmp_path / "straight")

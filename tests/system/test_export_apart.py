@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hybridvit.cli import main
 from hybridvit.errors import ExportError, OutOfMemory
 from hybridvit.export import apart, load_runner
 from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.pipeline import PROVING
 
 
 @pytest.fixture
@@ -113,6 +115,18 @@ def test_a_converter_that_dies_is_an_error_and_leaves_nothing(
     with pytest.raises(error, match=text):
         run_apart(job(checkpoint))
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_runtime_that_dies_of_the_written_file_is_named_with_a_way_out(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "CHILD", ("bash", "-c", f"echo '{PROVING}'; kill -SEGV $$"))
+    died = "The runtime of the target '{}' died while it ran the written file to prove it: .*by signal SIGSEGV.*"
+    with pytest.raises(ExportError, match=died.format("onnx") + "Another version of onnxruntime may run it; --verb"):
+        run_apart(job(checkpoint))
+    in_int8 = replace(job(checkpoint), to="openvino", precision="int8")
+    with pytest.raises(ExportError, match=died.format("openvino") + "--keep .* ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16"):
+        run_apart(in_int8)
 
 
 def test_what_the_converter_prints_is_shown_when_asked(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

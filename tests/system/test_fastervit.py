@@ -31,7 +31,12 @@ COUNTS = {  # parameters; multiply-adds in billions: counted, published; side in
 GOLDEN_KEYS = [key for key in OUTPUTS.files if key.split("/")[0] in MODELS]
 
 
-@pytest.mark.parametrize("name", COUNTS)
+COUNTED_FIRST = ("fastervit_0", "fastervit_4", "fastervit_4_21k_224", "fastervit_4_21k_768")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in COUNTED_FIRST else pytest.mark.nightly) for name in COUNTS]
+)
 def test_counts_are_exact_and_need_no_memory(name):
     parameters, counted, published, side = COUNTS[name]
     with torch.device("meta"):

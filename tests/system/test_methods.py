@@ -48,7 +48,7 @@ def trained(recipe: ClassifyRecipe, folder: Path, **options: Any) -> dict[str, A
     return read_snapshot(newest)
 
 
-@pytest.mark.parametrize("losses_before", [4, 7])  # before MESA begins; within a step after it began
+@pytest.mark.parametrize("losses_before", [pytest.param(4, marks=pytest.mark.nightly, id="before MESA begins"), 7])
 def test_a_run_with_all_methods_resumes_to_the_bit(
     everything: ClassifyRecipe, tmp_path: Path, losses_before: int
 ) -> None:

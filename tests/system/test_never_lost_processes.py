@@ -70,7 +70,16 @@ def start_pair(folder: Path, what: str, rank: int) -> list[subprocess.Popen[str]
     ]
 
 
-@pytest.mark.parametrize(("what", "rank"), [("raise", 1), ("kill", 1), ("kill", 0), ("hang", 1), ("hang", 0)])
+@pytest.mark.parametrize(
+    ("what", "rank"),
+    [
+        ("raise", 1),
+        ("kill", 0),  # the one that all others wait for
+        pytest.param("kill", 1, marks=pytest.mark.nightly),
+        ("hang", 1),
+        pytest.param("hang", 0, marks=pytest.mark.nightly),
+    ],
+)
 def test_the_others_end_in_time_and_say_who_is_to_blame(tmp_path: Path, what: str, rank: int) -> None:
     pair = start_pair(tmp_path / what, what, rank)
     texts = ["", ""]
@@ -191,7 +200,7 @@ def test_when_the_training_processes_are_killed_no_worker_of_theirs_stays(tmp_pa
 
 
 def parent_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
 def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes_on_after_it(tmp_path: Path) -> None:
@@ -216,11 +225,13 @@ def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found by /proc")
-def test_a_run_killed_three_times_at_random_goes_on_by_itself_to_the_same_bits(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "killed_three_times.py"), "--workers", "2", "--epochs", "12"]
+@pytest.mark.parametrize(("kills", "workers", "epochs"), [(1, 0, 4), pytest.param(3, 2, 12, marks=pytest.mark.nightly)])
+def test_a_run_killed_at_random_goes_on_by_itself_to_the_same_bits(kills: int, workers: int, epochs: int) -> None:
+    options = [f"--kills={kills}", f"--workers={workers}", f"--epochs={epochs}"]
+    command = [sys.executable, str(BENCHMARKS / "killed_three_times.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     result = json.loads(done.stdout.splitlines()[-1])
     print(done.stdout.splitlines()[-1])
-    assert len(result["kills"]) == 3
+    assert len(result["kills"]) == kills
     assert result["same"] == dict.fromkeys(("model", "ema", "optimizer", "metrics", "model_file"), True)

@@ -1,13 +1,14 @@
 """Every number of a resumed run is that of a straight one: two families, six places to stop, workers and processes.
 
 Compared with torch.equal or ==: weights, averaged weights, optimizer, position, losses, learning rates, sample ids and
-rows of metrics. With one process all 24 combinations are run; with two, those of the families and places without
-workers, as a loader process started there costs a minute of imports. Two processes with two workers and SIGKILL are
-what test_never_lost_processes.py runs. HYBRIDVIT_NIGHTLY=1 adds workers to the two processes.
+rows of metrics. Each place is run once in one process and once in two, the families and numbers of workers taking
+turns; all combinations are nightly. Two processes with two workers and SIGKILL are what test_never_lost_processes.py
+runs.
 """
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -31,7 +32,6 @@ from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.start import Run
 
-NIGHTLY = os.environ.get("HYBRIDVIT_NIGHTLY") == "1"
 SIZES_PX = {"fastvit_debug": 32, "fastervit_debug": 64}
 STOPS = {  # six steps, three an epoch; two micro-batches a step; a checkpoint after steps 2, 4, 6
     "at the start of an epoch": ("loss", 6),
@@ -151,9 +151,15 @@ def straight_run(model: str, folder: Path) -> dict[str, Any]:
     return _straight[model]
 
 
-@pytest.mark.parametrize("model", SIZES_PX)
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop", STOPS)
+def combinations() -> list[Any]:
+    """Of model, workers and place; each place once, and every pair of the others at one of them, outside of nightly."""
+    pairs = list(itertools.product(SIZES_PX, (0, 2)))
+    chosen = {(*pairs[number % len(pairs)], stop) for number, stop in enumerate(STOPS)}
+    every = [(*pair, stop) for stop in STOPS for pair in pairs]
+    return [pytest.param(*each, marks=() if each in chosen else pytest.mark.nightly) for each in every]
+
+
+@pytest.mark.parametrize(("model", "workers", "stop"), combinations())
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_one_process(tmp_path: Path, model: str, workers: int, stop: str) -> None:
     straight = straight_run(model, tmp_path)

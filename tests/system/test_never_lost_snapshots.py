@@ -1,7 +1,4 @@
-"""A checkpoint is there whole, or the one before it is: whatever fails or dies while it is written.
-
-HYBRIDVIT_NIGHTLY=1 kills 500 times instead of 50, and mutates 100 times as often.
-"""
+"""A checkpoint is there whole, or the one before it is: whatever fails or dies while it is written."""
 
 import contextlib
 import errno
@@ -28,10 +25,6 @@ from tiny_runs import assert_same_bits
 from hybridvit.errors import CheckpointError, DiskFull
 from hybridvit.training.run import snapshot
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot, sweep
-
-NIGHTLY = os.environ.get("HYBRIDVIT_NIGHTLY") == "1"
-KILLS = 500 if NIGHTLY else 50
-MUTATIONS = 2_000_000 if NIGHTLY else 20_000
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -312,11 +305,14 @@ def save_for_ever(folder: Path, told: int) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_process_killed_at_random_moments_of_saving_loses_at_most_the_save_it_was_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [50, pytest.param(500, marks=pytest.mark.nightly)])
+def test_a_process_killed_at_random_moments_of_saving_loses_at_most_the_save_it_was_at(
+    tmp_path: Path, kills: int
+) -> None:
     chance = random.Random(0)
     unreadable = lost = 0
     kills_inside_a_save = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
@@ -339,9 +335,9 @@ def test_a_process_killed_at_random_moments_of_saving_loses_at_most_the_save_it_
         state = read_snapshot(newest)
         assert bool((state["w"] == state["step"]).all())
         lost += bool(told) and state["step"] < told[-1]
-    print(f"{KILLS} kills, {kills_inside_a_save} of them inside a save: {unreadable} unreadable, {lost} lost more")
+    print(f"{kills} kills, {kills_inside_a_save} of them inside a save: {unreadable} unreadable, {lost} lost more")
     assert (unreadable, lost) == (0, 0)
-    assert kills_inside_a_save > KILLS // 5  # or else the test has tried nothing
+    assert kills_inside_a_save > kills // 5  # or else the test has tried nothing
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
@@ -390,7 +386,12 @@ def memory(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_mutated_manifests_and_states_are_refused_or_change_nothing(memory: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "mutations", [20_000, pytest.param(2_000_000, marks=(pytest.mark.nightly, pytest.mark.timeout(3600)))]
+)
+def test_mutated_manifests_and_states_are_refused_or_change_nothing(
+    memory: Path, tmp_path: Path, mutations: int
+) -> None:
     """Of the manifest: the state read is the one saved, or CheckpointError. The same for the state, as it is hashed.
 
     Where the manifest is made to fit the mutated state, as an attacker would, what is read may differ: still no other
@@ -400,7 +401,7 @@ def test_mutated_manifests_and_states_are_refused_or_change_nothing(memory: Path
     originals = {name: (path / name).read_bytes() for name in ("manifest.json", "state.json")}
     chance = random.Random(1)
     counts = {"refused": 0, "same": 0, "other": 0}
-    for number in range(MUTATIONS):
+    for number in range(mutations):
         name = ("manifest.json", "state.json", "state.json")[number % 3]
         fitted = number % 3 == 2
         mutated = mutate(originals[name], chance)
@@ -424,7 +425,7 @@ def test_mutated_manifests_and_states_are_refused_or_change_nothing(memory: Path
                 counts["same"] += 1
         for original in {name, "manifest.json"} if fitted else {name}:
             (path / original).write_bytes(originals[original])
-    print(f"{MUTATIONS} mutations: {counts}")
-    assert counts["refused"] > MUTATIONS // 2
+    print(f"{mutations} mutations: {counts}")
+    assert counts["refused"] > mutations // 2
     assert counts["same"] > 0
     assert [entry.name for entry in memory.iterdir()] == [path.name]  # no effect outside it

@@ -37,7 +37,13 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("stop", STOPS)
+def places() -> list[Any]:
+    """The places that test_never_lost_resume.py stops at too are nightly."""
+    alone = "between raw and averaged validation"
+    return [pytest.param(stop, marks=() if stop == alone else pytest.mark.nightly) for stop in STOPS]
+
+
+@pytest.mark.parametrize("stop", places())
 @pytest.mark.parametrize("by", ["exception", "signal"])
 def test_a_stopped_run_ends_in_the_same_bits(tmp_path: Path, uninterrupted: dict[str, Any], stop: str, by: str) -> None:
     recipe = dataclasses.replace(TINY, output=str(tmp_path / "run"))

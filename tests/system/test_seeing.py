@@ -333,7 +333,7 @@ def test_the_bar_is_one_line_of_any_width(width: int) -> None:
     line = _Line()
     pieces = ["loss 12.345", "12345 images/s", "12:34:56 left"]
     line.set(label="epoch 300/300", done=375000, total=375300, pieces=pieces)
-    console = Console(width=width, file=open(os.devnull, "w"), record=True)  # noqa: SIM115
+    console = Console(width=width, file=open(os.devnull, "w", encoding="utf-8"), record=True)  # noqa: SIM115
     console.print(line)
     (text,) = console.export_text().splitlines()
     assert len(text) <= width

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -176,63 +177,87 @@ def test_resuming_on_other_images_is_an_error_unless_allowed_and_on_other_classe
         train(short(tmp_path / "run"), resume=True, allow_data_change=True, progress=False, task=OtherClasses())
 
 
-def test_a_folder_in_use_is_refused_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
+@pytest.fixture
+def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.5)
+
+
+def left_by(path: Path, **changes: str) -> None:
+    """The lock of another process, as filelock writes it: what differs from one of this process in `changes`."""
+    held = RunLock(path)
+    lines = [line.partition("=") for line in (path / "run.lock").read_text(encoding="utf-8").splitlines()]
+    held.release()
+    written = [f"{key}{equals}{changes.get(key, value)}\n" for key, equals, value in lines]
+    (path / "run.lock").write_text("".join(written), encoding="utf-8")
+
+
+def test_a_folder_in_use_is_refused_at_once_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
     held = RunLock(tmp_path)
-    with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on"):
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
         RunLock(tmp_path)
+    held.release()
     held.release()
     assert not list(tmp_path.iterdir())
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    holder = {"pid": dead.pid, "host": socket.gethostname(), "start": "1"}
-    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    left_by(tmp_path, pid=str(dead.pid))
     RunLock(tmp_path).release()
-    (tmp_path / "run.lock").write_text(json.dumps(holder | {"pid": os.getpid()}))  # the id was given again
+    left_by(tmp_path, start="1")  # the id was given again
     RunLock(tmp_path).release()
-    (tmp_path / "run.lock").write_text(json.dumps(holder | {"host": "elsewhere"}))
-    with pytest.raises(UsageError, match="on elsewhere"):
+    assert time.monotonic() - began < lock.BEAT_SECONDS
+
+
+def test_a_killed_holder_does_not_keep_the_folder(tmp_path: Path) -> None:
+    program = "import sys, pathlib, time; from hybridvit.training.run.lock import RunLock\n"
+    program += "held = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == b"held"
+    with pytest.raises(UsageError, match=f"in use by process {holder.pid} on"):
         RunLock(tmp_path)
+    holder.kill()
+    holder.communicate()
+    RunLock(tmp_path).release()
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_holder_on_another_machine_is_watched_and_only_a_living_one_obeyed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("quick_lease")
+@pytest.mark.parametrize("host", ["elsewhere", f"{socket.gethostname()}?pidns-1"])
+def test_a_holder_on_another_machine_or_in_another_container_is_watched_and_only_a_living_one_obeyed(
+    tmp_path: Path, host: str
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.5)
-    holder = {"pid": 7, "host": "elsewhere", "pids": "pid:[1]", "start": "1", "beat": 3}
-    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    name = host.partition("?")[0]
     said: list[str] = []
+    left_by(tmp_path, host=host, pid="7")
     RunLock(tmp_path, say=said.append).release()
-    assert said == [f"{tmp_path} is locked by process 7 on elsewhere; watching whether that one lives."]
-    (tmp_path / "run.lock").write_text(json.dumps(holder))
-    living = threading.Timer(0.2, lambda: (tmp_path / "run.lock").write_text(json.dumps(holder | {"beat": 4})))
+    assert said == [f"{tmp_path} is locked by process 7 on {name}; watching whether that one lives."]
+    left_by(tmp_path, host=host, pid="7")
+    living = threading.Timer(0.2, lambda: os.utime(tmp_path / "run.lock"))
     living.start()
-    with pytest.raises(UsageError, match="in use by process 7 on elsewhere"):
+    with pytest.raises(UsageError, match=f"in use by process 7 on {name}"):
         RunLock(tmp_path)
     living.join()
 
 
-def test_the_same_process_id_in_another_container_is_another_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
-    dead = {"pid": 4_000_000, "host": socket.gethostname(), "pids": "pid:[1]", "start": "1", "beat": 1}
-    (tmp_path / "run.lock").write_text(json.dumps(dead | {"beat": 0}))
-    with pytest.raises(UsageError, match="in use by process 4000000"):
-        RunLock(tmp_path)  # not known to this container, and it tells nothing of itself
-    (tmp_path / "run.lock").write_text(json.dumps(dead))
-    RunLock(tmp_path).release()
-
-
-def test_a_holder_counts_on_in_its_lock_until_it_gives_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+@pytest.mark.usefixtures("quick_lease")
+def test_a_holder_touches_its_lock_until_it_gives_it_up(tmp_path: Path) -> None:
     held = RunLock(tmp_path)
+    first = (tmp_path / "run.lock").stat().st_mtime_ns
     deadline = time.monotonic() + 20
-    while '"beat": 3' not in (tmp_path / "run.lock").read_text():
+    while (tmp_path / "run.lock").stat().st_mtime_ns == first:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     held.release()
-    time.sleep(0.2)
+    time.sleep(0.3)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_tells_other_processes_where_it_is_and_nothing_more(tmp_path: Path) -> None:
+    held = RunLock(tmp_path)
+    assert pickle.loads(pickle.dumps(held)).path == held.path
+    held.release()
 
 
 STATE = {"model": {"w": torch.arange(6.0).reshape(2, 3).T}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}

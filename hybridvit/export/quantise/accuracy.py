@@ -15,7 +15,7 @@ class Accuracy:
     num_images: int
     num_calibration: int  # other images, that the ranges were taken from
     top1_fp32: float  # of the model as it was given, in PyTorch
-    top1_all: float  # with every layer in integers but those that were named to be kept
+    top1_all: float  # with every layer in integers but those kept by name or by a rule of the target
     top1: float  # of the file
     drop: float  # top1_fp32 - top1
     drop_interval: tuple[float, float]  # 95 % of it

@@ -67,10 +67,10 @@ ROWS: tuple[Row, ...] = (
 NVIDIA = Table(ROWS)
 
 DERIVED = ("relative_bias", "relative_coords_table", "relative_position_index")
-"""Buffers of theirs that follow from the weights and the window."""
+"""Their buffers that can be computed from the weights and the window."""
 
 TOKENIZER, TOKENIZER_AGAIN = ".global_tokenizer.pos_embed.", ".global_tokenizer.to_global_feature.pos."
-"""One layer of theirs, which is listed twice."""
+"""The two names of one layer, which they list twice."""
 
 
 def is_ours(names: Collection[str]) -> bool:

@@ -8,34 +8,29 @@ import contextlib
 import faulthandler
 import json
 import os
-import secrets
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
 import torch.distributed
 from lightning_fabric import Fabric
 
 from hybridvit.errors import ProcessLost
+from hybridvit.training.engine.launch import attempt, connect, first_line, is_communication
 from hybridvit.training.run.interrupt import Stopped, StopRequest
 
 BEAT_SECONDS = 1.0
-JOIN_SECONDS = 120.0  # at least, for all processes to start: that takes as long as the slowest disk
 GRACE_SECONDS = 10.0  # for a process to end by itself once it is known that another one will not go on
 GO_ON = (
     "Nothing before the last checkpoint is lost: go on with --resume, or let torchrun do it (torchrun --max-restarts 3 "
     "-m hybridvit train ... --resume auto)."
 )
-BROKEN = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
-"""Words of the errors that backends raise when another process does not answer and that have no type of their own."""
 
 
 @dataclass(kw_only=True)
@@ -47,21 +42,6 @@ class Beat:
     place: str = "the start"
     pid: int
     host: str
-
-
-def launch(fabric: Fabric, stop: StopRequest, timeout_seconds: float) -> None:
-    """Have Fabric start or join the processes. Raises ProcessLost if not all come within the time."""
-    try:
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not torch.distributed.is_initialized():
-            _join_this_attempt("nccl" if fabric.device.type == "cuda" else "gloo", stop, timeout_seconds)
-        fabric.launch()
-    except (RuntimeError, TimeoutError) as error:
-        if not (isinstance(error, TimeoutError) or _is_communication(error)):
-            raise
-        raise ProcessLost(
-            f"The {fabric.world_size} processes of this run did not find each other "
-            f"({_first_line(error)}). Look at the messages of the others, and start all of them again."
-        ) from error
 
 
 class PeerWatch:
@@ -80,7 +60,7 @@ class PeerWatch:
     def __init__(self, fabric: Fabric, stop: StopRequest, timeout_seconds: float) -> None:
         self.folder: Path | None = None
         PeerWatch._made += 1
-        self._prefix = f"{_attempt}/watch-{PeerWatch._made}/"
+        self._prefix = f"{attempt()}/watch-{PeerWatch._made}/"
         self._rank, self._world_size = fabric.global_rank, fabric.world_size
         self._stop, self._timeout = stop, timeout_seconds
         self._beat = Beat(pid=os.getpid(), host=socket.gethostname())
@@ -97,7 +77,7 @@ class PeerWatch:
 
     def __enter__(self) -> Self:
         if self._world_size > 1:
-            self._store = _connect(GRACE_SECONDS)
+            self._store = connect(GRACE_SECONDS)
         if self._world_size > 1 or self._launcher:
             self._thread = threading.Thread(target=self._watch, name="peer-watch", daemon=True)
             self._thread.start()
@@ -106,9 +86,9 @@ class PeerWatch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             if self._world_size > 1 and error is not None and not isinstance(error, Stopped):
-                if isinstance(error, RuntimeError) and _is_communication(error):
+                if isinstance(error, RuntimeError) and is_communication(error):
                     raise self._explain(error) from error
-                self._tell("ended", f"{type(error).__name__}: {_first_line(error)}")
+                self._tell("ended", f"{type(error).__name__}: {first_line(error)}")
         finally:
             self._done.set()
             if self._thread is not None:
@@ -160,7 +140,7 @@ class PeerWatch:
         before = self._beats()
         time.sleep(2.5 * BEAT_SECONDS)
         silent = [rank for rank, beat in self._beats().items() if rank in before and before[rank].number == beat.number]
-        message = self._blame(_first_line(error), waited=waited, silent=silent)
+        message = self._blame(first_line(error), waited=waited, silent=silent)
         if waited:
             self._tell("stuck", self._beat.place)
             time.sleep(2 * BEAT_SECONDS)  # what keeps the store may end with this process
@@ -196,7 +176,10 @@ class PeerWatch:
         with contextlib.suppress(OSError, ValueError):
             faulthandler.dump_traceback(2)
         if self.folder is not None:
-            with contextlib.suppress(OSError), (self.folder / f"stacks-{self._rank}.txt").open("w") as file:
+            with (
+                contextlib.suppress(OSError),
+                (self.folder / f"stacks-{self._rank}.txt").open("w", encoding="utf-8") as file,
+            ):
                 file.write(header)
                 file.flush()
                 faulthandler.dump_traceback(file)
@@ -220,84 +203,6 @@ class PeerWatch:
             yield
         except RuntimeError:  # with the launcher, or with the first process, which keep it
             self._store = None
-
-
-_attempt = "hybridvit"
-
-
-def _join_this_attempt(backend: str, stop: StopRequest, timeout_seconds: float) -> None:
-    """Make the process group under a name that only the processes of this attempt know.
-
-    torchrun keeps one store over its restarts, in which a process that is early would find the addresses that the
-    others had in the attempt before, and fail again (pytorch issue 135712). Its count of restarts is that of one
-    machine and differs between machines. So the first process draws a name, and each other one answers to it with a
-    word of its own until that comes back: what is left of earlier attempts cannot.
-    """
-    global _attempt
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if world_size == 1:
-        return
-    store = _connect(timeout_seconds)
-    own = secrets.token_hex(8)
-    welcomed: set[int] = set()
-
-    def all_are_here() -> bool:
-        for other in set(range(1, world_size)) - welcomed:
-            if store.check([f"{_attempt}/here/{other}"]):
-                store.set(f"{_attempt}/welcome/{other}", store.get(f"{_attempt}/here/{other}").decode())
-                welcomed.add(other)
-        return len(welcomed) == world_size - 1
-
-    def is_welcome() -> bool:
-        global _attempt
-        if not store.check(["hybridvit/attempt"]):
-            return False
-        _attempt = store.get("hybridvit/attempt").decode()
-        store.set(f"{_attempt}/here/{rank}", own)
-        welcome = f"{_attempt}/welcome/{rank}"
-        return store.check([welcome]) and store.get(welcome).decode() == own
-
-    if rank == 0:
-        _attempt = f"hybridvit/{own}"
-        store.set("hybridvit/attempt", _attempt)
-    deadline = time.monotonic() + max(timeout_seconds, JOIN_SECONDS)
-    while not (all_are_here() if rank == 0 else is_welcome()):
-        if stop.signum:
-            raise Stopped(stop.signum, "Stopped before the first step.")
-        if time.monotonic() > deadline:
-            raise TimeoutError("one of them did not come")
-        time.sleep(0.05)
-    torch.distributed.init_process_group(
-        backend,
-        store=torch.distributed.PrefixStore(f"{_attempt}/group", store),
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=timeout_seconds),
-    )
-
-
-def _connect(timeout_seconds: float) -> torch.distributed.Store:
-    """The store that the launcher or the first process keeps, over a connection of one's own.
-
-    On a shared connection one thread's waiting would stop the others.
-    """
-    return torch.distributed.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=timeout_seconds),
-    )
-
-
-def _is_communication(error: BaseException) -> bool:
-    text = str(error).lower()
-    broken = isinstance(error, torch.distributed.DistError) or any(word in text for word in BROKEN)
-    return broken and not isinstance(error, torch.OutOfMemoryError)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:300]
 
 
 def _write_error(text: str) -> None:
