@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from hybridvit.models.published import Published
 
@@ -24,7 +24,7 @@ class FamilyConfig(ABC):
     def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
         """Refuse options that were given and that images of this size have no use for, with UsageError."""
 
-    def on_debug_size(self, given: Mapping[str, Any], debug: Self, share: float) -> dict[str, Any]:
+    def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
         """The options with which the debug size stands for this variant, where a recipe gives the options `given`.
 
         `debug` is the debug size's config; its images have that share of the recipe's side.

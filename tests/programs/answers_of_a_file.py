@@ -10,7 +10,7 @@ if __name__ == "__main__":
     file, given, answered = sys.argv[1:]
     runner, images = load_runner(file), np.load(given)
     logits = [
-        np.concatenate([runner(images[start : start + batch]) for start in range(0, len(images), batch)])
+        np.concatenate([runner(images[start : start + batch])["logits"] for start in range(0, len(images), batch)])
         for batch in (1, 2, len(images))
     ]
     np.save(answered, np.stack(logits))

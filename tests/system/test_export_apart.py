@@ -37,7 +37,7 @@ def test_several_targets_are_written_side_by_side(checkpoint: Path, capsys: pyte
     assert text.count("Exported fastvit_debug, folded, to") == 2
     assert "Takes               2 x 3 x 32 x 32, fp32" in text
     assert "Gives               features" in text
-    features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))
+    features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))["features"]
     assert features.shape == (3, 64)
 
 

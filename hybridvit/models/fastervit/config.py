@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.models.checks import (
@@ -97,7 +97,7 @@ class FasterViTConfig(FamilyConfig):
             if useless:
                 raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
 
-    def on_debug_size(self, given: Mapping[str, Any], debug: Self, share: float) -> dict[str, Any]:
+    def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
         """The windows shrink with the image."""
         options = {"windows": self.windows} | same_mixers(self, debug, given)
         return options | {"windows": tuple(max(2, round(int(window) * share)) for window in options["windows"])}

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.models.checks import check_integer, check_same_stages, check_whole_numbers, is_whole
@@ -81,7 +81,7 @@ class FastViTConfig(FamilyConfig):
     def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
         """No option depends on it."""
 
-    def on_debug_size(self, given: Mapping[str, Any], debug: Self, share: float) -> dict[str, Any]:
+    def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
         return same_mixers(self, debug, given)
 
     def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
