@@ -138,10 +138,8 @@ def _as_texts(overrides: Sequence[str] | Mapping[str, Any]) -> Iterator[tuple[st
         words = [f"--{key}={as_text(value)}" for key, value in overrides.items()]
     else:
         words = list(overrides)
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
+    while words:
+        word = words.pop(0)
         if not word.startswith("--"):
             raise UsageError(f"'{word}' stands where a recipe key is expected. Write --key value, as in --seed 1.")
         key, equals, value = word[2:].partition("=")
@@ -150,9 +148,8 @@ def _as_texts(overrides: Sequence[str] | Mapping[str, Any]) -> Iterator[tuple[st
                 raise UsageError(f"Recipe key '{key}' is a group: set the keys in it one by one, {_keys_of(key)}.")
             raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
         if not equals:
-            if position < len(words) and not words[position].startswith("--"):
-                value = words[position]
-                position += 1
+            if words and not words[0].startswith("--"):
+                value = words.pop(0)
             elif leaves.get(key) is bool:
                 value = "true"
             else:
