@@ -54,11 +54,8 @@ class SignatureCommand(Command):
 
     def _values(self, words: Sequence[str]) -> dict[str, Any]:
         """The values of the parameters among `words`, by name. Raises UsageError."""
-        try:
-            texts, unknown = self._parser().parse_known_args(words)
-        except argparse.ArgumentError as error:
-            raise UsageError(f"`hybridvit {self.name}`: {error}. {self._see}") from error
-        given = {name: text for name, text in vars(texts).items() if text is not None}
+        texts, unknown = split(words, self._parser(), self.name)
+        given = {name: text for name, text in texts.items() if text is not None}
         missing = [name for name, each in self._parameters.items() if each.default is each.empty and name not in given]
         if missing:
             raise UsageError(f"`hybridvit {self.name}` also needs {', '.join(missing).upper()}. {self._see}")
@@ -107,6 +104,15 @@ class SignatureCommand(Command):
                 raise UsageError(
                     f"`hybridvit {self.name}` has no option '{name}'. Nearest: {nearest(name, options)}. {self._see}"
                 )
+
+
+def split(words: Sequence[str], parser: argparse.ArgumentParser, name: str) -> tuple[dict[str, Any], list[str]]:
+    """The values of the arguments that `parser` knows, and the words left over. Raises UsageError."""
+    try:
+        known, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"`hybridvit {name}`: {error}. See `hybridvit {name} --help`.") from error
+    return vars(known), rest
 
 
 def _word(parameter: inspect.Parameter) -> str:

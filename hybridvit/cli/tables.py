@@ -47,12 +47,13 @@ def tables(
         output: file for the Markdown; printed by default.
     """
     from hybridvit.charts.tables import render_tables  # importing it imports torch
+    from hybridvit.measure.result import read_result
 
     chosen = find_tables(names)
     for path in (json_file, output):
         if path is not None:
             check_place(Path(path))
-    result = merged([_read(path) for path in measured or ()])
+    result = merged([read_result(path) for path in measured or ()])
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
             _show(f"Measuring {len(models)} models at {side} px ...")
@@ -129,12 +130,6 @@ def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _show(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _read(path: str) -> dict[str, Any]:
-    from hybridvit.measure.result import read_result
-
-    return read_result(path)
 
 
 def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:

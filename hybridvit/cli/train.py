@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any
 
-from hybridvit.cli.command import Command
+from hybridvit.cli.command import Command, split
 from hybridvit.cli.help import HelpFormatter, described, reflow
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
@@ -65,22 +65,18 @@ class TrainCommand(Command):
             print(aligned([(name, title) for name, title in recipe_titles().items()], left=2))
             print("\nThe head of each file tells more: source, hardware, published figure, what is not stated.")
             return 0
-        rest = list(words)
-        source = rest.pop(0) if rest and not rest[0].startswith("--") else None
-        config = _take_value(rest, "--config")
-        resume = _take_resume(rest)
-        allow_changes, print_config = _take_flag(rest, "--allow_changes"), _take_flag(rest, "--print_config")
-        allow_data_change = _take_flag(rest, "--allow_data_change")
+        source, rest = (words[0], words[1:]) if words and not words[0].startswith("--") else (None, words)
+        options, rest = split(rest, _options(), self.name)
+        config = options["config"]
         if (source is None) == (config is None):
             raise UsageError(
                 f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
                 f"({nearest(source or '', recipe_names())}) or give a file: --config FILE."
             )
-        batch = _take_value(rest, "--batch")
-        if batch is not None:
-            rest += ["--data.micro_batch", batch]
+        if options["batch"] is not None:
+            rest += ["--data.micro_batch", options["batch"]]
         recipe = load_recipe(source or config or "", rest)
-        if print_config:
+        if options["print_config"]:
             print(recipe_text(recipe), end="")
             return 0
         if recipe.dry_run:
@@ -92,7 +88,8 @@ class TrainCommand(Command):
 
         from hybridvit.training.train import train
 
-        result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
+        resuming = {name: options[name] for name in ("resume", "allow_changes", "allow_data_change")}
+        result = train(recipe, **resuming)
         if getattr(rank_zero_only, "rank", 0):  # only the first of several processes prints the result
             return 0
         print(
@@ -103,6 +100,17 @@ class TrainCommand(Command):
         print(f"Next:  hybridvit predict {result.model} IMAGES")
         print(f"       hybridvit export {result.model}")
         return 0
+
+
+def _options() -> argparse.ArgumentParser:
+    """The options that are no keys of the recipe."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    parser.add_argument("--batch")
+    parser.add_argument("--resume", nargs="?", default=False, const=True, choices=("auto",))
+    for name in ("allow_changes", "allow_data_change", "print_config"):
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser
 
 
 def _keys_help() -> str:
@@ -134,36 +142,3 @@ def _docstrings(config: type) -> dict[str, str]:
     inherited = (each for each in reversed(config.__mro__) if is_dataclass(each))
     found = (each for part in inherited for each in docstring_parser.parse_from_object(part).params)
     return {each.arg_name: " ".join((each.description or "").split()).replace("%", "%%") for each in found}
-
-
-def _take_value(words: list[str], option: str) -> str | None:
-    for index, word in enumerate(words):
-        if word.startswith(f"{option}="):
-            return words.pop(index).partition("=")[2]
-        if word == option:
-            if index + 1 == len(words):
-                raise UsageError(f"{option} needs a value. Write {option} FILE.")
-            del words[index]
-            return words.pop(index)
-    return None
-
-
-def _take_flag(words: list[str], option: str) -> bool:
-    if option in words:
-        words.remove(option)
-        return True
-    return False
-
-
-def _take_resume(words: list[str]) -> bool | Literal["auto"]:
-    if "--resume=auto" in words:
-        words.remove("--resume=auto")
-        return "auto"
-    if "--resume" not in words:
-        return False
-    index = words.index("--resume")
-    del words[index]
-    if index < len(words) and words[index] == "auto":
-        del words[index]
-        return "auto"
-    return True

@@ -153,10 +153,8 @@ def _as_texts(overrides: Sequence[str] | Mapping[str, Any], kind: type[Recipe]) 
         words = [f"--{key}={as_text(value)}" for key, value in overrides.items()]
     else:
         words = list(overrides)
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
+    while words:
+        word = words.pop(0)
         if not word.startswith("--"):
             raise UsageError(f"'{word}' stands where a recipe key is expected. Write --key value, as in --seed 1.")
         key, equals, value = word[2:].partition("=")
@@ -167,9 +165,8 @@ def _as_texts(overrides: Sequence[str] | Mapping[str, Any], kind: type[Recipe]) 
                 )
             raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
         if not equals:
-            if position < len(words) and not words[position].startswith("--"):
-                value = words[position]
-                position += 1
+            if words and not words[0].startswith("--"):
+                value = words.pop(0)
             elif leaves.get(key) is bool:
                 value = "true"
             else:
