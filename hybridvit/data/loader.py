@@ -2,11 +2,8 @@
 
 import atexit
 import logging
-import multiprocessing
-import os
 import signal
 import sys
-import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from hybridvit.child import end_with_parent
 from hybridvit.data.images import BadImage, Images, Sample, SourceFault
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.data.seeding import generators_kept
@@ -272,12 +270,4 @@ def _signals_held() -> Iterator[None]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, name="parent-watch", daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    """A parent that was killed tells no one, and a worker of it would hold its memory for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
