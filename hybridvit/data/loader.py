@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from hybridvit.child import end_with_parent
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
-from hybridvit.data.processes import end_with_parent
 from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError

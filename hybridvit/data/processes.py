@@ -1,15 +1,15 @@
 """One function over many items in other processes, with bounded memory, past items that end their process."""
 
 import multiprocessing
-import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
+
+from hybridvit.child import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,18 +41,6 @@ def in_processes(
     chunks = iter(lambda: list(islice(source, CHUNK)), [])
     while suspects := (yield from _until_broken(work, chunks, workers)):
         yield from _one_by_one(work, suspects, lost)
-
-
-def end_with_parent() -> None:
-    """Have this process end when its parent is gone: one that is killed tells no one, and memory would stay taken."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _until_broken(

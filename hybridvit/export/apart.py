@@ -4,19 +4,19 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.atomic import TEMPORARY
-from hybridvit.child import ChildDied, answer, in_child
+from hybridvit.child import ChildDied, in_child
 from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
 from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
 
-CHILD = (sys.executable, "-m", "hybridvit.export.apart")
 EXPORT_OPTIONS = (
     "to", "precision", "batch", "image_size", "image_sizes", "dynamic_size", "uint8", "returns", "top_k", "limit",
 )  # fmt: skip
@@ -51,10 +51,8 @@ def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -
 
     Raises the error of the child; ExportError or OutOfMemory if it died.
     """
-    from hybridvit.export.summary import ExportSummary
-
     try:
-        return ExportSummary(**in_child(CHILD, asdict(job), show=show))
+        return in_child(partial(carry_out, job), show=show)
     except ChildDied as death:
         _clear(Path(job.output))
         raise _death(job, death) from None
@@ -68,7 +66,7 @@ def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
         )
     from hybridvit.export.pipeline import PROVING
 
-    if PROVING not in death.last:
+    if PROVING not in death.last_lines:
         return ExportError(
             f"The export to '{job.to}' {death}. Nothing was written. Another version of the converter or of torch may "
             "do it; --verbose shows all it printed."
@@ -92,7 +90,8 @@ def _clear(output: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _carry_out(job: ExportJob) -> "ExportSummary":
+def carry_out(job: ExportJob) -> "ExportSummary":
+    """Do `job` in this process, which prints how far it is."""
     _tell_progress()
     import numpy as np
 
@@ -125,7 +124,3 @@ def _tell_progress() -> None:
     log = logging.getLogger("hybridvit")
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler(sys.stdout))
-
-
-if __name__ == "__main__":
-    answer(lambda job: asdict(_carry_out(ExportJob(**job))))

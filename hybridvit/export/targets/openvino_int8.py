@@ -57,23 +57,20 @@ def one_pixel_layers(model: "DeployedModel") -> tuple[str, ...]:
     a FastViT compute maps of 1x1 pixels in integers; which of the layers does it could not be narrowed down, and it is
     the CPU that runs the file that counts, not the one that writes it. Integers gain no time on a map of one pixel.
     """
-    found = []
+    found: set[nn.Module] = set()
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if 1 in output.shape[-2:]:
-            found.append(names[module])
+            found.add(module)
 
-    names: dict[nn.Module, str] = {
-        module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
-    }
-    handles = [module.register_forward_hook(note) for module in names]
+    handles = [each.register_forward_hook(note) for each in model.modules() if isinstance(each, nn.Conv2d)]
     smallest = model.spec.range_px[0] if model.spec.range_px else None
     try:
         model(model.example(size=None if smallest is None else (smallest, smallest)))
     finally:
         for handle in handles:
             handle.remove()
-    return tuple(found)
+    return tuple(name for name, module in model.named_modules() if module in found)
 
 
 def _source_of(name: str) -> str:
