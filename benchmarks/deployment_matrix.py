@@ -62,9 +62,9 @@ def keep(name: str, result: dict[str, object]) -> None:
     """Add one result to the others; several runs of this script may share the work."""
     RESULTS.parent.mkdir(exist_ok=True)
     with FileLock(f"{RESULTS}.lock"):
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         results[name] = result
-        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def cell(job: ExportJob) -> dict[str, object]:
@@ -81,7 +81,7 @@ def cell(job: ExportJob) -> dict[str, object]:
 
 def tables() -> str:
     """The results as Markdown, one table per family."""
-    results = json.loads(RESULTS.read_text())
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
     columns = [
         (target, precision)
         for target, exporter in EXPORTERS.items()
@@ -122,4 +122,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if not arguments.tables:
         measure(arguments.variants, arguments.targets, arguments.precisions)
-    TABLES.write_text(tables())
+    TABLES.write_text(tables(), encoding="utf-8")

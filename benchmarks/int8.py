@@ -38,7 +38,7 @@ def trained(folder: Path) -> Path:
 
 def top1(runner: ExportedRunner, paths: tuple[str, ...], labels: tuple[int, ...]) -> float:
     """Accuracy of a file, in percent."""
-    answers = [runner.most_probable(batch, 1)[1][:, 0] for batch in batches(paths, runner.card.preprocessing)]
+    answers = [runner(batch)["logits"].argmax(1) for batch in batches(paths, runner.card.preprocessing)]
     return 100 * float((np.concatenate(answers) == np.array(labels)).mean())
 
 

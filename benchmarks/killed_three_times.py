@@ -81,6 +81,8 @@ def run(
         *("--monitor-interval", "0.1", "--nproc-per-node", str(processes)),
         *("-m", "hybridvit", "train", "--config", str(recipe), "--output", str(output), "--resume", "auto"),
     ]
+    if sys.platform == "win32":
+        raise SystemExit("Windows has no SIGKILL.")
     kills = []
     log = output.with_suffix(".log")
     with log.open("w") as file:

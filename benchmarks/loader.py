@@ -110,7 +110,7 @@ def memory_mb(pids: list[int]) -> float:
     """What these processes hold in memory now."""
     total_kb = 0
     for pid in pids:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         total_kb += next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
     return round(total_kb / 1024, 1)
 

@@ -42,14 +42,14 @@ def measure_case(recipe_name: str, overrides: list[str]) -> dict[str, float]:
         recipe = load_recipe(recipe_name, [*SMALL, f"--output={folder}/run", *overrides])
         estimate = estimate_memory(recipe, devices=1, num_classes=10).total
         before = _status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the highest is counted from here
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the highest is counted from here
         train(recipe, progress=False)
         peak = _status("VmHWM") - before
     return {"estimate_mib": round(estimate / 2**20), "real_mib": round(peak / 2**20)}
 
 
 def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
 
 

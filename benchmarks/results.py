@@ -277,4 +277,4 @@ def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[An
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    PAGE.write_text(page())
+    PAGE.write_text(page(), encoding="utf-8")

@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,19 +22,20 @@ from typing import NamedTuple, Self
 
 import torch
 from comparison import report
-from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.card import ModelCard
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_train_loader
+from hybridvit.data.samples import Samples
 from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.task import Batch, Metric, Moment, Objective, Place, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.engine.optimizer import build_optimizer
-from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
 TURN = 5  # steps
@@ -60,7 +62,7 @@ class Times(NamedTuple):
 class BareLoop:
     """The loop that one writes by hand; with a moving average if the run has one, timm's."""
 
-    def __init__(self, recipe: Recipe, images: GeneratedImages, device: torch.device) -> None:
+    def __init__(self, recipe: ClassifyRecipe, images: Samples, device: torch.device) -> None:
         model = hybridvit.create_model(recipe.model, num_classes=10, image_size=recipe.data.image_size)
         self.model = model.to(device).to(memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(recipe, self.model)
@@ -76,8 +78,8 @@ class BareLoop:
         began = Times.now(self.device)
         for _ in range(steps):
             batch = next(self.stream)
-            images = batch.images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-            loss = self.loss(self.model(images), batch.labels.to(self.device, non_blocking=True))
+            images = batch.inputs.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            loss = self.loss(self.model(images), batch.targets.to(self.device, non_blocking=True))
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -86,57 +88,69 @@ class BareLoop:
         return Times.now(self.device) - began
 
 
-class TakingTurns(ClassifyTask):
-    """The run's task; hands over to the bare loop and keeps the times of both."""
+class Turns(Objective):
+    """Hands over to the bare loop before every fifth step, and keeps the times of both."""
 
-    def __init__(self, recipe: Recipe, fabric: Fabric, *, steps_per_epoch: int) -> None:
-        super().__init__(recipe, fabric)
-        self.images = GeneratedImages(
-            length=steps_per_epoch * recipe.data.total_batch,
-            image_size=(recipe.data.image_size, recipe.data.image_size),
-            training=True,
-        )
-        self.bare = BareLoop(recipe, self.images, fabric.device)
-        self.bare.run(3)
+    def __init__(self, objective: Objective, bare: BareLoop) -> None:
+        self._objective, self._bare_loop = objective, bare
         self.turns: list[tuple[Times, Times, Times]] = []  # of the bare loop, of the run after it, of the bare loop
-        self.rss_mb: list[float] = []
+        self.disturbed = True  # by a validation
         self._began = self._bare = Times(0.0, 0.0)
-        self._disturbed = True
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
         if moment.step % TURN == 0:
-            own = Times.now(images.device) - self._began
-            before, self._bare = self._bare, self.bare.run(TURN)
-            if not self._disturbed:
+            own = Times.now(batch.inputs.device) - self._began
+            before, self._bare = self._bare, self._bare_loop.run(TURN)
+            if not self.disturbed:
                 self.turns.append((before, own, self._bare))
-            self._disturbed = False
-            self._began = Times.now(images.device)
-        return super().loss(model, images, labels, moment)
+            self.disturbed = False
+            self._began = Times.now(batch.inputs.device)
+        return self._objective.loss(model, batch, moment)
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        self._disturbed = True
+
+class TakingTurns(Classify):
+    """Classification in turns with the bare loop; notes the memory at each validation."""
+
+    objective_of_run: Turns
+
+    def __init__(self, *, steps_per_epoch: int) -> None:
+        self._steps_per_epoch = steps_per_epoch
+        self.rss_mb: list[float] = []
+
+    def open(self, recipe: ClassifyRecipe) -> Splits:
+        side = recipe.data.image_size
+        images = GeneratedImages(
+            length=self._steps_per_epoch * recipe.data.total_batch, image_size=(side, side), training=True
+        )
+        return dataclasses.replace(super().open(recipe), train=images)
+
+    def objective(self, recipe: ClassifyRecipe, card: ModelCard, place: Place) -> Objective:
+        bare = BareLoop(recipe, self.open(recipe).train, place.device)
+        bare.run(3)
+        self.objective_of_run = Turns(super().objective(recipe, card, place), bare)
+        return self.objective_of_run
+
+    def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        self.objective_of_run.disturbed = True
         self.rss_mb.append(round(rss_mb(), 1))
-        return super().validate(model)
+        return super().metric(card, num_examples=num_examples)
 
 
 def rss_mb() -> float:
-    """Memory that this process holds now, in MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Memory that this process holds now, in MiB; on Linux only."""
+    if sys.platform != "linux":
+        return float("nan")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure(recipe: Recipe, steps_per_epoch: int) -> dict[str, object]:
-    tasks: list[TakingTurns] = []
-
-    def build(recipe: Recipe, fabric: Fabric) -> TakingTurns:
-        tasks.append(TakingTurns(recipe, fabric, steps_per_epoch=steps_per_epoch))
-        return tasks[0]
-
+def measure(recipe: ClassifyRecipe, steps_per_epoch: int) -> dict[str, object]:
+    task = TakingTurns(steps_per_epoch=steps_per_epoch)
     with tempfile.TemporaryDirectory() as folder:
-        train(dataclasses.replace(recipe, output=f"{folder}/run"), build_task=build)
-    turns = tasks[0].turns
+        train(dataclasses.replace(recipe, output=f"{folder}/run"), task=task)
+    turns = task.objective_of_run.turns
     clock = sorted((before.seconds + after.seconds) / 2 / own.seconds for before, own, after in turns)
     cpu = sorted((before.cpu_seconds + after.cpu_seconds) / 2 / own.cpu_seconds for before, own, after in turns)
-    per_epoch = len(tasks[0].rss_mb) // EPOCHS
+    per_epoch = 1 if recipe.ema.decay == 0 else 2  # validations; the comparison with the folded model comes after all
     return {
         "speed": round(statistics.median(clock), 4),
         "speed_p90_slowest": round(clock[int(0.1 * len(clock))], 4),
@@ -145,7 +159,7 @@ def measure(recipe: Recipe, steps_per_epoch: int) -> dict[str, object]:
         "rounds": len(turns),
         "run_ms_per_step": round(1e3 * statistics.median(own.seconds for _, own, _ in turns) / TURN, 2),
         "bare_ms_per_step": round(1e3 * statistics.median(after.seconds for *_, after in turns) / TURN, 2),
-        "rss_mb": tasks[0].rss_mb[per_epoch - 1 :: per_epoch],
+        "rss_mb": task.rss_mb[per_epoch - 1 : per_epoch * EPOCHS : per_epoch],
     }
 
 
@@ -160,7 +174,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     augment = dataclasses.replace(AugmentConfig(), rand_augment="", mixup=0.0, cutmix=0.0)
-    recipe = Recipe(
+    recipe = ClassifyRecipe(
         model=arguments.model,
         data=DataConfig(
             source="generated",

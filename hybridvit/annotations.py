@@ -1,10 +1,49 @@
-"""Type annotations in words, for messages about a value of the wrong type."""
+"""Values as their type annotations want them, and annotations in words for a value of the wrong type."""
 
+import functools
 import typing
+from argparse import ArgumentError
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from hybridvit.errors import UsageError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def converted(value: Any, annotation: Any, *, name: str, fix: str) -> Any:
+    """`value`, as text or as YAML reads it, converted to the type `annotation`.
+
+    Raises UsageError "NAME is 'VALUE', but it must be ... FIX" if that is impossible.
+    """
+    try:
+        if value is None and type(None) not in typing.get_args(annotation):
+            raise TypeError  # the parser lets None pass for any type
+        return _parser_of(annotation).parse_object({"value": value}).value
+    except (TypeError, ArgumentError) as error:
+        raise UsageError(f"{name} is '{as_text(value)}', but it must be {in_words(annotation)}. {fix}") from error
+
+
+def as_text(value: Any) -> str:
+    """`value` as one would write it in YAML or on the command line, on one line."""
+    import yaml
+
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+
+
+@functools.cache
+def _parser_of(annotation: Any) -> "ArgumentParser":
+    """A parser of one value, so that an error in it needs no reading: whose value was wrong is known."""
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=annotation)
+    return parser
 
 
 def in_words(annotation: Any) -> str:

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,9 +65,9 @@ def check_place(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
+    """Write `text`, atomically: the same bytes on every system, in UTF-8."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _mode(path: Path) -> int:
@@ -79,9 +80,10 @@ def _mode(path: Path) -> int:
 
 def sync(path: Path) -> None:
     """Have the device hold what was written to a file, or renamed into a folder. Raises OSError if it refuses."""
-    if os.name == "nt" and path.is_dir():  # a folder cannot be opened there
+    is_windows = sys.platform == "win32"
+    if is_windows and path.is_dir():  # a folder cannot be opened there
         return
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)  # there only a writer may sync
     try:
         os.fsync(handle)
     except OSError as error:

@@ -43,7 +43,7 @@ class Preprocessing:
 
         Raises ValueError or TypeError for an unknown key or a value that no image can be prepared with.
         """
-        made = cls(**_with_tuples(values))
+        made = cls(**with_tuples(values))
         _require("interpolation", made.interpolation, made.interpolation in get_args(Interpolation))
         _require("crop_mode", made.crop_mode, made.crop_mode in get_args(CropMode))
         _require("crop_fraction", made.crop_fraction, _is_number(made.crop_fraction) and made.crop_fraction > 0)
@@ -64,6 +64,7 @@ class ModelCard:
     """
 
     architecture: str
+    task: str = "classify"  # what it answers; a key of `hybridvit.task.TASKS`
     options: dict[str, Any] = field(default_factory=dict)  # only what differs from the variant; JSON types
     preprocessing: Preprocessing = Preprocessing()
     class_names: tuple[str, ...] = ()  # index -> name; empty if unknown
@@ -82,10 +83,11 @@ class ModelCard:
         card = cls(
             preprocessing=Preprocessing.from_dict(rest.pop("preprocessing")),
             class_names=tuple(rest.pop("class_names")),
-            options=_with_tuples(rest.pop("options")),
-            **_with_tuples(rest),
+            options=with_tuples(rest.pop("options")),
+            **with_tuples(rest),
         )
-        texts = (card.architecture, card.source, card.licence, *card.class_names)
+        _require("options", card.options, isinstance(card.options, dict))
+        texts = (card.architecture, card.task, card.source, card.licence, *card.class_names)
         _require("a text", texts, all(isinstance(text, str) for text in texts))
         _require("form", card.form, card.form in get_args(Form))
         fixed = card.fixed_size is not None
@@ -93,8 +95,11 @@ class ModelCard:
         return card
 
 
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+def with_tuples(value: Any) -> Any:
+    """What JSON made lists of as the tuples that they were."""
+    if isinstance(value, Mapping):
+        return {key: with_tuples(each) for key, each in value.items()}
+    return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def _is_size(value: object) -> bool:

@@ -1,99 +1,135 @@
-"""Carry out a job in a process of its own: what would clash, print or die inside this one does so there.
+"""A job in a process of its own: what would clash, print or die inside this one does so there.
 
-The child is `python -m MODULE JOB RESULT`, two JSON files; its `main` is `answer(carry_out)`.
+Scripts that ask for one need the `if __name__ == "__main__":` that multiprocessing asks for.
 """
 
-import json
+import multiprocessing
+import os
 import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hybridvit import errors
-from hybridvit.atomic import write_text
 from hybridvit.errors import HybridViTError
 
+Result = TypeVar("Result")
+
+CAN_FORK = sys.platform == "linux"  # elsewhere a fork of a process that has loaded libraries may die in them
 LAST_LINES = 5  # of what a child printed before it died
 ENDING_SECONDS = 10  # for a child to put away what it has begun
+KILLED = -9  # the exit code of a process that the kernel ended, as it does when memory runs out
 
 
 class ChildDied(Exception):
-    """A child that ended without a result: with an exit code, negative for a signal, after it had printed something."""
+    """A child that ended without an answer: with an exit code, negative for a signal, after it had printed lines."""
 
     def __init__(self, code: int, printed: str) -> None:
         how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        last = " / ".join(line.strip() for line in printed.strip().splitlines()[-LAST_LINES:]) or "nothing"
-        super().__init__(f"{how}; the last it said: {last}")
-        self.was_killed = code == -signal.SIGKILL  # as the kernel does when memory runs out
+        lines = [line.strip() for line in printed.strip().splitlines()[-LAST_LINES:]]
+        super().__init__(f"{how}; the last it said: {' / '.join(lines) or 'nothing'}")
+        self.code, self.last_lines = code, lines
+        self.was_killed = code == KILLED
 
 
-def in_child(
-    command: tuple[str, ...], job: Mapping[str, Any], *, show: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
-    """The result of `job` from the child that `command` starts; `show` is given what it printed.
+class Child:
+    """The parent's end of a process that runs `work` with the other end of a pipe.
+
+    With `packages` it is a fork, where those are safe, of one process that has imported them for all: they lie in
+    memory once. The packages of the first such child are those of all.
+    """
+
+    def __init__(self, work: Callable[[Connection], None], *, packages: Sequence[str] = ()) -> None:
+        context: Any = multiprocessing.get_context("forkserver" if packages and CAN_FORK else "spawn")
+        if packages and CAN_FORK:
+            context.set_forkserver_preload(list(packages))
+        self._folder = tempfile.TemporaryDirectory(prefix="hybridvit-")
+        self._log = Path(self._folder.name, "log.txt")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_live, args=(work, theirs, self._log))
+        self._process.start()
+        theirs.close()
+        self.pid: int = self._process.pid
+
+    def send(self, question: object) -> None:
+        """Give the child something to read; one that has died says so when its answer is asked for."""
+        with suppress(OSError):
+            self._pipe.send(question)
+
+    def receive(self) -> Any:
+        """Wait for what the child sends. Raises the HybridViTError that it sends or ends with, or ChildDied."""
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            raise ChildDied(self._process.exitcode, self._printed()) from None
+        if isinstance(answer, HybridViTError):
+            raise answer
+        return answer
+
+    def interrupt(self) -> None:
+        """Do to the child what Ctrl-C does; on Windows that reaches it by itself."""
+        if sys.platform != "win32":
+            os.kill(self.pid, signal.SIGINT)
+
+    def end(self, *, patience_s: float = 0.0) -> str:
+        """End the child, at once or after so long, and return all that it printed."""
+        self._process.join(patience_s)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        printed = self._printed()
+        self._pipe.close()
+        self._process.close()
+        self._folder.cleanup()
+        return printed
+
+    def _printed(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+
+
+def in_child(task: Callable[[], Result], *, show: Callable[[str], None] = lambda _: None) -> Result:
+    """The result of `task`, computed in a process of its own; `show` is given what it printed.
 
     Raises the HybridViTError of the child, or ChildDied.
     """
-    with tempfile.TemporaryDirectory(prefix="hybridvit-") as folder:
-        asked, answered, printed = (Path(folder, name) for name in ("job.json", "result.json", "log.txt"))
-        asked.write_text(json.dumps(job), encoding="utf-8")
-        with printed.open("wb") as log:
-            child = subprocess.Popen(
-                [*command, str(asked), str(answered)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                code = child.wait()
-            except BaseException:
-                end(child)
-                raise
-        text = printed.read_text(encoding="utf-8", errors="replace")
-        show(text)
-        if not answered.exists():
-            raise ChildDied(code, text)
-        result = json.loads(answered.read_text(encoding="utf-8"))
-    if "error" in result:
-        raise error_from(result)
-    return result
-
-
-def answer(carry_out: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
-    """The child's part: read the job, write its result; errors that users cause are results too."""
-    asked, answered = (Path(word) for word in sys.argv[1:])
+    child = Child(partial(_answer, task))
     try:
-        result: Mapping[str, Any] = carry_out(with_tuples(json.loads(asked.read_text(encoding="utf-8"))))
+        return child.receive()
+    except KeyboardInterrupt:
+        child.interrupt()
+        raise
+    finally:
+        show(child.end(patience_s=ENDING_SECONDS))
+
+
+def _answer(task: Callable[[], object], pipe: Connection) -> None:
+    pipe.send(task())
+
+
+def _live(work: Callable[[Connection], None], pipe: Connection, log: Path) -> None:
+    end_with_parent()
+    with log.open("wb") as printed:
+        for descriptor in (1, 2):
+            os.dup2(printed.fileno(), descriptor)
+    try:
+        work(pipe)
     except HybridViTError as error:
-        result = error_as_result(error)
-    write_text(answered, json.dumps(result))
+        pipe.send(error)
 
 
-def error_as_result(error: HybridViTError) -> dict[str, str]:
-    """An error as plain types."""
-    return {"error": type(error).__name__, "message": str(error)}
+def end_with_parent() -> None:
+    """End this process when its parent is gone: one that was killed tells no one."""
+    threading.Thread(target=_wait_and_end, name="parent-watch", daemon=True).start()
 
 
-def error_from(result: Mapping[str, str]) -> HybridViTError:
-    """The inverse of `error_as_result`."""
-    return getattr(errors, result["error"])(result["message"])
-
-
-def end(child: "subprocess.Popen[Any]") -> None:
-    """Ask a child to end as Ctrl-C does, and end it after ENDING_SECONDS."""
-    child.send_signal(signal.SIGINT)
-    try:
-        child.wait(ENDING_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def with_tuples(value: Any) -> Any:
-    """What JSON made lists of as the tuples that they were."""
-    if isinstance(value, dict):
-        return {key: with_tuples(each) for key, each in value.items()}
-    return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value
+def _wait_and_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,65 +1,22 @@
 """Build a model by name."""
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from hybridvit.card import ModelCard
-from hybridvit.errors import UsageError, nearest
+from hybridvit.build import build, configured
+from hybridvit.card import with_tuples
+from hybridvit.checkpoints import fetch, load_weights, read_tensors
+from hybridvit.checkpoints.keymaps import form_of, naming_of, start_of, to_ours
+from hybridvit.checkpoints.matching import class_names_of, num_classes_of
+from hybridvit.errors import UsageError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import MIN_SIDE_PX, Backbone, FeaturePyramid
-from hybridvit.models.fastervit.config import FasterViTConfig
-from hybridvit.models.registry import Config, Family, Variant, find_variant
-
-CLASSES: dict[Family, str] = {  # imported when first built
-    "fastvit": "hybridvit.models.fastvit.model.FastViT",
-    "fastervit": "hybridvit.models.fastervit.model.FasterViT",
-    "swin_hat": "hybridvit.models.swin_hat.model.SwinHAT",  # imports timm
-}
-
-
-def build(name: str, **options: Any) -> Backbone:
-    """The randomly initialised training form of a variant; see `create_model`."""
-    variant = find_variant(name)
-    model_class = _class_of(variant.family)
-    in_config = {field.name for field in dataclasses.fields(variant.config)}
-    of_class = {
-        parameter for parameter in inspect.signature(model_class).parameters if parameter not in ("config", "card")
-    }
-    for option in options:
-        if option not in in_config | of_class:
-            raise UsageError(
-                f"'{option}' is no option of {name}. Nearest: {nearest(option, sorted(in_config | of_class))}."
-            )
-    options = _with_tuples(options)
-    config = _configured(variant, options)
-    config.check_applicable([key for key in options if key in in_config])
-    preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
-    card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
-    return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
-
-
-def _class_of(family: Family) -> type[Backbone]:
-    module, _, name = CLASSES[family].rpartition(".")
-    model_class = getattr(import_module(module), name)
-    assert issubclass(model_class, Backbone)
-    return model_class
-
-
-def _with_tuples(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-
-
-def _configured(variant: Variant, options: dict[str, Any]) -> Config:
-    """The variant's config with those of `options` that are fields of it."""
-    fields = {field.name for field in dataclasses.fields(variant.config)}
-    return dataclasses.replace(variant.config, **{key: value for key, value in options.items() if key in fields})
+from hybridvit.models.registry import find_variant
 
 
 def create_model(
@@ -100,7 +57,9 @@ def create_model(
             raise UsageError(f"{option} belongs to the head, and features_only leaves the head out. Set one of them.")
     size = None if image_size is None else _height_and_width(image_size)
     model = build(name, **options)
-    _check_windows(name, options, size)
+    variant = find_variant(name)
+    config = configured(variant, with_tuples(options))
+    config.check_image_size(options, *(size or variant.preprocessing.image_size))
     if pretrained is not False:
         model = _pretrained(model, pretrained, accepts_folded=folded)
     if size is not None:
@@ -119,16 +78,6 @@ def _height_and_width(image_size: object) -> tuple[int, int]:
     return sides
 
 
-def _check_windows(name: str, options: dict[str, Any], size: tuple[int, int] | None) -> None:
-    """Refuse windows that were asked for and that no map of the images fills."""
-    variant = find_variant(name)
-    if "windows" not in options or variant.family != "fastervit":
-        return
-    config = _configured(variant, _with_tuples(options))
-    assert isinstance(config, FasterViTConfig)
-    config.check_image_size(*(size or variant.preprocessing.image_size))
-
-
 @dataclass(frozen=True, kw_only=True)
 class FoundWeights:
     """A local file of weights, and where it is from."""
@@ -145,8 +94,6 @@ def find_weights(name: str, choice: bool | str | Path) -> FoundWeights:
         UsageError: for what is neither a tag nor an existing file.
         CheckpointError: for published weights that cannot be had.
     """
-    from hybridvit.checkpoints import fetch
-
     variant = find_variant(name)
     published = dict(variant.published.weights)
     tag = next(iter(published), None) if choice is True else str(choice)
@@ -167,19 +114,10 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
 
     Folded files need a folded model: with `accepts_folded` a folded copy of `model` takes them.
     """
-    from hybridvit.checkpoints import load_weights, read_tensors  # that package builds models with this module
-    from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
-    from hybridvit.checkpoints.matching import class_names_of, num_classes_of
-
     variant = find_variant(model.card.architecture)
     found = find_weights(variant.name, choice)
     path, source, licence = found.path, found.source, found.licence
     tensors = read_tensors(path).tensors
-    if variant.family == "swin_hat":
-        from hybridvit.models.swin_hat.timm_weights import is_timm_swin, started_from_timm
-
-        if is_timm_swin(tensors):
-            return started_from_timm(model, path)
     naming = naming_of(tensors, path)
     tensors = to_ours(tensors, naming, path)
     same_classes = 0 < num_classes_of(tensors) == model.num_classes
@@ -193,7 +131,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
         model.card,
         preprocessing=known_card.preprocessing.for_channels(model.in_chans),
         class_names=known_card.class_names if same_classes else (),
-        source=source,
+        source=f"{source} ({start_of(naming)})" if start_of(naming) else source,
         licence=known_card.licence,
     )
     return model

@@ -5,7 +5,9 @@ paragraph that names the value, the rule it broke and the fix.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LONGEST = 300  # characters of another exception's text in a message of ours
 
 
 class HybridViTError(ValueError):
@@ -77,3 +79,19 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     known = list(known)
     alike = difflib.get_close_matches(name, known, n=count, cutoff=0.4) or known
     return ", ".join(f"'{item}'" for item in alike)
+
+
+def some(names: Sequence[str], most: int = 5, *, quoted: bool = False) -> str:
+    """The first `most` of `names`, joined, and how many more there are, for an error message."""
+    shown = ", ".join(f"'{name}'" if quoted else name for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, without a full stop, for a message of ours; its type if it has none."""
+    return str(error).strip().split("\n")[0][:LONGEST].rstrip(". ") or type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """As `first_line`, of the whole text, its lines joined."""
+    return " ".join(str(error).split())[:LONGEST].rstrip(". ") or type(error).__name__

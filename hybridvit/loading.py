@@ -29,7 +29,7 @@ def load(path: str | os.PathLike[str], *, architecture: str | None = None) -> "B
 
 
 def open_runner(path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None) -> Runner:
-    """Any file as a runner: exported files in their own runtime, on the CPU; weights in PyTorch on `device`.
+    """Any file as a runner: exported files in their own runtime, on the CPU; weights in PyTorch, folded, on `device`.
 
     Raises UsageError for a device that is not there, or that the file's runtime does not use; else as `load`.
     """
@@ -41,12 +41,13 @@ def open_runner(path: str | os.PathLike[str], *, device: Device = "cpu", threads
     import torch
 
     from hybridvit.checkpoints import load as load_weights_file
+    from hybridvit.evaluate.run import ready
 
     device = present_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     model = load_weights_file(path)
-    return TorchRunner(model, model.card, device=device)
+    return TorchRunner(ready(model), model.card, device=device)
 
 
 def present_device(device: Device) -> Literal["cpu", "cuda", "mps"]:

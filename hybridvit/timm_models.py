@@ -8,19 +8,14 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from hybridvit.build import build
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.checkpoints.files import weights_in
 from hybridvit.checkpoints.keymaps import naming_of, to_ours
-from hybridvit.create import build
 from hybridvit.models.backbone import Backbone
-from hybridvit.models.registry import VARIANTS, Family, Variant
+from hybridvit.models.registry import FAMILIES, VARIANTS, Variant
 
 PREFIX = "hybridvit_"
-FIRST_CONVS: dict[Family, tuple[str, ...]] = {  # as Backbone.first_convs of the variants
-    "fastvit": ("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
-    "fastervit": ("stem.0.conv",),
-    "swin_hat": ("stem.proj",),
-}
 
 
 def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
@@ -35,7 +30,7 @@ def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
         "interpolation": preprocessing.interpolation,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
-        "first_conv": FIRST_CONVS[variant.family],
+        "first_conv": FAMILIES[variant.family].first_convs,
         "classifier": "head.fc",
         "num_classes": 1000,
     }

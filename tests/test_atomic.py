@@ -32,7 +32,7 @@ def test_a_failure_while_writing_leaves_the_old_file_alone(target: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -47,7 +47,7 @@ def test_a_device_that_refuses_leaves_the_old_file_alone(
     monkeypatch.setattr(os, step, refuse)
     with pytest.raises(DiskFull, match=r"report\.html could not be written .*; what stood there before is untouched"):
         write_text(target, "new")
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert list(target.parent.iterdir()) == [target]
 
 
@@ -90,10 +90,10 @@ def test_a_folder_that_cannot_be_synced_is_not_told_as_a_file_untouched(
     code = errno.EIO
     with pytest.raises(DiskFull, match=r"report\.html is written, but its folder could not be synced .* Check"):
         write_text(target, "new")
-    assert target.read_text() == "new"
+    assert target.read_text(encoding="utf-8") == "new"
     code = errno.EINVAL  # the file system knows no such thing
     write_text(target, "newer")
-    assert target.read_text() == "newer"
+    assert target.read_text(encoding="utf-8") == "newer"
     assert list(target.parent.iterdir()) == [target]
 
 

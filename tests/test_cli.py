@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import fresh
 import numpy as np
@@ -16,11 +18,14 @@ import pytest
 import torch
 from fresh import output_of
 from PIL import Image
+from rich.cells import cell_len
 
 import hybridvit
 from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.cli.main import ORDER, guarded
+from hybridvit.cli.progress import status_line
+from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
 from hybridvit.export.pipeline import export
@@ -99,6 +104,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "fastvit_t88"], 2, "Unknown model 'fastvit_t88'. Nearest: 'fastvit_t8'"),
         (["info"], 2, "`hybridvit info` also needs MODEL"),
         (["predict", "m.onnx"], 2, "also needs IMAGES"),
+        (["predict"], 2, "`hybridvit predict` also needs CHECKPOINT, IMAGES. See `hybridvit predict --help`."),
+        (["predict", "m.onnx", "x.png", "--top"], 2, "`hybridvit predict`: argument --top: expected one argument. See"),
+        (["predict", "m.onnx", "x.png", "--top", "1", "2"], 2, "`hybridvit predict`: unrecognized arguments: 2. See"),
+        (["bench", "fastvit_debug", "--batch", "1", "two"], 2, "--batch is 'two', but it must be a whole number. See"),
         (["predict", "m.onnx", "x.png", "--top", "many"], 2, "--top is 'many', but it must be a whole number"),
         (["predict", "m.onnx", "x.png", "--device", "gpu"], 2, "--device is 'gpu', but it must be 'auto' or 'cpu'"),
         (["predict", "m.onnx", "no-such.png"], 3, "'no-such.png' does not exist"),
@@ -106,7 +115,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["export", "m.safetensors", "--image_size", "big"], 2, "--image_size is 'big', but it must be"),
         (["export", "no-such.safetensors"], 5, "no-such.safetensors"),
         (["fold", "no-such.safetensors"], 5, "no-such.safetensors"),
-        (["evaluate", "m.onnx", "images"], 2, "is an exported model"),
+        (["evaluate", "m.onnx", "images"], 5, "There is no file m.onnx"),
         (["bench", "fastvit_debug", "--rounds", "1"], 2, "at least 8 rounds"),
         (["bench", "fastvit_debug", "--threads", "0"], 2, "number of threads is 0"),
         (["bench", "fastvit_debug", "--protocol", "phon"], 2, "no protocol 'phon'. Nearest: 'phone'"),
@@ -190,7 +199,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_one_line() -> None:
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-m", "hybridvit", "list"], stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
         )
@@ -208,7 +217,10 @@ def test_an_interrupted_process_says_so(folder: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 120
-    while "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
+    while (
+        "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.1)  # Python itself has no handler in its first moments
     try:
         for _ in range(6):  # a package that is being imported can swallow one; a person presses again
@@ -293,7 +305,38 @@ def test_evaluate_counts_and_says_what_it_counted(folder: Path, capsys: pytest.C
     assert record["num_images"] == 6
     assert record["num_skipped"] == 0
     assert main(words) == 0
-    assert f"Top-1    {record['top1']:.2f} %" in capsys.readouterr().out
+    right = round(6 * record["top1"] / 100)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["Top-1", "Top-5", "Loss", "Skipped", "Time"]
+    assert lines[1].split(maxsplit=1)[1] == f"{record['top1']:.2f} %, {right} of 6 right"
+
+
+def test_evaluate_finds_in_an_exported_file_what_it_finds_in_the_checkpoint(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = []
+    for name in ("m.safetensors", "m.onnx"):
+        assert main(["evaluate", str(folder / name), str(folder / "images"), "--batch", "4", "--json"]) == 0
+        records.append(json.loads(capsys.readouterr().out))
+    weights, exported = records
+    for key in ("top1", "top5", "num_images", "num_skipped"):
+        assert exported[key] == weights[key], key
+    assert exported["loss"] == pytest.approx(weights["loss"], rel=1e-4)
+    assert main(["evaluate", str(folder / "m.onnx"), str(folder / "images")]) == 0
+    assert "(onnxruntime)" in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "gives"),
+    [({"returns": "features"}, "features"), ({"top_k": 1}, "probabilities and indices")],
+    ids=["features", "top-1"],
+)
+def test_evaluate_refuses_a_file_that_gives_no_logits(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], gives: str
+) -> None:
+    export(hybridvit.load(folder / "m.safetensors"), tmp_path / "m.onnx", **options)
+    assert main(["evaluate", str(tmp_path / "m.onnx"), str(folder / "images")]) == 2
+    assert f"gives {gives}, but accuracy and loss are computed from logits. Export" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_classes_that_the_model_does_not_know(folder: Path, tmp_path: Path, capsys) -> None:
@@ -314,6 +357,55 @@ def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_p
     assert "folded already" in capsys.readouterr().err
     assert main(["fold", str(folder / "m.safetensors"), "--output", str(folder / "m.safetensors")]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_in_a_terminal_the_status_is_one_line_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with status_line() as show:
+        show("round 1/2 [x]")
+        show("round 2/2 " + "x" * 500)
+        during = terminal.getvalue()
+        print("a warning", file=sys.stderr)
+    assert "round 1/2 [x]" in during
+    assert "…" in during  # cut, where a second line would stay
+    assert "\n" not in during
+    assert "a warning\n" in terminal.getvalue()
+    assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K")
+
+
+@pytest.mark.parametrize(("in_logs", "written"), [(False, ""), (True, "round 1/2\nround 2/2\n")])
+def test_in_a_log_the_status_is_plain_lines_or_nothing(
+    in_logs: bool, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with status_line(in_logs=in_logs) as show:
+        show("round 1/2")
+        show("round 2/2")
+    assert capsys.readouterr().err == written
+
+
+def test_columns_line_up_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    rows = [("model", "class", "ms"), ("[red]", "犬 [/]", "1.25"), (":smile:", "x" * 300, "-")]
+    widths = (7, 300, 4)
+    lines = [
+        f"{'model':<7}  {'class':<300}    ms",
+        f"{'[red]':<7}  {'犬 [/]':<299}  1.25",  # 犬 is two columns wide
+        f"{':smile:':<7}  {'x' * 300}     -",
+    ]
+    assert aligned(rows, left=2) == "\n".join(lines)
+    assert {cell_len(line) for line in lines} == {sum(widths) + 4}
+    assert pairs([("Top-1", "99 %"), ("Loss", "")]) == "  Top-1  99 %\n  Loss"
 
 
 def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,24 @@ import pytest
 import timm
 import torch
 from conftest import contract_model, trained_like
-from lightning_fabric import Fabric
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 import hybridvit
-from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocessing
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.recipe.groups import DataConfig, DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.distillation import distilled, divergence, mesa_is_on, mesa_term
-from hybridvit.training.classify.fine_tuning import starting_model
-from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.classify.teacher import Teacher, TeacherModel, find_teacher, untrained_teacher
+from hybridvit.recipe.groups import DataConfig, OptimConfig, ScheduleConfig
+from hybridvit.task import Batch, Moment, Objective, Place
+from hybridvit.tasks.classify.config import ClassifyRecipe, DistillConfig, MesaConfig
+from hybridvit.tasks.classify.distillation import distilled, divergence, mesa_is_on, mesa_term
+from hybridvit.tasks.classify.start import starting_model
+from hybridvit.tasks.classify.task import Classify
+from hybridvit.tasks.classify.teacher import Teacher, TeacherModel, find_teacher, untrained_teacher
 from hybridvit.training.engine.optimizer import build_optimizer, build_schedule, check_optimizer, learning_rate
-from hybridvit.training.task import Moment
+from hybridvit.training.start import material_of
 
-RECIPE = Recipe(
+RECIPE = ClassifyRecipe(
     model="fastvit_debug",
     data=DataConfig(source="generated", image_size=32, total_batch=8, workers=0),
     accelerator="cpu",
@@ -36,16 +37,31 @@ STUDENT = torch.tensor([[0.0, math.log(3)], [math.log(4), 0.0]], dtype=torch.flo
 TARGET = torch.tensor([[math.log(2), 0.0], [math.log(9), 0.0]], dtype=torch.float64)  # 2/3 1/3; 9/10 1/10
 
 
-def one_process() -> Fabric:
-    return Fabric(accelerator="cpu", devices=1)
+HERE = Place(
+    device=torch.device("cpu"),
+    layout=torch.contiguous_format,
+    micro_batch=RECIPE.data.total_batch,
+    autocast=nullcontext,
+)
 
 
-def teacher_of(found: TeacherModel, recipe: Recipe = RECIPE, **changes: Any) -> Teacher:
-    defaults: dict[str, Any] = {
-        "class_names": DIGITS,
-        "preprocessing": Preprocessing(image_size=(recipe.data.image_size,) * 2),
-    }
-    return Teacher(found, recipe=recipe, fabric=one_process(), **(defaults | changes))
+def teacher_of(found: TeacherModel, side: int = 32, class_names: tuple[str, ...] = DIGITS) -> Teacher:
+    card = ModelCard(
+        architecture="fastvit_debug", class_names=class_names, preprocessing=Preprocessing(image_size=(side, side))
+    )
+    return Teacher(found, card=card, place=HERE)
+
+
+def learner(recipe: ClassifyRecipe) -> tuple[nn.Module, Objective]:
+    """The model that the recipe starts with, in training mode, and what it minimises."""
+    task = Classify()
+    material = material_of(recipe, task)
+    return material.model.train(), task.objective(recipe, material.card, HERE)
+
+
+def batch_of(images: Tensor, labels: Tensor) -> Batch:
+    """A copy of the images, which a loss may change, with their labels."""
+    return Batch(images.clone(), labels, torch.arange(len(images)))
 
 
 def test_hard_distillation_is_half_the_labels_and_half_the_teachers_answer() -> None:
@@ -169,11 +185,10 @@ def test_a_timm_teacher_takes_its_weights_from_a_file_and_says_what_does_not_fit
     torch.save(theirs.state_dict(), path)
     found = find_teacher(DistillConfig(teacher="test_vit", teacher_weights=str(path)), 10)
     images = torch.randn(2, 3, 160, 160)
-    big = dataclasses.replace(RECIPE, data=dataclasses.replace(RECIPE.data, image_size=160))
     half = (
         (images * torch.tensor(IMAGENET_STD)[:, None, None]) + torch.tensor(IMAGENET_MEAN)[:, None, None] - 0.5
     ) / 0.5
-    torch.testing.assert_close(teacher_of(found, big).logits(images), theirs(half), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(teacher_of(found, 160).logits(images), theirs(half), rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="has 10 classes, but the images have 12"):
         find_teacher(DistillConfig(teacher="test_vit", teacher_weights=str(path)), 12)
     with pytest.raises(CheckpointError, match=r"does not fit the teacher test_resnet: .*Missing key"):
@@ -243,18 +258,20 @@ def test_distillation_keys_without_effect_are_refused(keys: dict[str, Any], text
 def test_mesa_learns_from_the_average_of_each_step_and_disturbs_nothing() -> None:
     """The average's weights change in place between steps: kernels that it folded before must not be used again."""
     recipe = dataclasses.replace(RECIPE, mesa=MesaConfig(weight=1.0, start=0.5))
-    task = ClassifyTask(recipe, one_process())
-    ema = ModelEmaV3(task.model, decay=0.5)
-    optimizer = build_optimizer(recipe, task.model)
+    model, learn = learner(recipe)
+    ema = ModelEmaV3(model, decay=0.5)
+    optimizer = build_optimizer(recipe, model)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     for step in range(4):
         moment = Moment(step=step, total_steps=4, averaged=ema.module)
         buffers = {name: value.clone() for name, value in ema.module.state_dict().items()}
         seed_everything("step", step)
-        loss = task.loss(task.model, images.clone(), labels, moment)
+        loss = learn.loss(model, batch_of(images, labels), moment)
         after = torch.get_rng_state()
         seed_everything("step", step)
-        without = task.loss(task.model, images.clone(), labels, dataclasses.replace(moment, averaged=None))
+        shown: list[Tensor] = []
+        with model.register_forward_pre_hook(lambda _, arguments, shown=shown: shown.append(arguments[0])):
+            without = learn.loss(model, batch_of(images, labels), dataclasses.replace(moment, averaged=None))
         assert torch.equal(after, torch.get_rng_state())
         assert all(torch.equal(value, buffers[name]) for name, value in ema.module.state_dict().items())
         assert not ema.module.training
@@ -263,43 +280,40 @@ def test_mesa_learns_from_the_average_of_each_step_and_disturbs_nothing() -> Non
         else:
             fresh = hybridvit.create_model("fastvit_debug", num_classes=10).eval()  # remembers nothing
             fresh.load_state_dict(ema.module.state_dict())
-            seed_everything("step", step)
+            (mixed,) = shown
             with torch.no_grad():
-                mixed, _ = task._mix(images.clone(), labels)  # type: ignore[misc]
-                expected = divergence(task.model(mixed), fresh(mixed), 3.0)
+                expected = divergence(model(mixed), fresh(mixed), 3.0)
             torch.testing.assert_close(loss - without, expected, rtol=1e-3, atol=2e-6)
         loss.backward()
         assert all(parameter.grad is None for parameter in ema.module.parameters())
         optimizer.step()
         optimizer.zero_grad()
-        ema.update(task.model)
-    task.close()
+        ema.update(model)
 
 
 def test_the_average_is_not_run_before_mesa_begins() -> None:
-    task = ClassifyTask(dataclasses.replace(RECIPE, mesa=MesaConfig(weight=1.0, start=0.5)), one_process())
+    model, learn = learner(dataclasses.replace(RECIPE, mesa=MesaConfig(weight=1.0, start=0.5)))
     forbidden = nn.Module()  # its forward raises
-    task.loss(task.model, torch.randn(8, 3, 32, 32), torch.arange(8), Moment(step=1, total_steps=4, averaged=forbidden))
+    batch = batch_of(torch.randn(8, 3, 32, 32), torch.arange(8))
+    learn.loss(model, batch, Moment(step=1, total_steps=4, averaged=forbidden))
     with pytest.raises(NotImplementedError):
-        task.loss(
-            task.model, torch.randn(8, 3, 32, 32), torch.arange(8), Moment(step=2, total_steps=4, averaged=forbidden)
-        )
-    task.close()
+        learn.loss(model, batch, Moment(step=2, total_steps=4, averaged=forbidden))
 
 
 def test_mixing_is_a_function_of_seed_step_micro_batch_and_rank() -> None:
-    task = ClassifyTask(RECIPE, one_process())
+    _, learn = learner(RECIPE)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
 
     def mixed(*place: int) -> Tensor:
+        student = Recorder()
         seed_everything("step", *place)
-        return task._mix(images.clone(), labels)[0]  # type: ignore[misc]
+        learn.loss(student, batch_of(images, labels), Moment(step=0, total_steps=1, averaged=None))
+        return student.seen[0]
 
     place = (0, 5, 1, 0)
     assert torch.equal(mixed(*place), mixed(*place))
     for other in ((1, 5, 1, 0), (0, 6, 1, 0), (0, 5, 0, 0), (0, 5, 1, 1)):
         assert not torch.equal(mixed(*place), mixed(*other))
-    task.close()
 
 
 @pytest.mark.parametrize(
@@ -466,7 +480,7 @@ def test_weights_of_one_window_fit_the_windows_of_the_papers_table_6(
         small |= {"depths": (1, 1, 1, 1), "widths": (4, 8, 16, 32), "num_heads": (1, 1, 1, 1), "stem_width": 4}
     trained = trained_like(hybridvit.create_model(model, num_classes=10, windows=before, image_size=sides[0], **small))
     hybridvit.save_checkpoint(trained, tmp_path / "model.safetensors")
-    recipe = Recipe(
+    recipe = ClassifyRecipe(
         model=model,
         model_options={"windows": after, **small},
         pretrained=str(tmp_path / "model.safetensors"),

@@ -152,7 +152,7 @@ def test_training_replaces_a_bad_image_by_seed_epoch_and_sample(root):
     def numbers(seed: int) -> list[int]:
         images = open_folder(root, on_bad_image="skip", training=True, seed=seed)
         samples = [images.draw(epoch, 4) for epoch in range(12)]
-        assert all(sample.label == images.labels[sample.number] and sample.image is not None for sample in samples)
+        assert all(sample.target == images.labels[sample.number] and sample.image is not None for sample in samples)
         return [sample.number for sample in samples]
 
     assert numbers(0) == numbers(0) != numbers(1)

@@ -4,8 +4,7 @@ import pytest
 from fresh import output_of
 
 import hybridvit
-from hybridvit.create import CLASSES
-from hybridvit.models.registry import VARIANTS
+from hybridvit.models.registry import FAMILIES, VARIANTS
 
 LIGHT = {  # what is imported, and what must not come with it
     "the package": ("hybridvit", "torch,timm,numpy"),
@@ -39,7 +38,7 @@ def test_models_need_neither_timm_nor_lightning() -> None:
 
 
 def test_only_the_family_that_is_built_is_imported() -> None:
-    homes = {family: path.rpartition(".")[0] for family, path in CLASSES.items()}
+    homes = {family: row.model.partition(":")[0] for family, row in FAMILIES.items()}
     before, after = output_of("families", "fastvit_debug", *homes.values()).splitlines()
     assert (before, after) == ("", homes["fastvit"])
-    assert {variant.family for variant in VARIANTS.values()} == set(CLASSES)
+    assert {variant.family for variant in VARIANTS.values()} == set(FAMILIES)

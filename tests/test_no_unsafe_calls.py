@@ -35,7 +35,7 @@ def offences(source: str) -> list[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_calls_what_could_run_a_file(path: Path) -> None:
     allowed = ["torch.load"] if path == PACKAGE / "checkpoints" / "files.py" else []
-    assert offences(path.read_text()) == allowed
+    assert offences(path.read_text(encoding="utf-8")) == allowed
 
 
 def test_the_check_finds_what_it_looks_for() -> None:

@@ -11,7 +11,7 @@ from hybridvit.cli.doctor import _take_number
 from hybridvit.cli.main import main
 from hybridvit.models.registry import VARIANTS
 from hybridvit.recipe.file import load_recipe, recipe_names, recipe_titles
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.tasks.classify.config import ClassifyRecipe
 
 OWN = {"digits", "folder", "two_marks", "finetune"}  # nothing is published of these
 FASTVIT = {  # stochastic depth plain, distilled; crop; published top-1 of the paper plain, distilled
@@ -43,8 +43,9 @@ README_COMMANDS = re.compile(r"(?:^|[\s`])hybridvit ((?:train|doctor) [^`#\n]*)"
 
 
 @functools.cache
-def recipe_of(name: str) -> Recipe:
+def recipe_of(name: str) -> ClassifyRecipe:
     recipe = load_recipe(name, {"data.root": "images"})
+    assert isinstance(recipe, ClassifyRecipe)
     assert recipe.output == f"runs/{name}"
     return recipe
 
@@ -53,7 +54,7 @@ def head_of(name: str) -> str:
     return "".join(line for line in recipe_names()[name].read_text().splitlines(True) if line.startswith("#"))
 
 
-def drop_path(recipe: Recipe) -> object:
+def drop_path(recipe: ClassifyRecipe) -> object:
     return recipe.model_options.get("drop_path_rate", 0.0)
 
 
@@ -102,7 +103,9 @@ def test_fastvit_at_384_px_is_fine_tuned_as_the_supplement_says(short: str, rate
     assert "batch 512 and learning rate 5e-5" in head
 
 
-def is_trained_like_fastervit(recipe: Recipe, *, lr: float, epochs: int, cooldown: int, weight_decay: float) -> None:
+def is_trained_like_fastervit(
+    recipe: ClassifyRecipe, *, lr: float, epochs: int, cooldown: int, weight_decay: float
+) -> None:
     optim, schedule, augment = recipe.optim, recipe.schedule, recipe.augment
     assert (optim.name, optim.lr, optim.weight_decay, optim.clip_norm) == ("lamb", lr, weight_decay, 5.0)
     assert (schedule.epochs, schedule.cooldown_epochs, schedule.kind) == (epochs, cooldown, "cosine")

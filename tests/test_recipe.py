@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from hybridvit.cli import main
 from hybridvit.errors import UsageError
 from hybridvit.recipe.file import (
     changed_keys,
     find_recipe,
+    flat,
     load_recipe,
     recipe_names,
-    recipe_parser,
     recipe_text,
 )
 from hybridvit.recipe.groups import DataConfig, OptimConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.tasks.classify.config import ClassifyRecipe
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
 
@@ -36,7 +37,7 @@ def message(source: str, overrides: object = ()) -> str:
 
 def test_a_recipe_holds_what_differs_and_the_rest_is_default(file: Path) -> None:
     recipe = load_recipe(str(file))
-    assert recipe == Recipe(
+    assert recipe == ClassifyRecipe(
         model="fastvit_debug", data=DataConfig(root="photos", total_batch=8), optim=OptimConfig(lr=1e-3)
     )
 
@@ -54,6 +55,17 @@ def test_overrides_win_in_both_spellings_and_as_a_mapping(file: Path) -> None:
     assert (recipe.optim.lr, recipe.seed, recipe.dry_run) == (1e-4, 3, True)
     assert dict(recipe.model_options) == {"drop_path_rate": 0.1}
     assert load_recipe(str(file), {"augment.scale": (0.5, 1.0), "devices": "auto"}).augment.scale == (0.5, 1.0)
+
+
+def test_options_of_a_model_are_set_one_by_one_or_all_together(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL + "model_options: {drop_path_rate: 0.1, depths: [1, 1, 1, 1]}\n")
+    for words, options in (
+        (["--model_options.drop_path_rate", "0.2"], {"drop_path_rate": 0.2, "depths": (1, 1, 1, 1)}),
+        (["--model_options", "{drop_path_rate: 0.2}"], {"drop_path_rate": 0.2}),
+        (["--model_options", "{}", "--model_options.depths=[2, 2]"], {"depths": (2, 2)}),
+    ):
+        assert load_recipe(str(path), words).model_options == options
 
 
 def test_a_resolved_recipe_names_every_key_and_reads_back_equal(file: Path, tmp_path: Path) -> None:
@@ -85,6 +97,12 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("just text\n", "is no recipe"),
         ("data: {root: y}\n", "names no model"),
         ("model: x\ndata: {root: y, image_size: big}\n", "but it must be a whole number. Set it in"),
+        ("model: x\ndata: {root: y, image_size: null}\n", "'data.image_size' is 'null', but it must be a whole number"),
+        (
+            "model: x\ndata: {root: y}\nmodel_options: null\n",
+            "'model_options' is 'null', but it must be a group of keys",
+        ),
+        ("model: x\ndata: {root: [a, b]}\n", "'data.root' is '[a, b]', but it must be text. Set it in"),
     ],
 )
 def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: str) -> None:
@@ -106,6 +124,8 @@ def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: st
         (["--precision", "fp8"], "it must be '32-true' or 'bf16-mixed'"),
         (["--optim.lr", "-1"], "'optim.lr' is -1.0, but it must be a finite number above 0"),
         (["--augment.scale", "[1]"], "it must be a list of 2 numbers"),
+        (["--augment.scale", "[a,b]"], "'augment.scale' is '[a,b]', but it must be a list of 2 numbers. Write"),
+        (["--seed", "true"], "'seed' is 'true', but it must be a whole number"),
         (["--schedule.warmup_epochs", "999"], "must lie between 0 and 300"),
         (["--data.total_batch", "1"], "BatchNorm needs two images"),
         (["--data.root", ""], "'data.root' is empty"),
@@ -122,7 +142,10 @@ def test_values_are_checked_without_a_file_too() -> None:
         ScheduleConfig(epochs=0)
 
 
-def test_help_explains_every_key() -> None:
-    text = " ".join(recipe_parser().format_help().split())
+def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for key in flat(load_recipe("digits")):
+        assert f" --{key} " in text
     assert "Peak learning rate for the total batch" in text
     assert "Random resized crop" in text

@@ -1,5 +1,7 @@
 """Swin with hierarchical attention: its size, its start from timm's Swin, its folds and its options."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -8,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import hybridvit
+from hybridvit.checkpoints import load_weights
 from hybridvit.data.imagenet import class_names
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.measure.counts import count
-from hybridvit.models.swin_hat.timm_weights import start_from_timm
 
 NARROW = {"depths": (1, 1, 2, 1), "widths": (8, 16, 32, 64), "num_heads": (1, 2, 4, 8), "position_hidden": 16}
 TIMM_NARROW = {"depths": (1, 1, 2, 1), "embed_dim": 8, "num_heads": (1, 2, 4, 8)}
@@ -61,10 +63,12 @@ def test_without_its_new_parts_it_is_as_large_as_swin():
 def test_without_carriers_it_computes_what_timms_swin_does_without_shifting(name, depths):
     theirs = shaken(swin(**TIMM_NARROW | {"depths": depths}))
     ours = hybridvit.create_model(name, carrier_size=0, **NARROW | {"depths": depths}).eval()
-    report = start_from_timm(ours, theirs.state_dict())
+    report = load_weights(ours, theirs.state_dict())
     assert report.num_tensors == len(theirs.state_dict())
-    assert all(".position." in name for name in report.new)
-    assert len(report.ones) == 2 * sum(depths)
+    ones = [name for name in report.started if name.endswith("layer_scale")]
+    assert len(ones) == 2 * sum(depths)
+    assert all(torch.equal(ours.state_dict()[name], torch.ones_like(ours.state_dict()[name])) for name in ones)
+    assert all(".position." in name for name in set(report.started) - set(ones))
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         expected = theirs(images)
@@ -75,14 +79,15 @@ def test_without_carriers_it_computes_what_timms_swin_does_without_shifting(name
 def test_carriers_disturb_little_at_the_start():
     weights = shaken(swin(**TIMM_NARROW)).state_dict()
     models = [hybridvit.create_model("swin_tiny_hat", **options, **NARROW).eval() for options in CARRIERS]
-    reports = [start_from_timm(model, weights) for model in models]
+    reports = [load_weights(model, weights) for model in models]
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         without, gentle, rough = (model(images) for model in models)
     assert 1e-3 < relative_error(gentle, without) < 0.1
     assert relative_error(rough, without) > 0.3  # why there is a layer scale
-    assert "stages.2.attention.carriers.conv.weight" in reports[1].new
-    new = {name.split(".")[5] for name in reports[1].new if ".blocks." in name}
+    started = [name for name in reports[1].started if not re.search(r"\.(attention|mlp)\.layer_scale$", name)]
+    assert "stages.2.attention.carriers.conv.weight" in started
+    new = {name.split(".")[5] for name in started if ".blocks." in name}
     assert new == {"position", "carrier_position", "carrier_attention", "carrier_mlp"}
 
 
@@ -97,6 +102,8 @@ def test_create_model_starts_from_a_file_of_timms_swin(tmp_path):
     grey = hybridvit.create_model("swin_tiny_hat", pretrained=path, num_classes=5, in_chans=1, **NARROW)
     torch.testing.assert_close(grey.stem.proj.weight, theirs.patch_embed.proj.weight.sum(1, keepdim=True))
     assert (grey.card.class_names, grey.num_classes) == ((), 5)
+    with pytest.raises(CheckpointError, match=r"holds timm's Swin, which is no whole model .* but a start of one"):
+        hybridvit.load(path)
     with pytest.raises(CheckpointError, match=r"(?s)does not fit.*- stages\.2\.attention\.blocks\.2"):
         hybridvit.create_model("swin_tiny_hat", pretrained=path, **NARROW | {"depths": (1, 1, 3, 1)})
     with pytest.raises(CheckpointError, match=r"(?s)does not fit.*attention\.bias\.weight"):

@@ -1,23 +1,22 @@
 """Runs of seconds: a recipe, a task that can be disturbed, and the comparison of two states."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from hybridvit.card import ModelCard
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.task import Batch, Metric, Moment, Objective, Outputs, Place, Scores, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
-from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
-TINY = Recipe(
+TINY = ClassifyRecipe(
     model="fastvit_debug",
     model_options={"drop_path_rate": 0.2},
     data=DataConfig(source="generated", image_size=32, total_batch=8, micro_batch=4, workers=0),
@@ -34,36 +33,82 @@ class Interruption(Exception):
     """Stands for anything that ends a run without a word."""
 
 
-class TinyTask(ClassifyTask):
-    """Three steps an epoch, two images left over; `disturb` is called before each loss and each validation."""
+class WatchedTask(Classify):
+    """Classification of the recipe's images; `disturb` is called before each loss and after each validation.
 
-    def __init__(self, recipe: Recipe, fabric: Fabric, disturb: Callable[[str, int], None] = lambda *_: None) -> None:
-        super().__init__(recipe, fabric)
-        self.images = GeneratedImages(length=26, training=True)
+    Subclasses change `loss`, which is given the objective.
+    """
+
+    def __init__(self, disturb: Callable[[str, int], None] = lambda *_: None) -> None:
         self.calls = {"loss": 0, "validate": 0}
         self.disturb = disturb
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
-        self._count("loss")
-        return super().loss(model, images, labels, moment)
+    def objective(self, recipe: ClassifyRecipe, card: ModelCard, place: Place) -> Objective:
+        return _Disturbed(super().objective(recipe, card, place), self)
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        metrics = super().validate(model)
-        self._count("validate")
-        return metrics
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        self.count("loss")
+        return learn.loss(model, batch, moment)
 
-    def _count(self, what: str) -> None:
+    def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        return _Counted(super().metric(card, num_examples=num_examples), self)
+
+    def count(self, what: str) -> None:
         self.disturb(what, self.calls[what])
         self.calls[what] += 1
 
 
+class TinyTask(WatchedTask):
+    """Three steps an epoch, two images left over."""
+
+    length = 26
+    num_classes = 10
+
+    def open(self, recipe: ClassifyRecipe) -> Splits:
+        side = recipe.data.image_size
+        training = GeneratedImages(
+            length=self.length,
+            image_size=(side, side),
+            num_classes=self.num_classes,
+            sizes=recipe.data.train_sizes,
+            training=True,
+        )
+        validation = GeneratedImages(
+            length=max(10, recipe.data.total_batch), image_size=(side, side), num_classes=self.num_classes, seed=1
+        )
+        return dataclasses.replace(super().open(recipe), train=training, validation=validation)
+
+
+class _Disturbed(Objective):
+    def __init__(self, objective: Objective, task: WatchedTask) -> None:
+        self._objective, self._task = objective, task
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self._objective.identity
+
+    def loss(self, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        return self._task.loss(self._objective, model, batch, moment)
+
+
+class _Counted(Metric):
+    def __init__(self, metric: Metric, task: WatchedTask) -> None:
+        self._metric, self._task = metric, task
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        self._metric.update(outputs, batch)
+
+    def compute(self) -> Scores:
+        scores = self._metric.compute()
+        self._task.count("validate")
+        return scores
+
+
 def run(
-    recipe: Recipe, *, disturb: Callable[[str, int], None] = lambda *_: None, resume: bool = False
+    recipe: ClassifyRecipe, *, disturb: Callable[[str, int], None] = lambda *_: None, resume: bool = False
 ) -> dict[str, Any]:
     """Train, and give back all that was saved at the end."""
-    result = train(
-        recipe, resume=resume, progress=False, build_task=lambda recipe, fabric: TinyTask(recipe, fabric, disturb)
-    )
+    result = train(recipe, resume=resume, progress=False, task=TinyTask(disturb))
     newest = newest_snapshot(result.folder / "checkpoints")
     assert newest is not None
     return read_snapshot(newest)
@@ -71,10 +116,10 @@ def run(
 
 def assert_same_bits(left: Any, right: Any, name: str = "state") -> None:
     if isinstance(left, Tensor):
-        assert torch.equal(left, right), name
+        assert left.equal(right), name
     elif isinstance(left, dict):
         assert left.keys() == right.keys(), name
-        for key in left.keys() - {"images_per_second"}:
+        for key in left.keys() - {"images_per_second", "seconds"}:
             assert_same_bits(left[key], right[key], f"{name}/{key}")
     elif isinstance(left, list | tuple):
         assert len(left) == len(right), name

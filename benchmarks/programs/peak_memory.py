@@ -12,5 +12,5 @@ if __name__ == "__main__":
     model, images = candidates(int(variant))[label](), torch.randn(int(batch), 3, int(side), int(side))
     with torch.inference_mode():
         model(images)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     print(int(status["VmHWM"].split()[0]) / 1024)  # not ru_maxrss, which begins at the peak of the parent

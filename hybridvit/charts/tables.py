@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.registry import VARIANTS
 from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable
 
@@ -149,8 +148,7 @@ def _architectures(rows: Sequence[ArchitectureRow], counted: Counted) -> str:
     header = ["variant", "channels", "here", "blocks", "here", "exp. ratio", "here", "stage 4", "here"]
     lines = [[*header, "params M", "counted", "madds G", "counted"]]
     for row in rows:
-        config = VARIANTS[row.model].config
-        assert isinstance(config, FastViTConfig)
+        config: Any = VARIANTS[row.model].config  # a FastViT's: no other paper prints such a table
         parameters, multiply_adds = counted.get((row.model, row.image_size_px), (None, None))
         lines.append(
             [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hybridvit.atomic import replacing
 from hybridvit.card import Form, ModelCard
 from hybridvit.checkpoints.files import WeightFile, read_tensors
-from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, to_ours
+from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, start_of, to_ours
 from hybridvit.checkpoints.matching import (
     CLASSIFIER,
     FIRST_CONVS,
@@ -42,11 +42,12 @@ class LoadReport:
 
     source: str
     naming: Naming
-    weight_set: str  # the entry of the file, such as "state_dict_ema"; empty if it is flat
-    num_tensors: int  # copied into the model
-    card: ModelCard | None  # of the file, if it is a checkpoint of ours
-    reset: tuple[str, ...] = ()  # left as initialised
-    adapted: tuple[str, ...] = ()  # changed to the model's input channels
+    weight_set: str  # the entry of the file that was read, such as "state_dict_ema"; empty if it is flat
+    num_tensors: int  # that were copied into the model
+    card: ModelCard | None  # the card in the file, if it is a checkpoint of ours
+    reset: tuple[str, ...] = ()  # names of tensors left as initialised
+    adapted: tuple[str, ...] = ()  # names of tensors fitted to the model's input channels
+    started: tuple[str, ...] = ()  # names of tensors that the file, a start of such a model, lacks
 
 
 def save_checkpoint(model: nn.Module, path: FilePath) -> None:
@@ -94,6 +95,11 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     card, tensors = card_of(file), file.tensors
     if card is None:
         naming = naming_of(tensors, file.path)
+        if start_of(naming):
+            raise CheckpointError(
+                f"{file.path} holds {KEY_MAPS[naming].title}, which is no whole model of this library but a start of "
+                "one. Create the model with it: create_model('swin_tiny_hat', pretrained=...)."
+            )
         tensors = to_ours(tensors, naming, file.path)
         card = _found_card(file, tensors, naming, architecture)
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
@@ -102,11 +108,11 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
     model = _built_for(file, card, tensors)
     expected = model.state_dict()
     check_names(str(file.path), tensors, expected, card.architecture, card.form)
-    own_memory = {  # the file may be mapped, not read, and folded layers lie in memory as their runtime wants them
+    copies = {  # the file may be memory-mapped, and folded layers need a memory layout of their own
         name: torch.empty_like(expected[name], device="cpu", dtype=tensor.dtype).copy_(tensor)
         for name, tensor in tensors.items()
     }
-    model.load_state_dict(own_memory, strict=True, assign=True)
+    model.load_state_dict(copies, strict=True, assign=True)
     assert not any(value.is_meta for value in (*model.parameters(), *model.buffers()))
     return model.eval()
 
@@ -135,6 +141,8 @@ def load_weights(
     card, naming = card_of(file), naming_of(file.tensors, file.path)
     tensors = to_ours(file.tensors, naming, file.path)
     expected = backbone.state_dict()
+    started = KEY_MAPS[naming].missing(tensors, expected) if start_of(naming) else {}
+    tensors |= started
     _check_form(file, card.form if card else form_of(tensors), backbone.card.form)
     reset = tuple(name for name in CLASSIFIER if reset_head and name in expected)
     if reset_head:
@@ -149,10 +157,11 @@ def load_weights(
         source=str(file.path),
         naming=naming,
         weight_set=file.weight_set,
-        num_tensors=len(tensors) - len(reset),
+        num_tensors=len(tensors) - len(reset) - len(started),
         card=card,
         reset=reset,
         adapted=adapted,
+        started=tuple(started),
     )
 
 
@@ -165,13 +174,14 @@ def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
     names, CheckpointError for a model without such names.
     """
     path = Path(path).expanduser()
-    if naming not in KEY_MAPS:
-        raise UsageError(f"naming is '{naming}', but must be one of {', '.join(map(repr, KEY_MAPS))}.")
+    whole = [name for name, key_map in KEY_MAPS.items() if not key_map.start]
+    if naming not in whole:
+        raise UsageError(f"naming is '{naming}', but must be one of {', '.join(map(repr, whole))}.")
     tensors = from_ours(_tensors_of(_backbone(model)), naming)
     if path.suffix == ".safetensors":
         _write(path, to_safetensors(_unshared(tensors)))
     elif path.name.endswith((".pt", ".pth", ".pth.tar")):
-        buffer = io.BytesIO()  # not the file itself: torch reports a full disk as an error of its own
+        buffer = io.BytesIO()  # `_write` writes it: torch reports a full disk as an error of its own
         torch.save({"state_dict": tensors}, buffer)
         _write(path, buffer.getvalue())
     else:
@@ -216,7 +226,7 @@ def _current_card(model: Backbone) -> ModelCard:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with replacing(path.resolve()) as temporary:  # through a link to the file itself
+    with replacing(path.resolve()) as temporary:  # a symbolic link stays one
         temporary.write_bytes(content)
 
 
@@ -246,7 +256,7 @@ def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor])
         raise CheckpointError(f"{file.path}: its card asks for {depths} blocks, more than it has tensors. Refused.")
     try:
         return skeleton(card)
-    except Exception as error:  # a hostile card may hold any value for any option
+    except Exception as error:  # a hostile card may hold any value for any option, and so raise any error
         raise CheckpointError(
             f"{file.path}: this release cannot build the '{card.architecture}' that its card describes ({error})."
         ) from error

@@ -18,14 +18,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hybridvit.checkpoints.sniff import Format, check_pickle, check_zip, file_format
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, one_line
 
 log = logging.getLogger(__name__)
 
-# Under which entry a training script stores its weights; the first one present is taken, averaged weights before raw.
+# The entries that training scripts store weights under, averaged ones before raw ones; the first one present is read.
 WEIGHT_SETS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model", "model_state_dict", "net")
-NUM_AVERAGED = 4  # how many of WEIGHT_SETS, from the start, are averaged
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+NUM_AVERAGED = 4  # so many of WEIGHT_SETS, from the start, are averaged
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 INTEGER_DTYPES = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
@@ -36,7 +36,7 @@ class WeightFile:
 
     path: Path
     tensors: dict[str, Tensor]
-    metadata: dict[str, str] = field(default_factory=dict)  # of safetensors; empty for pickles
+    metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file; a pickle has none
     weight_set: str = ""  # the entry the tensors came from, such as "state_dict_ema"; empty if the file is flat
 
 
@@ -90,7 +90,8 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except Exception as error:  # a hostile header reaches many layers; whatever they raise, the file is to blame
-        raise CheckpointError(f"{path} is damaged safetensors ({_short(error)}). Fetch or save it again.") from error
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise CheckpointError(f"{path} is damaged safetensors ({reason}). Fetch or save it again.") from error
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
@@ -101,17 +102,13 @@ def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
 def _read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # of old pickle protocols and storage types, which nobody can act on
+            warnings.simplefilter("ignore")  # about old pickle protocols and storage types, which nobody can change
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # as above; and torch's own text advises to switch its protection off, so it is not passed on
+    except Exception:  # torch's own text is not passed on: it advises to switch its protection off
         raise CheckpointError(
             f"{path} is damaged, or holds more than weights: torch.load(weights_only=True) refused it. Fetch or save "
             "it again, or ask its author for safetensors."
         ) from None
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
 
 
 def _weight_set(path: Path, loaded: object) -> tuple[Mapping[Any, Any], str]:

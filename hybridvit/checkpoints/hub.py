@@ -16,7 +16,8 @@ from typing import IO
 
 from hybridvit.atomic import replacing
 from hybridvit.checkpoints.files import check_file
-from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.digest import sha256_of
+from hybridvit.errors import CheckpointError, UsageError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _fetch_url(url: str, sha256: str | None) -> Path:
     _check_address(url)
     path = cached_path(url)
     if path.is_file():
-        if sha256 is None or _digest(path) == sha256:
+        if sha256 is None or sha256_of(path) == sha256:
             return path
         log.warning("%s is damaged (its SHA-256 is not %s): fetching it again", path, sha256)
     if _is_offline():
@@ -142,7 +143,7 @@ def _download(url: str, temporary: Path, path: Path, sha256: str | None) -> str:
                     digest.update(chunk)
                     received += len(chunk)
     except urllib.error.HTTPError as error:
-        error.close()  # it holds the connection
+        error.close()  # or it would hold the connection open
         raise CheckpointError(f"{url} answered {error.code} {error.reason}. {_by_hand(url, path, sha256)}") from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -169,7 +170,7 @@ def _check_weights(url: str, path: Path) -> None:
 
 def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> Path:
     """The first of `files` that the repository has."""
-    import huggingface_hub as hub  # here, so that only those who fetch pay for its import
+    import huggingface_hub as hub  # imported here, since it takes long and only this function needs it
     from huggingface_hub import errors
 
     for name in files:
@@ -180,9 +181,8 @@ def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> P
         except errors.EntryNotFoundError:
             continue
         except Exception as error:  # the hub's client lets every kind of network and token error through
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise _hub_error(repository, files, reason) from error
-        if sha256 is not None and (digest := _digest(path)) != sha256:
+            raise _hub_error(repository, files, f"{type(error).__name__}: {first_line(error)}") from error
+        if sha256 is not None and (digest := sha256_of(path)) != sha256:
             raise CheckpointError(f"{path} has SHA-256 {digest}, expected {sha256}. Delete it and fetch it again.")
         return path
     raise _hub_error(repository, files, f"it has no {' and no '.join(files)}")
@@ -193,8 +193,3 @@ def _hub_error(repository: str, files: tuple[str, ...], reason: str) -> Checkpoi
         f"The weights '{repository}' cannot be fetched from the Hugging Face hub ({reason}). Download "
         f"{files[0]} of '{repository}' on a connected machine, and pass its path instead of a name."
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from hybridvit.errors import CheckpointError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
+from hybridvit.task import find_task
 
-MAX_LINES = 12  # of a key report
+MAX_LINES = 12  # the most differences that a message lists
 FIRST_CONVS = (
     "stem.0.conv.kxk.conv.weight",
     "stem.0.conv.scale.conv.weight",
@@ -29,10 +31,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 def skeleton(card: ModelCard) -> Backbone:
     """The model of a card in its form, in eval mode, without memory for its weights (on the meta device)."""
-    from hybridvit.create import build  # that module imports this package for pretrained weights
-
     with torch.device("meta"):
-        model: Backbone = build(card.architecture, **card.options).eval()
+        model = cast(Backbone, find_task(card.task).build(card)).eval()
         if card.form != "training":
             folded = fold(model, released=card.form == "released", image_size=card.fixed_size)
             assert isinstance(folded, Backbone)
@@ -79,17 +79,18 @@ def best_match(tensors: Mapping[str, Tensor], form: Form, hint: str = "") -> tup
     """
     found, options = shapes_of(tensors), tuple(sorted(options_of(tensors).items()))
 
-    def likeness(architecture: str) -> float:
-        # Training form whatever the file's: it is the cheaper to build, and FFN and head tell all variants apart.
+    def similarity(architecture: str) -> float:
+        # Always of the training form: it is cheaper to build, and the FFN and the head tell all variants apart.
         expected = _expected(architecture, "training", options)
         equal = num_equal(found, expected)
         return equal / (len(found) + len(expected) - equal)
 
     family = family_of(tensors)
-    likenesses = {name: likeness(name) for name, variant in VARIANTS.items() if variant.family == family}
-    highest = max(likenesses.values())
-    best = [name for name, value in likenesses.items() if value == highest]
-    # folded windows are tensors; and the longest name, since fastervit_4 is part of fastervit_4_21k_224
+    similarities = {name: similarity(name) for name, variant in VARIANTS.items() if variant.family == family}
+    highest = max(similarities.values())
+    best = [name for name, value in similarities.items() if value == highest]
+    # The windows of a folded file are tensors, so its own form decides. Of the names in `hint` the longest is meant:
+    # fastervit_4 is part of fastervit_4_21k_224.
     scores = {name: num_equal(found, _expected(name, form, options)) for name in best}
     chosen = max(best, key=lambda name: (scores[name], len(name) if name in hint else 0))
     return chosen, scores[chosen]
@@ -124,13 +125,14 @@ def check_names(
         ]
         equal = num_equal(have, want)
         best, score = best_match(found, form, asked)
-        if best != asked and (score > equal or score == len(have)):  # all of it: of two that have them, the smaller
-            hint = f"It looks like {best} ({score}/{len(have)} keys), you asked for {asked}: create that one instead."
+        # Where both have all keys of the file, `best` is the smaller model.
+        if best != asked and (score > equal or score == len(have)):
+            advice = f"It looks like {best} ({score}/{len(have)} keys), you asked for {asked}: create that one instead."
         else:
-            hint = f"It has {equal} of the {len(want)} keys of {asked}: use the checkpoint and options of one model."
+            advice = f"It has {equal} of the {len(want)} keys of {asked}: use the checkpoint and options of one model."
         more = [f"  and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
         raise CheckpointError(
-            "\n".join([f"{source} does not fit. {hint} Differences (- model, + file):", *lines[:MAX_LINES], *more])
+            "\n".join([f"{source} does not fit. {advice} Differences (- model, + file):", *lines[:MAX_LINES], *more])
         )
     for name, tensor in found.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():

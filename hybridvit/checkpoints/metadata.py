@@ -13,7 +13,8 @@ from hybridvit.checkpoints.files import WeightFile
 from hybridvit.errors import CheckpointError
 
 KEY = "hybridvit"  # one entry only: safetensors writes several in random order, and equal models give equal files
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # cards of version 1 have no task: it is classification
 
 
 def to_metadata(card: ModelCard, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -32,7 +33,7 @@ def card_of(file: WeightFile) -> ModelCard | None:
     try:
         entry = json.loads(file.metadata[KEY])
         version = entry["version"]
-        card = ModelCard.from_dict(entry["card"]) if version == VERSION else None
+        card = ModelCard.from_dict(entry["card"]) if version in READABLE else None
         saved = entry["sha256"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -40,7 +41,7 @@ def card_of(file: WeightFile) -> ModelCard | None:
         ) from error
     if card is None:
         raise CheckpointError(
-            f"{file.path} is a hybridvit checkpoint of version {version!r}, and this release reads version {VERSION}. "
+            f"{file.path} is a hybridvit checkpoint of version {version!r}, and this release reads up to {VERSION}. "
             "Update hybridvit."
         )
     if digest(file.tensors) != saved:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, some
 
 Format = Literal["safetensors", "zip", "pickle"]
 """safetensors; zip: what torch.save writes today; pickle: what torch.save wrote before version 1.6."""
@@ -22,7 +22,7 @@ Format = Literal["safetensors", "zip", "pickle"]
 PICKLE_PROTOCOLS = tuple(bytes([0x80, version]) for version in range(2, 6))
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
-# First bytes of files that are often mistaken for weights, and what to do about each.
+# The first bytes of files that are often mistaken for weights, and what to do about each.
 MISTAKEN: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not weights. Fetch the real file with `git lfs pull`"),
     (b"\x1f\x8b", "compressed with gzip. Unpack it first"),
@@ -209,10 +209,10 @@ def check_pickle(path: Path, stream: BinaryIO, num_pickles: int = 1) -> None:
         raise CheckpointError(f"{path} is truncated or damaged ({error}). Fetch or save it again.") from error
     refused = sorted(found - ALLOWED_GLOBALS)
     if refused:
-        shown = ", ".join(refused[:8]) + (f" and {len(refused) - 8} more" if len(refused) > 8 else "")
         raise CheckpointError(
-            f"{path} is a pickle that names code which weights do not need: {shown}. Unpickling could run it, so the "
-            "file was not opened. Ask its author for safetensors, or for torch.save(model.state_dict(), path)."
+            f"{path} is a pickle that names code which weights do not need: {some(refused, 8)}. Unpickling could run "
+            "it, so the file was not opened. Ask its author for safetensors, or for torch.save(model.state_dict(), "
+            "path)."
         )
 
 

@@ -1,11 +1,12 @@
 """`hybridvit bench`: how fast is it here?"""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit.atomic import check_place, write_text
+from hybridvit.cli.progress import status_line
 from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import aligned, pairs
 
@@ -102,22 +103,23 @@ torch, onnxruntime and openvino, where installed.
     }
     options = {name: value for name, value in given.items() if value is not None}
 
-    def keep(result: "BenchResult") -> None:
+    def save(result: "BenchResult") -> None:
         if json is not None:
             write_text(Path(json), result.json() + "\n")
 
-    result = run_bench(
-        models,
-        **options_of(protocol, options),
-        files=None if files is None else Path(files),
-        show=progress(),
-        keep=keep,
-    )
+    with status_line() as show:
+        result = run_bench(
+            models,
+            **options_of(protocol, options),
+            files=None if files is None else Path(files),
+            show=show,
+            keep=save,
+        )
     whole = result.to_dict()
     print(table(whole["bench"]))
     print()
     print(pairs(result.machine.lines()))
-    print(f"  {_how(whole)}")
+    print(f"  {_settings_line(whole)}")
     for each in whole["skipped"]:
         print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
     for warning in whole["conditions"].get("warnings", ()):
@@ -173,20 +175,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     return aligned(lines, left=len(left))
 
 
-def progress() -> Callable[[str], None]:
-    """Show what is going on, on one line of a terminal; nowhere else but for what is left out."""
-    width = 0
-
-    def show(text: str) -> None:
-        nonlocal width
-        if sys.stderr.isatty():
-            print(f"\r{text:<{width}}", end="", file=sys.stderr, flush=True)
-            width = len(text)
-
-    return show
-
-
-def _how(result: Mapping[str, Any]) -> str:
+def _settings_line(result: Mapping[str, Any]) -> str:
     settings, first = result["settings"], result["bench"][0]
     pinned = ", each pinned to a core" if settings["threads_pinned_to_cores"] else ""
     protocol = f"; protocol {settings['protocol']}" if settings["protocol"] else ""

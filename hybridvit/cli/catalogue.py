@@ -107,7 +107,7 @@ def _number(value: float | None) -> str:
 def _info_of_variant(variant: Variant) -> None:
     import torch
 
-    from hybridvit.create import build
+    from hybridvit.build import build
     from hybridvit.folding.fold import fold
     from hybridvit.measure.counts import count
 
@@ -120,7 +120,7 @@ def _info_of_variant(variant: Variant) -> None:
     print(
         pairs(
             [
-                ("Input", f"{size[0]}x{size[1]} px, {_preparation(variant)}"),
+                ("Input", f"{size[0]}x{size[1]} px, {_preprocessing(variant)}"),
                 ("Parameters", f"{training.parameters:,} in training, {folded.parameters:,} folded"),
                 ("Multiply-adds", f"{training.multiply_adds:,} in training, {folded.multiply_adds:,} folded"),
                 *((f"  {kind}", f"{operations:,} folded") for kind, operations in folded.by_kind.items()),
@@ -158,7 +158,7 @@ def _distilled(published: Published) -> str:
     return "" if published.top1_distilled is None else f", distilled {published.top1_distilled} %"
 
 
-def _preparation(variant: Variant) -> str:
+def _preprocessing(variant: Variant) -> str:
     preprocessing = variant.preprocessing
     crop = f"{preprocessing.crop_mode} crop {preprocessing.crop_fraction}"
     return f"{preprocessing.interpolation}, {crop}; any size from 32 px works"

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridvit.cli.bench import progress
+from hybridvit.cli.progress import status_line
 from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError
@@ -71,6 +71,7 @@ torch, onnxruntime and openvino, where installed.
         else:
             folder = Path(files)
             folder.mkdir(parents=True, exist_ok=True)
+        show = stack.enter_context(status_line())
         choice = run_choose(
             models,
             runtimes=runtime,
@@ -84,7 +85,7 @@ torch, onnxruntime and openvino, where installed.
             rounds=rounds,
             budget_s=seconds,
             files=folder,
-            show=progress(),
+            show=show,
         )
     if json:
         print(json_lines.dumps(_as_dict(choice), ensure_ascii=False))

@@ -7,13 +7,11 @@ import textwrap
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hybridvit.annotations import in_words
+from hybridvit.annotations import converted
+from hybridvit.cli.help import HelpFormatter, described, reflow
 from hybridvit.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 
 class Command(ABC):
@@ -39,85 +37,87 @@ class SignatureCommand(Command):
         self.function = function
         self.description, self.parameter_help = _read_docstring(inspect.getdoc(function) or "")
         self.summary = self.description.splitlines()[0]
+        self._parameters = inspect.signature(function, eval_str=True).parameters
+        self._see = f"See `hybridvit {name} --help`."
 
     def help(self) -> str:
         """Usage, description with examples, arguments, options with defaults."""
         return self._parser().format_help()
 
     def run(self, words: Sequence[str]) -> int:
-        """Parse `words` and call the function."""
+        """Read `words` and call the function."""
         if "--help" in words or "-h" in words:
             print(self.help(), end="")
             return 0
         self._check_option_names(words)
-        parser = self._parser()
-        try:
-            values = parser.parse_args(list(words))
-        except argparse.ArgumentError as error:
-            raise UsageError(self._explain(str(error))) from error
-        return self.function(**vars(values)) or 0
+        return self.function(**self._values(words)) or 0
 
-    def _parser(self) -> "ArgumentParser":
-        import jsonargparse
+    def _values(self, words: Sequence[str]) -> dict[str, Any]:
+        """The values of the parameters among `words`, by name. Raises UsageError."""
+        texts, unknown = split(words, self._parser(), self.name)
+        given = {name: text for name, text in texts.items() if text is not None}
+        missing = [name for name, each in self._parameters.items() if each.default is each.empty and name not in given]
+        if missing:
+            raise UsageError(f"`hybridvit {self.name}` also needs {', '.join(missing).upper()}. {self._see}")
+        if unknown:
+            raise UsageError(f"`hybridvit {self.name}`: unrecognized arguments: {' '.join(unknown)}. {self._see}")
+        return {name: self._value(self._parameters[name], text) for name, text in given.items()}
 
-        from hybridvit.cli.help import HelpFormatter, reflow
+    def _value(self, parameter: inspect.Parameter, text: Any) -> Any:
+        if isinstance(text, list):
+            return [self._value(parameter.replace(annotation=_item_type(parameter.annotation)), each) for each in text]
+        return converted(text, parameter.annotation, name=f"--{parameter.name}", fix=self._see)
 
-        parser = jsonargparse.ArgumentParser(
+    def _parser(self) -> argparse.ArgumentParser:
+        """A parser that takes every argument as text; its help says which type each must have."""
+        positional = (each for each in self._parameters.values() if each.kind is not each.KEYWORD_ONLY)
+        words = [f"{each.name.upper()}{'...' if _item_type(each.annotation) else ''}" for each in positional]
+        parser = argparse.ArgumentParser(
             prog=f"hybridvit {self.name}",
-            usage=f"hybridvit {self.name} {self._positional_words()}[--option value]...",
+            usage=" ".join(["hybridvit", self.name, *words, "[--option value]..."]),
             description=reflow(self.description),
-            exit_on_error=False,
             formatter_class=HelpFormatter,
-            default_env=False,
+            add_help=False,
+            allow_abbrev=False,
+            exit_on_error=False,
         )
-        hints = typing.get_type_hints(self.function)
-        for name, parameter in inspect.signature(self.function).parameters.items():
-            item = _item_type(hints[name])
-            settings: dict[str, Any] = {"help": self.parameter_help[name]}
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                settings["default"] = parameter.default
-            if hints[name] is bool:
-                settings["action"] = "store_true"
-            elif item is not None:
-                settings |= {"nargs": "+", "type": item}
-            else:
-                settings["type"] = hints[name]
-            option = f"--{name}" if parameter.kind is parameter.KEYWORD_ONLY else name
-            parser.add_argument(option, **settings)
+        parser.add_argument("-h", "--help", action="help", help="Show this help message and exit.")
+        for parameter in self._parameters.values():
+            argument = parser.add_argument(_word(parameter), **self._settings(parameter))
+            argument.required = False  # `_values` names all that are missing
         return parser
 
-    def _positional_words(self) -> str:
-        """How the arguments without a name are written, in capitals."""
-        hints = typing.get_type_hints(self.function)
-        words = ""
-        for name, parameter in inspect.signature(self.function).parameters.items():
-            if parameter.kind is not parameter.KEYWORD_ONLY:
-                words += f"{name.upper()}{'...' if _item_type(hints[name]) else ''} "
-        return words
+    def _settings(self, parameter: inspect.Parameter) -> dict[str, Any]:
+        text, annotation = self.parameter_help[parameter.name], parameter.annotation
+        if annotation is bool:
+            return {"action": "store_true", "help": text}
+        default = None if parameter.default is parameter.empty else parameter.default
+        if item := _item_type(annotation):
+            return {"nargs": "+", **described(text, item, " ".join(default or ()))}
+        return described(text, annotation, default)
 
     def _check_option_names(self, words: Sequence[str]) -> None:
-        parameters = inspect.signature(self.function).parameters
-        options = [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY]
+        options = [_word(each) for each in self._parameters.values() if each.kind is each.KEYWORD_ONLY]
         for word in words:
-            name = word.removeprefix("--").partition("=")[0]
+            name = word.partition("=")[0]
             if word.startswith("--") and name not in options:
-                known = nearest(f"--{name}", [f"--{option}" for option in options])
                 raise UsageError(
-                    f"`hybridvit {self.name}` has no option '--{name}'. Nearest: {known}. "
-                    f"See `hybridvit {self.name} --help`."
+                    f"`hybridvit {self.name}` has no option '{name}'. Nearest: {nearest(name, options)}. {self._see}"
                 )
 
-    def _explain(self, message: str) -> str:
-        """One paragraph in our words from the parser's lines."""
-        see = f"See `hybridvit {self.name} --help`."
-        missing = re.search(r"the following arguments are required: (.*)", message)
-        if missing:
-            return f"`hybridvit {self.name}` also needs {missing[1].upper()}. {see}"
-        wrong = re.search(r'Parser key "([^"]+)".*(?:Got value|Given value): (.*)', message, flags=re.DOTALL)
-        if wrong:
-            wanted = in_words(typing.get_type_hints(self.function)[wrong[1]])
-            return f"--{wrong[1]} is '{wrong[2].strip()}', but it must be {wanted}. {see}"
-        return f"`hybridvit {self.name}`: {' '.join(message.split())}. {see}"
+
+def split(words: Sequence[str], parser: argparse.ArgumentParser, name: str) -> tuple[dict[str, Any], list[str]]:
+    """The values of the arguments that `parser` knows, and the words left over. Raises UsageError."""
+    try:
+        known, rest = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"`hybridvit {name}`: {error}. See `hybridvit {name} --help`.") from error
+    return vars(known), rest
+
+
+def _word(parameter: inspect.Parameter) -> str:
+    """What stands for a parameter on the command line."""
+    return f"--{parameter.name}" if parameter.kind is parameter.KEYWORD_ONLY else parameter.name
 
 
 def _item_type(annotation: Any) -> Any:
@@ -134,5 +134,5 @@ def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     helps = {}
     for entry in re.split(r"\n(?=\S)", textwrap.dedent(arguments).strip()):
         name, _, words = entry.partition(":")
-        helps[name.strip()] = " ".join(words.split())
+        helps[name.strip()] = " ".join(words.split()).replace("%", "%%")  # as argparse wants it
     return description.strip(), helps

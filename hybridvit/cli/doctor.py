@@ -1,12 +1,13 @@
 """`hybridvit doctor`: what works on this machine, and whether a recipe fits on it."""
 
+import argparse
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridvit.cli.command import Command
+from hybridvit.cli.command import Command, split
 from hybridvit.cli.table import pairs
 from hybridvit.errors import UsageError
 from hybridvit.machine.threads import POLICY
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from hybridvit.training.trial.memory_estimate import MemoryEstimate
 
 GIB = 2**30
-SHARED_MEMORY_PER_WORKER = 64 * 2**20  # a few batches of 256 px images
+SHARED_MEMORY_PER_WORKER = 64 * 2**20  # room for a few batches of images of 256 px
 DESCRIPTION = """\
 usage: hybridvit doctor [RECIPE] [--key value]...
 
@@ -63,26 +64,29 @@ class DoctorCommand(Command):
         if "--help" in words or "-h" in words:
             print(self.help(), end="")
             return 0
-        rest = list(words)
-        as_json = "--json" in rest
-        rest = [word for word in rest if word != "--json"]
-        memory_gib, classes = _take_number(rest, "--memory"), _take_number(rest, "--classes")
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument("--json", action="store_true")
+        for option in ("--memory", "--classes"):
+            parser.add_argument(option, nargs="?", const="")
+        options, rest = split(words, parser, self.name)
+        memory_gib, classes = (_above_0(f"--{name}", options[name]) for name in ("memory", "classes"))
         source = rest.pop(0) if rest and not rest[0].startswith("--") else None
         if source is None and (rest or memory_gib or classes):
             raise UsageError(
                 f"`hybridvit doctor` takes '{' '.join(rest) or '--memory or --classes'}' only with a recipe. Name one "
                 f"first: {', '.join(list(recipe_names())[:3])} ..., or a file."
             )
-        recipe = load_recipe(source, [*rest, "--dry_run=true"]) if source is not None else None  # needs no images
+        # In a dry run data.root may be empty.
+        recipe = load_recipe(source, [*rest, "--dry_run=true"]) if source is not None else None
         findings = examine(Path(recipe.output if recipe is not None else "."))
         if recipe is not None:
             findings |= fit(recipe, findings, memory_gib=memory_gib, classes=None if classes is None else int(classes))
-        print(json.dumps(_plain(findings)) if as_json else text(findings))
+        print(json.dumps(_plain(findings)) if options["json"] else text(findings))
         return 0 if not findings["broken"] and findings.get("fits", True) else 2
 
 
 def examine(output: Path) -> dict[str, Any]:
-    """Everything that is known without a recipe; "broken" lists what is required and does not work."""
+    """Everything that can be found out without a recipe; "broken" lists the required parts that do not work."""
     from hybridvit.machine.limits import limits
     from hybridvit.machine.packages import required_and_optional, states_of
 
@@ -111,7 +115,7 @@ def examine(output: Path) -> dict[str, Any]:
 def warnings_of(
     known: "Limits", devices: "Sequence[DeviceState]", backends: dict[str, bool], *, built_for_cuda: str | None
 ) -> list[str]:
-    """What works, but not well: each with what to do about it."""
+    """What works, but slowly or only in part, each with the advice what to do about it."""
     found = []
     if known.core_share is not None and known.core_share < known.cores:
         found.append(
@@ -295,19 +299,11 @@ def _plain(findings: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _take_number(words: list[str], option: str) -> float | None:
-    for index, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name != option:
-            continue
-        del words[index]
-        if not equals:
-            value = words.pop(index) if index < len(words) else ""
-        try:
-            number = float(value)
-        except ValueError:
-            number = 0.0
-        if number <= 0:
-            raise UsageError(f"{option} is '{value}', but it must be a number above 0. See `hybridvit doctor --help`.")
-        return number
-    return None
+def _above_0(option: str, text: str | None) -> float | None:
+    try:
+        number = None if text is None else float(text)
+    except ValueError:
+        number = 0.0
+    if number is not None and not number > 0:
+        raise UsageError(f"{option} is '{text}', but it must be a number above 0. See `hybridvit doctor --help`.")
+    return number

@@ -1,11 +1,15 @@
 """`hybridvit evaluate`: how often is the model right?"""
 
 from json import dumps
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hybridvit.cli.table import pairs
-from hybridvit.errors import UsageError
-from hybridvit.loading import Device, is_exported, open_runner
+from hybridvit.export.runners import TorchRunner
+from hybridvit.loading import Device, open_runner
+from hybridvit.task import Task, find_task
+
+if TYPE_CHECKING:
+    from hybridvit.evaluate.run import Evaluation
 
 
 def evaluate(
@@ -18,7 +22,7 @@ def evaluate(
     json: bool = False,
     device: Device = "auto",
 ) -> None:
-    """Measure the accuracy of a checkpoint on a folder of labelled images.
+    """Measure the accuracy of a checkpoint, or of an exported model, on a folder of labelled images.
 
     The folder holds one folder per class. Classes are matched by name with those that the checkpoint was trained on.
 
@@ -27,7 +31,7 @@ def evaluate(
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
 
     Args:
-        checkpoint: .safetensors, .pth or .pth.tar.
+        checkpoint: .safetensors, .pth or .pth.tar, or what `hybridvit export` wrote, which its own runtime runs.
         data: folder of class folders with images.
         batch: images computed at once.
         workers: processes that decode images; 0 decodes in this one.
@@ -35,44 +39,43 @@ def evaluate(
         json: one line of JSON.
         device: where to compute; auto takes a GPU if there is one.
     """
-    if is_exported(checkpoint):
-        raise UsageError(
-            f"{checkpoint} is an exported model, but `evaluate` takes the weights it came from, to which the export "
-            "was compared. Use the .safetensors file."
-        )
-    from hybridvit.export.runners import TorchRunner
-    from hybridvit.training.classify.evaluate import evaluate_folder
+    from contextlib import nullcontext
+
+    from hybridvit.data.loader import make_eval_loader
+    from hybridvit.evaluate.run import answering
+    from hybridvit.evaluate.run import evaluate as run
 
     runner = open_runner(checkpoint, device=device)
-    assert isinstance(runner, TorchRunner)
-    card = runner.card
-    result = evaluate_folder(runner.model, data, batch_size=batch, workers=workers, on_bad_image=on_bad_image)
-    right = round(result.top1 * result.num_images / 100)
+    card, task = runner.card, find_task(runner.card.task)
+    samples = task.labelled(data, card, on_bad_image=on_bad_image)
+    loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)
+    try:
+        with (
+            answering(runner.model, task)
+            if isinstance(runner, TorchRunner)
+            else nullcontext(lambda shown: runner(shown.inputs))
+        ) as answer:
+            found = run(answer, task, loader, card)
+    finally:
+        loader.close()
     if json:
-        print(
-            dumps(
-                {
-                    "checkpoint": checkpoint,
-                    "data": data,
-                    "top1": round(result.top1, 4),
-                    "top5": round(result.top5, 4),
-                    "loss": round(result.loss, 6),
-                    "num_images": result.num_images,
-                    "num_skipped": result.num_skipped,
-                    "seconds": round(result.seconds, 3),
-                }
-            )
-        )
+        values = {name: round(value, 6) for name, value in found.scores.values.items()}
+        counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}
+        print(dumps({"checkpoint": checkpoint, "data": data} | values | counts))
         return
-    print(f"{card.architecture} ({card.form} form) on {data}")
-    print(
-        pairs(
-            [
-                ("Top-1", f"{result.top1:.2f} %, {right:,} of {result.num_images:,} right"),
-                ("Top-5", f"{result.top5:.2f} %"),
-                ("Loss", f"{result.loss:.4f}, cross-entropy"),
-                ("Skipped", f"{result.num_skipped} images that could not be decoded"),
-                ("Time", f"{result.seconds:.1f} s, {result.num_images / result.seconds:.0f} images/s with decoding"),
-            ]
-        )
-    )
+    form = f"{card.form} form" if isinstance(runner, TorchRunner) else runner.runtime
+    print(f"{card.architecture} ({form}) on {data}")
+    speed = f"{found.seconds:.1f} s, {found.num_samples / found.seconds:.0f} images/s with decoding"
+    skipped = f"{found.num_skipped} images that could not be decoded"
+    print(pairs([*_lines(task, found), ("Skipped", skipped), ("Time", speed)]))
+
+
+def _lines(task: Task, found: "Evaluation") -> list[tuple[str, str]]:
+    lines = []
+    for quantity in task.quantities:
+        text = quantity.text(found.scores.values[quantity.name]) + (f", {quantity.note}" if quantity.note else "")
+        right = found.scores.per_image
+        if quantity is task.headline and right is not None and right.dtype == bool:
+            text += f", {right.sum():,} of {found.num_samples:,} right"
+        lines.append((quantity.title.capitalize(), text))
+    return lines

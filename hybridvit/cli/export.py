@@ -17,7 +17,7 @@ from hybridvit.loading import is_exported
 if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
 
-MOST_IMAGES = 64  # to compare with; more prove nothing new and take time
+MOST_IMAGES = 64  # that outputs are compared on; more would take time and prove nothing new
 
 
 def export(

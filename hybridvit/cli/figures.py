@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hybridvit.atomic import check_place, write_text
-from hybridvit.cli.bench import progress
+from hybridvit.cli.progress import status_line
 from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import aligned, pairs
 
@@ -43,15 +43,16 @@ def mixers(
     from hybridvit.measure.mixers import SIDES_PX, measure_mixers, reductions
 
     _check_outputs(chart, json)
-    result = measure_mixers(
-        sides_px=image_sizes or SIDES_PX,
-        runtimes=runtimes,
-        threads=threads,
-        rounds=rounds,
-        budget_s=seconds,
-        device=device,
-        show=progress(),
-    )
+    with status_line() as show:
+        result = measure_mixers(
+            sides_px=image_sizes or SIDES_PX,
+            runtimes=runtimes,
+            threads=threads,
+            rounds=rounds,
+            budget_s=seconds,
+            device=device,
+            show=show,
+        )
     whole = result.to_dict()
     found = reductions(whole)
     lines = [("runtime", "px", "pooling ms", "RepMixer ms", "less time", "95 % interval", "paper, iPhone 12 Pro")]

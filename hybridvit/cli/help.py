@@ -4,34 +4,32 @@ import argparse
 import re
 import shutil
 import textwrap
+import typing
+from typing import Any, Literal
 
-import jsonargparse
+from hybridvit.annotations import as_text, in_words
 
 WIDEST = 110
-HIDDEN = ("config", "print_config")  # said in the text above, or of no use here
 
 
-class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of examples; shortens "(type: int, default: 5)" to "(int, default 5)"."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of examples."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=help_width(), max_help_position=30)
 
-    def add_argument(self, action: argparse.Action) -> None:
-        """Leave out what a reader does not need: options that take whole groups of keys from a file."""
-        if action.dest not in HIDDEN and action.help != "Path to a configuration file.":
-            super().add_argument(action)
 
-    def _expand_help(self, action: argparse.Action) -> str:
-        text = super()._expand_help(action)
-        if action.nargs == 0:
-            return text.removesuffix(" (default: False)")
-        text = re.sub(r"\s*\((required, )?type: str\)$|\s*\(required\)$", "", text)
-        text = re.sub(r"\(type: Literal\[[^\]]*\](, |\))", lambda found: "(" if found[1] == ", " else "", text)
-        text = re.sub(r"\(type: Union\[(\w+), Literal\['(\w+)'\]\]", r"(\1 or \2", text)
-        text = re.sub(r"\(type: ", "(", text)
-        text = re.sub(r"( \| null)?, default: null\)$", ")", text)
-        return re.sub(r"default: (.*)\)$", r"default \1)", text).replace("(str)", "").replace("(str, ", "(").rstrip()
+def described(text: str, annotation: Any, default: Any = None) -> dict[str, str]:
+    """What `add_argument` needs to show an argument: its help, with type and default, and any choices."""
+    choices = ("true", "false") if annotation is bool else ()
+    if typing.get_origin(annotation) is Literal:
+        choices = typing.get_args(annotation)
+    facts = [] if choices else [in_words(annotation)]
+    if default not in (None, ""):
+        facts.append(f"default {as_text(default)}")
+    facts = [fact for fact in facts if fact != in_words(str)]
+    shown = {"metavar": f"{{{','.join(choices)}}}"} if choices else {}
+    return shown | {"help": f"{text} ({', '.join(facts)})" if facts else text}
 
 
 def help_width() -> int:

@@ -1,5 +1,6 @@
 """Choose the command, carry it out, and turn every outcome into an exit code and at most one paragraph."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
     "choose", "mixers", "stages", "tables",
 )  # fmt: skip
-TIMED = ("bench", "choose", "mixers", "stages", "tables")  # where threads wait as in any program
+TIMED = ("bench", "choose", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 
 OVERVIEW = """\
 usage: hybridvit COMMAND [ARGUMENTS]
@@ -80,6 +81,10 @@ def overview() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hybridvit ARGUMENTS` (those of this process by default) and return its exit code."""
+    if sys.platform == "win32":  # its pipes have an encoding in which "×" cannot be written
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -108,7 +113,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _discard_output()  # the reader (head, less) has seen enough
+        _discard_output()  # the reader, such as head or less, has closed the pipe
         return 0
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -133,5 +138,5 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
 
 
 def _discard_output() -> None:
-    """Without this Python complains once more when it closes a stdout that takes nothing."""
+    """Send the rest of stdout to nowhere, or Python reports the same error once more when it closes stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

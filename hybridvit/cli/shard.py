@@ -33,6 +33,9 @@ def shard(
         seed: of the order in which files are packed.
         val_share: share of the images to hold out, in a split of their own, where the source has no splits.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     from hybridvit.data.shards.write import check_output, leftovers, write_shards
 
     if shard_mb < 1:
@@ -44,8 +47,12 @@ def shard(
     splits = _splits(Path(source), val_share)
     for path in leftovers(target):
         print(f"left over from a writer that was killed, if none is at work: {path}", file=sys.stderr)
-    with _Progress(sum(len(listing.paths) for listing in splits.values())) as progress:
-        done = write_shards(splits, target, shard_bytes=shard_mb * 1_000_000, seed=seed, advance=progress.advance)
+    columns = (TextColumn("packing"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("packing", total=sum(len(listing.paths) for listing in splits.values()))
+        done = write_shards(
+            splits, target, shard_bytes=shard_mb * 1_000_000, seed=seed, advance=lambda count: bar.advance(task, count)
+        )
     classes = len(next(iter(splits.values())).class_names)
     print(f"Wrote {target}: {classes:,} classes")
     print(pairs([(split or "images", f"{images:,} images in {shards:,} tar files") for split, shards, images in done]))
@@ -79,7 +86,7 @@ def _splits(source: Path, val_share: float) -> dict[str, Listing]:
         raise UsageError(f"--val_share is {val_share}, but it must lie between 0 and 0.5.")
     folders = (
         sorted(each.name for each in source.iterdir() if each.is_dir() and not each.name.startswith("."))
-        if (source.is_dir())
+        if source.is_dir()
         else []
     )
     if not folders or not SPLITS.issuperset(name.lower() for name in folders):
@@ -114,26 +121,3 @@ def _class_names(path: Path) -> tuple[str, ...]:
         fault = f"has '{twice}' twice" if twice else "is empty"
         raise UsageError(f"--classes is {path}, which {fault}. Write one name per line, each once.")
     return names
-
-
-class _Progress:
-    """A bar on stderr, in a terminal; nothing elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("packing"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-        self._task = self._bar.add_task("packing", total=total)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, count: int) -> None:
-        """That many more images are packed."""
-        self._bar.advance(self._task, count)

@@ -1,21 +1,25 @@
-"""Columns that line up."""
+"""Columns that line up, as plain text: the same in a terminal, a pipe and a log."""
 
 from collections.abc import Sequence
+
+UNBOUNDED = 1_000_000  # columns, so that nothing is wrapped or cut
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
     """Rows of cells as text; the first `left` columns start together, the others, numbers, end together."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for column in range(len(rows[0])):
+        table.add_column(justify="left" if column < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # in plain strings, rich would read brackets as markup
+    lines = Console(width=UNBOUNDED).render_lines(table, pad=False)
+    return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
 
 
 def pairs(rows: Sequence[tuple[str, str]], indent: str = "  ") -> str:
     """Titles and texts in two columns."""
-    width = max(len(title) for title, _ in rows)
-    return "\n".join(f"{indent}{title.ljust(width)}  {text}".rstrip() for title, text in rows)
+    return aligned([(indent + title, text) for title, text in rows], left=2)

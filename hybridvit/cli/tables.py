@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.atomic import check_place, write_text
+from hybridvit.cli.progress import status_line
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
 
-FEW = 10  # models that are counted in seconds
+FEW = 10  # so many models are counted within seconds
 
 
 def tables(
@@ -45,13 +46,14 @@ def tables(
         json_file: file for the results, to be given as --measured next time.
         output: file for the Markdown; printed by default.
     """
-    from hybridvit.charts.tables import render_tables  # its package imports torch
+    from hybridvit.charts.tables import render_tables  # importing it imports torch
+    from hybridvit.measure.result import read_result
 
     chosen = find_tables(names)
     for path in (json_file, output):
         if path is not None:
             check_place(Path(path))
-    result = merged([_read(path) for path in measured or ()])
+    result = merged([read_result(path) for path in measured or ()])
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
             _show(f"Measuring {len(models)} models at {side} px ...")
@@ -60,7 +62,7 @@ def tables(
             if json_file is not None:
                 write_text(Path(json_file), json.dumps(result, ensure_ascii=False) + "\n")
             if not new.get("complete", True):
-                break  # interrupted: what was measured is shown
+                break  # interrupted: the table shows what was measured until then
     text = render_tables(chosen, result, _counted(chosen, result), runtime=runtime)
     if output is None:
         print(text, end="")
@@ -72,12 +74,13 @@ def measured_rows(models: Sequence[str], *, runtime: str, side: int, rounds: int
     """Records of `models` at batch 1 and of those skipped, as a result of `hybridvit bench` has them."""
     from hybridvit.measure.bench import bench
 
-    result = bench(models, runtimes=[runtime], image_sizes=[(side, side)], rounds=rounds, show=_show)
+    with status_line(in_logs=True) as show:
+        result = bench(models, runtimes=[runtime], image_sizes=[(side, side)], rounds=rounds, show=show)
     return result.to_dict()
 
 
 def _measured_or_skipped(models: Sequence[str], *, runtime: str, side: int, rounds: int) -> dict[str, Any]:
-    """As `measured_rows`, but where nothing could be measured all are skipped; what the user can mend is raised."""
+    """As `measured_rows`, but all models count as skipped where none could be measured. Raises only UsageError."""
     try:
         return measured_rows(models, runtime=runtime, side=side, rounds=rounds)
     except UsageError:
@@ -88,7 +91,7 @@ def _measured_or_skipped(models: Sequence[str], *, runtime: str, side: int, roun
 
 
 def missing(chosen: list[PaperTable], result: Mapping[str, Any], runtime: str) -> dict[int, list[str]]:
-    """What no record of `result` is of, nor was skipped there: names by side in pixels."""
+    """Names by side in pixels of the models that `result` has neither measured nor skipped."""
     known = {
         (each["model"], each["image_size"])
         for each in (*result["bench"], *result["skipped"])
@@ -102,7 +105,7 @@ def missing(chosen: list[PaperTable], result: Mapping[str, Any], runtime: str) -
 
 
 def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One result of several of the same machine; of records of the same candidate the last is taken.
+    """Several results of one machine as one; where several have the same candidate, the last counts.
 
     Raises UsageError if they are of different machines.
     """
@@ -129,14 +132,8 @@ def _show(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _read(path: str) -> dict[str, Any]:
-    from hybridvit.measure.result import read_result
-
-    return read_result(path)
-
-
 def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Counts of what no record has; models that cannot be built are left out."""
+    """Parameters and multiply-adds of models that no record has; models that cannot be built are left out."""
     from hybridvit.measure.counts import counted
     from hybridvit.measure.subject import find_subject
 

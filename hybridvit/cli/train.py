@@ -1,12 +1,16 @@
 """`hybridvit train`: a recipe in, a run folder out. Its options are the keys of the recipe."""
 
+import argparse
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
 
-from hybridvit.cli.command import Command
+from hybridvit.cli.command import Command, split
+from hybridvit.cli.help import HelpFormatter, described, reflow
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
-from hybridvit.recipe.file import load_recipe, recipe_names, recipe_parser, recipe_text, recipe_titles
+from hybridvit.recipe.file import load_recipe, recipe_names, recipe_text, recipe_titles
+from hybridvit.task import DEFAULT_TASK, find_task
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...
@@ -50,13 +54,7 @@ class TrainCommand(Command):
 
     def help(self) -> str:
         """Description, examples, and every key with its meaning and default."""
-        from hybridvit.cli.help import HelpFormatter, reflow
-
-        parser = recipe_parser()
-        parser.formatter_class = HelpFormatter
-        # the parser's own usage and options end where the first group of keys begins
-        keys = parser.format_help().partition("show this help message and exit.".capitalize())[2].strip("\n")
-        return reflow(DESCRIPTION.format(count=len(recipe_names()))) + "\n\n" + keys + "\n"
+        return reflow(DESCRIPTION.format(count=len(recipe_names()))) + "\n\n" + _keys_help()
 
     def run(self, words: Sequence[str]) -> int:
         """Read the recipe with its overrides, then train, or print it."""
@@ -67,22 +65,18 @@ class TrainCommand(Command):
             print(aligned([(name, title) for name, title in recipe_titles().items()], left=2))
             print("\nThe head of each file tells more: source, hardware, published figure, what is not stated.")
             return 0
-        rest = list(words)
-        source = rest.pop(0) if rest and not rest[0].startswith("--") else None
-        config = _take_value(rest, "--config")
-        resume = _take_resume(rest)
-        allow_changes, print_config = _take_flag(rest, "--allow_changes"), _take_flag(rest, "--print_config")
-        allow_data_change = _take_flag(rest, "--allow_data_change")
+        source, rest = (words[0], words[1:]) if words and not words[0].startswith("--") else (None, words)
+        options, rest = split(rest, _options(), self.name)
+        config = options["config"]
         if (source is None) == (config is None):
             raise UsageError(
                 f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
                 f"({nearest(source or '', recipe_names())}) or give a file: --config FILE."
             )
-        batch = _take_value(rest, "--batch")
-        if batch is not None:
-            rest += ["--data.micro_batch", batch]
+        if options["batch"] is not None:
+            rest += ["--data.micro_batch", options["batch"]]
         recipe = load_recipe(source or config or "", rest)
-        if print_config:
+        if options["print_config"]:
             print(recipe_text(recipe), end="")
             return 0
         if recipe.dry_run:
@@ -94,44 +88,57 @@ class TrainCommand(Command):
 
         from hybridvit.training.train import train
 
-        result = train(recipe, resume=resume, allow_changes=allow_changes, allow_data_change=allow_data_change)
-        if getattr(rank_zero_only, "rank", 0):  # one of several processes says it
+        resuming = {name: options[name] for name in ("resume", "allow_changes", "allow_data_change")}
+        result = train(recipe, **resuming)
+        if getattr(rank_zero_only, "rank", 0):  # only the first of several processes prints the result
             return 0
-        print(f"\nThe run is in {result.folder}: {result.headline} {result.best:.2f} ({result.weights} weights).")
+        print(
+            f"\nThe run is in {result.folder}: {result.headline.name} "
+            f"{result.best:.{result.headline.decimals}f} ({result.weights} weights)."
+        )
         print(f"See:   {result.report}")
         print(f"Next:  hybridvit predict {result.model} IMAGES")
         print(f"       hybridvit export {result.model}")
         return 0
 
 
-def _take_value(words: list[str], option: str) -> str | None:
-    for index, word in enumerate(words):
-        if word.startswith(f"{option}="):
-            return words.pop(index).partition("=")[2]
-        if word == option:
-            if index + 1 == len(words):
-                raise UsageError(f"{option} needs a value. Write {option} FILE.")
-            del words[index]
-            return words.pop(index)
-    return None
+def _options() -> argparse.ArgumentParser:
+    """The options that are no keys of the recipe."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    parser.add_argument("--batch")
+    parser.add_argument("--resume", nargs="?", default=False, const=True, choices=("auto",))
+    for name in ("allow_changes", "allow_data_change", "print_config"):
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser
 
 
-def _take_flag(words: list[str], option: str) -> bool:
-    if option in words:
-        words.remove(option)
-        return True
-    return False
+def _keys_help() -> str:
+    """Every key of a recipe, with what the docstring of its field says."""
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False, formatter_class=HelpFormatter)
+    kind = find_task(DEFAULT_TASK).recipe
+    _add_keys(parser.add_argument_group("The run"), kind)
+    titles = _docstrings(kind)
+    for field in fields(kind):
+        if is_dataclass(field.type):
+            _add_keys(parser.add_argument_group(titles[field.name]), field.type, f"{field.name}.")
+    return parser.format_help()
 
 
-def _take_resume(words: list[str]) -> bool | Literal["auto"]:
-    if "--resume=auto" in words:
-        words.remove("--resume=auto")
-        return "auto"
-    if "--resume" not in words:
-        return False
-    index = words.index("--resume")
-    del words[index]
-    if index < len(words) and words[index] == "auto":
-        del words[index]
-        return "auto"
-    return True
+def _add_keys(group: Any, config: Any, prefix: str = "") -> None:
+    texts = _docstrings(config)
+    for field in fields(config):
+        if is_dataclass(field.type):
+            continue
+        default = None if field.default is MISSING else field.default
+        settings = {"metavar": field.name.upper()} | described(texts[field.name], field.type, default)
+        group.add_argument(f"--{prefix}{field.name}", **settings)
+
+
+def _docstrings(config: type) -> dict[str, str]:
+    """The docstring of each field of a dataclass, as one line."""
+    import docstring_parser
+
+    inherited = (each for each in reversed(config.__mro__) if is_dataclass(each))
+    found = (each for part in inherited for each in docstring_parser.parse_from_object(part).params)
+    return {each.arg_name: " ".join((each.description or "").split()).replace("%", "%%") for each in found}

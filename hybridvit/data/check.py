@@ -11,7 +11,7 @@ from hybridvit.data.check_findings import describe_findings
 from hybridvit.data.check_report import MOST_LISTED, CheckReport, Finding
 from hybridvit.data.inspect import Inspection, inspect_file, lost_file
 from hybridvit.data.processes import in_processes
-from hybridvit.data.scan import SPLITS, class_folders, fold_name, images_in, is_image, subfolders, walk
+from hybridvit.data.scan import SPLITS, class_folders, fold_name, images_in, is_image, relative, subfolders, walk
 from hybridvit.errors import DatasetError
 
 WHOLE = ""
@@ -100,7 +100,7 @@ def _folders(root: str) -> Folders:
 
 def _outside(root: str, splits: Sequence[str]) -> list[Finding]:
     """Images beside the class folders, where no data set looks."""
-    found = [os.path.relpath(path, root) for split in splits for path in images_in(os.path.join(root, split))]
+    found = [relative(path, root) for split in splits for path in images_in(os.path.join(root, split))]
     what = "Images outside of class folders, which have no label and are not checked"
     return [Finding("warning", "outside-classes", what, len(found), tuple(found[:MOST_LISTED]))] if found else []
 
@@ -121,14 +121,14 @@ def _list_files(
     label = {name: number for number, name in enumerate(names)}
 
     def refused(folder: str, error: DatasetError) -> None:
-        unreadable.append((os.path.relpath(folder, root), str(error)))
+        unreadable.append((relative(folder, root), str(error)))
 
     def rows() -> Iterator[tuple[int, int, bytes]]:
         for number, (split, classes) in enumerate(splits.items()):
             for name in classes:
                 for path in walk(os.path.join(root, split, name), on_error=refused):
                     if is_image(path):
-                        yield number, label[name], os.fsencode(os.path.relpath(path, root))
+                        yield number, label[name], os.fsencode(relative(path, root))
                     else:
                         others[os.path.splitext(path)[1].lower() or "no ending"] += 1
 

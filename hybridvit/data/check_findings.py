@@ -114,10 +114,10 @@ def _nested(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
     known = set(names)
     nested: dict[str, None] = {}
     for label, path in table.execute("select class, path from files where cast(path as text) like '%/%/%'"):
-        folders = os.fsdecode(path).split(os.sep)[:-1]
+        folders = os.fsdecode(path).split("/")[:-1]
         inside = folders[folders.index(names[label]) + 1 :]
         if known.intersection(inside):
-            nested[os.path.join(*folders)] = None
+            nested["/".join(folders)] = None
     what = "Folders named like a class inside a class, whose images count for the outer one"
     return _finding("warning", "nested-class", what, nested)
 

@@ -2,22 +2,17 @@
 
 from collections.abc import Sequence
 
-SHOWN = 5
+from hybridvit.errors import some
 
 
 def difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """How the classes of the images (`ours`) differ from those of a model: new ones, absent ones, or their order."""
     new = [name for name in ours if name not in set(theirs)]
     absent = [name for name in theirs if name not in set(ours)]
-    parts = [f"{what}: {_some(names)}" for what, names in (("new", new), ("absent", absent)) if names]
+    parts = [f"{what}: {some(names)}" for what, names in (("new", new), ("absent", absent)) if names]
     if not parts:
         index, one, other = next(
             (index, one, other) for index, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other
         )
         return f"the same in another order, first at {index}, '{one}' there and '{other}' here"
     return "; ".join(parts)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

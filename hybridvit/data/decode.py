@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from hybridvit.data.file_kind import READABLE, bytes_missing, describe, image_format
-from hybridvit.errors import ImageDecodeError
+from hybridvit.errors import ImageDecodeError, first_line
 
 MAX_PIXELS = 89_478_485
 """The size above which an image is refused: 256 MiB of RGB, Pillow's own limit for a warning."""
@@ -217,7 +217,7 @@ def _from_16_bit(image: ImageFile.ImageFile, background: tuple[int, int, int]) -
 
 
 def _damage(data: bytes, error: BaseException) -> str:
-    message = (str(error) or type(error).__name__).split("\n")[0].rstrip(". ")
+    message = first_line(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"claims a size that would fill the memory ({message})"
     missing = bytes_missing(data)

@@ -3,22 +3,23 @@
 import random
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from hybridvit.data.decode import MAX_PIXELS
-from hybridvit.data.images import BadImage, Images, Sample, SourceFault
-from hybridvit.data.seeding import derive_seed, seeded
+from hybridvit.data.samples import LabelledImages, Samples, SourceFault
+from hybridvit.data.seeding import derive_seed, seeded, side_of_step
 from hybridvit.data.transforms import Transform
 from hybridvit.errors import ImageDecodeError
+from hybridvit.task import BadImage, Frame, Sample
 
 OnBadImage = Literal["error", "skip"]
 _MOST_REPLACEMENTS = 20  # in a row; a set this bad is refused long before
 
 
-class EncodedImages(Images):
-    """Labelled image files, decoded and prepared by `transform`; a source says where the bytes of each one are.
+class EncodedSamples(Samples):
+    """Image files, decoded and prepared; a source says where the bytes of each one are, a task what is true of it.
 
     Augmentation depends on (seed, epoch, sample) only, never on workers or order. A file that cannot be decoded is an
     error; with `on_bad_image="skip"` training shows another sample instead, drawn by (seed, epoch, sample), and
@@ -29,22 +30,16 @@ class EncodedImages(Images):
         self,
         *,
         paths: Sequence[str],
-        labels: Sequence[int],
-        class_names: Sequence[str],
         fingerprint: str,
-        transform: Transform,
         training: bool = False,
         on_bad_image: OnBadImage = "error",
         seed: int = 0,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.paths = paths
-        self.labels = labels
-        self.class_names = tuple(class_names)
         self.fingerprint = fingerprint
         self.training = training
         self.tolerates_bad = on_bad_image == "skip"
-        self._transform = transform
         self._seed = seed
         self._max_pixels = max_pixels
 
@@ -55,33 +50,76 @@ class EncodedImages(Images):
         Raises `SourceFault` if they cannot be had.
         """
 
+    @abstractmethod
+    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor, Any, Frame | None]:
+        """Image, target and frame of sample `index`, whose file or bytes are `source`; the generators are seeded.
+
+        Raises `ImageDecodeError`.
+        """
+
     def stand_ins(self, index: int) -> range:
         """The samples of which one may be shown in place of sample `index`."""
         return range(len(self))
 
-    def draw(self, epoch: int, index: int) -> Sample:
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         bad: list[BadImage] = []
         dice: random.Random | None = None
         candidate = index
         for _ in range(_MOST_REPLACEMENTS):
             try:
-                return Sample(self._pixels(epoch, candidate), self.labels[candidate], candidate, tuple(bad))
+                image, target, frame = self._prepared(epoch, candidate, step)
+                return Sample(image, target, candidate, frame, tuple(bad))
             except ImageDecodeError as error:
                 bad.append(BadImage(self.paths[candidate], str(error)))
             except SourceFault as fault:
-                return Sample(None, self.labels[index], index, fault=str(fault))
+                return Sample(None, None, index, fault=str(fault))
             if not (self.training and self.tolerates_bad):
                 break
             dice = dice or random.Random(derive_seed("replacement", self._seed, epoch, index))
             candidate = dice.choice(self.stand_ins(index))
-        return Sample(None, self.labels[index], index, tuple(bad))
+        return Sample(None, None, index, bad=tuple(bad))
 
-    def _pixels(self, epoch: int, index: int) -> Tensor:
+    def _prepared(self, epoch: int, index: int, step: int) -> tuple[Tensor, Any, Frame | None]:
         source = self.encoded(epoch, index)
         try:
             with seeded("augment", self._seed, epoch, index):
-                return self._transform.of_file(source, max_pixels=self._max_pixels)
+                return self.prepared(source, index, step)
         except ImageDecodeError as error:
             if isinstance(source, bytes):
                 raise ImageDecodeError(f"{self.paths[index]}, {error}") from error
             raise
+
+
+class EncodedImages(EncodedSamples, LabelledImages):
+    """Labelled image files, prepared by `transform`; with `sizes` each step has one of these sides."""
+
+    def __init__(
+        self,
+        *,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        class_names: Sequence[str],
+        fingerprint: str,
+        transform: Transform,
+        sizes: Sequence[int] = (),
+        training: bool = False,
+        on_bad_image: OnBadImage = "error",
+        seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(
+            paths=paths,
+            fingerprint=fingerprint,
+            training=training,
+            on_bad_image=on_bad_image,
+            seed=seed,
+            max_pixels=max_pixels,
+        )
+        self.labels = labels
+        self.class_names = tuple(class_names)
+        self._transform, self._sizes = transform, tuple(sizes)
+
+    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor, Any, Frame | None]:
+        side = side_of_step(self._sizes, self._seed, step)
+        image = self._transform.of_file(source, max_pixels=self._max_pixels, side=side)
+        return image, self.labels[index], None

@@ -1,17 +1,20 @@
 """Images made up from a seed, for dry runs and tests: no files, and something to learn all the same."""
 
+from collections.abc import Sequence
+
 import torch
 
-from hybridvit.data.images import Images, Sample
-from hybridvit.data.seeding import derive_seed
+from hybridvit.data.samples import LabelledImages
+from hybridvit.data.seeding import derive_seed, side_of_step
 from hybridvit.errors import UsageError
+from hybridvit.task import Sample
 
 
-class GeneratedImages(Images):
+class GeneratedImages(LabelledImages):
     """`length` images of noise on a colour that belongs to the class; classes take turns.
 
-    `image_size` is (height, width) in pixels. Pixels have about zero mean and unit variance, as normalised photos do.
-    Raises `UsageError` for fewer images than classes.
+    `image_size` is (height, width) in pixels; with `sizes` each step has one of these sides instead. Pixels have about
+    zero mean and unit variance, as normalised photos do. Raises `UsageError` for fewer images than classes.
     """
 
     def __init__(
@@ -21,6 +24,7 @@ class GeneratedImages(Images):
         image_size: tuple[int, int] = (32, 32),
         num_classes: int = 10,
         channels: int = 3,
+        sizes: Sequence[int] = (),
         seed: int = 0,
         training: bool = False,
     ) -> None:
@@ -31,15 +35,17 @@ class GeneratedImages(Images):
         self.class_names = tuple(str(label) for label in range(num_classes))
         self.fingerprint = f"generated-{length}-{image_size}-{num_classes}-{channels}-{seed}"
         self.training = training
-        self._shape = (channels, *image_size)
-        self._seed = seed
+        self._channels, self._size = channels, image_size
+        self._sizes, self._seed = tuple(sizes), seed
 
-    def draw(self, epoch: int, index: int) -> Sample:
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         """The colour is the class's, the noise the sample's; a training set has new noise in every epoch."""
         label = self.labels[index]
-        colour = torch.randn(self._shape[0], 1, 1, generator=_generator("colour", label))
+        side = side_of_step(self._sizes, self._seed, step)
+        size = self._size if side is None else (side, side)
+        colour = torch.randn(self._channels, 1, 1, generator=_generator("colour", label))
         noise_epoch = epoch if self.training else 0
-        noise = torch.randn(self._shape, generator=_generator("noise", self._seed, noise_epoch, index))
+        noise = torch.randn(self._channels, *size, generator=_generator("noise", self._seed, noise_epoch, index))
         return Sample(0.8 * colour + 0.6 * noise, label, index)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from hybridvit.data.decode import MAX_PIXELS
 from hybridvit.data.encoded import EncodedImages, OnBadImage
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.shards.index import Column
 from hybridvit.data.transforms import Transform
-from hybridvit.errors import DatasetError, UsageError, nearest
+from hybridvit.errors import DatasetError, UsageError, nearest, one_line
 
 
 class HuggingFaceImages(EncodedImages):
@@ -29,6 +29,7 @@ class HuggingFaceImages(EncodedImages):
         *,
         source: str,
         transform: Transform,
+        sizes: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
         image_column: str = "",
         label_column: str = "",
@@ -59,6 +60,7 @@ class HuggingFaceImages(EncodedImages):
             class_names=names,
             fingerprint=f"huggingface-{dataset._fingerprint}",  # the library has no public name for it
             transform=transform,
+            sizes=sizes,
             training=training,
             on_bad_image=on_bad_image,
             seed=seed,
@@ -72,8 +74,9 @@ class HuggingFaceImages(EncodedImages):
         try:
             cell = self._dataset[index][self._image_column]
         except Exception as error:  # Arrow raises its own kinds for files that are damaged or gone
-            reason = " ".join(str(error).split())[:200]
-            raise SourceFault(f"{self.paths[index]} cannot be read: {reason}. Fetch the data set again.") from error
+            raise SourceFault(
+                f"{self.paths[index]} cannot be read: {one_line(error)}. Fetch the data set again."
+            ) from error
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
             return b""  # which the decoder reports as an empty file
         return cell["bytes"] if cell["bytes"] is not None else cell["path"]
@@ -120,11 +123,10 @@ def load_split(root: str, split: str) -> Any:
             f"{root} has no split '{split}'. Nearest: {known}. Name it: --data.train, --data.val."
         ) from error
     except Exception as error:  # the library, its file systems and its parsers raise many kinds
-        reason = " ".join(str(error).split())[:300].rstrip(". ") or type(error).__name__
         raise DatasetError(
-            f"The split '{split}' of the Hugging Face data set '{root}' could not be loaded: {reason}. Check the name, "
-            "the split (--data.train, --data.val) and the network; or load it where there is one, save it with "
-            "save_to_disk(FOLDER), and give the folder as data.root."
+            f"The split '{split}' of the Hugging Face data set '{root}' could not be loaded: {one_line(error)}. Check "
+            "the name, the split (--data.train, --data.val) and the network; or load it where there is one, save it "
+            "with save_to_disk(FOLDER), and give the folder as data.root."
         ) from error
 
 

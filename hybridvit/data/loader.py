@@ -1,27 +1,26 @@
 """Batches from worker processes: the same ones with any number of workers, and an end to the workers in any case."""
 
 import atexit
+import functools
 import logging
-import multiprocessing
-import os
 import signal
 import sys
-import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from hybridvit.data.images import BadImage, Images, Sample, SourceFault
+from hybridvit.child import end_with_parent
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
+from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
+from hybridvit.task import BadImage, Batch, Sample
 
 logger = logging.getLogger(__name__)
 MOST_BAD = 0.01
@@ -30,12 +29,18 @@ MOST_BAD = 0.01
 StartMethod = Literal["fork", "spawn", "forkserver"]
 
 
-class Batch(NamedTuple):
-    """What a model is shown at once. `paths[samples[i]]` of the data set is the file of image i."""
+Collate = Callable[[list[Sample]], Batch]
+"""A batch of samples that all have an image."""
 
-    images: Tensor  # b c h w, float32
-    labels: Tensor  # b
-    samples: Tensor  # b
+
+def stacked(samples: Sequence[Sample]) -> Batch:
+    """Images of one size, and targets that `default_collate` makes one tensor, or one collection of tensors, of."""
+    return Batch(
+        default_collate([sample.image for sample in samples]),  # in a worker, into memory the main process shares
+        default_collate([sample.target for sample in samples]),
+        torch.tensor([sample.number for sample in samples], dtype=torch.long),
+        tuple(sample.frame for sample in samples),
+    )
 
 
 class _Fetched(NamedTuple):
@@ -58,8 +63,8 @@ class Loader:
     them.
     """
 
-    def __init__(self, images: Images, loader: DataLoader[Sample]) -> None:
-        self.images = images
+    def __init__(self, data: Samples, loader: DataLoader[Sample]) -> None:
+        self.data = data
         self.bad_images: dict[str, str] = {}
         """Path -> message of all undecodable files met so far."""
         self.num_used = 0
@@ -105,21 +110,21 @@ class Loader:
             if fault:
                 raise SourceFault(fault)
             self._judge(bad)
-            self.num_total += len(batch.labels) + (0 if self.images.training else len(bad))
-            self.num_used += len(batch.labels)
-            if len(batch.labels):
+            self.num_total += len(batch.samples) + (0 if self.data.training else len(bad))
+            self.num_used += len(batch.samples)
+            if len(batch.samples):
                 yield batch
 
     def _judge(self, bad: tuple[BadImage, ...]) -> None:
         for path, message in bad:
-            if not self.images.tolerates_bad:
+            if not self.data.tolerates_bad:
                 raise ImageDecodeError(f'{message} Or leave such files out of the data set with on_bad_image="skip".')
             if path not in self.bad_images:
                 self.bad_images[path] = message
                 logger.warning("left out: %s", message)
-        if self.images.training and len(self.bad_images) > MOST_BAD * len(self.images):
+        if self.data.training and len(self.bad_images) > MOST_BAD * len(self.data):
             raise DatasetError(
-                f"{len(self.bad_images)} of {len(self.images)} training images cannot be decoded, and more than "
+                f"{len(self.bad_images)} of {len(self.data)} training images cannot be decoded, and more than "
                 f"{MOST_BAD:.0%} is taken for a fault of the whole set, not of single files. The last one: {message}"
             )
 
@@ -150,8 +155,9 @@ def _close_all() -> None:
 
 
 def make_train_loader(
-    images: Images,
+    data: Samples,
     *,
+    collate: Collate = stacked,
     batch_size: int,
     num_steps: int,
     first_step: int = 0,
@@ -169,7 +175,7 @@ def make_train_loader(
     `TrainOrder` does.
     """
     order = TrainOrder(
-        len(images),
+        len(data),
         batch_size=batch_size,
         num_steps=num_steps,
         first_step=first_step,
@@ -177,14 +183,15 @@ def make_train_loader(
         rank=rank,
         world_size=world_size,
         seed=seed,
-        blocks=images.blocks,
+        blocks=data.blocks,
     )
-    return _make(images, order, workers=workers, pin_memory=pin_memory, start_method=start_method)
+    return _make(data, order, collate, workers=workers, pin_memory=pin_memory, start_method=start_method)
 
 
 def make_eval_loader(
-    images: Images,
+    data: Samples,
     *,
+    collate: Collate = stacked,
     batch_size: int,
     rank: int = 0,
     world_size: int = 1,
@@ -197,13 +204,14 @@ def make_eval_loader(
     After a pass, `num_used` of `num_total` samples were given out by this process. Processes can differ by a batch:
     run the bare module, not its DDP wrapper, and reduce once at the end.
     """
-    order = EvalOrder(len(images), batch_size=batch_size, rank=rank, world_size=world_size)
-    return _make(images, order, workers=workers, pin_memory=pin_memory, start_method=start_method)
+    order = EvalOrder(len(data), batch_size=batch_size, rank=rank, world_size=world_size)
+    return _make(data, order, collate, workers=workers, pin_memory=pin_memory, start_method=start_method)
 
 
 def _make(
-    images: Images,
+    data: Samples,
     order: TrainOrder | EvalOrder,
+    collate: Collate,
     *,
     workers: int,
     pin_memory: bool,
@@ -215,10 +223,10 @@ def _make(
         # More processes than cores is what was asked for, and what a recipe for another machine has.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader = DataLoader(
-            _Draws(images),
+            _Draws(data),
             batch_sampler=order,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=functools.partial(_fetched, collate),
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
             multiprocessing_context=start_method if workers else None,
@@ -226,17 +234,17 @@ def _make(
             generator=torch.Generator(),
             persistent_workers=workers > 0,
         )
-    return Loader(images, loader)
+    return Loader(data, loader)
 
 
 class _Draws(Dataset[Sample]):
     """The data set as the sampler asks for it: by epoch and index."""
 
-    def __init__(self, images: Images) -> None:
-        self._images = images
+    def __init__(self, data: Samples) -> None:
+        self._data = data
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        return self._images.draw(key.epoch, key.number)
+        return self._data.draw(*key)
 
     def __getitems__(self, keys: list[SampleKey]) -> list[Sample]:
         """What torch asks for instead, where it can: a batch at once."""
@@ -244,14 +252,9 @@ class _Draws(Dataset[Sample]):
             return [self[key] for key in keys]
 
 
-def _collate(samples: list[Sample]) -> _Fetched:
-    images = [sample.image for sample in samples if sample.image is not None]
+def _fetched(collate: Collate, samples: list[Sample]) -> _Fetched:
     kept = [sample for sample in samples if sample.image is not None]
-    batch = Batch(
-        default_collate(images) if images else torch.empty(0),  # in a worker, into memory the main process shares
-        torch.tensor([sample.label for sample in kept], dtype=torch.long),
-        torch.tensor([sample.number for sample in kept], dtype=torch.long),
-    )
+    batch = collate(kept) if kept else Batch(torch.empty(0), None, torch.empty(0, dtype=torch.long))
     fault = next((sample.fault for sample in samples if sample.fault), "")
     return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad), fault)
 
@@ -272,12 +275,4 @@ def _signals_held() -> Iterator[None]:
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, name="parent-watch", daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    """A parent that was killed tells no one, and a worker of it would hold its memory for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -14,10 +14,11 @@ from hybridvit.errors import DatasetError, UsageError
 
 
 class SampleKey(NamedTuple):
-    """Sample `number` as epoch `epoch` shows it."""
+    """Sample `number` as epoch `epoch` shows it in optimizer step `step`."""
 
     epoch: int
     number: int
+    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ class TrainOrder(Sampler[list[SampleKey]]):
             for micro_batch in range(self._accumulate):
                 start = place * self.total_batch + (micro_batch * self._world_size + self._rank) * self._batch_size
                 chosen = samples[start : start + self._batch_size].tolist()
-                yield [SampleKey(epoch, index) for index in chosen]
+                yield [SampleKey(epoch, index, step) for index in chosen]
 
 
 class EvalOrder(Sampler[list[SampleKey]]):

@@ -9,6 +9,7 @@ from PIL import Image
 from hybridvit.card import Preprocessing
 from hybridvit.data.decode import MAX_PIXELS, decode
 from hybridvit.errors import UsageError
+from hybridvit.task import Frame
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -59,6 +60,19 @@ def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         return image.resize((width, height), resampling, box=part)
     resized = image.resize((resized_width, resized_height), resampling)
     return resized.crop((left, top, left + width, top + height))  # beyond the image, if crop_fraction > 1: black
+
+
+def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
+    """Where the input that `preprocess` makes lies in a picture of that width and height."""
+    height, width = preprocessing.image_size
+    resized_width, resized_height = _resized_size(size, preprocessing)
+    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
+    across, down = size[0] / resized_width, size[1] / resized_height
+    return Frame(
+        picture_size=(size[1], size[0]),
+        crop=(left * across, top * down, width * across, height * down),
+        input_size=(height, width),
+    )
 
 
 def normalise(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

@@ -1,9 +1,7 @@
 """One function over many items in other processes, with bounded memory, past items that end their process."""
 
 import multiprocessing
-import os
 import signal
-import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -11,16 +9,13 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
 
+from hybridvit.child import end_with_parent
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 16  # items sent at once: enough that sending costs nothing, few enough to look at again one by one
 _WAITING = 4  # chunks per process on their way; more would only fill the memory
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which a container can make fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(
@@ -112,11 +107,4 @@ def _each(work: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     warnings.simplefilter("ignore")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

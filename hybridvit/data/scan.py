@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybridvit.errors import DatasetError
+from hybridvit.errors import DatasetError, some
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -49,7 +49,7 @@ class Listing:
         )
 
     def _rank(self, place: int) -> bytes:
-        return hashlib.sha256(os.fsencode(os.path.relpath(self.paths[place], self.root))).digest()
+        return hashlib.sha256(os.fsencode(relative(self.paths[place], self.root))).digest()
 
     def _part(self, places: list[int], name: str) -> "Listing":
         return replace(
@@ -75,9 +75,9 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     unknown = [name for name in folders if name not in set(names)]
     if unknown:
         raise DatasetError(
-            f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: {_some(unknown)} "
-            f"(known: {_some(names)}). The class map comes from the training data: remove or "
-            "rename these folders, or train with them."
+            f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: "
+            f"{some(unknown, quoted=True)} (known: {some(names, quoted=True)}). The class map comes from the training "
+            "data: remove or rename these folders, or train with them."
         )
     index = {name: label for label, name in enumerate(names)}
     digest = hashlib.sha256()
@@ -88,13 +88,13 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
         before = len(paths)
         for path in _images(os.path.join(root, folder)):
             size = _size(path)
-            digest.update(os.fsencode(os.path.relpath(path, root)) + b"\0%d\0" % size)
+            digest.update(os.fsencode(relative(path, root)) + b"\0%d\0" % size)
             paths.append(path)
             labels.append(index[folder])
         if len(paths) == before:
             empty.append(folder)
     if empty:
-        what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {_some(empty)} have"
+        what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {some(empty, quoted=True)} have"
         raise DatasetError(
             f"{what} no images in {root}: no file there ends in {_extensions()}. Add images, or remove the folder."
         )
@@ -163,8 +163,8 @@ def _check_folders(root: str, folders: list[str]) -> None:
         splits = [os.path.join(root, folder) for folder in folders]
         if not any(_if_image(entry.path) for split in splits for entry in _entries(split)):
             raise DatasetError(
-                f"{root} holds splits ({_some(folders)}), not classes. Give the folder of one split, such as "
-                f"{splits[0]}."
+                f"{root} holds splits ({some(folders, quoted=True)}), not classes. Give the folder of one split, such "
+                f"as {splits[0]}."
             )
 
 
@@ -222,6 +222,11 @@ def _images(folder: str) -> Iterator[str]:
     return (path for path in walk(folder) if is_image(path))
 
 
+def relative(path: str, root: str) -> str:
+    """The path inside `root`, written alike on every system: what is hashed, sorted or kept must not depend on it."""
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
 def is_image(path: str) -> bool:
     """Whether a path is named like an image."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS
@@ -248,8 +253,3 @@ def fold_name(name: str) -> str:
 
 def _extensions() -> str:
     return " ".join(sorted(EXTENSIONS))
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,6 +15,11 @@ def derive_seed(*parts: int | str) -> int:
     Hashed, because NumPy's SeedSequence takes (1, 2) and (1, 2, 0) for the same.
     """
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def side_of_step(sides: Sequence[int], seed: int, step: int) -> int | None:
+    """The side that the images of an optimizer step have: one of `sides`, by seed and step alone; None without any."""
+    return sides[derive_seed("side", seed, step) % len(sides)] if sides else None
 
 
 def seed_everything(*parts: int | str) -> None:

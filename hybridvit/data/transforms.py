@@ -25,9 +25,17 @@ class Transform(ABC):
 
     @abstractmethod
     def of_file(
-        self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+        self,
+        source: str | os.PathLike[str] | bytes,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        name: str = "",
+        side: int | None = None,
     ) -> Tensor:
-        """The tensor of a file, or of the bytes of one, which errors call `name`. Raises `ImageDecodeError`."""
+        """The tensor of a file, or of the bytes of one, which errors call `name`. Raises `ImageDecodeError`.
+
+        `side` is that of the square tensor, where the transform has no size of its own for all.
+        """
 
 
 class EvalTransform(Transform):
@@ -41,8 +49,14 @@ class EvalTransform(Transform):
         return torch.from_numpy(preprocess(image, self.preprocessing))
 
     def of_file(
-        self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+        self,
+        source: str | os.PathLike[str] | bytes,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        name: str = "",
+        side: int | None = None,
     ) -> Tensor:
+        assert side is None, "what is evaluated is prepared as the card says"
         return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels, name=name))
 
 
@@ -81,21 +95,35 @@ class TrainTransform(Transform):
                     operation.aug_fn = posterize
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return self._finish(resized_crop(image, self._choose(image.size), *self._target()))
+        return self._resized(image, self.preprocessing.image_size)
 
     def of_file(
-        self, source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, name: str = ""
+        self,
+        source: str | os.PathLike[str] | bytes,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        name: str = "",
+        side: int | None = None,
     ) -> Tensor:
         upright = self.preprocessing.exif_orientation
+        size = self.preprocessing.image_size if side is None else (side, side)
         if not self.reduced_decode:
-            return self(decode(source, max_pixels=max_pixels, exif_orientation=upright, name=name).image)
+            image = decode(source, max_pixels=max_pixels, exif_orientation=upright, name=name).image
+            return self._resized(image, size)
         crop = decode_crop(
-            source, self._choose, *self._target(), max_pixels=max_pixels, exif_orientation=upright, name=name
+            source,
+            self._choose,
+            size,
+            RESAMPLING[self.preprocessing.interpolation],
+            max_pixels=max_pixels,
+            exif_orientation=upright,
+            name=name,
         )
         return self._finish(crop)
 
-    def _target(self) -> tuple[tuple[int, int], Image.Resampling]:
-        return self.preprocessing.image_size, RESAMPLING[self.preprocessing.interpolation]
+    def _resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
+        resampling = RESAMPLING[self.preprocessing.interpolation]
+        return self._finish(resized_crop(image, self._choose(image.size), size, resampling))
 
     def _choose(self, size: tuple[int, int]) -> Crop:
         """timm's random part of an image of that width and height, which it wants to see, but need not hold pixels."""

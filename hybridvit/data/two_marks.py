@@ -4,16 +4,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hybridvit.data.images import Images, Sample
+from hybridvit.data.samples import LabelledImages
 from hybridvit.data.seeding import derive_seed
 from hybridvit.errors import UsageError
+from hybridvit.task import Sample
 
 KINDS = (1.0, -1.0)  # a bright disc and a dark one
 MARK_PX = 17  # diameter of a disc
 CONTRAST, NOISE = 2.0, 0.5  # of a disc against the ground; standard deviation of every pixel
 
 
-class TwoMarks(Images):
+class TwoMarks(LabelledImages):
     """`length` square images of two discs each, both bright, both dark, or one of each; the two classes take turns.
 
     The boxes of the discs are at least half the image's side apart, across or down. The first disc's kind and both
@@ -40,7 +41,7 @@ class TwoMarks(Images):
         self.image_size = image_size
         self._seed = seed
 
-    def draw(self, epoch: int, index: int) -> Sample:
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         """Discs and noise are the sample's; in a training set the epoch's too."""
         noise = torch.randn(3, self.image_size, self.image_size, generator=self._generator("noise", epoch, index))
         image = NOISE * noise

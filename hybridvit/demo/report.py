@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from hybridvit.charts.tradeoff_rows import RUNTIME_NAMES
+from hybridvit.evaluate.run import Evaluation
 from hybridvit.export.pipeline import ExportReport
 from hybridvit.folding.report import FoldReport
 from hybridvit.measure.bench import BenchResult, BenchRow
 from hybridvit.report.content import Bar, Change, Figure, Report
-from hybridvit.training.classify.evaluate import Evaluation
 
 FORM_NAMES = {"training": "training form", "folded": "folded"}
 
@@ -27,7 +27,8 @@ def with_deployment(
     commands: Sequence[tuple[str, str]],
 ) -> Report:
     """The report of a run, with what became of its model; `nodes` and `multiply_adds` are (before, after) folding."""
-    right = round(evaluation.top1 * evaluation.num_images / 100)
+    top1 = evaluation.scores.values["top1"]
+    right = round(top1 * evaluation.num_samples / 100)
     by_form = {(row.candidate.form, row.candidate.runtime): row.latency.median_ms for row in measured.rows}
     deployed = by_form["folded", "onnxruntime"]
     return dataclasses.replace(
@@ -36,15 +37,15 @@ def with_deployment(
         lead=lead,
         figures=[
             Figure(
-                value=f"{evaluation.top1:.1f} %",
+                value=f"{top1:.1f} %",
                 label="Test accuracy",
-                note=f"{right:,} of {evaluation.num_images:,} right",
+                note=f"{right:,} of {evaluation.num_samples:,} right",
             ),
             Figure(value=f"{folding.max_error:.0e}", label="Folding changes", note="of the largest output, at most"),
             Figure(
                 value=f"{exported.parity.max_error:.0e}",
                 label=f"Export to {exported.target.upper()} changes",
-                note=f"same answer on {exported.parity.same_top1} of {exported.parity.real_images} images",
+                note=f"same answer on {exported.parity.num_same} of {exported.parity.real_images} images",
             ),
             Figure(
                 value=f"{deployed:.1f} ms",

@@ -14,6 +14,7 @@ from hybridvit.cli.predict import predict
 from hybridvit.data.digits import write_digits
 from hybridvit.data.preprocess import prepare
 from hybridvit.demo.report import with_deployment
+from hybridvit.evaluate.run import evaluate_model
 from hybridvit.export.pipeline import export
 from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
@@ -22,8 +23,8 @@ from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.models.backbone import Backbone
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.html import write_report
-from hybridvit.report.run import clock
-from hybridvit.training.classify.evaluate import evaluate_folder
+from hybridvit.task import find_task
+from hybridvit.training.record.page import clock
 from hybridvit.training.train import train
 
 BENCH_SECONDS = 20.0
@@ -43,10 +44,13 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         trained_s = time.perf_counter() - began
     with step(3, "Evaluate on the test images"):
         model = load(run.model)
-        evaluation = evaluate_folder(model, data / recipe.data.val, keep_predictions=True)
-        right = round(evaluation.top1 * evaluation.num_images / 100)
-        print(f"top-1 {evaluation.top1:.2f} %: {right} of {evaluation.num_images} right; loss {evaluation.loss:.3f}")
-    paths = [Path(prediction.path) for prediction in evaluation.predictions]
+        task = find_task(recipe.task)
+        samples = task.labelled(str(data / recipe.data.val), model.card)
+        evaluation = evaluate_model(model, samples, task, model.card)
+        top1, loss = (evaluation.scores.values[name] for name in ("top1", "loss"))
+        right = round(top1 * evaluation.num_samples / 100)
+        print(f"top-1 {top1:.2f} %: {right} of {evaluation.num_samples} right; loss {loss:.3f}")
+    paths = [Path(path) for path in samples.paths]
     images = np.stack([prepare(path, model.card.preprocessing) for path in paths])
     with step(4, "Fold"):
         folded = fold(model)
@@ -59,7 +63,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         parity = exported.parity
         print(
             f"{exported.path}: largest difference {parity.max_error:.1e} of the largest output (limit "
-            f"{parity.limit:.0e}), same answer on {parity.same_top1} of {parity.real_images} test images"
+            f"{parity.limit:.0e}), same answer on {parity.num_same} of {parity.real_images} test images"
         )
     with step(6, "Measure"):
         size = model.card.preprocessing.image_size
@@ -82,7 +86,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
             title=f"{recipe.model} on handwritten digits",
             lead=(
                 f"Trained from scratch on 1,437 images of 8×8 pixels in {clock(trained_s)} on "
-                f"{measured.machine.cores} CPU cores, tested on {evaluation.num_images} others. The {run.weights} "
+                f"{measured.machine.cores} CPU cores, tested on {evaluation.num_samples} others. The {run.weights} "
                 "weights of the last epoch, on these images the better of raw and averaged."
             ),
             evaluation=evaluation,

@@ -1,20 +1,22 @@
 """Export in a process of its own: converters clash inside one, print what they like, and may end it."""
 
+import logging
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.atomic import TEMPORARY
-from hybridvit.child import ChildDied, answer, in_child
+from hybridvit.child import ChildDied, in_child
 from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
+from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
 
-CHILD = (sys.executable, "-m", "hybridvit.export.apart")
 EXPORT_OPTIONS = (
     "to", "precision", "batch", "image_size", "image_sizes", "dynamic_size", "uint8", "returns", "top_k", "limit",
 )  # fmt: skip
@@ -49,10 +51,8 @@ def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -
 
     Raises the error of the child; ExportError or OutOfMemory if it died.
     """
-    from hybridvit.export.summary import ExportSummary
-
     try:
-        return ExportSummary(**in_child(CHILD, asdict(job), show=show))
+        return in_child(partial(carry_out, job), show=show)
     except ChildDied as death:
         _clear(Path(job.output))
         raise _death(job, death) from None
@@ -64,9 +64,23 @@ def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
             f"The export to '{job.to}' was killed, as happens when memory runs out. Nothing was written. Close other "
             "programs, or use a machine with more memory."
         )
+    from hybridvit.export.pipeline import PROVING
+
+    if PROVING not in death.last_lines:
+        return ExportError(
+            f"The export to '{job.to}' {death}. Nothing was written. Another version of the converter or of torch may "
+            "do it; --verbose shows all it printed."
+        )
+    fix = f"Another version of {' or '.join(exporter_for(job.to).runner_packages)} may run it"
+    if (job.to, job.precision) == ("openvino", "int8"):
+        fix += (
+            ". If it dies of integer instructions of this CPU, keep more layers in floating point, as with --keep "
+            "'stages.3*' 'expand*', or set the environment variable ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16 (AVX2 on older "
+            "CPUs) here and wherever the file runs"
+        )
     return ExportError(
-        f"The export to '{job.to}' {death}. Nothing was written. Another version of the converter or of torch may do "
-        "it; --debug shows all it printed."
+        f"The runtime of the target '{job.to}' died while it ran the written file to prove it: the process {death}. "
+        f"Nothing was written. {fix}; --verbose shows all it printed."
     )
 
 
@@ -76,7 +90,9 @@ def _clear(output: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _carry_out(job: ExportJob) -> "ExportSummary":
+def carry_out(job: ExportJob) -> "ExportSummary":
+    """Do `job` in this process, which prints how far it is."""
+    _tell_progress()
     import numpy as np
 
     from hybridvit.checkpoints import load
@@ -103,5 +119,8 @@ def _carry_out(job: ExportJob) -> "ExportSummary":
     return summary(export(model, job.output, images=images, quantisation=plan, **options))
 
 
-if __name__ == "__main__":
-    answer(lambda job: asdict(_carry_out(ExportJob(**job))))
+def _tell_progress() -> None:
+    """Print what the package logs: how far a process came is known from what it said last."""
+    log = logging.getLogger("hybridvit")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler(sys.stdout))

@@ -23,7 +23,7 @@ from hybridvit.errors import CheckpointError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-FORMAT = "2"
+FORMAT = "3"
 
 
 def card_of(model: "nn.Module") -> ModelCard:

@@ -80,6 +80,10 @@ class Exporter(ABC):
         """Exact rewrites of the folded model that its runtime gains from, applied in order."""
         return ()
 
+    def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
+        """Names of the layers inside `model` that `convert` leaves in floating point by a rule of this target."""
+        return ()
+
     def companions(self, path: Path) -> Sequence[Path]:
         """The files that are written beside `path` and belong to it."""
         return ()

@@ -38,6 +38,8 @@ from hybridvit.models.backbone import Backbone
 
 _log = logging.getLogger(__name__)
 
+PROVING = "The file is written; its runtime runs it."  # logged, so that the parent of a process that dies knows
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
@@ -160,14 +162,17 @@ def export(
 
         def open_int8(with_int8: Quantisation) -> ExportedRunner:
             write(with_int8)
+            _log.info(PROVING)
             return exporter.load_to_prove(temporary)
 
         if quantisation is None:
             write()
         else:
-            accuracy = quantise(deployed, original, card.preprocessing, quantisation, open_int8)
+            floating = exporter.floating_layers(deployed)
+            accuracy = quantise(deployed, original, card.preprocessing, quantisation, open_int8, floating=floating)
             metadata["hybridvit.accuracy"] = json.dumps(accuracy.to_dict())
         checked = exporter.check_weights(deployed, temporary)
+        _log.info(PROVING)
         parity = compare(
             exporter.load_to_prove(temporary),
             original,

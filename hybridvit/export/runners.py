@@ -1,4 +1,4 @@
-"""One interface over every runtime: a batch of images in, logits out, with the card that tells what they mean.
+"""One interface over every runtime: a batch of images in, answers by name out, with the card that tells what they mean.
 
 Arrays are NumPy's, so that a file for another runtime needs no torch to answer.
 """
@@ -16,12 +16,13 @@ from hybridvit.export.bundle import read_card
 from hybridvit.export.seal import check_seal
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.memory import enough_memory
+from hybridvit.task import find_task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Answer = np.ndarray | dict[str, np.ndarray]
-"""One array, or the arrays of a file with several outputs by name."""
+Outputs = dict[str, np.ndarray]
+"""The answers to a batch by name: "logits", or what a file was exported to give."""
 
 
 class Runner(ABC):
@@ -31,23 +32,11 @@ class Runner(ABC):
     card: ModelCard
 
     @abstractmethod
-    def __call__(self, images: "np.ndarray | Tensor") -> Answer:
-        """Logits (batch, classes) in fp32 for images (batch, channels, height, width) preprocessed as the card says.
+    def __call__(self, images: "np.ndarray | Tensor") -> Outputs:
+        """The outputs, in fp32, for images (batch, channels, height, width) preprocessed as the card says.
 
-        A file that was exported to give something else gives that. Raises UsageError for a batch of another shape than
-        the model takes.
+        Raises UsageError for a batch of another shape than the model takes.
         """
-
-    def most_probable(self, images: "np.ndarray | Tensor", count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and class indices (batch, count), the most probable first; fewer if there are fewer classes.
-
-        Raises UsageError for a file that gives no classes, or fewer of them than `count`.
-        """
-        logits = self(images)
-        assert isinstance(logits, np.ndarray)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(powers / powers.sum(axis=1, keepdims=True), best, 1), best
 
 
 class ExportedRunner(Runner):
@@ -71,7 +60,7 @@ class ExportedRunner(Runner):
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs, in order, of a checked batch as the graph takes it (dtype, layout, and batch size if fixed)."""
 
-    def __call__(self, images: "np.ndarray | Tensor") -> Answer:
+    def __call__(self, images: "np.ndarray | Tensor") -> Outputs:
         spec = self.spec
         floats = np.asarray(images, dtype=np.float32)
         self._check(floats)
@@ -81,7 +70,7 @@ class ExportedRunner(Runner):
         batch = np.ascontiguousarray(batch)
         outputs = self.run(batch) if spec.batch in (None, len(batch)) else self._in_parts(batch, spec.batch)
         outputs = [each if each.dtype.kind == "i" else each.astype(np.float32, copy=False) for each in outputs]
-        return outputs[0] if len(outputs) == 1 else dict(zip(spec.outputs, outputs, strict=True))
+        return dict(zip(spec.outputs, outputs, strict=True))
 
     def _in_parts(self, batch: np.ndarray, size: int) -> list[np.ndarray]:
         """A batch in parts of the one size that the file takes; zeros fill the last, and their answers are cut off."""
@@ -89,24 +78,6 @@ class ExportedRunner(Runner):
         padded = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing else batch
         parts = [self.run(padded[start : start + size]) for start in range(0, len(padded), size)]
         return [np.concatenate(each)[: len(batch)] for each in zip(*parts, strict=True)]
-
-    def most_probable(self, images: "np.ndarray | Tensor", count: int) -> tuple[np.ndarray, np.ndarray]:
-        spec = self.spec
-        if spec.returns != "logits":
-            raise UsageError(
-                f"{self.path} gives {spec.returns}, so it names no classes. Call what `hybridvit.load` opens, or "
-                "export the model again with --returns logits."
-            )
-        if spec.top_k is None:
-            return super().most_probable(images, count)
-        if count > spec.top_k:
-            raise UsageError(
-                f"{count} answers are wanted, but {self.path} gives the {spec.top_k} most probable. Ask for "
-                f"{spec.top_k}, or export the model again with --top_k {count}."
-            )
-        answers = self(images)
-        assert isinstance(answers, dict)
-        return answers["probabilities"][:, :count], answers["indices"][:, :count]
 
     def _check(self, batch: np.ndarray) -> None:
         spec = self.spec
@@ -144,11 +115,13 @@ class TorchRunner(Runner):
         self.model = model.eval().to(device)
         self.card = card
         self.device = device
+        self._task = find_task(card.task)
 
-    def __call__(self, images: "np.ndarray | Tensor") -> np.ndarray:
-        """Logits; the model itself refuses a batch of another shape than it takes, with UsageError."""
+    def __call__(self, images: "np.ndarray | Tensor") -> Outputs:
+        """The model itself refuses a batch of another shape than it takes, with UsageError."""
         import torch
 
         batch = np.ascontiguousarray(images, dtype=np.float32)
         with torch.inference_mode(), enough_memory(batch.shape):
-            return self.model(torch.from_numpy(batch).to(self.device)).float().cpu().numpy()
+            outputs = self._task.forward(self.model, torch.from_numpy(batch).to(self.device))
+        return {name: output.cpu().numpy() for name, output in outputs.items()}

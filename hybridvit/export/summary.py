@@ -33,7 +33,7 @@ def summary(report: ExportReport) -> ExportSummary:
     sizes = ", ".join(f"{height}x{width}" for height, width in parity.image_sizes)
     compared = f"random batches of {', '.join(map(str, parity.batch_sizes))} and drawn pictures at {sizes} px"
     if parity.real_images:
-        compared += f"; {parity.real_images} images, same first answer on {parity.same_top1}"
+        compared += f"; {parity.real_images} images, same first answer on {parity.num_same}"
     return ExportSummary(
         architecture=report.architecture,
         target=report.target,

@@ -1,5 +1,6 @@
 """The machine card: without it a latency is a number about nothing."""
 
+import math
 import os
 import platform
 import sys
@@ -69,7 +70,7 @@ def machine_card(*, timed: bool = False) -> MachineCard:
     return MachineCard(
         processor=model_name,
         cores=usable_cores(),
-        memory_gib=_memory_gib(),
+        memory_gib=(total_memory() or math.nan) / 2**30,
         instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
         gpu=_gpu(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -97,6 +98,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def total_memory() -> int | None:
+    """Bytes of memory that the machine has; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def check_threads(threads: int | None) -> None:
     """Raise UsageError for a number of threads below one; None leaves the choice to the runtime."""
     if threads is not None and threads < 1:
@@ -108,18 +116,12 @@ def _cpu_facts() -> tuple[str, frozenset[str]]:
     if not cpuinfo.is_file():
         return platform.processor() or platform.machine(), frozenset()
     facts: dict[str, str] = {}
-    for line in cpuinfo.read_text(errors="replace").splitlines():
+    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition(":")
         facts.setdefault(key.strip().lower(), value.strip())
     name = facts.get("model name") or facts.get("cpu model") or platform.machine()
     flags = facts.get("flags") or facts.get("features") or ""  # "Features" on ARM
     return name, frozenset(flags.split())
-
-
-def _memory_gib() -> float:
-    if sys.platform == "win32":
-        return float("nan")
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 def _gpu() -> str:
@@ -129,5 +131,5 @@ def _gpu() -> str:
         return "none"
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     names = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
-    driver = f", driver {NVIDIA_DRIVER.read_text().strip()}" if NVIDIA_DRIVER.exists() else ""
+    driver = ", driver " + NVIDIA_DRIVER.read_text(encoding="ascii").strip() if NVIDIA_DRIVER.exists() else ""
     return f"{names}, CUDA {torch.version.cuda}{driver}"

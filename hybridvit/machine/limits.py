@@ -1,12 +1,10 @@
 """What this process may use of the machine: a container often allows less than there is."""
 
-import os
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hybridvit.machine.facts import usable_cores
+from hybridvit.machine.facts import total_memory, usable_cores
 
 CGROUP = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
@@ -43,7 +41,7 @@ def limits(output: Path) -> Limits:
     return Limits(
         cores=usable_cores(),
         core_share=int(quota[0]) / int(quota[1]) if len(quota) == 2 and quota[0].isdigit() else None,
-        memory_total=facts.get("MemTotal") or _total_memory(),
+        memory_total=facts.get("MemTotal") or total_memory(),
         memory_free=facts.get("MemAvailable"),
         memory_limit=None if limit is None else max(0, limit - (used or 0)),
         shared_memory=shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None,
@@ -55,19 +53,13 @@ def _meminfo() -> dict[str, int]:
     path = Path("/proc/meminfo")
     if not path.is_file():
         return {}
-    pairs = (line.split(":") for line in path.read_text().splitlines() if ":" in line)
+    pairs = (line.split(":") for line in path.read_text(encoding="ascii").splitlines() if ":" in line)
     return {key: int(value.split()[0]) * 1024 for key, value in pairs}
-
-
-def _total_memory() -> int | None:
-    if sys.platform == "win32":
-        return None
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cgroup_values(name: str) -> list[str]:
     try:
-        return (CGROUP / name).read_text().split()
+        return (CGROUP / name).read_text(encoding="ascii").split()
     except OSError:
         return []
 

@@ -82,9 +82,10 @@ def _imported(names: list[str]) -> dict[str, str]:
     modules = {IMPORT_NAMES.get(name, name.replace("-", "_")): name for name in names}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", IMPORT_EACH, *modules],
+            [sys.executable, "-X", "utf8", "-c", IMPORT_EACH, *modules],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=TIMEOUT_SECONDS,
             stdin=subprocess.DEVNULL,
         )

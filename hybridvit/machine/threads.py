@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 POLICY = "OMP_WAIT_POLICY"
 _set_here: set[str] = set()  # names of the variables that the user did not set
@@ -25,3 +27,13 @@ def given_environment() -> dict[str, str]:
     On a quiet machine sleeping costs PyTorch's eager mode speed that other runtimes, with threads of their own, keep.
     """
     return {name: value for name, value in os.environ.items() if name not in _set_here}
+
+
+@contextmanager
+def as_given() -> Iterator[None]:
+    """Have what is started meanwhile inherit `given_environment`."""
+    set_here = {name: os.environ.pop(name) for name in _set_here if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(set_here)

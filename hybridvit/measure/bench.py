@@ -4,7 +4,6 @@ Each candidate lives in a process of its own (worker.py), so that no runtime's t
 and takes its turn when it is told: some calls, whose times it returns.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,10 +29,9 @@ from hybridvit.measure.latency import Latency, Turn, check_rounds, take_turns
 from hybridvit.measure.prepare import prepared
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
 from hybridvit.measure.subject import FORMS, Subject, find_subject
-from hybridvit.measure.worker import Nurseries, Worker
+from hybridvit.measure.worker import Worker
 from hybridvit.models.backbone import Backbone
 
-CONVERT = (sys.executable, "-m", "hybridvit.measure.prepare")
 PREFERRED = ("torch", "onnxruntime", "openvino")  # measured where they are installed, if none is named
 BYTES = 4  # of a number, at most
 COPIES = 3  # of the weights, while a file is opened
@@ -80,7 +78,8 @@ def bench(
 
     What cannot be measured (a precision that a runtime has not, a model that does not convert or does not fit into the
     memory) is left out with the reason, and the rest goes on. Ctrl-C ends the measuring: what was measured is returned,
-    and says that it is not complete.
+    and says that it is not complete. Its processes are spawned: a script that calls it needs the
+    `if __name__ == "__main__":` that multiprocessing asks for.
 
     Args:
         models: names of ours or timm's, checkpoints, exported files, or models with a card.
@@ -164,8 +163,8 @@ class _Run:
     def measure(self, group: list[Candidate]) -> None:
         """Convert, open and time a group."""
         ready = list(self._prepared(group))
-        with Nurseries() as nurseries:
-            workers = dict(self._opened(ready, nurseries))
+        with ExitStack() as stack:
+            workers = dict(self._opened(ready, stack))
             if not workers:
                 return
             self.is_pinned = all(worker.is_pinned for worker in workers.values())
@@ -221,14 +220,17 @@ class _Run:
             self.show(f"preparing {number + 1}/{len(group)}: {candidate.label}")
             with self._skipping(candidate):
                 _check_memory(candidate, self._counted(candidate), self._spare)
-                yield prepared(candidate, self.folder, CONVERT)
+                yield prepared(candidate, self.folder)
 
-    def _opened(self, ready: list[Candidate], nurseries: Nurseries) -> Iterator[tuple[str, Worker]]:
+    def _opened(self, ready: list[Candidate], stack: ExitStack) -> Iterator[tuple[str, Worker]]:
+        packages = ("torch", "timm") if any(each.subject.kind == "timm" for each in ready) else ("torch",)
         for number, candidate in enumerate(ready):
             self.show(f"opening {number + 1}/{len(ready)}: {candidate.label}")
             with self._skipping(candidate):
                 _check_memory(candidate, self._counted(candidate), self._spare)
-                yield candidate.label, nurseries.worker(candidate)
+                worker = Worker(candidate, packages=packages)
+                stack.callback(worker.end)
+                yield candidate.label, worker
 
     @contextmanager
     def _skipping(self, candidate: Candidate) -> Iterator[None]:

@@ -34,11 +34,6 @@ class Candidate:
     device: str  # of torch; the others run where they are made for
     file: str = ""  # of an exported runtime, once it is written
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Candidate":
-        """The inverse of `dataclasses.asdict`."""
-        return cls(**values | {"subject": Subject(**values["subject"])})
-
     @property
     def label(self) -> str:
         """In messages and as a key."""

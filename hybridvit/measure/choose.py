@@ -11,7 +11,7 @@ import numpy as np
 from hybridvit.data.scan import scan_folder
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
-from hybridvit.export.quantise.accuracy import percent, right_answers
+from hybridvit.export.quantise.accuracy import first_answers, percent, right_answers
 from hybridvit.export.quantise.plan import batches
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
@@ -22,7 +22,7 @@ from hybridvit.measure.counts import counted
 from hybridvit.measure.latency import MIN_ROUNDS
 from hybridvit.measure.result import BenchResult, Skipped
 from hybridvit.measure.subject import Subject, find_subject
-from hybridvit.models.registry import VARIANTS
+from hybridvit.models.registry import FAMILIES, VARIANTS
 
 SPREAD = 3.0
 """A model is not measured if its multiply-adds predict more than so many times the time that is allowed: between
@@ -243,7 +243,7 @@ def top1_of(path: str, data: Path) -> float:
     """
     runner = open_runner(path)
     listing = scan_folder(data, runner.card.class_names or None)
-    answers = [runner.most_probable(images, 1)[1][:, 0] for images in batches(listing.paths, runner.card.preprocessing)]
+    answers = [first_answers(runner(images)) for images in batches(listing.paths, runner.card.preprocessing)]
     return percent(right_answers(np.concatenate(answers), listing.labels))
 
 
@@ -306,7 +306,8 @@ def _plausible(
 
 def _ordinary(subject: Subject) -> Subject:
     """What a user would run without this library: timm's own model where it has it, else the same; in PyTorch."""
-    if subject.kind == "ours" and subject.family == "fastvit" and VARIANTS[subject.source].published.weights:
+    has_weights = subject.kind == "ours" and VARIANTS[subject.source].published.weights
+    if has_weights and FAMILIES[subject.family].in_timm:
         theirs = find_subject(f"{subject.source}.{VARIANTS[subject.source].published.weights[0][0]}")
         return replace(theirs, runtime=ORDINARY)
     return subject

@@ -73,12 +73,12 @@ class Watch:
         counters: dict[str, int] = {}
         if (PROC / "stat").exists():
             user, nice, system, idle, waiting, interrupts, soft, stolen, *_ = map(
-                int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:]
+                int, (PROC / "stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
             )
             busy = user + nice + system + interrupts + soft
             counters = {"total": busy + idle + waiting + stolen, "busy": busy, "stolen": stolen}
             counters["ours"] = sum(map(_ticks, self._pids))
-        throttled = [int(file.read_text()) for file in CPUS.glob(THROTTLED)]
+        throttled = [int(file.read_text(encoding="ascii")) for file in CPUS.glob(THROTTLED)]
         return counters | ({"throttled": sum(throttled)} if throttled else {})
 
 
@@ -103,7 +103,7 @@ def _noise(times_ms: Sequence[float]) -> float:
 def _ticks(pid: int) -> int:
     """What a process has used of the cores; of one that has ended, nothing."""
     try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return 0
     return int(fields[11]) + int(fields[12])

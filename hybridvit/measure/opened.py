@@ -134,7 +134,7 @@ def pin_threads(threads: int) -> bool:
     """
     if sys.platform != "linux" or threads > len(os.sched_getaffinity(0)):
         return False
-    cores = _distinct_cores()[:threads]
+    cores = _distinct_cores(sorted(os.sched_getaffinity(0)))[:threads]
     for task in map(int, os.listdir("/proc/self/task")):
         try:
             os.sched_setaffinity(task, cores[:1] if task == os.getpid() else cores[1:] or cores)
@@ -143,14 +143,14 @@ def pin_threads(threads: int) -> bool:
     return True
 
 
-def _distinct_cores() -> list[int]:
-    """The usable cores, first one of each physical core, then their siblings."""
+def _distinct_cores(usable: Sequence[int]) -> list[int]:
+    """These cores, first one of each physical core, then their siblings."""
     first: list[int] = []
     others: list[int] = []
     seen: set[str] = set()
-    for core in sorted(os.sched_getaffinity(0)):
+    for core in usable:
         siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-        physical = siblings.read_text().strip() if siblings.exists() else str(core)
+        physical = siblings.read_text(encoding="ascii").strip() if siblings.exists() else str(core)
         (others if physical in seen else first).append(core)
         seen.add(physical)
     return first + others
@@ -160,7 +160,7 @@ def _memory(entry: str) -> int | None:
     """Bytes of resident memory now ("VmRSS") or at most ("VmHWM")."""
     if not STATUS.exists():
         return None
-    for line in STATUS.read_text().splitlines():
+    for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(f"{entry}:"):
             return int(line.split()[1]) * 1024
     return None
@@ -172,4 +172,4 @@ def _give_back_and_reset_peak() -> None:
     with suppress(AttributeError, OSError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
-        CLEAR.write_text(RESET_PEAK)
+        CLEAR.write_text(RESET_PEAK, encoding="ascii")

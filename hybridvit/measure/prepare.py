@@ -1,12 +1,13 @@
 """Write the file that a candidate is measured by, in a process of its own."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from hybridvit.atomic import TEMPORARY
-from hybridvit.child import ChildDied, answer, in_child
+from hybridvit.child import ChildDied, in_child
 from hybridvit.errors import CheckpointError, ExportError, OutOfMemory
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.machine.facts import package_versions
@@ -15,7 +16,7 @@ from hybridvit.measure.candidate import Candidate
 NUM_CALIBRATION = 8  # images of noise for int8: what they are changes no time
 
 
-def prepared(candidate: Candidate, folder: Path, command: tuple[str, ...]) -> Candidate:
+def prepared(candidate: Candidate, folder: Path) -> Candidate:
     """`candidate` with its file in `folder`, which is written unless it lies there from the same versions.
 
     Raises UsageError for packages that are missing, ExportError or OutOfMemory where it cannot be converted.
@@ -32,7 +33,7 @@ def prepared(candidate: Candidate, folder: Path, command: tuple[str, ...]) -> Ca
     if candidate.subject.kind != "weights" and _is_current(path, candidate):
         return wanted
     try:
-        in_child(command, asdict(wanted))
+        in_child(partial(write, wanted))
     except ChildDied as death:
         for left in folder.glob(f".{stem}{TEMPORARY}*"):
             left.unlink(missing_ok=True)
@@ -60,7 +61,6 @@ def write(candidate: Candidate) -> None:
     Of ours as `hybridvit export --batch N` does, rewrites included. Raises ExportError for a conversion that fails or
     is over the limit of its precision; then no file is left.
     """
-    import numpy as np
     import torch
 
     from hybridvit.export.bundle import card_metadata, card_of
@@ -99,20 +99,10 @@ def write(candidate: Candidate) -> None:
         exporter.convert(deployed, spec, temporary, quantisation=quantisation)
         exporter.annotate(temporary, metadata)
         exporter.seal(temporary)
-        answered = exporter.load_runner(temporary)(images.numpy())
-        assert isinstance(answered, np.ndarray)
+        answered = exporter.load_runner(temporary)(images.numpy())["logits"]
         error, limit = relative_error(answered, expected), exporter.limits.get(candidate.precision)
         if error > (float("inf") if limit is None else limit) or error == float("inf"):
             raise ExportError(
                 f"the file that was written differs from PyTorch by {error:.1e} of the largest output; the limit of "
                 f"{candidate.precision} is {'any finite one' if limit is None else f'{limit:.0e}'}"
             )
-
-
-def _carry_out(job: dict[str, Any]) -> dict[str, Any]:
-    write(Candidate.from_dict(job))
-    return {}
-
-
-if __name__ == "__main__":
-    answer(_carry_out)

@@ -75,8 +75,8 @@ def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Modu
     """
     if subject.kind == "timm":
         return _peer(subject, form, image_size)
+    from hybridvit.build import build as build_ours
     from hybridvit.checkpoints import load
-    from hybridvit.create import build as build_ours
     from hybridvit.folding.fixed_size import depends_on_size
     from hybridvit.folding.fold import fold
 

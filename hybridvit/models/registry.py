@@ -1,11 +1,10 @@
 """The table of all models: name -> architecture and what is published of it. Importing it needs no torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from hybridvit.card import Preprocessing
 from hybridvit.errors import UsageError, nearest
+from hybridvit.models.family import Family, FamilyConfig
 from hybridvit.models.fastervit import cards as fastervit_cards
 from hybridvit.models.fastervit import config as fastervit
 from hybridvit.models.fastvit import cards as fastvit_cards
@@ -14,17 +13,14 @@ from hybridvit.models.published import Published
 from hybridvit.models.swin_hat import cards as swin_hat_cards
 from hybridvit.models.swin_hat import config as swin_hat
 
-Family = Literal["fastvit", "fastervit", "swin_hat"]
-Config = fastvit.FastViTConfig | fastervit.FasterViTConfig | swin_hat.SwinHATConfig
-
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One row of the table."""
 
     name: str
-    family: Family
-    config: Config
+    family: str  # a key of FAMILIES
+    config: FamilyConfig
     published: Published
 
     @property
@@ -39,15 +35,37 @@ class Variant:
         )
 
 
-_FAMILIES: dict[Family, tuple[Mapping[str, Config], dict[str, Published]]] = {
-    "fastvit": (fastvit.VARIANTS, fastvit_cards.PUBLISHED),
-    "fastervit": (fastervit.VARIANTS, fastervit_cards.PUBLISHED),
-    "swin_hat": (swin_hat.VARIANTS, swin_hat_cards.PUBLISHED),
+FAMILIES: dict[str, Family] = {
+    "fastvit": Family(
+        model="hybridvit.models.fastvit.model:FastViT",
+        names="hybridvit.models.fastvit.names",
+        variants=fastvit.VARIANTS,
+        published=fastvit_cards.PUBLISHED,
+        debug="fastvit_debug",
+        first_convs=("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
+        in_timm=True,
+    ),
+    "fastervit": Family(
+        model="hybridvit.models.fastervit.model:FasterViT",
+        names="hybridvit.models.fastervit.names",
+        variants=fastervit.VARIANTS,
+        published=fastervit_cards.PUBLISHED,
+        debug="fastervit_debug",
+        first_convs=("stem.0.conv",),
+    ),
+    "swin_hat": Family(
+        model="hybridvit.models.swin_hat.model:SwinHAT",  # imports timm
+        names="hybridvit.models.swin_hat.names",
+        variants=swin_hat.VARIANTS,
+        published=swin_hat_cards.PUBLISHED,
+        debug="swin_debug_hat",
+        first_convs=("stem.proj",),
+    ),
 }
 VARIANTS: dict[str, Variant] = {
-    name: Variant(name=name, family=family, config=config, published=published[name])
-    for family, (configs, published) in _FAMILIES.items()
-    for name, config in configs.items()
+    name: Variant(name=name, family=key, config=config, published=family.published[name])
+    for key, family in FAMILIES.items()
+    for name, config in family.variants.items()
 }
 
 

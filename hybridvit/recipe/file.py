@@ -1,16 +1,16 @@
 """Recipes as files: finding them by name, reading them with overrides, writing them resolved, comparing two."""
 
 import dataclasses
-import functools
-import re
+import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridvit.annotations import in_words
-from hybridvit.errors import UsageError, nearest
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.annotations import as_text, converted
+from hybridvit.errors import UsageError, nearest, one_line
+from hybridvit.recipe.recipe import ModelOption, Recipe
+from hybridvit.task import DEFAULT_TASK, find_task
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -21,7 +21,7 @@ def recipe_names() -> dict[str, Path]:
 
 
 def recipe_titles() -> dict[str, str]:
-    """What each recipe of the package is, by name: the first line of its head."""
+    """The title of each recipe of the package, by name: the first line of its header."""
     titles = {}
     for name, path in recipe_names().items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -59,36 +59,33 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] 
     Raises:
         UsageError: no such recipe, unknown key, value of the wrong type or out of range.
     """
-    from jsonargparse import ArgumentError
-
     path = find_recipe(name_or_path)
     content = _read_yaml(path)
-    _check_keys(content, path)
-    words = _as_words(overrides)
-    if "model" not in content and not any(word.startswith("--model=") for word in words):
+    kind = find_task(_task(content, overrides)).recipe
+    values = _values_in(content, kind, path)
+    for key, text in _as_texts(overrides, kind):
+        group, _, option = key.partition(".")
+        fix = f"Write --{key} VALUE."
+        if group == "model_options" and option:
+            value = converted(text, ModelOption, name=f"Recipe key '{key}'", fix=fix)
+            values[group] = {**values.get(group, {}), option: value}
+        else:
+            values[key] = converted(text, keys_of(kind)[1][key], name=f"Recipe key '{key}'", fix=fix)
+    if "model" not in values:
         raise UsageError(f"{path} names no model. Add a line such as 'model: fastvit_t8', or pass --model.")
-    try:
-        parsed = _parser().parse_args(["--config", str(path), *words])
-    except ArgumentError as error:
-        raise UsageError(_explain(str(error), path, words)) from error
-    return _build(Recipe, {key: value for key, value in vars(parsed).items() if key != "config"})
+    return _build(values, kind)
 
 
-def recipe_parser(prog: str = "hybridvit train") -> Any:
-    """A jsonargparse.ArgumentParser with every key of a recipe as an option, its field's docstring as its help."""
-    import jsonargparse
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="Recipe file (YAML).")
-    parser.add_class_arguments(Recipe, None)
-    return parser
-
-
-@functools.cache
-def _parser() -> Any:
-    """Made once: that takes longer than reading a recipe with it."""
-    return recipe_parser()
+def _task(content: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> str:
+    """The task that a recipe names, on the command line or in its file; its other keys depend on it."""
+    if isinstance(overrides, Mapping):
+        given = dict(overrides)
+    else:
+        given = {key.removeprefix("--"): value for key, value in itertools.pairwise(overrides)}
+        given |= {
+            key.removeprefix("--"): value for key, _, value in (word.partition("=") for word in overrides) if value
+        }
+    return str(given.get("task", content.get("task", DEFAULT_TASK)))
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -129,77 +126,59 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        raise UsageError(f"{path} is not valid YAML: {one_line(error)}.") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is no recipe: it must be YAML with keys such as 'model' and 'data'.")
     return content
 
 
-def _check_keys(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse unknown keys by name before the parser sees them: its message would not say which are near."""
-    groups, leaves = _schema()
+def _values_in(content: Mapping[str, Any], kind: type[Recipe], path: Path) -> dict[str, Any]:
+    """Dotted key -> value of the recipe in a file. Raises UsageError for an unknown key and a wrong type."""
+    groups, leaves = keys_of(kind)
+    values = {}
     for key, value in _leaves(content, groups):
-        if key in groups and not isinstance(value, dict):
-            raise UsageError(f"{path}: '{key}' is {value!r}, but it is a group of keys: {_keys_of(key)}.")
-        if key not in leaves and key not in groups:
+        if key in leaves:
+            values[key] = converted(value, leaves[key], name=f"Recipe key '{key}'", fix=f"Set it in {path}.")
+        elif key not in groups:
             raise UsageError(f"{path}: unknown key '{key}'. The nearest are {nearest(key, leaves)}.")
+        elif not isinstance(value, dict):
+            raise UsageError(f"{path}: '{key}' is {value!r}, but it is a group of keys: {_in_group(key, leaves)}.")
+    return values
 
 
-def _as_words(overrides: Sequence[str] | Mapping[str, Any]) -> list[str]:
-    """Command-line words of the form --key=value, with every key known."""
-    groups, leaves = _schema()
+def _as_texts(overrides: Sequence[str] | Mapping[str, Any], kind: type[Recipe]) -> Iterator[tuple[str, str]]:
+    """Each override as its key, which is known, and the text of its value, in the order given."""
+    groups, leaves = keys_of(kind)
     if isinstance(overrides, Mapping):
-        words = [f"--{key}={_yaml_value(value)}" for key, value in overrides.items()]
+        words = [f"--{key}={as_text(value)}" for key, value in overrides.items()]
     else:
         words = list(overrides)
-    joined: list[str] = []
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
+    while words:
+        word = words.pop(0)
         if not word.startswith("--"):
             raise UsageError(f"'{word}' stands where a recipe key is expected. Write --key value, as in --seed 1.")
         key, equals, value = word[2:].partition("=")
         if key not in leaves and key.partition(".")[0] != "model_options":
             if key in groups:
-                raise UsageError(f"Recipe key '{key}' is a group: set the keys in it one by one, {_keys_of(key)}.")
+                raise UsageError(
+                    f"Recipe key '{key}' is a group: set the keys in it one by one, {_in_group(key, leaves)}."
+                )
             raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
         if not equals:
-            if position < len(words) and not words[position].startswith("--"):
-                value = words[position]
-                position += 1
+            if words and not words[0].startswith("--"):
+                value = words.pop(0)
             elif leaves.get(key) is bool:
                 value = "true"
             else:
                 raise UsageError(f"Recipe key '{key}' has no value. Write --{key} VALUE.")
-        joined.append(f"--{key}={value}")
-    return joined
+        yield key, value
 
 
-def _yaml_value(value: Any) -> str:
-    import yaml
-
-    return value if isinstance(value, str) else yaml.safe_dump(_plain(value), default_flow_style=True).split("\n...")[0]
-
-
-def _explain(message: str, path: Path, words: Sequence[str]) -> str:
-    """One paragraph in our words from jsonargparse's lines."""
-    key_match = re.search(r'Parser key "([^"]+)"', message)
-    value_match = re.search(r"(?:Got value|Given value): (.*)", message)
-    if key_match is None:
-        return f"{path}: {' '.join(message.split())}."
-    key = key_match[1]
-    wanted = in_words(_schema()[1].get(key, object))
-    value = f"'{value_match[1]}'" if value_match else "a value it cannot take"
-    fix = f"Write --{key} VALUE" if any(word.startswith(f"--{key}=") for word in words) else f"Set it in {path}"
-    return f"Recipe key '{key}' is {value}, but it must be {wanted}. {fix}."
-
-
-def _schema() -> tuple[dict[str, type], dict[str, Any]]:
-    """The groups of a recipe (key -> dataclass) and its leaves (dotted key -> annotation)."""
+def keys_of(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:
+    """The groups of a task's recipes (key -> dataclass) and its leaves (dotted key -> annotation)."""
     groups: dict[str, type] = {}
     leaves: dict[str, Any] = {}
-    for name, annotation in typing.get_type_hints(Recipe).items():
+    for name, annotation in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(annotation):
             groups[name] = typing.cast(type, annotation)
             leaves |= {f"{name}.{key}": hint for key, hint in typing.get_type_hints(annotation).items()}
@@ -208,12 +187,12 @@ def _schema() -> tuple[dict[str, type], dict[str, Any]]:
     return groups, leaves
 
 
-def _keys_of(group: str) -> str:
-    return ", ".join(key for key in _schema()[1] if key.startswith(f"{group}."))
+def _in_group(group: str, leaves: Mapping[str, Any]) -> str:
+    return ", ".join(key for key in leaves if key.startswith(f"{group}."))
 
 
 def _leaves(content: Mapping[str, Any], groups: Mapping[str, type] | None = None) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of two levels; only the keys in `groups` are opened, all that are dicts without it."""
+    """(dotted key, value) of two levels; without `groups` every dict is opened, else only those of these keys."""
     for key, value in content.items():
         opened = isinstance(value, Mapping) and (groups is None or key in groups)
         if opened and value:
@@ -222,13 +201,13 @@ def _leaves(content: Mapping[str, Any], groups: Mapping[str, type] | None = None
             yield str(key), value
 
 
-def _build(cls: type, values: Mapping[str, Any]) -> Any:
-    """A dataclass of dataclasses from the parser's namespaces."""
-    hints = typing.get_type_hints(cls)
-    arguments = {}
-    for key, value in values.items():
-        arguments[key] = _build(hints[key], vars(value)) if dataclasses.is_dataclass(hints[key]) else value
-    return cls(**arguments)
+def _build(values: Mapping[str, Any], kind: type[Recipe]) -> Recipe:
+    """The recipe with these values by dotted key, and defaults for the rest."""
+    arguments = {key: value for key, value in values.items() if "." not in key}
+    for name, config in keys_of(kind)[0].items():
+        inside = {key.removeprefix(f"{name}."): each for key, each in values.items() if key.startswith(f"{name}.")}
+        arguments[name] = config(**inside)
+    return kind(**arguments)
 
 
 def _plain(value: Any) -> Any:

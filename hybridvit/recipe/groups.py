@@ -31,17 +31,20 @@ class DataConfig:
     data set of the datasets library; digits: scikit-learn's digits, written to root first; generated: colours and
     noise; two_marks: two marks far apart, same or different."""
     shuffle_shards: int = 16
-    """Of shards: how many are shuffled together; their samples are mixed, those of others are not."""
+    """For shards: how many are shuffled together; their samples are mixed, those of others are not."""
     cache: str = "~/.cache/hybridvit/shards"
-    """Of shards behind a URL: folder that they are kept in, for all runs of the machine."""
+    """For shards behind a URL: folder that they are kept in, for all runs of the machine."""
     cache_gb: float = 50.0
-    """Of shards behind a URL: size of the cache; the least recently used ones make room for new ones."""
+    """For shards behind a URL: size of the cache; the least recently used ones make room for new ones."""
     image_column: str = ""
-    """Of a Hugging Face data set: the column of the images, where there are several."""
+    """For a Hugging Face data set: the column of the images, where there are several."""
     label_column: str = ""
-    """Of a Hugging Face data set: the column of the classes, where there are several."""
+    """For a Hugging Face data set: the column of the classes, where there are several."""
     image_size: int = 256
     """Side of the square training and validation images, in pixels."""
+    train_sizes: tuple[int, ...] = ()
+    """Sides of the training images in pixels, of which each step takes one, drawn by (seed, step), in place of
+    image_size: the model sees objects in more sizes."""
     crop_fraction: float = 0.9
     """Part of the resized image that validation cuts out of its centre."""
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
@@ -78,6 +81,8 @@ class DataConfig:
         at_least("data.shuffle_shards", self.shuffle_shards, 1, "a sample is in some shard")
         positive("data.cache_gb", self.cache_gb)
         at_least("data.image_size", self.image_size, 32, "the models halve the image five times")
+        for side in self.train_sizes:
+            at_least("data.train_sizes", side, 32, "the models halve the image five times")
         within("data.crop_fraction", self.crop_fraction, 0.1, 1.0)
         at_least("data.total_batch", self.total_batch, 2, "BatchNorm needs two images to have statistics")
         if isinstance(self.micro_batch, int):
@@ -89,7 +94,7 @@ class DataConfig:
             )
 
     def _check_keys_of_sources(self) -> None:
-        """Refuse what another source would ignore; generated images stand in for any other in dry runs."""
+        """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
         for source, names in KEYS_OF_SOURCES.items():
             changed = [name for name in names if getattr(self, name) != defaults[name]]
@@ -166,52 +171,3 @@ class EmaConfig:
                 f"Recipe key 'ema.decay' is {self.decay}, but it must be at least 0 and below 1. "
                 "0.9995 suits 300 epochs, 0.99 short runs, 0 keeps no average."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """Learning from a teacher beside the labels (FastViT, supplement, Table 6)"""
-
-    teacher: str = ""
-    """A timm model such as regnety_160.deit_in1k, a model of this package, or a file it wrote; empty: no teacher."""
-    teacher_weights: str = ""
-    """File with the weights of a teacher given by name; empty: its published ones, fetched once."""
-    kind: Literal["hard", "soft"] = "hard"
-    """hard: cross-entropy with the teacher's answer; soft: divergence from its probabilities."""
-    weight: float = 0.5
-    """Share of the distillation loss; the rest is the loss with the labels."""
-    temperature: float = 1.0
-    """Of the soft kind: what both models' logits are divided by."""
-
-    def __post_init__(self) -> None:
-        within("distill.weight", self.weight, 0.0, 1.0)
-        positive("distill.temperature", self.temperature)
-        if self.teacher_weights and not self.teacher:
-            raise UsageError("Recipe key 'distill.teacher_weights' is set, but no teacher. Name it: --distill.teacher.")
-        if self.teacher and not self.weight:
-            raise UsageError(
-                f"Recipe key 'distill.weight' is 0, so the teacher {self.teacher} would teach nothing. Set it above 0, "
-                "or leave the teacher out."
-            )
-        if self.teacher and self.kind == "hard" and self.temperature != 1:
-            raise UsageError(
-                f"Recipe key 'distill.temperature' is {self.temperature}, but hard distillation takes the teacher's "
-                "most likely class at any temperature. Set distill.kind to soft, or leave the temperature out."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MesaConfig:
-    """Learning from the moving average of the own weights (MESA; FasterViT, appendix B)"""
-
-    weight: float = 0.0
-    """What the divergence from the average's probabilities is multiplied with; 0 switches it off."""
-    start: float = 0.25
-    """Share of the training after which it begins."""
-    temperature: float = 3.0
-    """What both models' logits are divided by."""
-
-    def __post_init__(self) -> None:
-        at_least("mesa.weight", self.weight, 0.0, "0 switches it off")
-        within("mesa.start", self.start, 0.0, 1.0)
-        positive("mesa.temperature", self.temperature)

@@ -2,19 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, positive
-from hybridvit.recipe.groups import (
-    DataConfig,
-    DistillConfig,
-    EmaConfig,
-    MesaConfig,
-    OptimConfig,
-    ScheduleConfig,
-)
+from hybridvit.recipe.groups import DataConfig, EmaConfig, OptimConfig, ScheduleConfig
 
 ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
 
@@ -24,30 +16,24 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The run"""
+    """The run: the keys that the recipes of all tasks have"""
 
+    task: str = "classify"
+    """What is learnt."""
     model: str
     """Name of the architecture; `hybridvit list` shows all."""
     model_options: Mapping[str, ModelOption] = field(default_factory=dict)
     """Options for create_model, such as {drop_path_rate: 0.1}."""
     pretrained: bool | str = False
     """true: the model's default weights; or a tag such as apple_dist_in1k; or a path."""
-    reset_head: bool = False
-    """Start with a new classifier: pretrained weights of other classes are refused without it."""
     data: DataConfig = field(default_factory=DataConfig)
     """Images"""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Augmentation"""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Schedule"""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Moving average"""
-    distill: DistillConfig = field(default_factory=DistillConfig)
-    """Distillation"""
-    mesa: MesaConfig = field(default_factory=MesaConfig)
-    """MESA"""
     seed: int = 0
     """Seed of everything random: initial weights, order, augmentation, drop-path."""
     output: str = "runs/train"
@@ -93,11 +79,6 @@ class Recipe:
                 f"Recipe key 'model_options' sets {taken[0]}, but the task decides that from the images and "
                 "'pretrained'. Leave it out."
             )
-        if self.reset_head and self.pretrained is False:
-            raise UsageError(
-                "Recipe key 'reset_head' is true, but without pretrained weights the classifier is new in any case. "
-                "Leave it out, or set 'pretrained'."
-            )
         at_least("seed", self.seed, 0, "random generators take no negative seed")
         positive("validate_every", self.validate_every)
         positive("save_every", self.save_every)
@@ -106,11 +87,6 @@ class Recipe:
         at_least("timeout_seconds", self.timeout_seconds, 5, "saving and validating must fit in")
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1, "there must be a device")
-        if self.mesa.weight and not self.ema.decay:
-            raise UsageError(
-                f"Recipe key 'mesa.weight' is {self.mesa.weight}, but there is no moving average to learn from. Set "
-                "ema.decay, for example to 0.9995, or mesa.weight to 0."
-            )
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"Recipe key 'precision' is '{self.precision}', but the loop trains in {' or '.join(PRECISIONS)}."
@@ -120,3 +96,25 @@ class Recipe:
                 "Recipe key 'data.root' is empty, but the images must come from somewhere. Give the folder that holds "
                 f"'{self.data.train}/' and '{self.data.val}/': --data.root FOLDER."
             )
+
+    @property
+    def images_divide_by(self) -> int:
+        """What the number of images of a micro-batch must be a multiple of."""
+        return 1
+
+    @property
+    def learns_from_average(self) -> bool:
+        """Whether the moving average of the weights answers in each step."""
+        return False
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What a step does besides learning from the targets, in words."""
+        return ()
+
+    def trial_settings(self) -> tuple[dict[str, Any], list[str]]:
+        """The keys that a dry run sets otherwise, and a line for each thing that is thereby left out or changed."""
+        if self.pretrained is False:
+            return {}, []
+        weights = "the published ones" if self.pretrained is True else self.pretrained
+        return {"pretrained": False}, [f"left out: the weights to start from ({weights}); random ones take the place"]

@@ -33,18 +33,22 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One image with what the model said."""
+    """One picture with what the model said of it."""
 
     image: Path | Image
     file: str  # name to find it by
-    truth: str  # empty if unknown
     said: str
-    probability: float
+    truth: str = ""  # beside a wrong answer
+    note: str = ""
+    right: bool
 
-    @property
-    def right(self) -> bool:
-        """The model named the true class."""
-        return self.truth == self.said
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures under a title."""
+
+    title: str
+    answers: Sequence[Answer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +122,8 @@ class Report:
     curves: Sequence[Curve] = ()
     history: Table | None = None  # the numbers under the curves
     confusion: Confusion | None = None
-    wrong: Sequence[Answer] = ()
-    right: Sequence[Answer] = ()
+    tables: Sequence[Table] = ()  # more of what the model is worth
+    galleries: Sequence[Gallery] = ()
     bars: Sequence[Bar] = ()
     bars_note: str = ""
     changes: Sequence[Change] = ()

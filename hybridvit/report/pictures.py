@@ -9,22 +9,23 @@ from PIL import Image
 
 from hybridvit.card import Preprocessing
 from hybridvit.data.decode import decode_image
-from hybridvit.data.images import Images
+from hybridvit.data.samples import Samples
 from hybridvit.errors import HybridViTError
 
 THUMBNAIL_PX = 128
 
 
-def find_picture(images: Images, path: str, preprocessing: Preprocessing) -> Path | Image.Image | None:
-    """The picture of that name in a set, to look at: the file if it is one, else what the model is shown.
+def find_picture(samples: Samples, number: int, preprocessing: Preprocessing) -> Path | Image.Image | None:
+    """The picture of a sample, to look at: the file if it is one, else what the model is shown.
 
     None if neither can be had: a page goes without a picture rather than not at all.
     """
-    if Path(path).is_file():
-        return Path(path)
+    path = Path(samples.paths[number])
+    if path.is_file():
+        return path
     try:
-        pixels = images[images.paths.index(path)][0]  # c h w
-    except (HybridViTError, ValueError, IndexError, OSError):
+        pixels = samples[number][0]  # c h w
+    except (HybridViTError, OSError):
         return None
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     levels = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)

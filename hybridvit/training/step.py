@@ -6,20 +6,15 @@ from typing import Any
 
 import torch
 import torch.distributed
-from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from hybridvit.data.loader import Batch
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import NonFiniteError
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import Batch, Moment
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.optimizer import learning_rate
-from hybridvit.training.engine.peers import PeerWatch
-from hybridvit.training.run.interrupt import StopRequest
-from hybridvit.training.task import Moment, Task
+from hybridvit.training.start import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,25 +28,15 @@ class StepOutcome:
 
 
 class Stepper:
-    """Takes optimizer steps with `model` and `optimizer`, which are what Fabric made of the task's."""
+    """Takes the optimizer steps of a run."""
 
-    def __init__(
-        self,
-        *,
-        fabric: Fabric,
-        recipe: Recipe,
-        task: Task,
-        model: _FabricModule,
-        optimizer: _FabricOptimizer,
-        stop: StopRequest,
-        peers: PeerWatch,
-    ) -> None:
-        self.fabric, self.recipe, self.task, self.model, self.optimizer = fabric, recipe, task, model, optimizer
-        self._stop, self._peers = stop, peers
-        self.batch_size, self.accumulate = batch_shape(recipe, fabric.world_size)
-        self._layout = memory_format(recipe, fabric.device)
-        self._parameters = list(task.model.parameters())
-        self._buffers = list(task.model.buffers())
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.fabric, self.recipe, self.model, self.optimizer = run.fabric, run.recipe, run.wrapped, run.optimizer
+        self.batch_size, self.accumulate = batch_shape(run.recipe, run.fabric.world_size)
+        self._layout = memory_format(run.recipe, run.fabric.device)
+        self._parameters = list(run.model.parameters())
+        self._buffers = list(run.model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
         self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
         self.rehearse = False
@@ -59,7 +44,7 @@ class Stepper:
         they came, and with more than two processes that changes the order in which they are summed. So a resumed run
         needs one pass that does not count, to go on as it was."""
         self.model.train()
-        self._precision = fabric.strategy.precision
+        self._precision = run.fabric.strategy.precision
         self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
 
     def take(self, stream: Iterator[Batch], moment: Moment) -> StepOutcome:
@@ -68,27 +53,27 @@ class Stepper:
         Raises NonFiniteError, on all ranks, for a loss, gradient or learning rate that is not finite: weights,
         optimizer and BatchNorm statistics are then as before.
         """
-        self._peers.reached(f"the images of step {moment.step}")
+        self._run.peers.reached(f"the images of step {moment.step}")
         if self._buffers:
             torch._foreach_copy_(self._buffers_before, self._buffers)
-        if not self.task.model.training:  # after a validation; going through all modules takes 1 ms
+        if not self._run.model.training:  # after a validation; going through all modules takes 1 ms
             self.model.train()
         loss_sum = torch.zeros((), device=self.fabric.device)
         samples: list[Tensor] = []
         for micro_batch in range(self.accumulate):
             batch = next(stream)
             samples.append(batch.samples)
-            images = batch.images.to(self.fabric.device, memory_format=self._layout, non_blocking=True)
-            labels = batch.labels.to(self.fabric.device, non_blocking=True)
+            batch = batch.to(self.fabric.device, self._layout)
             if self.rehearse:
                 self.rehearse = False
-                self.fabric.backward(self.task.loss(self.model, images.clone(), labels, moment))
+                rehearsed = batch._replace(inputs=batch.inputs.clone())
+                self.fabric.backward(self._run.objective.loss(self.model, rehearsed, moment))
                 self._undo()
             seed_everything("step", self.recipe.seed, moment.step, micro_batch, self.fabric.global_rank)
             with self.fabric.no_backward_sync(self.model, enabled=micro_batch < self.accumulate - 1):
-                loss = self.task.loss(self.model, images, labels, moment)
+                loss = self._run.objective.loss(self.model, batch, moment)
                 if micro_batch == self.accumulate - 1:
-                    self._peers.reached(f"the exchange of gradients of step {moment.step}")
+                    self._run.peers.reached(f"the exchange of gradients of step {moment.step}")
                 self.fabric.backward(loss / self.accumulate)
             loss_sum += loss.detach()
         norm = self._gradient_norm()
@@ -138,7 +123,9 @@ class Stepper:
 
         One exchange, and one wait for the device, so that all ranks decide alike.
         """
-        own = torch.stack([loss.float(), norm.float(), torch.full_like(loss, self._stop.signum, dtype=torch.float32)])
+        own = torch.stack(
+            [loss.float(), norm.float(), torch.full_like(loss, self._run.stop.signum, dtype=torch.float32)]
+        )
         if self.fabric.world_size > 1:
             everyone = own.new_empty(self.fabric.world_size, len(own))
             torch.distributed.all_gather(list(everyone.unbind()), own)
@@ -174,7 +161,7 @@ class Stepper:
 
     def _non_finite(self, losses: list[float], norm: float, samples: list[int], step: int) -> NonFiniteError:
         """The error, with the files of the ranks whose loss is not finite; of all if only the gradient is not."""
-        files_by_rank: list[list[str]] = [[self.task.images.paths[sample] for sample in samples]]
+        files_by_rank: list[list[str]] = [[self._run.splits.train.paths[sample] for sample in samples]]
         if self.fabric.world_size > 1:
             own, files_by_rank = files_by_rank[0], [[] for _ in range(self.fabric.world_size)]
             torch.distributed.all_gather_object(files_by_rank, own)

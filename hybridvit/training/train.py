@@ -1,40 +1,43 @@
 """From a recipe to a trained model in a run folder."""
 
 import atexit
-import dataclasses
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
-from lightning_fabric.wrappers import _FabricOptimizer
 from torch import nn
 
 from hybridvit.atomic import write_text
+from hybridvit.checkpoints import save_checkpoint
 from hybridvit.data.loader import lost_worker
-from hybridvit.errors import DatasetError, HybridViTError, UsageError
+from hybridvit.errors import DatasetError, FoldError, UsageError
+from hybridvit.evaluate.agreement import Agreement, agreement, full_precision
+from hybridvit.evaluate.run import Watch, answering
+from hybridvit.folding.fold import fold
+from hybridvit.folding.foldable import branch_by_branch
+from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.recipe.file import recipe_text
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Report
-from hybridvit.training.classify.final_check import FinalCheck
-from hybridvit.training.engine.auto_batch import TaskBuilder, settle_micro_batch
-from hybridvit.training.engine.average import WeightAverage
-from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group, memory_format
-from hybridvit.training.engine.memory import is_out_of_memory, out_of_memory
-from hybridvit.training.engine.optimizer import build_optimizer, build_schedule, check_optimizer
-from hybridvit.training.engine.peers import PeerWatch, launch
-from hybridvit.training.engine.sharding import WholeCopy, shard
-from hybridvit.training.loop import Loop, Position, total_steps
+from hybridvit.task import Quantity, Splits, Task, find_task
+from hybridvit.training.auto_batch import settle_micro_batch
+from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group
+from hybridvit.training.engine.launch import launch
+from hybridvit.training.engine.memory import out_of_memory
+from hybridvit.training.engine.optimizer import check_optimizer
+from hybridvit.training.engine.watch import PeerWatch
+from hybridvit.training.loop import Loop, Position
+from hybridvit.training.observe import Observers
 from hybridvit.training.record.progress import TrainingProgress
 from hybridvit.training.record.record import Record
 from hybridvit.training.record.weights_and_biases import require_wandb
-from hybridvit.training.run.folder import Resume, RunFolder, open_run
+from hybridvit.training.run.folder import Resume, open_run
 from hybridvit.training.run.interrupt import StopRequest
-from hybridvit.training.task import Task
+from hybridvit.training.start import Run, material_of, on_rank_zero, prepare_run
+
+NUM_EXAMPLES = 12  # of each group, on the page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,30 +48,58 @@ class RunResult:
     model: Path
     recipe: Path
     metrics: Path
+    report: Path
     history: tuple[dict[str, float], ...]  # one row per validation, as in metrics.csv
     weights: str  # "raw" or "averaged": which ones the model file holds, the better on validation
-    headline: str  # name of the metric that these numbers are of, in percent
+    headline: Quantity  # what these numbers are of
     best: float  # of the weights in the model file
     raw: float
     averaged: float | None  # None: the recipe keeps no average
-    folded: float | None  # of the weights in the model file; None, as what follows: they could not be folded
-    same_answers: int | None  # validation images on which the folded model answers the same
-    num_images: int | None  # to validate on
-    max_difference: float | None  # of a logit after folding, relative to the largest
-    report: Path
-    content: Report | None = dataclasses.field(repr=False)  # of the report, on rank 0
+    agreement: Agreement | None  # of the weights in the model file, with their folded form; None: there is none
+    content: Report | None = field(repr=False)  # of the report, on rank 0
+
+    @property
+    def folded(self) -> float | None:
+        """The headline of the folded model."""
+        return self.agreement.second.values[self.headline.name] if self.agreement is not None else None
 
     def summary(self) -> list[str]:
         """What the run came to, in lines for a person."""
-        averaged = "" if self.averaged is None else f"   averaged {self.averaged:.2f}"
+
+        def number(value: float) -> str:
+            return f"{value:.{self.headline.decimals}f}"
+
+        averaged = "" if self.averaged is None else f"   averaged {number(self.averaged)}"
         folded = "   folded: it cannot be"
-        if self.folded is not None and self.same_answers is not None and self.num_images is not None:
-            same = "all" if self.same_answers == self.num_images else f"{self.same_answers:,} of"
-            folded = f"   folded {self.folded:.2f} (same answer on {same} {self.num_images:,} images)"
+        if self.agreement is not None and self.folded is not None:
+            num_same, num_images = self.agreement.num_same, self.agreement.num_samples
+            same = "all" if num_same == num_images else f"{num_same:,} of"
+            folded = f"   folded {number(self.folded)} (same answer on {same} {num_images:,} images)"
         return [
-            f"{self.headline}: raw {self.raw:.2f}{averaged}{folded}",
+            f"{self.headline.name}: raw {number(self.raw)}{averaged}{folded}",
             f"{self.model} holds the {self.weights} weights. Curves, mistakes, all numbers: {self.report}",
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, for result.json."""
+        found = self.agreement
+        return {
+            "folder": str(self.folder),
+            "model": str(self.model),
+            "recipe": str(self.recipe),
+            "metrics": str(self.metrics),
+            "history": list(self.history),
+            "weights": self.weights,
+            "headline": self.headline.name,
+            "best": self.best,
+            "raw": self.raw,
+            "averaged": self.averaged,
+            "folded": self.folded,
+            "same_answers": found.num_same if found is not None else None,
+            "num_images": found.num_samples if found is not None else None,
+            "max_difference": found.max_difference if found is not None else None,
+            "report": str(self.report),
+        }
 
 
 def train(
@@ -78,7 +109,7 @@ def train(
     allow_changes: bool = False,
     allow_data_change: bool = False,
     progress: bool = True,
-    build_task: TaskBuilder | None = None,
+    task: Task | None = None,
 ) -> RunResult:
     """Train as the recipe says, and leave the run in `recipe.output`.
 
@@ -90,7 +121,7 @@ def train(
         allow_changes: go on although the recipe differs from the run's.
         allow_data_change: go on although the images differ from the run's; their classes must be the same.
         progress: show a bar (in a terminal) or lines on stderr.
-        build_task: what to learn; classification if None.
+        task: what to learn; the recipe's if None.
 
     Raises:
         UsageError, DatasetError, CheckpointError, DiskFull, OutOfMemory: as their names say; nothing half-written
@@ -99,10 +130,7 @@ def train(
         ProcessLost: another process of the run is gone, stuck, or ended with an error.
         Stopped: after SIGTERM or SIGINT, when everything is saved; a SystemExit with 143 or 130.
     """
-    if build_task is None:
-        from hybridvit.training.classify.task import ClassifyTask
-
-        build_task = ClassifyTask
+    task = task or find_task(recipe.task)
     if recipe.dry_run:
         raise UsageError(
             "This recipe asks for a dry run, and train() trains. Call dry_run(recipe), or set it to false."
@@ -113,105 +141,86 @@ def train(
         if fabric.world_size > 1:
             atexit.register(leave_process_group)
         with PeerWatch(fabric, stop, recipe.timeout_seconds) as peers:
-            say = _say(progress and fabric.global_rank == 0)
-            recipe, task = settle_micro_batch(recipe, fabric, build_task, resume=resume, say=say)
+            bar = TrainingProgress(task.headline, shown=progress and fabric.global_rank == 0)
+            material = material_of(recipe, task)
+            recipe, objective = settle_micro_batch(recipe, fabric, task, material, resume=resume, say=bar.said)
+            _check(recipe, material.splits, fabric)
+            folder = on_rank_zero(
+                fabric, lambda: open_run(recipe, resume=resume, allow_changes=allow_changes, say=bar.said)
+            )
+            peers.folder = folder.path
             try:
-                _check(recipe, task, fabric)
-                folder = _open_on_all_ranks(recipe, fabric, resume, allow_changes, progress)
-                peers.folder = folder.path
+                run = prepare_run(recipe, fabric, task, material, objective, folder=folder, stop=stop, peers=peers)
                 try:
-                    return _train(recipe, fabric, task, folder, stop, peers, progress, allow_data_change)
-                except (RuntimeError, MemoryError) as error:
-                    if is_out_of_memory(error):
-                        raise out_of_memory(recipe, fabric.world_size) from error
-                    if (lost := lost_worker(error)) is not None:
-                        raise lost from error
-                    raise
+                    return _train(run, bar, allow_data_change)
                 finally:
-                    if fabric.global_rank == 0:
-                        folder.release()
+                    run.validation.close()
+            except (RuntimeError, MemoryError) as error:
+                if is_out_of_memory(error):
+                    raise out_of_memory(recipe, fabric.world_size) from error
+                if (lost := lost_worker(error)) is not None:
+                    raise lost from error
+                raise
             finally:
-                task.close()
+                if fabric.global_rank == 0:
+                    folder.release()
 
 
-def _train(
-    recipe: Recipe,
-    fabric: Fabric,
-    task: Task,
-    folder: RunFolder,
-    stop: StopRequest,
-    peers: PeerWatch,
-    progress: bool,
-    allow_data_change: bool,
-) -> RunResult:
-    task.model.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
-    if recipe.grad_checkpointing:
-        task.model.set_grad_checkpointing()  # type: ignore[operator]  # torch types every attribute as tensor or module
-    if recipe.sync_batchnorm and fabric.world_size > 1:
-        task.model = nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
-    # In this order: sharing out replaces the weights, and of a shared-out model there are no copies.
-    ema = WeightAverage(task.model, recipe.ema) if recipe.ema.decay else None
-    whole_copy = WholeCopy(task.model, needed=recipe.strategy == "fsdp")
-    compiled = cast(nn.Module, torch.compile(task.model, dynamic=False)) if recipe.compile else task.model
-    model = fabric.setup_module(compiled)
-    if ema is not None:
-        if isinstance(fabric.strategy, ModelParallelStrategy):
-            shard(ema.module, fabric.strategy.device_mesh, forward_only=True)
-        ema.follow(task.model)
-    optimizer = build_optimizer(recipe, task.model)
-    steps_per_epoch = len(task.images) // recipe.data.total_batch
-    scheduler = build_schedule(recipe, optimizer, steps_per_epoch)
-    leads = fabric.global_rank == 0
-    bar = TrainingProgress(
-        total_steps=total_steps(recipe, steps_per_epoch),
-        steps_per_epoch=steps_per_epoch,
-        steps_per_validation=max(1, round(recipe.validate_every * steps_per_epoch)),
-        shown=progress and leads,
-    )
-    task.watch = bar.validating
-    loop = Loop(
-        fabric=fabric,
-        recipe=recipe,
-        task=task,
-        model=model,
-        optimizer=cast(_FabricOptimizer, fabric.setup_optimizers(optimizer)),
-        scheduler=scheduler,
-        ema=ema,
-        whole=lambda module: whole_copy.of(module, fabric.device),
-        folder=folder,
-        stop=stop,
-        peers=peers,
-        progress=bar,
-    )
-    if folder.snapshot is not None:
+def _train(run: Run, bar: TrainingProgress, allow_data_change: bool) -> RunResult:
+    record = Record(run, say=bar)
+    observers = Observers(record, bar)
+    loop = Loop(run, observers)
+    if run.folder.snapshot is not None:
         loop.restore(allow_data_change=allow_data_change)
-    if leads:
-        write_text(folder.recipe, recipe_text(recipe))
-    record = Record(loop, say=bar.say)
-    with bar:
-        with record:
-            position = loop.run()
-        weights, _ = _better(task, position)
-        best = whole_copy.of(ema.module if ema is not None and weights == "averaged" else task.model, fabric.device)
-        if leads:
-            task.keep(best, folder.model)
-        check = record.check_folded(best)
-        report = record.finish(weights=weights, check=check)
-    result = _result(folder, task, position, check, report)
-    if leads:
-        write_text(folder.result, json.dumps(_result_record(result), indent=1))
+    if run.leads:
+        write_text(run.folder.recipe, recipe_text(run.recipe))
+    with observers:
+        position = loop.train()
+        weights = "averaged" if _averaged_is_better(run.task, position) else "raw"
+        average = run.average.module if run.average is not None else run.model
+        best = run.whole(average if weights == "averaged" else run.model)
+        if run.leads:
+            save_checkpoint(best, run.folder.model)
+        bar.said("comparing with the folded model")
+        found = _compared_with_folded(run, best, record, watch=bar.validating)
+        result = _result(run, position, weights, found, record.finish(weights=weights, agreement=found))
+        if run.leads:
+            write_text(run.folder.result, json.dumps(result.to_dict(), indent=1))
+    if run.leads:
         for line in result.summary():
-            bar.say(line)
-    fabric.barrier()
+            bar.said(line)
+    run.fabric.barrier()
     return result
 
 
-def _check(recipe: Recipe, task: Task, fabric: Fabric) -> None:
+def _compared_with_folded(run: Run, model: nn.Module, record: Record, *, watch: Watch) -> Agreement | None:
+    """The trained model against its folded form, both in 32 bits, on all validation samples; every process calls it.
+
+    None, and an event, if it cannot be folded exactly.
+    """
+    was_training = model.training
+    try:
+        folded = fold(model.eval())
+    except FoldError as error:
+        record.events.add(f"The model could not be folded: {error}")
+        return None
+    finally:
+        model.train(was_training)
+    with (
+        branch_by_branch(model),  # in eval mode it would compute with the folded kernels itself
+        answering(model, run.task) as first,
+        answering(folded, run.task) as second,
+        full_precision(),
+    ):
+        return agreement(first, second, run.task, run.validation, run.card, num_examples=NUM_EXAMPLES, watch=watch)
+
+
+def _check(recipe: Recipe, splits: Splits, fabric: Fabric) -> None:
     """Refuse what cannot run before the output folder is touched."""
     batch_shape(recipe, fabric.world_size)
-    if len(task.images) < recipe.data.total_batch:
+    if len(splits.train) < recipe.data.total_batch:
         raise DatasetError(
-            f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(task.images)} images, so "
+            f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(splits.train)} images, so "
             "an epoch would have no step. Lower data.total_batch."
         )
     check_optimizer(recipe)
@@ -219,61 +228,27 @@ def _check(recipe: Recipe, task: Task, fabric: Fabric) -> None:
         require_wandb()
 
 
-def _open_on_all_ranks(
-    recipe: Recipe, fabric: Fabric, resume: Resume, allow_changes: bool, progress: bool
-) -> RunFolder:
-    """Rank 0 opens the folder; all ranks get the folder, or raise the same error."""
-    outcome: RunFolder | HybridViTError | None = None
-    if fabric.global_rank == 0:
-        try:
-            outcome = open_run(recipe, resume=resume, allow_changes=allow_changes, say=_say(progress))
-        except HybridViTError as error:
-            outcome = error
-    outcome = fabric.broadcast(outcome)
-    if isinstance(outcome, HybridViTError):
-        raise outcome
-    if outcome is None:
-        raise UsageError(f"The first process did not open the run folder {recipe.output}. Start the run again.")
-    return outcome
+def _averaged_is_better(task: Task, position: Position) -> bool:
+    """Than the raw weights, on validation; of equals the raw ones are taken."""
+    last, name = position.history[-1], task.headline.name
+    return f"ema_{name}" in last and task.headline.better(last[f"ema_{name}"], last[name])
 
 
-def _say(progress: bool) -> Callable[[str], None]:
-    return TrainingProgress(total_steps=1, steps_per_epoch=1, shown=progress).say
-
-
-def _better(task: Task, position: Position) -> tuple[str, float]:
-    """Which weights are better on validation, and their headline metric; the raw ones of equals."""
-    last = position.history[-1]
-    raw, averaged = last[task.headline], last.get(f"ema_{task.headline}", float("-inf"))
-    return ("averaged", averaged) if averaged > raw else ("raw", raw)
-
-
-def _result(
-    folder: RunFolder, task: Task, position: Position, check: FinalCheck | None, content: Report | None
-) -> RunResult:
-    last = position.history[-1]
-    weights, best = _better(task, position)
+def _result(run: Run, position: Position, weights: str, found: Agreement | None, content: Report | None) -> RunResult:
+    last, name = position.history[-1], run.task.headline.name
+    raw, averaged = last[name], last.get(f"ema_{name}")
     return RunResult(
-        folder=folder.path,
-        model=folder.model,
-        recipe=folder.recipe,
-        metrics=folder.metrics,
-        report=folder.report,
+        folder=run.folder.path,
+        model=run.folder.model,
+        recipe=run.folder.recipe,
+        metrics=run.folder.metrics,
+        report=run.folder.report,
         history=tuple(position.history),
         weights=weights,
-        headline=task.headline,
-        best=best,
-        raw=last[task.headline],
-        averaged=last.get(f"ema_{task.headline}"),
-        folded=check.after if check is not None else None,
-        same_answers=check.same_answers if check is not None else None,
-        num_images=check.num_images if check is not None else None,
-        max_difference=check.max_difference if check is not None else None,
+        headline=run.task.headline,
+        best=averaged if weights == "averaged" and averaged is not None else raw,
+        raw=raw,
+        averaged=averaged,
+        agreement=found,
         content=content,
     )
-
-
-def _result_record(result: RunResult) -> dict[str, Any]:
-    values = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    del values["content"]  # report.html has it
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}

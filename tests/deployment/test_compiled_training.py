@@ -8,7 +8,8 @@ import torch
 import torch._inductor.config
 from tiny_runs import TINY, Interruption, assert_same_bits, run
 
-from hybridvit.recipe.groups import MesaConfig, ScheduleConfig
+from hybridvit.recipe.groups import ScheduleConfig
+from hybridvit.tasks.classify.config import MesaConfig
 
 COMPILED = dataclasses.replace(
     TINY,

@@ -214,7 +214,7 @@ def test_on_a_mac_the_file_is_run_and_compared(uint8: bool, mac: type[StandIn], 
     assert report.parity.max_error <= 1e-6
     runner = hybridvit.load(report.path)
     assert (runner.runtime, runner.card.class_names) == ("coreml", NAMES)
-    assert runner(np.zeros((3, 3, 32, 32), np.float32)).shape == (3, 3)
+    assert runner(np.zeros((3, 3, 32, 32), np.float32))["logits"].shape == (3, 3)
 
 
 def test_a_changed_package_is_refused_on_a_mac(mac: type[StandIn], tmp_path: Path) -> None:

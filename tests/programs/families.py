@@ -3,7 +3,6 @@
 import sys
 
 import hybridvit
-import hybridvit.create
 
 if __name__ == "__main__":
     model, *modules = sys.argv[1:]

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     def run() -> int:
         data = dataclasses.replace(TINY.data, micro_batch=2)
         recipe = dataclasses.replace(TINY, data=data, devices=2, timeout_seconds=float(timeout_seconds), output=folder)
-        train(recipe, progress=False, build_task=lambda recipe, fabric: TinyTask(recipe, fabric, disturb))
+        train(recipe, progress=False, task=TinyTask(disturb))
         return 0
 
     sys.exit(guarded(run, debug=False))

@@ -24,7 +24,7 @@ if __name__ == "__main__":
         place = Path(folder) / function
         place.mkdir(parents=True, exist_ok=True)
         with (
-            (place / f"said-{rank}.txt").open("w") as said,
+            (place / f"said-{rank}.txt").open("w", encoding="utf-8") as said,
             contextlib.redirect_stdout(said),
             contextlib.redirect_stderr(said),
         ):

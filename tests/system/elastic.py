@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from tiny_runs import TINY, TinyTask
 
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.images import Sample
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import Sample, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.train import train
 
@@ -34,9 +33,9 @@ ELASTIC = dataclasses.replace(
 class Noted(GeneratedImages):
     """Keeps the epoch and number of each image drawn."""
 
-    def draw(self, epoch: int, number: int) -> Sample:
-        self.drawn.append((epoch, number))
-        return super().draw(epoch, number)
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
+        self.drawn.append((epoch, index))
+        return super().draw(epoch, index, step)
 
     drawn: list[tuple[int, int]]
 
@@ -46,21 +45,21 @@ class NotingTask(TinyTask):
 
     stop_in: int | None = None
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
+    def open(self, recipe: ClassifyRecipe) -> Splits:
         self.images = Noted(length=26, image_size=(64, 64), training=True)
         self.images.drawn = []
         self.notes = Path(recipe.output + "-notes")
         self.notes.mkdir(exist_ok=True)
+        return dataclasses.replace(super().open(recipe), train=self.images)
 
-    def loss(self, model, images, labels, moment):  # type: ignore[no-untyped-def]
+    def loss(self, learn, model, batch, moment):  # type: ignore[no-untyped-def]
         note = self.notes / f"{moment.step}-{os.environ.get('RANK', '0')}.json"
         earlier = json.loads(note.read_text()) if note.exists() else []
         note.write_text(json.dumps(earlier + self.images.drawn))
         self.images.drawn = []
         if not earlier and moment.step == self.stop_in and os.environ.get("RANK", "0") == "0":
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().loss(model, images, labels, moment)
+        return super().loss(learn, model, batch, moment)
 
 
 def images_of_steps(output: Path) -> list[list[list[int]]]:
@@ -81,23 +80,23 @@ def go_on_with_two(folder: Path) -> None:
     stop_in(3, dataclasses.replace(ELASTIC, output=str(folder / "elastic")), resume=True)
 
 
-def stop_in(step: int, recipe: Recipe, *, resume: bool = False) -> None:
+def stop_in(step: int, recipe: ClassifyRecipe, *, resume: bool = False) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NotingTask, "stop_in", step)
         with pytest.raises(Stopped):
-            train(recipe, resume=resume, progress=False, build_task=NotingTask)
+            train(recipe, resume=resume, progress=False, task=NotingTask())
 
 
 def end_alone(folder: Path) -> None:
     """One process again ends the run: as one that had all of it."""
     straight, elastic = (dataclasses.replace(ELASTIC, output=str(folder / name)) for name in ("straight", "elastic"))
-    expected = train(straight, progress=False, build_task=NotingTask)
-    result = train(elastic, resume=True, progress=False, build_task=NotingTask)
+    expected = train(straight, progress=False, task=NotingTask())
+    result = train(elastic, resume=True, progress=False, task=NotingTask())
     assert (folder / "elastic-notes" / "2-1.json").exists()  # the second process had its part
     assert images_of_steps(folder / "elastic") == images_of_steps(folder / "straight")
     for key in ("train_loss", "loss", "ema_loss"):
-        losses, those = ([row[key] for row in each.history] for each in (result, expected))
-        assert len(losses) == 6
-        torch.testing.assert_close(
-            torch.tensor(losses, dtype=torch.float64), torch.tensor(those, dtype=torch.float64), rtol=1e-5, atol=0.0
+        losses, those = (
+            torch.tensor([row[key] for row in each.history], dtype=torch.float64) for each in (result, expected)
         )
+        assert len(losses) == 6
+        torch.testing.assert_close(losses, those, rtol=1e-5, atol=0.0)

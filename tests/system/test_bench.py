@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import children
 
 import hybridvit
 from hybridvit.cli import main
@@ -135,29 +135,23 @@ def test_a_tenth_of_the_free_memory_is_left_free(monkeypatch: pytest.MonkeyPatch
                 bench(["fastvit_debug"], runtimes=("torch",), batches=(batch,), **QUICK)
 
 
-@pytest.mark.parametrize(("given", "seen"), [("", ""), ("PASSIVE", "PASSIVE")])
-def test_threads_of_what_is_timed_wait_as_the_user_said(given: str, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_set_here", set())
-    monkeypatch.setenv(threads.POLICY, given)
-    if not given:
-        monkeypatch.delenv(threads.POLICY)
-        with monkeypatch.context() as without_torch:
-            without_torch.delitem(sys.modules, "torch")
-            threads.let_waiting_threads_sleep()
-        assert os.environ[threads.POLICY] == "PASSIVE"
-    monkeypatch.setattr(worker_module, "COMMAND", ("bash", "-c", f"echo it is [${threads.POLICY}] >&2; exit 3"))
-    with pytest.raises(ProcessLost, match=re.escape(f"it is [{seen}]")):
-        bench(["fastvit_debug"], runtimes=("torch",), **QUICK)
+@pytest.mark.parametrize(("given", "seen"), [(None, "as by default"), ("PASSIVE", "PASSIVE")])
+def test_threads_of_what_is_timed_wait_as_the_user_said(given: str | None, seen: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != threads.POLICY}
+    environment |= {} if given is None else {threads.POLICY: given}
+    program = Path(__file__).parent.parent / "programs" / "waiting_policy.py"
+    told = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["here: PASSIVE", f"torch: {seen}", f"onnxruntime: {seen}"]
 
 
 @pytest.mark.parametrize(
-    ("ending", "error", "text"),
-    [("kill -KILL $$", OutOfMemory, "ended by the system"), ("echo gone >&2; exit 3", ProcessLost, "3: gone")],
+    ("work", "error", "text"),
+    [(children.killed, OutOfMemory, "ended by the system"), (children.ended_with_3, ProcessLost, "with 3: gone")],
 )
 def test_a_process_that_dies_takes_nobody_with_it(
-    ending: str, error: type, text: str, monkeypatch: pytest.MonkeyPatch
+    work: object, error: type, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "COMMAND", ("bash", "-c", ending))
+    monkeypatch.setattr(worker_module, "serve", work)
     with pytest.raises(error, match=text):
         bench(["fastvit_debug"], runtimes=("torch",), **QUICK)
 
@@ -172,7 +166,7 @@ def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyP
                 os.kill(self.pid, signal.SIGKILL)
             return super().turn(calls)
 
-    monkeypatch.setattr(worker_module, "Worker", Watched)
+    monkeypatch.setattr(bench_module, "Worker", Watched)
     result = bench(["fastvit_debug", "fastervit_debug"], runtimes=("torch",), **QUICK)
     assert len(result.rows) == len(result.skipped) == 1
     assert "ended by the system" in result.skipped[0].reason

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from test_engine_precision import Overflowing, snapshot
 from tiny_runs import TINY, TinyTask, assert_same_bits, run
 
-from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
-from hybridvit.recipe.groups import MesaConfig, OptimConfig
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.recipe.groups import OptimConfig
+from hybridvit.tasks.classify.config import MesaConfig
 from hybridvit.training.engine import devices
 from hybridvit.training.engine.devices import build_fabric
 from hybridvit.training.run.interrupt import Stopped
@@ -31,11 +29,9 @@ SHARED_OUT = dataclasses.replace(
 
 
 class LargerTask(TinyTask):
-    """Images of 64 pixels, so that the last map has more than one."""
+    """Three steps of 16 images."""
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
-        self.images = GeneratedImages(length=50, image_size=(64, 64), training=True)
+    length = 50
 
 
 # What test_two_processes.py calls in each of two processes.
@@ -55,17 +51,12 @@ def share_out(folder: Path) -> None:
     assert stop.value.code == 143
     assert_same_bits(run(stopped, resume=True), straight)
 
-    parts, whole = (
-        snapshot(
-            train(
-                dataclasses.replace(PLAIN, strategy=strategy, output=str(folder / strategy)),
-                progress=False,
-                build_task=LargerTask,
-            ).folder,
-            3,
-        )
-        for strategy in ("fsdp", "ddp")
-    )
+    results = {}
+    for strategy in ("fsdp", "ddp"):
+        recipe = dataclasses.replace(PLAIN, strategy=strategy, output=str(folder / strategy))
+        train(recipe, progress=False, task=LargerTask())
+        results[strategy] = snapshot(recipe.output, 3)
+    parts, whole = results["fsdp"], results["ddp"]
     for name in ("model", "ema"):
         expected = torch.cat([value.double().flatten() for value in whole[name].values()])
         actual = torch.cat([value.double().flatten() for value in parts[name].values()])
@@ -107,7 +98,7 @@ def skip_together(folder: Path) -> None:
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(devices, "check_abilities", lambda *_: None)
-            train(half, progress=False, build_task=OverflowingAlone)
+            train(half, progress=False, task=OverflowingAlone())
         before, after = (snapshot(half.output, step) for step in (1, 2))
         assert_same_bits(after["model"], before["model"], strategy)
         assert_same_bits(after["ema"], before["ema"], strategy)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from hybridvit.errors import NonFiniteError
 from hybridvit.recipe.groups import OptimConfig
+from hybridvit.task import Batch, Moment, Objective
 from hybridvit.training import loop
 from hybridvit.training.engine import devices
 from hybridvit.training.run.snapshot import read_snapshot
-from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
 HALF = dataclasses.replace(TINY, precision="16-mixed", save_every=1 / 3, keep=9, optim=OptimConfig(clip_norm=1.0))
@@ -29,8 +29,8 @@ class Overflowing(TinyTask):
     steps: tuple[int, ...] = (1,)
     ranks: tuple[str, ...] = ("0",)
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
-        loss = super().loss(model, images, labels, moment)
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        loss = super().loss(learn, model, batch, moment)
         too_large = moment.step in self.steps and os.environ.get("RANK", "0") in self.ranks
         return loss * TOO_LARGE if too_large else loss
 
@@ -46,7 +46,7 @@ def snapshot(folder: str | Path, step: int) -> dict[str, Any]:
 
 def test_a_gradient_out_of_range_changes_nothing_but_the_scale_and_a_resumed_run_agrees(tmp_path: Path) -> None:
     recipe = dataclasses.replace(HALF, output=str(tmp_path / "run"))
-    train(recipe, progress=False, build_task=Overflowing)
+    train(recipe, progress=False, task=Overflowing())
     before, after, last = (snapshot(recipe.output, step) for step in (1, 2, 6))
     for part in ("model", "ema", "optimizer"):
         changed = dict(after[part]), dict(before[part])
@@ -63,15 +63,15 @@ def test_a_gradient_out_of_range_changes_nothing_but_the_scale_and_a_resumed_run
     again = dataclasses.replace(recipe, output=str(tmp_path / "again"))
 
     class Interrupted(Overflowing):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
             if moment.step == 3 and not hasattr(Interrupted, "was"):
                 Interrupted.was = True  # type: ignore[attr-defined]
                 raise Interruption
-            return super().loss(model, images, labels, moment)
+            return super().loss(learn, model, batch, moment)
 
     with pytest.raises(Interruption):
-        train(again, progress=False, build_task=Interrupted)
-    train(again, resume=True, progress=False, build_task=Interrupted)
+        train(again, progress=False, task=Interrupted())
+    train(again, resume=True, progress=False, task=Interrupted())
     assert_same_bits(snapshot(again.output, 6), last)
 
 
@@ -80,11 +80,11 @@ def test_a_scale_that_never_fits_ends_the_run(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Overflowing, "steps", (2, 3, 4, 5))
     recipe = dataclasses.replace(HALF, output=str(tmp_path / "run"))
     with pytest.raises(NonFiniteError, match=r"The last 3 steps up to 5 were skipped.*--precision bf16-mixed"):
-        train(recipe, progress=False, build_task=Overflowing)
+        train(recipe, progress=False, task=Overflowing())
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "TOO_LARGE", float("inf"))
     recipe = dataclasses.replace(HALF, output=str(tmp_path / "run"))
     with pytest.raises(NonFiniteError, match="Step 1 was refused: loss inf"):
-        train(recipe, progress=False, build_task=Overflowing)
+        train(recipe, progress=False, task=Overflowing())

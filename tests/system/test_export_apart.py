@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import trained_like
 from PIL import Image
+from programs import children
 
 import hybridvit
 from hybridvit.cli import main
@@ -35,7 +37,7 @@ def test_several_targets_are_written_side_by_side(checkpoint: Path, capsys: pyte
     assert text.count("Exported fastvit_debug, folded, to") == 2
     assert "Takes               2 x 3 x 32 x 32, fp32" in text
     assert "Gives               features" in text
-    features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))
+    features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))["features"]
     assert features.shape == (3, 64)
 
 
@@ -94,33 +96,64 @@ def job(checkpoint: Path) -> ExportJob:
 
 
 @pytest.mark.parametrize(
-    ("ending", "error", "text"),
+    ("work", "error", "text"),
     [
         (
-            "kill -SEGV $$",
+            children.dead_by_a_fault_after_half_an_export,
             ExportError,
-            r"was ended by signal SIGSEGV; the last it said: .*half way\. Nothing was written\. Another",
+            r"was ended by signal SIGSEGV; the last it said: half way\. Nothing was written\. Another",
         ),
-        ("kill -KILL $$", OutOfMemory, r"was killed, as happens when memory runs out"),
-        ("exit 3", ExportError, r"ended with code 3; the last it said: half way\. Nothing was written\."),
+        (children.killed, OutOfMemory, r"was killed, as happens when memory runs out"),
+        (children.ended_with_3, ExportError, r"ended with code 3; the last it said: half way / gone\. Nothing was wri"),
     ],
 )
 def test_a_converter_that_dies_is_an_error_and_leaves_nothing(
-    checkpoint: Path, ending: str, error: type, text: str, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, work: object, error: type, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = f"echo half way; touch {checkpoint.parent}/.m.tmp-1234.onnx; mkdir {checkpoint.parent}/.m.tmp-1.mlpackage"
-    monkeypatch.setattr(apart, "CHILD", ("bash", "-c", f"{begun}; {ending}"))
+    monkeypatch.setattr(apart, "carry_out", work)
     with pytest.raises(error, match=text):
         run_apart(job(checkpoint))
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
+def test_a_runtime_that_dies_of_the_written_file_is_named_with_a_way_out(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "carry_out", children.dead_by_a_fault_while_it_proves)
+    died = "The runtime of the target '{}' died while it ran the written file to prove it: .*by signal SIGSEGV.*"
+    with pytest.raises(ExportError, match=died.format("onnx") + "Another version of onnxruntime may run it; --verb"):
+        run_apart(job(checkpoint))
+    in_int8 = replace(job(checkpoint), to="openvino", precision="int8")
+    with pytest.raises(ExportError, match=died.format("openvino") + "--keep .* ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16"):
+        run_apart(in_int8)
+
+
 def test_what_the_converter_prints_is_shown_when_asked(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(apart, "CHILD", ("bash", "-c", "echo to stdout; echo to stderr >&2; exit 1"))
-    with pytest.raises(ExportError):
+    monkeypatch.setattr(apart, "carry_out", children.stumbling)
+    with pytest.raises(ExportError, match=r"ended with code 1; the last it said: .* RuntimeError: stumbled\. Nothing"):
         run_apart(job(checkpoint), show=shown.append)
-    assert shown == ["to stdout\nto stderr\n"]
+    assert shown[0].startswith("to stdout\nto stderr\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
+def test_a_process_ends_with_its_parent() -> None:
+    program = Path(__file__).parent.parent / "programs" / "parent.py"
+    parent = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(1)  # until it watches
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("it lives on")
 
 
 def test_interrupted_while_it_converts_it_ends_and_leaves_nothing(checkpoint: Path) -> None:

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from hybridvit.card import ModelCard, Preprocessing
-from hybridvit.cli import predict as predict_command
 from hybridvit.cli.main import main
 from hybridvit.data import inspect
 from hybridvit.data.augment_config import AugmentConfig
@@ -209,11 +208,11 @@ def test_one_decoder_gives_the_same_pixels_in_every_use(
         runtime = "none"
         card = ModelCard(architecture="none", preprocessing=preprocessing, class_names=("a", "b"))
 
-        def __call__(self, images: np.ndarray) -> np.ndarray:
+        def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
             inputs.extend(images)
-            return np.zeros((len(images), 2), np.float32)
+            return {"logits": np.zeros((len(images), 2), np.float32)}
 
-    monkeypatch.setattr(predict_command, "open_runner", lambda *args, **options: Watching())
+    monkeypatch.setattr("hybridvit.predictor.open_runner", lambda *args, **options: Watching())
     assert main(["predict", "none.safetensors", str(root)]) == 0
     capsys.readouterr()
     for path, array in zip(evaluated.paths, inputs, strict=True):

@@ -6,19 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 import hybridvit
-from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.recipe.groups import DistillConfig, MesaConfig, OptimConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.distillation import mesa_is_on
-from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.recipe.groups import OptimConfig, ScheduleConfig
+from hybridvit.task import Batch, Moment, Objective, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe, DistillConfig, MesaConfig
+from hybridvit.tasks.classify.distillation import mesa_is_on
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
-from hybridvit.training.task import Moment
 from hybridvit.training.train import train
 
 
@@ -32,7 +29,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def everything(teacher: Path) -> Recipe:
+def everything(teacher: Path) -> ClassifyRecipe:
     """All methods at once; MESA from the third of the six steps."""
     return dataclasses.replace(
         TINY,
@@ -42,9 +39,9 @@ def everything(teacher: Path) -> Recipe:
     )
 
 
-def trained(recipe: Recipe, folder: Path, **options: Any) -> dict[str, Any]:
+def trained(recipe: ClassifyRecipe, folder: Path, **options: Any) -> dict[str, Any]:
     """Train, and give back all that was saved at the end."""
-    options = {"build_task": TinyTask, "progress": False} | options
+    options = {"task": TinyTask(), "progress": False} | options
     result = train(dataclasses.replace(recipe, output=str(folder)), **options)
     newest = newest_snapshot(result.folder / "checkpoints")
     assert newest is not None
@@ -52,7 +49,9 @@ def trained(recipe: Recipe, folder: Path, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("losses_before", [pytest.param(4, marks=pytest.mark.nightly, id="before MESA begins"), 7])
-def test_a_run_with_all_methods_resumes_to_the_bit(everything: Recipe, tmp_path: Path, losses_before: int) -> None:
+def test_a_run_with_all_methods_resumes_to_the_bit(
+    everything: ClassifyRecipe, tmp_path: Path, losses_before: int
+) -> None:
     straight = trained(everything, tmp_path / "straight")
 
     def stop(what: str, count: int) -> None:
@@ -60,12 +59,12 @@ def test_a_run_with_all_methods_resumes_to_the_bit(everything: Recipe, tmp_path:
             raise Interruption
 
     with pytest.raises(Interruption):
-        trained(everything, tmp_path / "run", build_task=lambda recipe, fabric: TinyTask(recipe, fabric, stop))
+        trained(everything, tmp_path / "run", task=TinyTask(stop))
     assert_same_bits(trained(everything, tmp_path / "run", resume=True), straight)
 
 
 def test_every_method_changes_the_weights_and_the_teacher_stays_out_of_the_checkpoint(
-    everything: Recipe, tmp_path: Path
+    everything: ClassifyRecipe, tmp_path: Path
 ) -> None:
     everything = dataclasses.replace(everything, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     straight = trained(everything, tmp_path / "all")
@@ -81,7 +80,7 @@ def test_every_method_changes_the_weights_and_the_teacher_stays_out_of_the_check
         assert any(not torch.equal(value, other["model"][key]) for key, value in straight["model"].items()), name
 
 
-def test_a_run_is_not_resumed_with_another_teacher(everything: Recipe, teacher: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_another_teacher(everything: ClassifyRecipe, teacher: Path, tmp_path: Path) -> None:
     everything = dataclasses.replace(everything, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     trained(everything, tmp_path / "run")
     original = teacher.read_bytes()
@@ -96,24 +95,31 @@ def test_a_run_is_not_resumed_with_another_teacher(everything: Recipe, teacher: 
 class Watching(TinyTask):
     """Notes the dtype of each loss, and whether the average runs in each step."""
 
-    losses: list[Tensor]
-    averages: list[bool]
+    mesa: MesaConfig
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
-        Watching.losses, Watching.averages = [], []
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
+        self.averages: list[bool] = []
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
-        Watching.losses.append(super().loss(model, images, labels, moment))
-        Watching.averages.append(mesa_is_on(self._recipe.mesa, moment))
-        return Watching.losses[-1]
+    def open(self, recipe: ClassifyRecipe) -> Splits:
+        self.mesa = recipe.mesa
+        return super().open(recipe)
+
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        self.losses.append(super().loss(learn, model, batch, moment))
+        self.averages.append(mesa_is_on(self.mesa, moment))
+        return self.losses[-1]
 
 
-def test_losses_are_float32_in_mixed_precision_with_checkpointed_gradients(everything: Recipe, tmp_path: Path) -> None:
+def test_losses_are_float32_in_mixed_precision_with_checkpointed_gradients(
+    everything: ClassifyRecipe, tmp_path: Path
+) -> None:
     recipe = dataclasses.replace(everything, precision="bf16-mixed", grad_checkpointing=True)
-    state = trained(recipe, tmp_path / "run", build_task=Watching)
-    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in Watching.losses)
-    assert Watching.averages == 4 * [False] + 8 * [True]  # two micro-batches a step
+    task = Watching()
+    state = trained(recipe, tmp_path / "run", task=task)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in task.losses)
+    assert task.averages == 4 * [False] + 8 * [True]  # two micro-batches a step
     assert all(value.dtype == torch.float32 for value in state["model"].values() if value.is_floating_point())
 
 
@@ -134,7 +140,7 @@ def test_a_model_is_fine_tuned_on_larger_images_with_other_windows(tmp_path: Pat
         schedule=ScheduleConfig(epochs=1, warmup_epochs=0),
         output=str(tmp_path / "64px"),
     )
-    weights = train(first, progress=False, build_task=tiny_of(64)).model
+    weights = train(first, progress=False, task=TinyTask()).model
     second = dataclasses.replace(
         first,
         model_options=windows_after,
@@ -144,7 +150,7 @@ def test_a_model_is_fine_tuned_on_larger_images_with_other_windows(tmp_path: Pat
         optim=OptimConfig(lr=1e-4, layer_decay=0.8),
         output=str(tmp_path / "96px"),
     )
-    tuned = hybridvit.load(train(second, progress=False, build_task=tiny_of(96)).model)
+    tuned = hybridvit.load(train(second, progress=False, task=TinyTask()).model)
     assert isinstance(tuned, nn.Module)
     before = hybridvit.load(weights)
     assert isinstance(before, nn.Module)
@@ -158,30 +164,13 @@ def test_a_model_is_fine_tuned_on_larger_images_with_other_windows(tmp_path: Pat
     with torch.no_grad():
         torch.testing.assert_close(folded(images), tuned(images), rtol=1e-4, atol=1e-4)
     with pytest.raises(UsageError, match=r"has 10 classes, the images have 4 .*--reset_head"):
-        train(dataclasses.replace(second, output=str(tmp_path / "four")), progress=False, build_task=FourClasses)
+        train(dataclasses.replace(second, output=str(tmp_path / "four")), progress=False, task=FourClasses())
     reset = dataclasses.replace(second, reset_head=True, output=str(tmp_path / "four"))
-    four = hybridvit.load(train(reset, progress=False, build_task=FourClasses).model)
+    four = hybridvit.load(train(reset, progress=False, task=FourClasses()).model)
     assert four.card.class_names == tuple("0123")
 
 
-def tiny_of(side: int) -> Any:
-    """A builder of TinyTask with images of this size."""
+class FourClasses(TinyTask):
+    """Images of four classes."""
 
-    def build(recipe: Recipe, fabric: Fabric) -> TinyTask:
-        task = TinyTask(recipe, fabric)
-        task.images = GeneratedImages(length=26, image_size=(side, side), training=True)
-        return task
-
-    return build
-
-
-class FourClasses(ClassifyTask):
-    """Generated images of four classes."""
-
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                "hybridvit.training.classify.data.GeneratedImages",
-                lambda **options: GeneratedImages(num_classes=4, **options),
-            )
-            super().__init__(recipe, fabric)
+    num_classes = 4

@@ -171,7 +171,7 @@ def test_when_the_training_processes_are_killed_no_worker_of_theirs_stays(tmp_pa
 
 
 def parent_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
 def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes_on_after_it(tmp_path: Path) -> None:

@@ -11,25 +11,24 @@ import dataclasses
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
-from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.loader import Batch
 from hybridvit.errors import NonFiniteError
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import Batch, Moment, Objective
+from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training import train as training
-from hybridvit.training.loop import Loop, Position
+from hybridvit.training.loop import Loop
+from hybridvit.training.observe import Observer
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
-from hybridvit.training.task import Moment
+from hybridvit.training.start import Run
 
 SIZES_PX = {"fastvit_debug": 32, "fastervit_debug": 64}
 STOPS = {  # six steps, three an epoch; two micro-batches a step; a checkpoint after steps 2, 4, 6
@@ -47,47 +46,41 @@ class Recorded(TinyTask):
 
     current: "Recorded"
 
-    def __init__(self, recipe: Recipe, fabric: Fabric, disturb: Callable[[str, int], None] = lambda *_: None) -> None:
-        super().__init__(recipe, fabric, disturb)
-        side = recipe.data.image_size
-        self.images = GeneratedImages(length=26, image_size=(side, side), training=True)
-        self.samples: list[int] = []
+    def __init__(self, disturb: Callable[[str, int], None] = lambda *_: None) -> None:
+        super().__init__(disturb)
         self.loop: Loop | None = None
         self.seen: dict[tuple[int, int], tuple[object, ...]] = {}
         Recorded.current = self
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
-        loss = super().loss(model, images, labels, moment)
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        loss = super().loss(learn, model, batch, moment)
         assert self.loop is not None
-        rates = tuple(group["lr"] for group in self.loop.optimizer.param_groups)
-        self.seen[moment.step, len(self.seen) % 2] = (tuple(self.samples), float(loss.detach()), rates)
+        rates = tuple(group["lr"] for group in self.loop.run.optimizer.param_groups)
+        self.seen[moment.step, len(self.seen) % 2] = (tuple(batch.samples.tolist()), float(loss.detach()), rates)
         return loss
 
 
 class RecordedLoop(Loop):
-    def _run(self, stream: Iterator[Batch]) -> Position:
-        assert isinstance(self.task, Recorded)
-        self.task.loop = self
-        return super()._run(self._noting(stream, self.task))
+    """Makes itself known to the task."""
 
-    def _noting(self, stream: Iterator[Batch], task: Recorded) -> Iterator[Batch]:
-        for batch in stream:
-            task.samples = batch.samples.tolist()
-            yield batch
+    def __init__(self, run: Run, observers: Observer) -> None:
+        super().__init__(run, observers)
+        assert isinstance(run.task, Recorded)
+        run.task.loop = self
 
 
-def recipe_for(model: str, folder: Path, *, workers: int, processes: int = 1) -> Recipe:
+def recipe_for(model: str, folder: Path, *, workers: int, processes: int = 1) -> ClassifyRecipe:
     size = dataclasses.replace(TINY.data, image_size=SIZES_PX[model], workers=workers, micro_batch=4 // processes)
     return dataclasses.replace(TINY, model=model, data=size, devices=processes, output=str(folder))
 
 
-def run(recipe: Recipe, disturb: Callable[[str, int], None] = lambda *_: None, resume: bool = False) -> dict[str, Any]:
+def run(
+    recipe: ClassifyRecipe, disturb: Callable[[str, int], None] = lambda *_: None, resume: bool = False
+) -> dict[str, Any]:
     """Train, and give back all that was saved at the end and all that was seen."""
     before, training.Loop = training.Loop, RecordedLoop  # type: ignore[misc]
     try:
-        result = training.train(
-            recipe, resume=resume, progress=False, build_task=lambda recipe, fabric: Recorded(recipe, fabric, disturb)
-        )
+        result = training.train(recipe, resume=resume, progress=False, task=Recorded(disturb))
     finally:
         training.Loop = before  # type: ignore[misc]
     newest = newest_snapshot(result.folder / "checkpoints")
@@ -103,7 +96,7 @@ def run(recipe: Recipe, disturb: Callable[[str, int], None] = lambda *_: None, r
     return state
 
 
-def stopped(recipe: Recipe, stop: str, by: str) -> dict[tuple[int, int], tuple[object, ...]]:
+def stopped(recipe: ClassifyRecipe, stop: str, by: str) -> dict[tuple[int, int], tuple[object, ...]]:
     """Start the run and have it end at `stop`; what it had seen."""
 
     def disturb(what: str, count: int) -> None:
@@ -119,7 +112,7 @@ def stopped(recipe: Recipe, stop: str, by: str) -> dict[tuple[int, int], tuple[o
     return Recorded.current.seen
 
 
-def killed(recipe: Recipe) -> None:
+def killed(recipe: ClassifyRecipe) -> None:
     """The same in a process that SIGKILL ends."""
 
     def disturb(what: str, count: int) -> None:
@@ -135,7 +128,7 @@ def killed(recipe: Recipe) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def assert_resumes_alike(recipe: Recipe, straight: dict[str, Any], stop: str, by: str) -> None:
+def assert_resumes_alike(recipe: ClassifyRecipe, straight: dict[str, Any], stop: str, by: str) -> None:
     earlier = stopped(recipe, stop, by)
     again = run(recipe, resume=True)
     for key, value in earlier.items():
@@ -189,14 +182,12 @@ def resume_everywhere(folder: Path) -> None:
 
 
 def resume_every_combination(folder: Path) -> None:
+    """Of family, number of workers and place."""
     _resume_at(folder, list(itertools.product(SIZES_PX, (0, 2), STOPS)))
 
 
 def _resume_at(folder: Path, chosen: list[tuple[str, int, str]]) -> None:
-    straight = {
-        model: run(recipe_for(model, folder / model, workers=0, processes=2))
-        for model in {each[0]: 0 for each in chosen}
-    }
+    straight = {model: run(recipe_for(model, folder / model, workers=0, processes=2)) for model in SIZES_PX}
     for number, (model, workers, stop) in enumerate(chosen):
         if stop != "by SIGKILL":
             recipe = recipe_for(model, folder / f"{number}", workers=workers, processes=2)
@@ -218,7 +209,7 @@ def test_a_poisoned_step_changes_no_bit_of_anything(tmp_path: Path, poison: str)
     def state() -> dict[str, Any]:
         loop = Recorded.current.loop
         assert loop is not None
-        assert loop.ema is not None
+        assert loop.run.average is not None
         saved = loop.state()
         kept = {"model": saved["model"], "ema": saved["ema"], "optimizer": saved["optimizer"]["state"]}
         names = {name.rsplit(".", 1)[-1] for name in saved["model"]}
@@ -226,31 +217,30 @@ def test_a_poisoned_step_changes_no_bit_of_anything(tmp_path: Path, poison: str)
         return kept
 
     class Poisoned(Recorded):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
             if (moment.step, len(self.seen) % 2) == (3, 0):
                 before.update(clone(state()))
                 files.update(contents())
             if (moment.step, len(self.seen) % 2) == (3, 1):  # after one micro-batch whose statistics are already in
                 assert self.loop is not None
                 if poison == "NaN pixel":
-                    images[0, 0, 0, 0] = torch.nan
+                    batch.inputs[0, 0, 0, 0] = torch.nan
                 if poison == "infinite learning rate":
-                    for group in self.loop.optimizer.param_groups:
+                    for group in self.loop.run.optimizer.param_groups:
                         group["lr"] = float("inf")
-            loss = super().loss(model, images, labels, moment)
+            loss = super().loss(learn, model, batch, moment)
             if moment.step == 3 and poison == "injected loss":
                 return loss + torch.inf
             if moment.step == 3 and poison == "gradient that is not finite":
-                weight = next(self.model.parameters())
+                assert self.loop is not None
+                weight = next(self.loop.run.model.parameters())
                 return loss + (0 * weight).square().sum().sqrt()  # is 0, and its derivative is 0/0
             return loss
 
     before_loop, training.Loop = training.Loop, RecordedLoop  # type: ignore[misc]
     try:
         with pytest.raises(NonFiniteError) as caught:
-            training.train(
-                recipe_for("fastvit_debug", tmp_path / "run", workers=0), progress=False, build_task=Poisoned
-            )
+            training.train(recipe_for("fastvit_debug", tmp_path / "run", workers=0), progress=False, task=Poisoned())
     finally:
         training.Loop = before_loop  # type: ignore[misc]
     assert before
@@ -279,8 +269,8 @@ def test_weights_that_a_finite_step_has_made_infinite_are_not_saved(tmp_path: Pa
         loop = Recorded.current.loop
         assert loop is not None
         if (what, count) == ("loss", 6):
-            weight = next(loop.task.model.parameters())
-            loop.optimizer.optimizer.register_step_post_hook(lambda *_: weight.data[0].fill_(torch.inf))
+            weight = next(loop.run.model.parameters())
+            loop.run.optimizer.optimizer.register_step_post_hook(lambda *_: weight.data[0].fill_(torch.inf))
 
     with pytest.raises(NonFiniteError, match=r"After step 4 the weights are not finite .*Nothing of it is saved"):
         run(recipe_for("fastvit_debug", tmp_path / "run", workers=0), overflow)

@@ -19,9 +19,9 @@ import hybridvit
 from hybridvit.card import ModelCard
 from hybridvit.checkpoints import load, load_weights, matching, read_tensors, save_upstream
 from hybridvit.checkpoints.keymaps import from_ours
-from hybridvit.checkpoints.keymaps.fastervit import DERIVED
 from hybridvit.checkpoints.matching import best_match, skeleton
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.models.fastervit.names import DERIVED
 from hybridvit.models.registry import VARIANTS
 
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))

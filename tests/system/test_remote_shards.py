@@ -15,8 +15,8 @@ import pytest
 import torch
 from shard_sets import SMALL, pack, write_folder
 
-from hybridvit.data.images import SourceFault
 from hybridvit.data.loader import make_train_loader
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards import remote as remote_module
 from hybridvit.data.shards.cache import ShardCache
 from hybridvit.data.shards.images import ShardImages

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hybridvit.demo.walkthrough import walk_through
 from hybridvit.errors import UsageError
-from hybridvit.report import Answer, Bar, Change, Confusion, Curve, Figure, Report, Table, render, write_report
+from hybridvit.report import Answer, Bar, Change, Confusion, Curve, Figure, Gallery, Report, Table, render, write_report
 from hybridvit.report.html import number
 
 NASTY = '<script>alert("x")</script>&\'"'
@@ -58,8 +58,13 @@ def report(tmp_path: Path) -> Report:
             Curve(title="D", x_label="epoch", y_label="%", lines={"a": [(1, 2), (2, 1)]}),
         ],
         confusion=Confusion(class_names=["a", NASTY], counts=[[3, 1], [0, 4]]),
-        wrong=[Answer(image=path, file=NASTY, truth="a", said=NASTY, probability=0.9)],
-        right=[Answer(image=Image.new("RGB", (8, 8)), file=NASTY, truth=NASTY, said=NASTY, probability=0.5)],
+        galleries=[
+            Gallery(
+                title=NASTY, answers=[Answer(image=path, file=NASTY, said=NASTY, truth=NASTY, note=NASTY, right=False)]
+            ),
+            Gallery(title="b", answers=[Answer(image=Image.new("RGB", (8, 8)), file=NASTY, said=NASTY, right=True)]),
+        ],
+        tables=[Table(title=NASTY, head=[NASTY], rows=[[NASTY]], note=NASTY)],
         bars=[Bar(label=NASTY, median_ms=2, p90_ms=3, low_ms=1.5, high_ms=2.5)],
         bars_note=NASTY,
         changes=[Change(quantity=NASTY, before=4_026_232, after=3_992_392)],

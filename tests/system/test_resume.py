@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import hybridvit
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import NonFiniteError
-from hybridvit.training.classify.evaluate import evaluate_loader
+from hybridvit.evaluate.run import answering, evaluate
+from hybridvit.task import Batch, Moment, Objective
+from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.run.interrupt import Stopped
-from hybridvit.training.task import Moment
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train
 
 
@@ -70,7 +73,7 @@ def test_a_signal_in_the_last_step_saves_first_and_resuming_finishes(
 
     with pytest.raises(Stopped, match="Stopped by SIGTERM after step 6 of 6"):
         run(recipe, disturb=disturb)
-    result = train(recipe, resume=True, progress=False, build_task=TinyTask)
+    result = train(recipe, resume=True, progress=False, task=TinyTask())
     assert_same_bits(list(result.history), uninterrupted["position"]["history"])
 
 
@@ -86,6 +89,39 @@ def test_workers_change_nothing(tmp_path: Path, uninterrupted: dict[str, Any]) -
         run(recipe, disturb=disturb)
     assert stopped.value.code == 130
     assert_same_bits(run(recipe, resume=True), uninterrupted)
+
+
+class Measured(TinyTask):
+    """Notes the side of the images of each step."""
+
+    def __init__(self, disturb: Callable[[str, int], None] = lambda *_: None) -> None:
+        super().__init__(disturb)
+        self.sides: dict[int, set[int]] = {}
+
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        self.sides.setdefault(moment.step, set()).update(batch.inputs.shape[2:])
+        return super().loss(learn, model, batch, moment)
+
+
+def test_a_run_on_images_of_several_sizes_resumes_to_the_bit_with_any_workers(tmp_path: Path) -> None:
+    data = dataclasses.replace(TINY.data, train_sizes=(32, 48, 64))
+    straight = dataclasses.replace(TINY, data=data, output=str(tmp_path / "straight"))
+    stopped = dataclasses.replace(straight, data=dataclasses.replace(data, workers=2), output=str(tmp_path / "stopped"))
+
+    def disturb(what: str, count: int) -> None:
+        if (what, count) == ("loss", 9):  # within step 4
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, before, after = Measured(), Measured(disturb), Measured()
+    train(straight, progress=False, task=whole)
+    with pytest.raises(Stopped):
+        train(stopped, progress=False, task=before)
+    train(dataclasses.replace(straight, output=stopped.output), resume=True, progress=False, task=after)
+    assert [len(sides) for sides in whole.sides.values()] == [1] * 6  # one size a step
+    assert len(set.union(*whole.sides.values())) > 1
+    assert before.sides | after.sides == whole.sides
+    states = [newest_snapshot(Path(recipe.output) / "checkpoints") for recipe in (straight, stopped)]
+    assert_same_bits(*(read_snapshot(path) for path in states if path is not None))
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(
@@ -138,16 +174,16 @@ def stop_together(folder: Path) -> None:
 class Poisoned(TinyTask):
     """The second process's images of the second step are no numbers."""
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
         if os.environ["RANK"] == "1" and self.calls["loss"] == 2:
-            images[:] = float("nan")
-        return super().loss(model, images, labels, moment)
+            batch.inputs[:] = float("nan")
+        return super().loss(learn, model, batch, moment)
 
 
 def refuse_together(folder: Path) -> None:
     """Both refuse the step of which one process has images that are no numbers, and name these images."""
     with pytest.raises(NonFiniteError) as refused:
-        train(dataclasses.replace(TOGETHER, output=str(folder / "run")), progress=False, build_task=Poisoned)
+        train(dataclasses.replace(TOGETHER, output=str(folder / "run")), progress=False, task=Poisoned())
     assert str(refused.value).count("generated/") == 4  # of rank 1's four images, on both ranks
 
 
@@ -159,9 +195,9 @@ def count_once(folder: Path) -> None:
     torch.manual_seed(0)
     model = hybridvit.create_model("fastvit_debug", num_classes=10).eval()
     correct = sum(int(model(images[i][0][None]).argmax() == images[i][1]) for i in range(13))
-    rank = int(os.environ["RANK"])
-    evaluation = evaluate_loader(model, make_eval_loader(images, batch_size=4, rank=rank, world_size=2))
-    assert evaluation.num_images == 13
-    assert evaluation.top1 == round(100 * correct / 13, 4)
-    assert evaluation.confusion is not None
-    assert int(evaluation.confusion.sum()) == 13
+    loader = make_eval_loader(images, batch_size=4, rank=int(os.environ["RANK"]), world_size=2)
+    with answering(model, Classify()) as answer:
+        evaluation = evaluate(answer, Classify(), loader, model.card)
+    assert evaluation.num_samples == 13
+    assert evaluation.scores.values["top1"] == round(100 * correct / 13, 4)
+    assert sum(map(sum, evaluation.scores.parts[0].counts)) == 13

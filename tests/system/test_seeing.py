@@ -14,29 +14,29 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
-from torch import Tensor, nn
+from tiny_runs import Interruption, TinyTask
+from torch import nn
 
 from hybridvit import fold, load
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import NonFiniteError, UsageError
+from hybridvit.evaluate.run import evaluate_model
 from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.charts import chart, tick_labels, ticks
 from hybridvit.report.content import Curve
-from hybridvit.training.classify.evaluate import evaluate
-from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.task import Classify
+from hybridvit.training.observe import Beginning, Step
+from hybridvit.training.pace import FEWEST_SECONDS, Pace
 from hybridvit.training.record.events import Events
 from hybridvit.training.record.logbook import STEP_COLUMNS, StepsCsv, read_steps
-from hybridvit.training.record.pace import FEWEST_SECONDS, Pace
 from hybridvit.training.record.progress import TrainingProgress, _Line
 from hybridvit.training.record.weights_and_biases import WeightsAndBiases
-from hybridvit.training.task import Moment
 from hybridvit.training.train import RunResult, train
 
-TINY = Recipe(
+TINY = ClassifyRecipe(
     model="fastvit_debug",
     data=DataConfig(source="generated", image_size=32, total_batch=8, workers=0),
     augment=dataclasses.replace(AugmentConfig(), rand_augment="", mixup=0.0, cutmix=0.0),
@@ -47,31 +47,13 @@ TINY = Recipe(
 STEPS = 9  # of the whole run, 3 in an epoch
 
 
-class Interruption(Exception):
-    """Stands for a kill."""
-
-
-class TinyTask(ClassifyTask):
-    """Three steps an epoch, 26 images to validate on; `disturb` is called before each loss with their number."""
-
-    def __init__(self, recipe: Recipe, fabric: Fabric, disturb: Callable[[int], None] = lambda _: None) -> None:
-        super().__init__(recipe, fabric)
-        self.images = GeneratedImages(length=26, training=True)
-        self.count, self.disturb = 0, disturb
-
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
-        self.disturb(self.count)
-        self.count += 1
-        return super().loss(model, images, labels, moment)
-
-
 def run(
     output: Path, *, disturb: Callable[[int], None] = lambda _: None, resume: bool = False, **keys: Any
 ) -> RunResult:
+    """Train; `disturb` is called before each loss with the number of those before."""
     recipe = dataclasses.replace(TINY, output=str(output), **keys)
-    return train(
-        recipe, resume=resume, progress=False, build_task=lambda recipe, fabric: TinyTask(recipe, fabric, disturb)
-    )
+    task = TinyTask(lambda what, count: disturb(count) if what == "loss" else None)
+    return train(recipe, resume=resume, progress=False, task=task)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +90,8 @@ def test_folded_answers_are_those_before_folding(finished: RunResult) -> None:
     record = json.loads((finished.folder / "result.json").read_text())
     images = GeneratedImages(length=10, image_size=(32, 32), seed=1)
     model = load(finished.model)
-    assert record["folded"] == pytest.approx(evaluate(fold(model), images).top1, abs=1e-3)
+    folded = evaluate_model(fold(model), images, Classify(), model.card)
+    assert record["folded"] == pytest.approx(folded.scores.values["top1"], abs=1e-3)
     assert record["folded"] == pytest.approx(record[record["weights"]], abs=1e-3)
     assert record["same_answers"] == record["num_images"] == 10
     assert 0 < record["max_difference"] < 1e-5
@@ -125,11 +108,11 @@ def test_a_fold_that_changes_answers_is_told(tmp_path: Path, monkeypatch: pytest
             parameter.data.neg_()
         return folded
 
-    monkeypatch.setattr("hybridvit.training.classify.final_check.fold", wrong)
+    monkeypatch.setattr("hybridvit.training.train.fold", wrong)
     result = run(tmp_path / "run", schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
-    assert result.max_difference is not None
-    assert result.max_difference > 1e-3
-    assert result.same_answers == 0
+    assert result.agreement is not None
+    assert result.agreement.max_difference > 1e-3
+    assert result.agreement.num_same == 0
     assert "same answer on 0 of 10 images" in result.report.read_text(encoding="utf-8")
 
 
@@ -190,7 +173,7 @@ def test_a_page_that_cannot_be_made_is_a_warning_and_not_the_end(
     def broken(report: object) -> str:
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("hybridvit.training.record.report.render", broken)
+    monkeypatch.setattr("hybridvit.training.record.record.render", broken)
     result = run(tmp_path / "run", schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
     assert result.model.is_file()
     assert [record.getMessage() for record in caplog.records] == [
@@ -204,7 +187,7 @@ def test_warnings_become_events_and_are_still_printed(tmp_path: Path, capsys: py
     root = logging.getLogger()
     handlers, root.handlers = root.handlers, []
     try:
-        with Events(path, leads=True, step=lambda: 7) as events:
+        with Events(path, leads=True, step=7) as events:
             logging.getLogger("hybridvit.data.loader").warning("left out: %s", "a.jpg")
     finally:
         root.handlers = handlers
@@ -217,15 +200,12 @@ def test_warnings_become_events_and_are_still_printed(tmp_path: Path, capsys: py
 def one_speaks(folder: Path) -> None:
     """What test_two_processes.py calls in each of two processes: one warns, and both validate."""
 
-    def build(recipe: Recipe, fabric: Fabric) -> TinyTask:
-        def warn(count: int) -> None:
-            if count == 0 and fabric.global_rank == 1:
-                logging.getLogger("hybridvit").warning("left out: of the second process")
+    def warn(what: str, count: int) -> None:
+        if (what, count) == ("loss", 0) and os.environ["RANK"] == "1":
+            logging.getLogger("hybridvit").warning("left out: of the second process")
 
-        return TinyTask(recipe, fabric, warn)
-
-    result = train(dataclasses.replace(TINY, output=str(folder / "run"), devices=2), build_task=build)
-    assert result.num_images == result.same_answers == 10, result
+    result = train(dataclasses.replace(TINY, output=str(folder / "run"), devices=2), task=TinyTask(warn))
+    assert result.agreement.num_samples == result.agreement.num_same == 10, result
 
 
 class Clock:
@@ -275,17 +255,50 @@ def test_speed_counts_neither_validation_nor_saving() -> None:
     assert pace.lap("step").images_per_second == pytest.approx(50 / 6)
 
 
-def test_the_time_left_is_that_of_the_steps_to_come_after_a_resume_too() -> None:
+def beginning(step: int, total_steps: int, steps_per_epoch: int) -> Beginning:
+    """Of a run that validates once an epoch."""
+    return Beginning(
+        step=step,
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        steps_per_validation=steps_per_epoch,
+        history=(),
+        seconds=0.0,
+    )
+
+
+def step_of(step: int, pace: Pace) -> Step:
+    """A step with loss 1, at this pace."""
+    return Step(
+        step=step,
+        loss=1.0,
+        skipped=0,
+        images_per_second=pace.images_per_second,
+        seconds_per_step=pace.seconds_per_step,
+        seconds=pace.session_seconds,
+        data_wait=pace.data_wait,
+        slow_loader=None,
+        row=None,
+    )
+
+
+ROW = {"step": 2, "epoch": 1.0, "train_loss": 1.0, "top1": 50.0, "images_per_second": 9.0}
+
+
+def test_the_time_left_is_that_of_the_steps_to_come_after_a_resume_too(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    progress = TrainingProgress(total_steps=100, steps_per_epoch=10, shown=False)
-    progress.start_at(60)
-    progress.pace = Pace(now=clock)
+    monkeypatch.setattr("hybridvit.training.record.progress.time", types.SimpleNamespace(monotonic=clock))
+    progress, pace = TrainingProgress(Classify().headline, shown=False), Pace(now=clock)
+    progress.begun(beginning(60, total_steps=100, steps_per_epoch=10))
     assert progress.time_left() == "-:--"
     for step in range(61, 71):
         clock.now += 2.0
-        progress.step(step, loss=1.0, images=8)
+        pace.step(8)
+        progress.stepped(step_of(step, pace))
     assert progress.time_left() == "1:00"
-    progress._validation_seconds = 20.0
+    progress.validating(1, 2)
+    clock.now += 20.0
+    progress.validated(ROW)
     assert progress.time_left() == "2:00"
 
 
@@ -294,7 +307,7 @@ def test_the_bar_is_one_line_of_any_width(width: int) -> None:
     line = _Line()
     pieces = ["loss 12.345", "12345 images/s", "12:34:56 left"]
     line.set(label="epoch 300/300", done=375000, total=375300, pieces=pieces)
-    console = Console(width=width, file=open(os.devnull, "w"), record=True)  # noqa: SIM115
+    console = Console(width=width, file=open(os.devnull, "w", encoding="utf-8"), record=True)  # noqa: SIM115
     console.print(line)
     (text,) = console.export_text().splitlines()
     assert len(text) <= width
@@ -308,11 +321,13 @@ def test_a_log_has_no_control_codes_and_a_long_validation_is_told(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("hybridvit.training.record.progress.LINE_EVERY_SECONDS", 0.0)
-    with TrainingProgress(total_steps=4, steps_per_epoch=2) as progress:
-        progress.step(1, loss=1.0, images=8)
-        progress.validating(3, 40)
-        row = {"step": 2, "epoch": 1.0, "train_loss": 1.0, "top1": 50.0, "ema_top1": 60.0, "images_per_second": 9.0}
-        progress.validated(row, "top1")
+    progress, pace = TrainingProgress(Classify().headline), Pace()
+    progress.begun(beginning(0, total_steps=4, steps_per_epoch=2))
+    pace.step(8)
+    progress.stepped(step_of(1, pace))
+    progress.validating(3, 40)
+    progress.validated(ROW | {"ema_top1": 60.0})
+    progress.ended(None)
     text = capsys.readouterr().err
     assert "\x1b" not in text
     assert "\r" not in text

@@ -134,7 +134,7 @@ def test_equal_seed_epoch_and_number_give_equal_tensors_from_folder_and_shards(f
     for index in range(len(files)):
         one, other = files.draw(3, index), packed.draw(3, index)
         assert torch.equal(one.image, other.image)
-        assert (one.label, one.number) == (other.label, other.number)
+        assert (one.target, one.number) == (other.target, other.number)
 
 
 def test_every_shard_mixes_the_classes(shards: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_loader_resumes_in_the_middle_of_an_epoch_with_any_workers(shards: P
         resumed = list(loader)
         loader.close()
         assert all(
-            torch.equal(one.images, other.images) and torch.equal(one.samples, other.samples)
+            torch.equal(one.inputs, other.inputs) and torch.equal(one.samples, other.samples)
             for one, other in zip(straight[5:], resumed, strict=True)
         )
 

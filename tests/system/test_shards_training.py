@@ -9,27 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from shard_sets import pack, png, write_folder, write_tar
-from tiny_runs import assert_same_bits
+from tiny_runs import WatchedTask, assert_same_bits
 
 from hybridvit.data.augment_config import AugmentConfig
-from hybridvit.data.images import Sample
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.task import ClassifyTask
+from hybridvit.task import Sample, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train
 
 
-def recipe_for(root: Path, output: Path, **data: Any) -> Recipe:
+def recipe_for(root: Path, output: Path, **data: Any) -> ClassifyRecipe:
     settings = {"source": "shards", "image_size": 32, "total_batch": 8, "workers": 0} | data
     if settings["source"] == "shards":
         settings["shuffle_shards"] = 2
-    return Recipe(
+    return ClassifyRecipe(
         model="fastvit_debug",
         data=DataConfig(root=str(root), **settings),
         augment=AugmentConfig(),
@@ -53,15 +51,15 @@ def packed(folder: Path) -> Path:
     return folder / "shards"
 
 
-class Watched(ClassifyTask):
+class Watched(WatchedTask):
     """Stops itself by SIGTERM in the loss of one step."""
 
     stop_at = -1
 
-    def loss(self, model: Any, images: Any, labels: Any, moment: Any) -> Any:
+    def loss(self, learn: Any, model: Any, batch: Any, moment: Any) -> Any:
         if moment.step == self.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().loss(model, images, labels, moment)
+        return super().loss(learn, model, batch, moment)
 
 
 class StopsInMidEpoch(Watched):
@@ -79,7 +77,7 @@ def test_a_run_from_shards_that_was_stopped_in_mid_epoch_ends_in_the_same_bits(s
     straight = train(recipe_for(shards, tmp_path / "straight"), progress=False)
     stopped = recipe_for(shards, tmp_path / "stopped", workers=2)
     with pytest.raises(Stopped):
-        train(stopped, progress=False, build_task=StopsInMidEpoch)
+        train(stopped, progress=False, task=StopsInMidEpoch())
     moved = shards.rename(tmp_path / "moved")  # the place is not part of what a run is
     resumed = train(recipe_for(moved, tmp_path / "stopped", workers=1), resume=True, progress=False)
     assert_same_bits(final_state(resumed.folder), final_state(straight.folder))
@@ -132,27 +130,26 @@ def test_keys_of_another_source_are_refused(shards: Path, tmp_path: Path) -> Non
 class Counting(Watched):
     """Notes the epoch and number of each sample drawn."""
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
+    def __init__(self) -> None:
+        super().__init__()
         self.seen: list[tuple[int, int]] = []
-        draw = self.images.draw
 
-        def counted(epoch: int, index: int) -> Sample:
-            sample = draw(epoch, index)
+    def open(self, recipe: ClassifyRecipe) -> Splits:
+        splits = super().open(recipe)
+        draw = splits.train.draw
+
+        def counted(epoch: int, index: int, step: int = 0) -> Sample:
+            sample = draw(epoch, index, step)
             self.seen.append((epoch, sample.number))
             return sample
 
-        self.images.draw = counted  # type: ignore[method-assign]
+        splits.train.draw = counted  # type: ignore[method-assign]
+        return splits
 
 
 def see_every_sample_once(folder: Path) -> None:
     """What test_two_processes.py calls in each of two processes: train on folder/shards, and note what was drawn."""
-    tasks: list[Counting] = []
-
-    def build(recipe: Recipe, fabric: Fabric) -> Counting:
-        tasks.append(Counting(recipe, fabric))
-        return tasks[-1]
-
+    task = Counting()
     recipe = dataclasses.replace(recipe_for(folder / "shards", folder / "run"), devices=2)
-    train(recipe, progress=False, build_task=build)
-    (folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps(tasks[0].seen))
+    train(recipe, progress=False, task=task)
+    (folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps(task.seen), encoding="utf-8")

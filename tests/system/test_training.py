@@ -4,12 +4,12 @@ import dataclasses
 import errno
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +17,62 @@ import numpy as np
 import pytest
 import torch
 from fresh import ENVIRONMENT, command
-from lightning_fabric import Fabric
 from PIL import Image
 from tiny_runs import TINY, TinyTask, assert_same_bits, run
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.card import ModelCard
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, OutOfMemory, UsageError
+from hybridvit.evaluate.run import Evaluation, evaluate_model
 from hybridvit.recipe.file import load_recipe
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
-from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.evaluate import evaluate, evaluate_folder
+from hybridvit.report.content import Confusion
+from hybridvit.task import Batch, Moment, Objective, Splits
+from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.run import lock, snapshot
 from hybridvit.training.run.folder import open_run
 from hybridvit.training.run.lock import RunLock
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot
-from hybridvit.training.task import Moment
 from hybridvit.training.train import RunResult, train
 from hybridvit.training.trial.dry_run import dry_run
 
 SHORT = dataclasses.replace(TINY, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
 
 
-def short(folder: Path, **changes: Any) -> Recipe:
+def short(folder: Path, **changes: Any) -> ClassifyRecipe:
     return dataclasses.replace(SHORT, output=str(folder), **changes)
 
 
-def go(recipe: Recipe, **options: Any) -> RunResult:
-    return train(recipe, progress=False, build_task=TinyTask, **options)
+def go(recipe: ClassifyRecipe, **options: Any) -> RunResult:
+    return train(recipe, progress=False, task=TinyTask(), **options)
 
 
 class PoisonedTask(TinyTask):
     """The fifth micro-batch is not finite; remembers the state at the end of the step before."""
 
-    last: "PoisonedTask"
+    model: nn.Module
+    before: dict[str, Tensor]
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        super().__init__(recipe, fabric)
-        PoisonedTask.last = self
-        self.before: dict[str, Tensor] = {}
-
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+    def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
         if self.calls["loss"] == 4:
-            self.before = {name: value.clone() for name, value in self.model.state_dict().items()}
-            images[0, 0, 0, 0] = torch.nan
-        return super().loss(model, images, labels, moment)
+            self.model, self.before = model, {name: value.clone() for name, value in model.state_dict().items()}
+            batch.inputs[0, 0, 0, 0] = torch.nan
+        return super().loss(learn, model, batch, moment)
 
 
 def test_a_step_that_is_not_finite_is_refused_and_poisons_nothing(tmp_path: Path) -> None:
-    recipe = short(tmp_path / "run")
+    recipe, task = short(tmp_path / "run"), PoisonedTask()
     with pytest.raises(NonFiniteError) as caught:
-        train(recipe, progress=False, build_task=PoisonedTask)
+        train(recipe, progress=False, task=task)
     text = str(caught.value)
     assert "Step 2 was refused: loss nan" in text
     assert "learning rate" in text
     assert text.count("generated/") == recipe.data.total_batch  # the files of this step, by name
-    assert_same_bits(PoisonedTask.last.model.state_dict(), PoisonedTask.last.before)
+    assert_same_bits(task.model.state_dict(), task.before)
     newest = newest_snapshot(tmp_path / "run" / "checkpoints")
     assert newest is not None
     saved = read_snapshot(newest)
@@ -139,7 +137,7 @@ def test_resuming_with_other_threads_says_that_the_last_bits_differ(
 ) -> None:
     go(short(tmp_path / "run"))
     torch.set_num_threads(2)
-    train(short(tmp_path / "run"), resume=True, build_task=TinyTask)
+    train(short(tmp_path / "run"), resume=True, task=TinyTask())
     assert "The number of threads was 1 and is now 2" in capsys.readouterr().err
 
 
@@ -162,82 +160,105 @@ def test_resuming_on_other_images_is_an_error_unless_allowed_and_on_other_classe
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Other(TinyTask):
-        def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-            super().__init__(recipe, fabric)
-            self.images = GeneratedImages(length=27, training=True)
+        length = 27
 
     go(short(tmp_path / "run"))
     with pytest.raises(CheckpointError, match=r"other training images .*take the change on with --allow_data_change"):
-        train(short(tmp_path / "run"), resume=True, progress=False, build_task=Other)
-    train(short(tmp_path / "run"), resume=True, allow_data_change=True, build_task=Other)
+        train(short(tmp_path / "run"), resume=True, progress=False, task=Other())
+    train(short(tmp_path / "run"), resume=True, allow_data_change=True, task=Other())
     assert "The run was trained with other training images" in capsys.readouterr().err
 
     class OtherClasses(TinyTask):
-        @property
-        def identity(self) -> Mapping[str, Any]:
-            return {**super().identity, "classes": ["x"]}
+        def open(self, recipe: ClassifyRecipe) -> Splits:
+            splits = super().open(recipe)
+            splits.train.class_names = tuple("abcdefghij")
+            return splits
 
     with pytest.raises(CheckpointError, match=r"other classes .*Put back what was there, or start a new run"):
-        train(short(tmp_path / "run"), resume=True, allow_data_change=True, progress=False, build_task=OtherClasses)
+        train(short(tmp_path / "run"), resume=True, allow_data_change=True, progress=False, task=OtherClasses())
 
 
-def test_a_folder_in_use_is_refused_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
+@pytest.fixture
+def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.5)
+
+
+def left_by(path: Path, **changes: str) -> None:
+    """The lock of another process, as filelock writes it: what differs from one of this process in `changes`."""
+    held = RunLock(path)
+    lines = [line.partition("=") for line in (path / "run.lock").read_text(encoding="utf-8").splitlines()]
+    held.release()
+    written = [f"{key}{equals}{changes.get(key, value)}\n" for key, equals, value in lines]
+    (path / "run.lock").write_text("".join(written), encoding="utf-8")
+
+
+def test_a_folder_in_use_is_refused_at_once_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
     held = RunLock(tmp_path)
-    with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on"):
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
         RunLock(tmp_path)
+    held.release()
     held.release()
     assert not list(tmp_path.iterdir())
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    holder = {"pid": dead.pid, "host": socket.gethostname(), "start": "1"}
-    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    left_by(tmp_path, pid=str(dead.pid))
     RunLock(tmp_path).release()
-    (tmp_path / "run.lock").write_text(json.dumps(holder | {"pid": os.getpid()}))  # the id was given again
+    left_by(tmp_path, start="1")  # the id was given again
     RunLock(tmp_path).release()
-    (tmp_path / "run.lock").write_text(json.dumps(holder | {"host": "elsewhere"}))
-    with pytest.raises(UsageError, match="on elsewhere"):
+    assert time.monotonic() - began < lock.BEAT_SECONDS
+
+
+def test_a_killed_holder_does_not_keep_the_folder(tmp_path: Path) -> None:
+    program = "import sys, pathlib, time; from hybridvit.training.run.lock import RunLock\n"
+    program += "held = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == b"held"
+    with pytest.raises(UsageError, match=f"in use by process {holder.pid} on"):
         RunLock(tmp_path)
+    holder.kill()
+    holder.communicate()
+    RunLock(tmp_path).release()
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_holder_on_another_machine_is_watched_and_only_a_living_one_obeyed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("quick_lease")
+@pytest.mark.parametrize("host", ["elsewhere", f"{socket.gethostname()}?pidns-1"])
+def test_a_holder_on_another_machine_or_in_another_container_is_watched_and_only_a_living_one_obeyed(
+    tmp_path: Path, host: str
 ) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.5)
-    holder = {"pid": 7, "host": "elsewhere", "pids": "pid:[1]", "start": "1", "beat": 3}
-    (tmp_path / "run.lock").write_text(json.dumps(holder))
+    name = host.partition("?")[0]
     said: list[str] = []
+    left_by(tmp_path, host=host, pid="7")
     RunLock(tmp_path, say=said.append).release()
-    assert said == [f"{tmp_path} is locked by process 7 on elsewhere; watching whether that one lives."]
-    (tmp_path / "run.lock").write_text(json.dumps(holder))
-    living = threading.Timer(0.2, lambda: (tmp_path / "run.lock").write_text(json.dumps(holder | {"beat": 4})))
+    assert said == [f"{tmp_path} is locked by process 7 on {name}; watching whether that one lives."]
+    left_by(tmp_path, host=host, pid="7")
+    living = threading.Timer(0.2, lambda: os.utime(tmp_path / "run.lock"))
     living.start()
-    with pytest.raises(UsageError, match="in use by process 7 on elsewhere"):
+    with pytest.raises(UsageError, match=f"in use by process 7 on {name}"):
         RunLock(tmp_path)
     living.join()
 
 
-def test_the_same_process_id_in_another_container_is_another_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.2)
-    dead = {"pid": 4_000_000, "host": socket.gethostname(), "pids": "pid:[1]", "start": "1", "beat": 1}
-    (tmp_path / "run.lock").write_text(json.dumps(dead | {"beat": 0}))
-    with pytest.raises(UsageError, match="in use by process 4000000"):
-        RunLock(tmp_path)  # not known to this container, and it tells nothing of itself
-    (tmp_path / "run.lock").write_text(json.dumps(dead))
-    RunLock(tmp_path).release()
-
-
-def test_a_holder_counts_on_in_its_lock_until_it_gives_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+@pytest.mark.usefixtures("quick_lease")
+def test_a_holder_touches_its_lock_until_it_gives_it_up(tmp_path: Path) -> None:
     held = RunLock(tmp_path)
+    first = (tmp_path / "run.lock").stat().st_mtime_ns
     deadline = time.monotonic() + 20
-    while '"beat": 3' not in (tmp_path / "run.lock").read_text():
+    while (tmp_path / "run.lock").stat().st_mtime_ns == first:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     held.release()
-    time.sleep(0.2)
+    time.sleep(0.3)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_tells_other_processes_where_it_is_and_nothing_more(tmp_path: Path) -> None:
+    held = RunLock(tmp_path)
+    assert pickle.loads(pickle.dumps(held)).path == held.path
+    held.release()
 
 
 STATE = {"model": {"w": torch.arange(6.0).reshape(2, 3).T}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
@@ -338,12 +359,19 @@ def test_a_dry_run_passes_every_stage_and_leaves_nothing(tmp_path: Path, capsys:
         train(load_recipe("digits", {"dry_run": True}))
 
 
+def evaluated(model: nn.Module, root: Path, *, on_bad_image: str = "error", **options: Any) -> Evaluation:
+    """The model on a folder of class folders, as its card says."""
+    task, card = Classify(), model.card
+    assert isinstance(card, ModelCard)
+    return evaluate_model(model, task.labelled(str(root), card, on_bad_image=on_bad_image), task, card, **options)
+
+
 def test_a_folder_of_other_classes_than_an_unnamed_models_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
     with pytest.raises(DatasetError, match="has 2 class folders, but the model answers with 5 classes and does not"):
-        evaluate_folder(hybridvit.create_model("fastvit_debug", num_classes=5), tmp_path)
+        evaluated(hybridvit.create_model("fastvit_debug", num_classes=5), tmp_path)
 
 
 def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
@@ -379,14 +407,18 @@ def test_evaluation_counts_each_image_once_and_names_the_wrong_ones(tmp_path: Pa
     colours(tmp_path)
     model = CountingModel().train()
     model.card = hybridvit.create_model("fastvit_debug", num_classes=3).card  # type: ignore[assignment]
-    result = evaluate_folder(model, tmp_path, batch_size=4, keep_predictions=True)
-    assert result.num_images == 9
-    assert result.top1 == pytest.approx(100 * 7 / 9, abs=1e-3)
-    assert result.top5 == 100.0  # of three classes
-    assert result.confusion is not None
-    assert result.confusion.tolist() == [[3, 0, 0], [1, 2, 0], [1, 0, 2]]
-    wrong = [Path(answer.path).parent.name for answer in result.predictions if answer.label != answer.predicted]
-    assert wrong == ["green", "red"]
+    result = evaluated(model, tmp_path, batch_size=4, num_examples=9)
+    assert result.num_samples == 9
+    assert result.scores.values["top1"] == pytest.approx(100 * 7 / 9, abs=1e-3)
+    assert result.scores.values["top5"] == 100.0  # of three classes
+    (confusion,) = result.scores.parts
+    assert confusion == Confusion(class_names=tuple("012"), counts=[[3, 0, 0], [1, 2, 0], [1, 0, 2]])
+    right = [number not in (3, 6) for number in range(9)]  # the first of the green ones and of the red ones
+    assert result.scores.per_image is not None
+    assert result.scores.per_image.tolist() == right
+    assert {example.sample: example.right for example in result.scores.examples} == dict(enumerate(right))
+    wrong = [(example.sample, example.said, example.truth) for example in result.scores.examples if not example.right]
+    assert sorted(wrong) == [(3, "said 0", "is 1"), (6, "said 0", "is 2")]
     assert model.training
 
 
@@ -395,13 +427,14 @@ def test_evaluation_says_how_many_files_it_left_out(tmp_path: Path) -> None:
     (tmp_path / "red" / "0.png").write_bytes(b"")
     model = CountingModel()
     model.card = hybridvit.create_model("fastvit_debug", num_classes=3).card  # type: ignore[assignment]
-    result = evaluate_folder(model, tmp_path, on_bad_image="skip")
-    assert (result.num_images, result.num_skipped) == (8, 1)
+    result = evaluated(model, tmp_path, on_bad_image="skip")
+    assert (result.num_samples, result.num_skipped) == (8, 1)
 
 
 def test_evaluation_of_one_class_is_refused() -> None:
+    card = hybridvit.create_model("fastvit_debug", num_classes=1).card
     with pytest.raises(DatasetError, match="every answer would be right"):
-        evaluate(CountingModel(), GeneratedImages(length=4, num_classes=1))
+        evaluate_model(CountingModel(), GeneratedImages(length=4, num_classes=1), Classify(), card)
 
 
 def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
@@ -430,11 +463,11 @@ def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_fit_names_the_smaller_one_that_changes_nothing(tmp_path: Path) -> None:
     class Greedy(TinyTask):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemory, match=r"4 images at 32 px .* --data.micro_batch 2: the step still sees 8 images"):
-        train(short(tmp_path / "run"), progress=False, build_task=Greedy)
+        train(short(tmp_path / "run"), progress=False, task=Greedy())
 
 
 def test_clipping_sixteen_bits_constant_rate_and_no_average_work_together(tmp_path: Path) -> None:
@@ -454,13 +487,13 @@ def test_clipping_sixteen_bits_constant_rate_and_no_average_work_together(tmp_pa
 
 def test_a_loader_process_that_dies_during_the_forward_pass_is_named_with_what_helps(tmp_path: Path) -> None:
     class Bereft(TinyTask):
-        def loss(self, model: nn.Module, images: Tensor, labels: Tensor, moment: Moment) -> Tensor:
+        def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
             if moment.step == 1:  # torch says so wherever the process happens to be
                 raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Bus error.")
-            return super().loss(model, images, labels, moment)
+            return super().loss(learn, model, batch, moment)
 
     with pytest.raises(DatasetError, match=r"ended: DataLoader worker \(pid 5\) .*fewer workers, workers=0"):
-        train(short(tmp_path / "run"), progress=False, build_task=Bereft)
+        train(short(tmp_path / "run"), progress=False, task=Bereft())
 
 
 def test_a_folder_without_validation_images_holds_a_part_of_its_own_out(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Session:
         """The folder of a check, which must have passed in both processes."""
         place = self.folder / check
         if not all((place / f"passed-{rank}").exists() for rank in (0, 1)):
-            said = [path.read_text()[-3000:] for path in sorted(place.glob("said-*.txt"))]
+            said = [path.read_text(encoding="utf-8")[-3000:] for path in sorted(place.glob("said-*.txt"))]
             pytest.fail("\n".join(said or [f"not reached: an earlier check has ended the processes\n{self.end}"]))
         return place
 
@@ -90,7 +90,7 @@ def test_two_processes_resume_alike_in_every_combination(tmp_path: Path) -> None
 
 def test_only_one_speaks_and_the_page_has_what_the_other_warned_of(session: Session) -> None:
     place = session.passed("one_speaks")
-    said = "".join((place / f"said-{rank}.txt").read_text() for rank in (0, 1))
+    said = "".join((place / f"said-{rank}.txt").read_text(encoding="utf-8") for rank in (0, 1))
     assert said.count("epoch 1  step 3/9") == 1
     assert re.search(r"top1: raw [\d.]+   averaged [\d.]+   folded [\d.]+ \(same answer on all 10 images\)", said)
     page = (place / "run" / "report.html").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def test_only_one_speaks_and_the_page_has_what_the_other_warned_of(session: Sess
 
 def test_two_processes_see_every_sample_of_an_epoch_once_between_them(session: Session) -> None:
     place = session.passed("see_every_sample_once")
-    seen = [json.loads((place / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
+    seen = [json.loads((place / f"seen-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
     once = Counter((epoch, sample) for epoch in (0, 1) for sample in range(24))
     assert Counter(map(tuple, seen[0] + seen[1])) == once
     assert len(seen[0]) == len(seen[1])
@@ -118,6 +118,6 @@ def test_weights_shared_out_train_as_with_ddp_and_one_process_goes_on_with_their
     place = session.passed("share_out")
     (place / "stopped" / "checkpoints" / "step-000000006" / "manifest.json").unlink()
     alone = replace(SHARED_OUT, devices="auto", strategy="ddp", output=str(place / "stopped"))
-    result = train(alone, resume=True, allow_changes=True, progress=False, build_task=TinyTask)
+    result = train(alone, resume=True, allow_changes=True, progress=False, task=TinyTask())
     assert [row["step"] for row in result.history] == [3, 6]
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in result.history)

@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from hybridvit.data.images import SourceFault
-from hybridvit.data.shards.index import sha256_of
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.remote import Remote
+from hybridvit.digest import sha256_of
 from hybridvit.errors import UsageError
 
 _ABANDONED_S = 3600.0  # a file that nothing was written to for so long has no writer any more
@@ -27,9 +27,9 @@ _ABANDONED_S = 3600.0  # a file that nothing was written to for so long has no w
 class ShardCache:
     """A folder of fetched files of at most `max_bytes`; the least recently used ones make room for new ones.
 
-    A file that is open stays readable when it is evicted (the disk takes it back when it is closed), and one that is
-    missing is fetched again, so processes need not know of each other. Raises `UsageError` if the folder cannot be
-    made.
+    A file that is open stays readable when it is evicted (the disk takes it back when it is closed; Windows evicts none
+    that is open), and one that is missing is fetched again, so processes need not know of each other. Raises
+    `UsageError` if the folder cannot be made.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -116,8 +116,9 @@ class ShardCache:
         for _, path, size in sorted(kept):
             if used <= self.max_bytes:
                 return
-            Path(path).unlink(missing_ok=True)
-            used -= size
+            with suppress(PermissionError):  # on Windows a file that is open stays
+                Path(path).unlink(missing_ok=True)
+                used -= size
 
 
 def touch(path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hybridvit.atomic import replacing, write_text
+from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError
 
 INDEX, SAMPLES, KEYS = "index.json", "index-samples.npy", "index-keys.npy"
@@ -186,12 +187,6 @@ def write_index(folder: Path, class_names: Sequence[str], shards: Iterable[tuple
     }
     write_text(folder / INDEX, json.dumps(head, indent=1) + "\n")
     return len(arrays[SAMPLES])
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_file(path: Path, expected: dict[str, Any], source: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.errors import UsageError
 
 Result = TypeVar("Result")
@@ -17,8 +17,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_url(root: str) -> bool:
-    """Whether `root` is a URL rather than a folder."""
-    return "://" in root
+    """Whether `root` is a URL rather than a folder, one with a drive letter included."""
+    return root.find("://") > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Remote:
 
     def read(self, url: str) -> str:
         """The text of a small file. Raises `SourceFault`."""
-        return self._try(url, lambda: self._filesystem().cat_file(url).decode(errors="replace"))
+        return self._try(url, lambda: self._filesystem().cat_file(url).decode("utf-8", errors="replace"))
 
     def fetch(self, url: str, target: Path, check: Callable[[Path], str]) -> None:
         """Write the file behind `url` to `target`. `check` says what is wrong with it, or "" if nothing is.

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hybridvit.data.scan import EXTENSIONS
-from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, sha256_of, write_index
+from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
+from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError
 
 _MOST_LABEL_BYTES = 1 << 20  # of a .json beside an image
@@ -35,7 +36,8 @@ def index_folder(
     """
     folder = Path(folder)
     if class_names is None and (folder / INDEX).is_file():
-        class_names = read_head((folder / INDEX).read_text(errors="replace"), str(folder / INDEX))["class_names"]
+        text = (folder / INDEX).read_text(encoding="utf-8", errors="replace")
+        class_names = read_head(text, str(folder / INDEX))["class_names"]
         say(f"kept: the class names of {folder / INDEX}")
     paths = sorted(
         (path for path in _entries(folder) if path.suffix == ".tar"), key=lambda path: os.fsencode(path.name)

@@ -1,6 +1,7 @@
 """Where the bytes of shards come from: a folder of this machine, or a URL through the cache."""
 
 import os
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hybridvit.data.images import SourceFault
+from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.cache import ShardCache, touch
 from hybridvit.data.shards.index import INDEX, KEYS, SAMPLES, Shard, ShardIndex, read_head
 from hybridvit.data.shards.remote import Patience, Remote, is_url
@@ -53,7 +54,7 @@ class Store(ABC):
         if len(self._files) > _MOST_OPEN:
             self._files.popitem(last=False)[1].close()
         try:
-            data = os.pread(file.fileno(), length, offset)
+            data = _read_at(file, offset, length)
         except OSError as error:
             raise SourceFault(f"{self.root}/{shard.name} cannot be read: {error.strerror}. Check the disk.") from error
         if len(data) != length:
@@ -181,6 +182,13 @@ class CachedStore(Store):
 
     def _url(self, shard: Shard) -> str:
         return f"{self.root}/{shard.name}"
+
+
+def _read_at(file: BinaryIO, offset: int, length: int) -> bytes:
+    if sys.platform == "win32":  # where no fork shares a file's position with other processes
+        file.seek(offset)
+        return file.read(length)
+    return os.pread(file.fileno(), length, offset)
 
 
 def open_store(root: str, cache: ShardCache | None, patience: Patience | None = None) -> Store:

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 from hybridvit.atomic import NO_SPACE, sync
-from hybridvit.data.scan import Listing
+from hybridvit.data.scan import Listing, relative
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.shards.index import Entry, Shard, write_index
 from hybridvit.data.shards.scan import scan_shard
@@ -60,6 +60,8 @@ def write_shards(
             done.append((split, num_shards, len(listing.paths)))
             sync(folder)
         sync(temporary)
+        if output.exists():
+            output.rmdir()  # Windows puts no folder in the place of another
         os.replace(temporary, output)
         sync(output.absolute().parent)
     except OSError as error:
@@ -130,8 +132,8 @@ def _keys(listing: Listing) -> list[str]:
     for path, next_label in zip(listing.paths, listing.labels, strict=True):
         if next_label != label:  # keys begin with the class: those of another cannot be the same
             taken, label = set(), next_label
-        folder, stem = os.path.split(os.path.splitext(os.path.relpath(path, listing.root))[0])
-        key = wanted = "/".join([*folder.split(os.sep), stem.replace(".", "_")])
+        folder, _, stem = os.path.splitext(relative(path, listing.root))[0].rpartition("/")
+        key = wanted = f"{folder}/{stem.replace('.', '_')}"
         number = 1
         while key in taken:  # one.jpg beside one.png
             number += 1

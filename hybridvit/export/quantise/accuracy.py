@@ -1,6 +1,6 @@
 """How much accuracy the integers cost, on labelled images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ class Accuracy:
     num_images: int
     num_calibration: int  # other images, that the ranges were taken from
     top1_fp32: float  # of the model as it was given, in PyTorch
-    top1_all: float  # with every layer in integers but those that were named to be kept
+    top1_all: float  # with every layer in integers but those kept by name or by a rule of the target
     top1: float  # of the file
     drop: float  # top1_fp32 - top1
     drop_interval: tuple[float, float]  # 95 % of it
@@ -46,6 +46,11 @@ def paired_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float
     middle = (lost - won) / count
     half_width = Z * ((lost + won) / count - middle**2) ** 0.5 / count**0.5
     return 100 * (middle - half_width), 100 * (middle + half_width)
+
+
+def first_answers(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The most probable class of each image."""
+    return outputs["indices"][:, 0] if "indices" in outputs else outputs["logits"].argmax(1)
 
 
 def right_answers(answers: np.ndarray, labels: Sequence[int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Convert to integers, measure, and keep the fewest layers in floating point that a budget of accuracy asks for."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.original import Original
-from hybridvit.export.quantise.accuracy import Accuracy, paired_interval, percent, right_answers
+from hybridvit.export.quantise.accuracy import Accuracy, first_answers, paired_interval, percent, right_answers
 from hybridvit.export.quantise.plan import QuantisationPlan, batches, matching
 from hybridvit.export.quantise.sensitivity import rank_layers
 from hybridvit.export.runners import ExportedRunner
@@ -38,14 +38,20 @@ class Attempt:
 
 
 def quantise(
-    model: DeployedModel, original: Original, preprocessing: Preprocessing, plan: QuantisationPlan, write: Write
+    model: DeployedModel,
+    original: Original,
+    preprocessing: Preprocessing,
+    plan: QuantisationPlan,
+    write: Write,
+    *,
+    floating: Sequence[str] = (),
 ) -> Accuracy:
     """Write a file of integers within the plan's budget, and measure it in its own runtime.
 
-    `preprocessing` is that of the file. With a budget, layers return to floating point in the order of their
-    sensitivity: 1, 2, 4, ... until the drop is small enough, then by bisection to about the fewest. Raises ExportError
-    with the best that was reached if the budget cannot be met, UsageError for unknown layers in `plan.keep` or a graph
-    that gives no logits.
+    `preprocessing` is that of the file, `floating` the layers that its target keeps by a rule. With a budget, layers
+    return to floating point in the order of their sensitivity: 1, 2, 4, ... until the drop is small enough, then by
+    bisection to about the fewest. Raises ExportError with the best that was reached if the budget cannot be met,
+    UsageError for unknown layers in `plan.keep` or a graph that gives no logits.
     """
     if model.spec.returns != "logits":
         raise UsageError(
@@ -55,7 +61,8 @@ def quantise(
     images = _as_graph(model, np.concatenate(list(batches(plan.calibration, preprocessing))))
     ranking = rank_layers(model, images[:: max(1, len(images) // NUM_RANKED)][:NUM_RANKED])
     names = [each.name.removeprefix(INSIDE) for each in ranking]
-    always = matching(plan.keep, names)
+    fixed = {*matching(plan.keep, names), *(name.removeprefix(INSIDE) for name in floating)}
+    always = [name for name in names if name in fixed]
     ranked = [name for name in names if name not in always]
     expected = np.concatenate([original(batch)[0].argmax(1) for batch in batches(plan.labelled, preprocessing)])
     before = right_answers(expected, plan.labels)
@@ -67,7 +74,7 @@ def quantise(
     def attempt(num_kept: int) -> Attempt:
         runner = converted(num_kept)
         measured = batches(plan.labelled, preprocessing)
-        answers = np.concatenate([runner.most_probable(batch, 1)[1][:, 0] for batch in measured])
+        answers = np.concatenate([first_answers(runner(batch)) for batch in measured])
         tried.append(Attempt(num_kept, answers, right_answers(answers, plan.labels)))
         _log.info("int8, %d layers kept: top-1 %.2f %%.", len(always) + num_kept, percent(tried[-1].right))
         return tried[-1]
@@ -84,9 +91,9 @@ def quantise(
         raise ExportError(
             f"int8 was to cost {plan.max_drop:g} points of top-1 at most, but the least that was reached is "
             f"{drop(best):.2f} (from {percent(before):.2f} % on {len(before)} images), with {len(always)} layers kept "
-            f"by name and {best.num_kept} of the other {len(ranked)} by sensitivity; all of them in integers cost "
-            f"{drop(tried[0]):.2f}. Nothing was written. Allow more with --max_drop, calibrate on more images, or use "
-            "--precision fp16."
+            f"by name or rule and {best.num_kept} of the other {len(ranked)} by sensitivity; all of these in integers "
+            f"cost {drop(tried[0]):.2f}. Nothing was written. Allow more with --max_drop, calibrate on more images, or "
+            "use --precision fp16."
         )
     if chosen is not tried[-1]:
         converted(chosen.num_kept)

@@ -18,6 +18,7 @@ from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import INPUT, GraphSpec
+from hybridvit.export.targets.onnx_names import SCOPES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel
 
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # where torch puts the names of the modules that a node came from
 LARGEST_BYTES = 2**31 - 2**24  # of weights: protobuf ends at 2 GiB, and the graph itself needs some
 
 

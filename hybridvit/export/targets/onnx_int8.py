@@ -13,7 +13,7 @@ import numpy as np
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.quiet import quiet
 from hybridvit.export.spec import INPUT
-from hybridvit.export.targets.onnx import SCOPES
+from hybridvit.export.targets.onnx_names import SCOPES
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

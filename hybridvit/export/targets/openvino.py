@@ -6,6 +6,7 @@ What it computes in is never left to the runtime, which takes bf16 by itself whe
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,12 @@ class OpenVINOExporter(Exporter):
         """The weights."""
         return (path.with_suffix(".bin"),)
 
+    def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
+        """Those of one pixel."""
+        from hybridvit.export.targets.openvino_int8 import one_pixel_layers
+
+        return one_pixel_layers(model)
+
     def convert(
         self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
     ) -> None:
@@ -72,7 +79,8 @@ class OpenVINOExporter(Exporter):
             self.require(("nncf",))
             from hybridvit.export.targets.openvino_int8 import quantise_openvino
 
-            graph = quantise_openvino(graph, program.model_proto, quantisation, spec.batch)
+            kept = (*quantisation.kept, *self.floating_layers(model))
+            graph = quantise_openvino(graph, program.model_proto, replace(quantisation, kept=kept), spec.batch)
         openvino.save_model(graph, path, compress_to_fp16=spec.precision == "fp16")
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
+
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.quiet import quiet
 from hybridvit.export.targets.onnx_int8 import filled, floating_nodes
@@ -12,6 +15,8 @@ from hybridvit.export.targets.onnx_int8 import filled, floating_nodes
 if TYPE_CHECKING:
     from onnx import ModelProto
     from openvino import Model
+
+    from hybridvit.export.graph import DeployedModel
 
 
 def quantise_openvino(graph: "Model", source: "ModelProto", quantisation: Quantisation, batch: int | None) -> "Model":
@@ -42,6 +47,30 @@ def quantise_openvino(graph: "Model", source: "ModelProto", quantisation: Quanti
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             ),
         )
+
+
+@torch.no_grad()
+def one_pixel_layers(model: "DeployedModel") -> tuple[str, ...]:
+    """The convolutions that give maps with a side of one pixel, at the smallest size that the file takes.
+
+    They stay in floating point. On CPUs with AMX, OpenVINO 2026.4.1 dies (SIGSEGV) where the last stage and the head of
+    a FastViT compute maps of 1x1 pixels in integers; which of the layers does it could not be narrowed down, and it is
+    the CPU that runs the file that counts, not the one that writes it. Integers gain no time on a map of one pixel.
+    """
+    found: set[nn.Module] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if 1 in output.shape[-2:]:
+            found.add(module)
+
+    handles = [each.register_forward_hook(note) for each in model.modules() if isinstance(each, nn.Conv2d)]
+    smallest = model.spec.range_px[0] if model.spec.range_px else None
+    try:
+        model(model.example(size=None if smallest is None else (smallest, smallest)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(name for name, module in model.named_modules() if module in found)
 
 
 def _source_of(name: str) -> str:

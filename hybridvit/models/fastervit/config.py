@@ -1,8 +1,8 @@
 """FasterViT's architecture as values: the published variants, and every ablation of the paper as an option."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.models.checks import (
@@ -14,6 +14,7 @@ from hybridvit.models.checks import (
     check_same_stages,
     check_whole_numbers,
 )
+from hybridvit.models.family import FamilyConfig, same_mixers
 from hybridvit.models.hat.config import CarrierSource, HATConfig
 
 Mixer = Literal["conv", "hat", "window", "twins", "edgevit"]
@@ -21,7 +22,7 @@ MIXERS: tuple[Mixer, ...] = ("conv", "hat", "window", "twins", "edgevit")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FasterViTConfig:
+class FasterViTConfig(FamilyConfig):
     """The architecture; the defaults are those of the released models."""
 
     depths: tuple[int, ...]  # blocks per stage
@@ -83,11 +84,6 @@ class FasterViTConfig:
         )
 
     def check_applicable(self, given: Collection[str]) -> None:
-        """Refuse options that were given but change nothing beside the others.
-
-        Raises:
-            UsageError: naming the option and what leaves it without effect.
-        """
         no_carriers = ("hat" not in self.mixers, "no stage has mixer 'hat', and only these have carriers")
         no_windows = ({"hat", "window"}.isdisjoint(self.mixers), "no stage attends in windows")
         only_conv = (set(self.mixers) == {"conv"}, "all stages are convolutional")
@@ -101,12 +97,15 @@ class FasterViTConfig:
             if useless:
                 raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
 
-    def check_image_size(self, height: int, width: int) -> None:
-        """Refuse windows that no map of an image of this size fills.
+    def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
+        """The windows shrink with the image."""
+        options = {"windows": self.windows} | same_mixers(self, debug, given)
+        return options | {"windows": tuple(max(2, round(int(window) * share)) for window in options["windows"])}
 
-        Raises:
-            UsageError: naming the stage, its window and its map.
-        """
+    def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
+        """Refuse windows that no map of an image of this size fills: UsageError names the stage and its map."""
+        if "windows" not in given:
+            return
         for stage, (window, mixer) in enumerate(zip(self.windows, self.mixers, strict=True)):
             stride = 4 * 2**stage
             map_size = (-(-height // stride), -(-width // stride))

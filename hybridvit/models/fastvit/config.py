@@ -1,19 +1,20 @@
 """FastViT's architecture as values: the published variants, and every ablation of the paper as an option."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.models.checks import check_integer, check_same_stages, check_whole_numbers, is_whole
+from hybridvit.models.family import FamilyConfig, same_mixers
 
 Mixer = Literal["repmixer", "attention", "pooling"]
 Part = Literal["stem", "downsample", "mixer", "ffn", "head"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastViTConfig:
+class FastViTConfig(FamilyConfig):
     """The architecture; the defaults are those of the released models."""
 
     depths: tuple[int, ...]  # blocks per stage
@@ -60,11 +61,6 @@ class FastViTConfig:
                 )
 
     def check_applicable(self, given: Collection[str]) -> None:
-        """Refuse options that were given but change nothing beside the others.
-
-        Raises:
-            UsageError: naming the option and the one that leaves it without effect.
-        """
         attends, reps = "attention" in self.mixers, "repmixer" in self.mixers
         without_effect = {
             "downsample_kernel": (self.downsample == "dense", "downsample='dense' is a 3x3"),
@@ -81,6 +77,12 @@ class FastViTConfig:
             for part in self.overparameterised:
                 if missing.get(part):
                     raise UsageError(f"overparameterised names '{part}', which has no such layer here. Leave it out.")
+
+    def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
+        """No option depends on it."""
+
+    def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
+        return same_mixers(self, debug, given)
 
     def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
         values = getattr(self, name)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from hybridvit.errors import UsageError
 from hybridvit.models.checks import check_heads, check_integer, check_same_stages, check_whole_numbers
+from hybridvit.models.family import FamilyConfig
 from hybridvit.models.hat.config import HATConfig, RelativeBiasKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinHATConfig:
+class SwinHATConfig(FamilyConfig):
     """The architecture; the defaults are those of Swin-T and of FasterViT's carriers."""
 
     depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks per stage
@@ -57,11 +58,6 @@ class SwinHATConfig:
         )
 
     def check_applicable(self, given: Collection[str]) -> None:
-        """Refuse options that were given but change nothing beside the others.
-
-        Raises:
-            UsageError: naming the option and what leaves it without effect.
-        """
         has_carriers = bool(self.carrier_size and self.carrier_stages)
         without_effect = {"propagate": (not has_carriers, "no stage has carriers")}
         without_effect["carrier_size"] = (not self.carrier_stages, "carrier_stages is empty")
@@ -72,6 +68,9 @@ class SwinHATConfig:
             useless, reason = without_effect.get(name, (False, ""))
             if useless:
                 raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
+
+    def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
+        """No option depends on it."""
 
 
 VARIANTS: dict[str, SwinHATConfig] = {

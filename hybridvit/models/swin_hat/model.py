@@ -1,6 +1,7 @@
 """Swin with hierarchical attention in place of shifted windows (FasterViT, section 5.5, Table 7: Swin-T + HAT).
 
-Patch embedding and merging are timm's own; see `timm_weights` for a start from timm's Swin weights.
+Patch embedding and merging are timm's own. A training can start from timm's Swin weights:
+`create_model("swin_tiny_hat", pretrained="swin_tiny.safetensors")`.
 """
 
 import copy

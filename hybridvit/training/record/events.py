@@ -5,7 +5,6 @@ Unlike the metrics, nothing is taken back when a run goes on from an earlier che
 
 import json
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -30,9 +29,9 @@ class Events(logging.Handler):
     Use as a context: warnings are taken up inside it. `gather` brings the other processes' events to rank 0.
     """
 
-    def __init__(self, path: Path, *, leads: bool, step: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, path: Path, *, leads: bool, step: int = 0) -> None:
         super().__init__(logging.WARNING)
-        self._step = step
+        self.step = step  # optimizer steps done by now
         self._path, self._leads = path, leads
         self._waiting: list[Event] = []
         self.known = _read(path) if leads else []
@@ -48,7 +47,7 @@ class Events(logging.Handler):
 
     def add(self, text: str, kind: Kind = "warning") -> None:
         """Something happened now."""
-        self._waiting.append(Event(datetime.now(UTC).isoformat(timespec="seconds"), self._step(), kind, text))
+        self._waiting.append(Event(datetime.now(UTC).isoformat(timespec="seconds"), self.step, kind, text))
         if self._leads:
             self._write()
 

@@ -1,19 +1,21 @@
-"""The record of a run: who is told what, consistent with the checkpoint that the run goes on from."""
+"""The numbers of a run in files, consistent with the checkpoint that the run goes on from.
+
+Each logger knows from which step the run goes on: rows that a killed run wrote after it are dropped, for they come
+again.
+"""
 
 import csv
 import io
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from hybridvit.atomic import write_text
 from hybridvit.errors import DiskFull
-from hybridvit.training.record.events import Events
-
-Row = Mapping[str, float]
+from hybridvit.training.observe import Row
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "seconds")
 FLUSH_SECONDS = 5.0
@@ -33,46 +35,6 @@ class Logger(ABC):
     @abstractmethod
     def close(self) -> None:
         """The run has ended, for whatever reason."""
-
-
-class Logbook:
-    """Tells all its loggers; there is one on every rank, with loggers on rank 0 alone.
-
-    Each logger knows from which step the run goes on: rows that a killed run wrote after it are dropped, for they come
-    again.
-
-    `watch` is called after each step that is told.
-    """
-
-    def __init__(
-        self,
-        loggers: Sequence[Logger] = (),
-        *,
-        events: Events | None = None,
-        watch: Callable[[], None] = lambda: None,
-        seconds_before: float = 0.0,
-    ) -> None:
-        self._loggers, self._events, self._watch = tuple(loggers), events, watch
-        self.seconds_before = seconds_before
-        """Of training, in earlier sessions."""
-
-    def step(self, row: Row) -> None:
-        """Every rank calls it."""
-        for logger in self._loggers:
-            logger.step(row)
-        if self._loggers:
-            self._watch()
-
-    def validated(self, row: Row) -> None:
-        """Every rank calls it, at the same moment."""
-        if self._events is not None:
-            self._events.gather()
-        for logger in self._loggers:
-            logger.validated(row)
-
-    def close(self) -> None:
-        for logger in self._loggers:
-            logger.close()
 
 
 class MetricsCsv(Logger):
@@ -107,8 +69,6 @@ class StepsCsv(Logger):
 
     def __init__(self, path: Path, *, first_step: int = 0) -> None:
         rows = [row for row in read_steps(path) if row["step"] <= first_step]
-        self.seconds_before = rows[-1]["seconds"] if rows else 0.0
-        """What earlier sessions had trained by the checkpoint."""
         write_text(path, _as_csv(STEP_COLUMNS, rows))
         self._path = path
         self._waiting: list[Row] = []

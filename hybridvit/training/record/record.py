@@ -1,154 +1,177 @@
-"""What a run writes about itself while it trains, and at its end."""
+"""What a run writes about itself: numbers, events, and the page that shows both."""
 
+import logging
 import os
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
-from hybridvit.errors import FoldError, HybridViTError
+from hybridvit.atomic import write_text
+from hybridvit.errors import HybridViTError
+from hybridvit.evaluate.agreement import Agreement
 from hybridvit.recipe.file import as_plain
 from hybridvit.report.content import Report
-from hybridvit.report.run import RunRecord
-from hybridvit.training.classify.final_check import FinalCheck
-from hybridvit.training.loop import Loop
+from hybridvit.report.html import render
+from hybridvit.training.observe import Beginning, Observer, Row, Step
 from hybridvit.training.record.events import Events
-from hybridvit.training.record.logbook import Logbook, Logger, MetricsCsv, StepsCsv, TensorBoard
-from hybridvit.training.record.report import RunReport
+from hybridvit.training.record.logbook import Logger, MetricsCsv, StepsCsv, TensorBoard
+from hybridvit.training.record.page import RunRecord, run_report
 from hybridvit.training.record.weights_and_biases import WeightsAndBiases
 from hybridvit.training.run.interrupt import Stopped
+from hybridvit.training.start import Run
+
+log = logging.getLogger(__name__)
 
 
-class Record:
-    """Gives a loop its logbook. Every process has one; rank 0's writes.
+class Record(Observer):
+    """Keeps the files of a run up to date. Every process has one; rank 0's writes.
 
-    Use as a context around the training: what ends it early is in the report. `finish` afterwards writes the last one.
+    A page that cannot be made or written is a warning, once, and never the end of the run.
     """
 
-    def __init__(self, loop: Loop, *, say: Callable[[str], None]) -> None:
-        self._loop, self._say = loop, say
-        folder, leads = loop.folder, loop.fabric.global_rank == 0
-        self.events = Events(folder.events, leads=leads, step=lambda: loop.position.step)
-        self._ended, self._weights = "", ""
-        self._check: FinalCheck | None = None
-        self._report: RunReport | None = None
+    def __init__(self, run: Run, *, say: Observer) -> None:
+        self._run, self._say = run, say
+        self.events = Events(run.folder.events, leads=run.leads)
+        self._state: dict[str, str] = {}
+        self._loggers: list[Logger] = []
         self._wandb: WeightsAndBiases | None = None
-        self._seconds_before = 0.0
+        self._history: list[Row] = []
+        self._last: Step | None = None
+        self._seconds, self._step = 0.0, 0
+        self._ended, self._weights = "", ""
+        self._agreement: Agreement | None = None
+        self._has_warned = False
 
-    def __enter__(self) -> Self:
+    def state(self) -> dict[str, str]:
+        return self._state
+
+    def load_state(self, state: Mapping[str, str]) -> None:
+        self._state = dict(state)
+
+    def begun(self, beginning: Beginning) -> None:
+        self._history, self._step, self._seconds = list(beginning.history), beginning.step, beginning.seconds
+        self.events.step = beginning.step
         self.events.__enter__()
-        loop = self._loop
-        position, folder, leads = loop.position, loop.folder, loop.fabric.global_rank == 0
-        loggers: list[Logger] = []
-        if leads:
-            if position.step:
-                self.events.add(f"Went on from the checkpoint of step {position.step:,}.", "resume")
-            else:
-                self.events.add("Started.", "start")
-            steps = StepsCsv(folder.steps, first_step=position.step)
-            self._seconds_before = steps.seconds_before
-            self._report = RunReport(folder.report, self._describe)
-            loggers = [
-                MetricsCsv(folder.metrics, history=position.history),
-                steps,
-                TensorBoard(folder.tensorboard, first_step=position.step),
-                *self._weights_and_biases(),
-                self._report,
-            ]
-        loop.logbook = Logbook(
-            loggers, events=self.events, watch=self._judge_loader, seconds_before=self._seconds_before
-        )
-        if self._report is not None:
-            self._report.write()
-        return self
+        if not self._run.leads:
+            return
+        if beginning.step:
+            self.events.add(f"Went on from the checkpoint of step {beginning.step:,}.", "resume")
+        else:
+            self.events.add("Started.", "start")
+        folder = self._run.folder
+        self._loggers = [
+            MetricsCsv(folder.metrics, history=beginning.history),
+            StepsCsv(folder.steps, first_step=beginning.step),
+            TensorBoard(folder.tensorboard, first_step=beginning.step),
+            *self._weights_and_biases(),
+        ]
+        self._write()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stepped(self, step: Step) -> None:
+        self._last, self._step, self.events.step = step, step.step, step.step
+        self._seconds = step.seconds
+        if step.row is None:
+            return
+        for logger in self._loggers:
+            logger.step(step.row)
+        if step.slow_loader is not None and self._run.leads:
+            text = (
+                f"{step.slow_loader:.0%} of the time goes into waiting for images. Raise data.workers (now "
+                f"{self._run.recipe.data.workers} per process; this machine has {os.cpu_count()} cores), or store the "
+                "images at a smaller size."
+            )
+            self._say.said(text)
+            self.events.add(text)
+
+    def validated(self, row: Row) -> None:
+        self._history.append(row)
+        self.events.gather()
+        for logger in self._loggers:
+            logger.validated(row)
+        self._write()
+
+    def ended(self, error: BaseException | None) -> None:
         try:
             if isinstance(error, HybridViTError | Stopped | KeyboardInterrupt):
                 self._ended = str(error) or "interrupted."
                 self.events.add(self._ended, "end")
-                if self._report is not None:
-                    self._report.write()
+                self._write()
         finally:
-            self._loop.logbook.close()
-            self.events.__exit__(kind, error, trace)
+            for logger in self._loggers:
+                logger.close()
+            self.events.__exit__(None, None, None)
 
-    @property
-    def seconds(self) -> float:
-        """Of training, in all sessions; what was lost between a checkpoint and a kill is not counted."""
-        return self._seconds_before + self._loop.progress.pace.session_seconds
+    def finish(self, *, weights: str, agreement: Agreement | None) -> Report | None:
+        """The last page, once the model is written. Every process calls it; rank 0 gets what the page says."""
+        self._weights, self._agreement = weights, agreement
+        self.events.add("Finished.", "end")
+        self.events.gather()
+        return self._write()
 
-    def check_folded(self, model: Any) -> FinalCheck | None:
-        """The trained model against its folded form; every process calls it. None, and an event, if it cannot fold."""
-        self._loop.progress.say("comparing with the folded model")
-        with self.events:
-            try:
-                return self._loop.task.check_folded(model)
-            except FoldError as error:
-                self.events.add(f"The model could not be folded: {error}")
-                return None
-
-    def finish(self, *, weights: str, check: FinalCheck | None) -> Report | None:
-        """The last report, once the model is written. Every process calls it; rank 0 gets what the page says."""
-        self._weights, self._check = weights, check
-        with self.events:
-            self.events.add("Finished.", "end")
-            self.events.gather()
-            return self._report.write() if self._report is not None else None
+    def _write(self) -> Report | None:
+        """Make the page anew; what it says, or None if that failed or another process does it."""
+        if not self._run.leads:
+            return None
+        path = self._run.folder.report
+        try:
+            report = run_report(self._describe())
+            write_text(path, render(report))
+        except Exception as error:  # whatever it is, days of training are worth more than a page about them
+            if not self._has_warned:
+                log.warning("%s could not be written (%s: %s).", path, type(error).__name__, error)
+                self._has_warned = True
+            return None
+        return report
 
     def _describe(self) -> RunRecord:
-        loop = self._loop
-        position = loop.position
+        run = self._run
         return RunRecord(
-            folder=loop.folder.path,
-            recipe=loop.recipe,
-            headline=loop.task.headline,
-            facts=[*loop.task.facts, *self._facts()],
-            history=position.history,
+            folder=run.folder.path,
+            recipe=run.recipe,
+            quantities=run.task.quantities,
+            samples=run.splits.validation,
+            preprocessing=run.splits.preprocessing,
+            facts=self._facts(),
+            history=self._history,
             events=self.events.known,
-            step=position.step,
-            total_steps=loop.total_steps,
-            steps_per_epoch=loop.steps_per_epoch,
-            seconds=self.seconds,
-            data_wait=loop.progress.pace.data_wait,
+            step=self._step,
+            total_steps=run.total_steps,
+            steps_per_epoch=run.steps_per_epoch,
+            seconds=self._seconds,
+            data_wait=self._last.data_wait if self._last is not None else 0.0,
             ended=self._ended,
             weights=self._weights,
-            check=self._check,
-            picture=loop.task.picture,
+            agreement=self._agreement,
         )
 
     def _facts(self) -> list[tuple[str, str]]:
-        fabric, recipe = self._loop.fabric, self._loop.recipe
+        run = self._run
+        parameters = sum(parameter.numel() for parameter in run.model.parameters())
+        names, fabric = run.splits.train.class_names, run.fabric
+        classes = f" of {len(names):,} classes" if names else ""
         processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "one process"
-        facts = [("Trained on", f"{fabric.device.type}, {processes}, precision {recipe.precision}")]
-        if self._loop.position.skipped:
-            facts.append(("Skipped steps", f"{self._loop.position.skipped:,}, whose gradient left float16's range"))
+        facts = [
+            ("Model", f"{run.recipe.model}, {parameters:,} parameters"),
+            ("Training images", f"{len(run.splits.train):,}{classes}"),
+            ("Validation images", f"{len(run.splits.validation):,}"),
+            ("Trained on", f"{fabric.device.type}, {processes}, precision {run.recipe.precision}"),
+        ]
+        if self._last is not None and self._last.skipped:
+            facts.append(("Skipped steps", f"{self._last.skipped:,}, whose gradient left float16's range"))
         if self._wandb is not None and self._wandb.address:
             facts.append(("Weights & Biases", self._wandb.address))
         return facts
 
     def _weights_and_biases(self) -> list[Logger]:
-        loop = self._loop
-        if not loop.recipe.wandb:
+        recipe: Any = self._run.recipe
+        if not recipe.wandb:
             return []
-        run_id = str(loop.logging_state.get("wandb_run", ""))
         self._wandb = WeightsAndBiases(
-            loop.recipe.wandb, run_id=run_id, folder=loop.folder.path, config=as_plain(loop.recipe)
+            recipe.wandb,
+            run_id=self._state.get("wandb_run", ""),
+            folder=self._run.folder.path,
+            config=as_plain(recipe),
         )
-        loop.logging_state = {**loop.logging_state, "wandb_run": self._wandb.run_id}
+        self._state |= {"wandb_run": self._wandb.run_id}
         if self._wandb.address:
-            self._say(f"Weights & Biases: {self._wandb.address}")
+            self._say.said(f"Weights & Biases: {self._wandb.address}")
         return [self._wandb]
-
-    def _judge_loader(self) -> None:
-        share = self._loop.progress.pace.slow_loader()
-        if share is None:
-            return
-        text = (
-            f"{share:.0%} of the time goes into waiting for images. Raise data.workers (now "
-            f"{self._loop.recipe.data.workers} per process; this machine has {os.cpu_count()} cores), or store the "
-            "images at a smaller size."
-        )
-        self._say(text)
-        self.events.add(text)

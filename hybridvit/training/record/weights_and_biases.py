@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.errors import UsageError
-from hybridvit.training.record.logbook import Logger, Row
+from hybridvit.training.observe import Row
+from hybridvit.training.record.logbook import Logger
 
 START_SECONDS = 60.0  # to reach the service
 FINISH_SECONDS = 120.0  # to send what is left; the rest stays on disk

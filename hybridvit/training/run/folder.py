@@ -11,6 +11,7 @@ model.safetensors  the result, written at the end
 result.json        best metrics, and which weights they belong to
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ def _refuse_changes(path: Path, recipe: Recipe, allow_changes: bool) -> None:
 
 
 def _is_filled(path: Path) -> bool:
-    return path.is_dir() and any(child.name != LOCK for child in path.iterdir())
+    return path.is_dir() and any(not child.name.startswith(LOCK) for child in path.iterdir())
 
 
 def _move_aside(path: Path, say: Callable[[str], None]) -> None:
@@ -159,7 +160,9 @@ def _move_aside(path: Path, say: Callable[[str], None]) -> None:
     number = 1
     while (aside := path.with_name(f"{path.name}-{number}")).exists():
         number += 1
-    lock.stop_beating()
+    if sys.platform == "win32":  # which renames no folder with an open file, ours or that of who comes in between
+        lock.release()
     path.rename(aside)
-    (aside / LOCK).unlink()
+    lock.release()
+    (aside / LOCK).unlink(missing_ok=True)
     say(f"The earlier run in {path} is kept in {aside}.")

@@ -6,11 +6,9 @@ the snapshots before it.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
-import re
 import secrets
 import shutil
 import time
@@ -23,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hybridvit.atomic import NO_SPACE, sync
+from hybridvit.digest import sha256_of
 from hybridvit.errors import CheckpointError, DiskFull
 
 SCHEMA = 1
@@ -32,6 +31,7 @@ TENSORS = "tensors.safetensors"
 PREFIX = "step-"
 TEMPORARY = ".tmp-"
 ATTEMPTS = 3
+CHUNK_BYTES = 1 << 20
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 """What reading a damaged file can raise."""
 
@@ -111,21 +111,22 @@ def _write(temporary: Path, step: int, state: Mapping[str, Any], world_size: int
     expected_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if shutil.disk_usage(temporary).free < 1.2 * expected_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    (temporary / STATE).write_text(json.dumps(plain), encoding="utf-8")
+    (temporary / STATE).write_text(json.dumps(plain), encoding="utf-8", newline="\n")
     try:
         save_file(tensors, temporary / TENSORS)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+    except SafetensorError:  # the system's answer is in its text alone, worded otherwise in every version: ask again
+        with (temporary / TENSORS).open("wb") as file:
+            for _ in range(expected_bytes // CHUNK_BYTES + 1):
+                file.write(bytes(CHUNK_BYTES))
+            os.fsync(file.fileno())
+        raise
     (temporary / TENSORS).chmod((temporary / STATE).stat().st_mode)  # safetensors lets no one else read its files
     files = {}
     for path in sorted(temporary.iterdir()):
         sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {"schema": SCHEMA, "step": step, "world_size": world_size, "torch": torch.__version__, "files": files}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8", newline="\n")
     sync(temporary / MANIFEST)
     sync(temporary)
 
@@ -144,7 +145,7 @@ def _problem(path: Path) -> str | None:
                 return f"{name} is missing"
             if file.stat().st_size != record["bytes"]:
                 return f"{name} has {file.stat().st_size} bytes where {record['bytes']} were written"
-            if _sha256(file) != record["sha256"]:
+            if sha256_of(file) != record["sha256"]:
                 return f"the content of {name} has changed since it was written"
         if set(manifest["files"]) != {STATE, TENSORS}:
             return f"its {MANIFEST} does not list its two files"
@@ -231,8 +232,3 @@ def _unpack(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         return {key: _unpack(item, tensors) for key, item in content}
     items = [_unpack(item, tensors) for item in content]
     return items if kind == "list" else tuple(items)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from hybridvit.create import build
+from hybridvit.build import build
 
 
 @dataclass(frozen=True, kw_only=True)

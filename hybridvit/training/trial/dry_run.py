@@ -1,6 +1,5 @@
 """Try a recipe in seconds: what would otherwise fail after an epoch fails now."""
 
-import functools
 import os
 import shutil
 import tempfile
@@ -15,9 +14,7 @@ from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.models.registry import find_variant
 from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.classify.data import open_files
-from hybridvit.training.classify.task import ClassifyTask
-from hybridvit.training.classify.teacher import untrained_teacher
+from hybridvit.task import Task, find_task
 from hybridvit.training.engine.optimizer import check_optimizer
 from hybridvit.training.run.folder import CHECKPOINTS
 from hybridvit.training.run.snapshot import newest_snapshot
@@ -37,24 +34,24 @@ def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
         raise UsageError("A dry run is one process, but a launcher has started several. Run it without the launcher.")
     find_variant(recipe.model)
     check_optimizer(recipe)
-    _list_images(recipe, say)
+    task = find_task(recipe.task).tried()
+    _list_images(recipe, task, say)
     _build_at_full_size(recipe, say)
     with tempfile.TemporaryDirectory(prefix="hybridvit-dry-run-") as scratch:
         small, changed = miniature(recipe, Path(scratch) / "run")
         for line in changed:
             say(line)
-        build_task = functools.partial(ClassifyTask, find_teacher=untrained_teacher)
-        result = train(small, progress=False, build_task=build_task)
+        result = train(small, progress=False, task=task)
         last = result.history[-1]
         say(
             f"passed: two steps of {small.model}{_methods(small)} on generated images "
             f"(train loss {last['train_loss']:.3f})"
         )
-        say(f"passed: a validation ({result.headline} {last[result.headline]:.1f} %, chance is 10 %)")
+        say(f"passed: a validation ({result.headline.name} {result.headline.text(last[result.headline.name])})")
         say(f"passed: a save ({result.model.stat().st_size:,} bytes of {result.weights} weights)")
         straight = load_file(result.model)
         _forget_last_step(result.folder)
-        resumed = load_file(train(small, resume=True, progress=False, build_task=build_task).model)
+        resumed = load_file(train(small, resume=True, progress=False, task=task).model)
         different = [name for name, value in straight.items() if not torch.equal(value, resumed[name])]
         if different:
             raise CheckpointError(
@@ -78,27 +75,28 @@ def _methods(recipe: Recipe) -> str:
     """What the steps did beside learning from labels, in words."""
     parts = [
         f"with {recipe.optim.name}",
-        *(["distillation"] if recipe.distill.teacher else []),
-        *(["MESA"] if recipe.mesa.weight else []),
+        *recipe.methods,
         *(["layer-wise decay"] if recipe.optim.layer_decay < 1 else []),
         *([recipe.precision] if recipe.precision != "32-true" else []),
     ]
     return " " + ", ".join(parts)
 
 
-def _list_images(recipe: Recipe, say: Callable[[str], None]) -> None:
+def _list_images(recipe: Recipe, task: Task, say: Callable[[str], None]) -> None:
     if recipe.data.source not in ("folder", "shards", "huggingface") or not recipe.data.root:
         say("left out: the image folders (the recipe names none)")
         return
-    train_images, val_images = open_files(recipe, find_variant(recipe.model).preprocessing)
-    if len(train_images.paths) < recipe.data.total_batch:
+    splits = task.open(recipe)
+    if len(splits.train) < recipe.data.total_batch:
         raise DatasetError(
-            f"data.total_batch is {recipe.data.total_batch}, but {recipe.data.root} has only "
-            f"{len(train_images.paths)} images: an epoch would have no step. Lower it."
+            f"data.total_batch is {recipe.data.total_batch}, but {recipe.data.root} has only {len(splits.train)} "
+            "images: an epoch would have no step. Lower it."
         )
+    names = splits.train.class_names
+    classes = f" in {len(names)} classes" if names else ""
     say(
-        f"passed: {len(train_images.paths):,} training and {len(val_images.paths):,} validation images in "
-        f"{len(train_images.class_names)} classes (listed, not decoded)"
+        f"passed: {len(splits.train):,} training and {len(splits.validation):,} validation images{classes} "
+        "(listed, not decoded)"
     )
 
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hybridvit.create import build
-from hybridvit.errors import UsageError
-from hybridvit.models.registry import VARIANTS
+from hybridvit.build import build
 from hybridvit.recipe.recipe import Recipe
+from hybridvit.task import find_task
 from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.engine.memory import micro_batch_sizes, with_micro_batch
 from hybridvit.training.engine.optimizer import build_optimizer
@@ -80,7 +79,7 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
         weights=weights // shards + 2 * buffers,  # the loop keeps a copy of the buffers, to refuse a step
         averaged=(weights // shards + buffers) if recipe.ema.decay else 0,
         optimizer=round(_state_per_weight(recipe) * weights) // shards,
-        teacher=size_of([*parts.teacher.parameters(), *parts.teacher.buffers()]) if parts.teacher is not None else 0,
+        teacher=sum(size_of([*each.parameters(), *each.buffers()]) for each in parts.companions),
         exchange=weights if devices > 1 and shards == 1 else 0,
         # gradients are shared out as soon as they are there
         step=parts.step_bytes(micro_batch, accumulates=accumulate > 1) - weights + weights // shards,
@@ -114,41 +113,41 @@ def size_of(tensors: Any) -> int:
 
 
 class _Parts:
-    """The recipe's model and teacher, on the meta device."""
+    """The recipe's model and what answers beside it, on the meta device."""
 
     def __init__(self, recipe: Recipe, num_classes: int) -> None:
-        self.recipe = recipe
+        self.recipe, task = recipe, find_task(recipe.task)
         options: dict[str, Any] = dict(recipe.model_options)
         with torch.device("meta"):
             self.model = build(recipe.model, num_classes=num_classes, **options)
-            self.teacher = _teacher(recipe.distill.teacher, num_classes)
+            self.companions = list(task.companions(recipe, num_classes))
+        self.shape = task.example(recipe, 1).inputs.shape[1:]
         self.layout = torch.contiguous_format if recipe.channels_last is False else torch.channels_last
         if recipe.grad_checkpointing:
             self.model.set_grad_checkpointing(True)
 
     def step_bytes(self, images: int, *, accumulates: bool) -> int:
         """The peak of what a forward and a backward pass hold beside the weights."""
-        recipe, side = self.recipe, self.recipe.data.image_size
-        model, teacher = copy.deepcopy(self.model), copy.deepcopy(self.teacher)
-        averaged = copy.deepcopy(self.model) if recipe.mesa.weight else None  # in eval mode it would look at its data
+        recipe = self.recipe
+        model, others = copy.deepcopy(self.model), copy.deepcopy(self.companions)
+        if recipe.learns_from_average:
+            others.append(copy.deepcopy(self.model))  # in eval mode it would look at its data
         model.to(memory_format=self.layout)
         precision = AUTOCAST.get(recipe.precision)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
-            for other in (teacher, averaged):
-                if other is not None:
-                    other.to_empty(device="cpu")
+            for other in others:
+                other.to_empty(device="cpu")
             with _Counter() as counter:
                 if accumulates:  # the gradients of the micro-batches before
                     for parameter in model.parameters():
                         parameter.grad = torch.zeros_like(parameter)
-                batch = torch.empty(images, 3, side, side).to(memory_format=self.layout)
+                batch = torch.empty(images, *self.shape).to(memory_format=self.layout)
                 with torch.autocast("cpu", precision, enabled=precision is not None):
                     loss = model(batch).float().logsumexp(1).mean()
                     with torch.no_grad():
-                        for other in (teacher, averaged):
-                            if other is not None:
-                                other(batch)
+                        for other in others:
+                            other(batch)
                 loss.backward()
         return max(counter.peak, size_of(model.parameters()))
 
@@ -190,19 +189,3 @@ def _state_per_weight(recipe: Recipe) -> float:
     optimizer.step()
     state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
     return size_of(tensor for tensor in state if tensor.ndim) / size_of(model.parameters())
-
-
-def _teacher(name: str, num_classes: int) -> nn.Module | None:
-    """The teacher's architecture; a file's is known only from its content, and is left out."""
-    import timm
-
-    if not name:
-        return None
-    if name in VARIANTS:
-        return build(name, num_classes=num_classes).eval()
-    if timm.is_model(name):
-        return timm.create_model(name, num_classes=num_classes).eval()
-    raise UsageError(
-        f"Memory can be estimated for teachers given by name, and '{name}' is no model of timm or this package. Leave "
-        "distill.teacher out of the estimate with --distill.teacher ''."
-    )

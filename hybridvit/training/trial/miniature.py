@@ -4,10 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from hybridvit.errors import UsageError
-from hybridvit.models.fastervit.config import FasterViTConfig
-from hybridvit.models.registry import VARIANTS, find_variant
-from hybridvit.models.swin_hat.config import SwinHATConfig
+from hybridvit.models.registry import FAMILIES, find_variant
 from hybridvit.recipe.recipe import Recipe
 
 TOTAL_BATCH = 16
@@ -19,10 +16,10 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
 
     The recipe's model options stay; windows shrink with the image, and the debug size takes the mixers of the variant.
     """
-    changed: list[str] = []
     model = debug_size(recipe.model)
     image_size = find_variant(model).published.image_size_px
-    settings: dict[str, Any] = {
+    own, changed = recipe.trial_settings()
+    settings: dict[str, Any] = own | {
         "model": model,
         "model_options": debug_options(recipe, model, image_size),
         "data": _data(recipe, image_size),
@@ -35,17 +32,6 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
         "num_nodes": 1,
         "dry_run": False,
     }
-    if recipe.pretrained is not False:
-        changed.append(
-            f"left out: the weights to start from ({_in_words(recipe.pretrained)}); random ones take the place"
-        )
-        settings |= {"pretrained": False, "reset_head": False}
-    if recipe.distill.teacher:
-        changed.append(f"changed: the teacher {recipe.distill.teacher} is an untrained one of debug size")
-        settings["distill"] = dataclasses.replace(recipe.distill, teacher_weights="")
-    if recipe.mesa.weight and recipe.mesa.start:
-        changed.append(f"changed: MESA begins at the first step, not after {recipe.mesa.start:.0%} of the training")
-        settings["mesa"] = dataclasses.replace(recipe.mesa, start=0.0)
     if recipe.precision == "16-mixed" and not _has_cuda(recipe):
         changed.append("changed: precision 16-mixed needs a GPU; 32-true takes its place")
         settings["precision"] = "32-true"
@@ -66,27 +52,18 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
 
 def debug_size(model: str) -> str:
     """The debug size of a model's family."""
-    family = find_variant(model).family
-    names = [name for name, variant in VARIANTS.items() if variant.family == family and "debug" in name]
-    if not names:
-        raise UsageError(f"The family of '{model}' has no debug size to try. Dry runs work for {', '.join(VARIANTS)}.")
-    return names[0]
+    return FAMILIES[find_variant(model).family].debug
 
 
 def debug_options(recipe: Recipe, model: str, image_size: int) -> dict[str, Any]:
-    """The recipe's model options as far as they fit the debug size `model` at `image_size` pixels."""
-    options: dict[str, Any] = dict(recipe.model_options)
-    if not any(option in options for option in SIZE_OPTIONS):
-        config, debug = find_variant(recipe.model).config, find_variant(model).config
-        if isinstance(config, FasterViTConfig):
-            options.setdefault("windows", config.windows)
-        if not isinstance(config, SwinHATConfig) and not isinstance(debug, SwinHATConfig):
-            options |= {"mixers": config.mixers} if config.mixers != debug.mixers and "mixers" not in options else {}
-    windows = options.get("windows")
-    if isinstance(windows, list | tuple):
-        share = image_size / recipe.data.image_size
-        options["windows"] = tuple(max(2, round(int(window) * share)) for window in windows)
-    return options
+    """The recipe's model options as far as they fit the debug size `model` at `image_size` pixels.
+
+    A recipe that sets sizes has made a model of its own, and gets the options it gives.
+    """
+    given: dict[str, Any] = dict(recipe.model_options)
+    debug, share = find_variant(model).config, image_size / recipe.data.image_size
+    config = debug if any(option in given for option in SIZE_OPTIONS) else find_variant(recipe.model).config
+    return config.on_debug_size(given, debug, share)
 
 
 def _data(recipe: Recipe, image_size: int) -> Any:
@@ -104,7 +81,3 @@ def _has_cuda(recipe: Recipe) -> bool:
     import torch
 
     return recipe.accelerator in ("auto", "cuda") and torch.cuda.is_available()
-
-
-def _in_words(pretrained: bool | str) -> str:
-    return "the published ones" if pretrained is True else str(pretrained)

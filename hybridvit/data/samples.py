@@ -1,0 +1,60 @@
+"""What training and evaluation need of a set of samples, wherever they come from."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hybridvit.data.order import Blocks
+from hybridvit.errors import DatasetError, ImageDecodeError
+from hybridvit.task import Sample
+
+
+class SourceFault(DatasetError):
+    """The place that the images are in cannot be read; no fault of a single image, and never skipped."""
+
+
+class Samples(Dataset[tuple[Tensor, Any]]):
+    """Images with what is true of them. Failures are returned, not raised, by `draw`: they cross processes whole."""
+
+    paths: Sequence[str]  # of a large set made when asked for
+    class_names: tuple[str, ...] = ()  # empty where the targets are no classes
+    fingerprint: str
+    """Changes when the set does; recorded with a run, and compared when it is resumed."""
+    tolerates_bad: bool = False
+    """Whether a bad file is left out (and counted) rather than the end of the run."""
+    training: bool = False
+    blocks: Blocks | None = None
+    """How the set is cut into parts that are cheaper to read one after the other; None: any order costs the same."""
+
+    @abstractmethod
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
+        """Sample `index` as epoch `epoch` shows it in optimizer step `step`, on which the size of the image may depend.
+
+        Equal arguments give equal pixels, in any process.
+        """
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """Image (c h w) and target as epoch 0 shows them. Raises `ImageDecodeError`, `SourceFault`, `IndexError`."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        sample = self.draw(0, index % len(self))
+        if sample.fault:
+            raise SourceFault(sample.fault)
+        if sample.image is None:
+            raise ImageDecodeError(sample.bad[0].message)
+        return sample.image, sample.target
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class LabelledImages(Samples):
+    """Images of which each belongs to one class."""
+
+    labels: Sequence[int]  # index into class_names
+
+    def __len__(self) -> int:
+        return len(self.labels)

@@ -1,0 +1,154 @@
+"""One pass of any answerer over any samples: what are its answers worth?"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from hybridvit.card import ModelCard
+from hybridvit.data.loader import Loader, make_eval_loader
+from hybridvit.data.samples import Samples
+from hybridvit.errors import DatasetError, FoldError
+from hybridvit.folding.fold import fold
+from hybridvit.machine.memory import is_out_of_memory
+from hybridvit.task import Batch, Outputs, Scores, Task
+
+logger = logging.getLogger(__name__)
+
+Answerer = Callable[[Batch], Outputs]
+Watch = Callable[[int, int], None]
+"""Told how many of how many batches are done."""
+
+
+def ignore(done: int, total: int) -> None:
+    """The watch of those who do not look."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was found on a set of samples."""
+
+    scores: Scores
+    num_samples: int
+    num_skipped: int  # files that could not be decoded, and count neither way
+    seconds: float
+
+
+def evaluate(
+    answer: Answerer, task: Task, loader: Loader, card: ModelCard, *, num_examples: int = 0, watch: Watch = ignore
+) -> Evaluation:
+    """Judge the answers to all batches of an evaluation loader.
+
+    Each process gives its own share of the samples, none twice; the scores are over all shares. Raises DatasetError if
+    there is no sample; ImageDecodeError for a bad file, unless the samples tolerate those.
+    """
+    metric = task.metric(card, num_examples=num_examples)
+    began = time.perf_counter()
+    for number, batch in enumerate(loader, start=1):
+        metric.update(answer(batch), batch)
+        watch(number, len(loader))
+    num_samples, num_skipped = counted(loader)
+    return Evaluation(
+        scores=metric.compute(),
+        num_samples=num_samples,
+        num_skipped=num_skipped,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def counted(loader: Loader) -> tuple[int, int]:
+    """Samples given out in the last pass and those left out, over all processes; DatasetError if there was none."""
+    counts = torch.tensor([loader.num_used, loader.num_total - loader.num_used])
+    if torch.distributed.is_initialized():
+        shares: list[Tensor | None] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(shares, counts)
+        counts = torch.stack([share for share in shares if share is not None]).sum(0)
+    if not counts[0]:
+        raise DatasetError("There is no image to evaluate on. Check the folder of the validation images.")
+    return int(counts[0]), int(counts[1])
+
+
+def evaluate_model(
+    model: nn.Module,
+    samples: Samples,
+    task: Task,
+    card: ModelCard,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    num_examples: int = 0,
+) -> Evaluation:
+    """Judge a PyTorch model, wherever it lies, on samples; see `evaluate`."""
+    loader = make_eval_loader(samples, collate=task.collate, batch_size=batch_size, workers=workers)
+    try:
+        with answering(model, task) as answer:
+            return evaluate(answer, task, loader, card, num_examples=num_examples)
+    finally:
+        loader.close()
+
+
+@contextmanager
+def answering(model: nn.Module, task: Task) -> Iterator[Answerer]:
+    """The model, wherever it lies, as an answerer; within the context it is in eval mode and records no gradient."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield _ModelAnswers(model, task)
+    finally:
+        model.train(was_training)
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """What answers fastest: the folded form, or the model itself in eval mode where there is no exact one."""
+    was_training = model.training
+    try:
+        return fold(model.eval())
+    except FoldError:
+        return model
+    finally:
+        model.train(was_training)
+
+
+class _ModelAnswers:
+    """A batch that memory does not hold is shared out, and so are those after it.
+
+    Images do not depend on one another in eval mode, so this changes no answer by more than its last bits.
+    """
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        self._model, self._task = model, task
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+        self._layout = torch.channels_last if _is_channels_last(model) else torch.contiguous_format
+        self._largest: int | None = None
+
+    def __call__(self, batch: Batch) -> Outputs:
+        images = batch.inputs.to(self._device, self._dtype, memory_format=self._layout, non_blocking=True)
+        while True:
+            size = min(self._largest or len(images), len(images))
+            try:
+                parts = [self._task.forward(self._model, part) for part in images.split(size)]
+                return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or size == 1:
+                    raise
+            if images.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._largest = size // 2
+            logger.warning(
+                "A batch of %d images does not fit into memory for evaluation: going on with %d.", size, self._largest
+            )
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    """Whether the kernels lie channels-last, so that images should too."""
+    kernels = (parameter for parameter in model.parameters() if parameter.ndim == 4)
+    return any(
+        kernel.is_contiguous(memory_format=torch.channels_last) and not kernel.is_contiguous() for kernel in kernels
+    )

@@ -1,0 +1,64 @@
+"""Pictures in, answers out: what every command and program that uses a model on pictures does."""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hybridvit.data.decode import decode
+from hybridvit.data.preprocess import frame_of, preprocess
+from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.loading import Device, open_runner
+from hybridvit.task import Frame, Result, find_task
+
+
+class Prepared(NamedTuple):
+    """One picture as the model takes it."""
+
+    image: np.ndarray  # c h w
+    frame: Frame
+
+
+class Predictor:
+    """A checkpoint or an exported file of any task, ready to answer to encoded pictures.
+
+    It can be sent to another process as a class with its arguments, as Ray Data's `map_batches` and the datasets
+    library's `map` do. Raises as `hybridvit.loading.open_runner`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, device: Device = "auto", threads: int | None = None) -> None:
+        self.path = path
+        self.runner = open_runner(path, device=device, threads=threads)
+        self.card = self.runner.card
+        self.task = find_task(self.card.task)
+
+    def prepare(self, source: str | os.PathLike[str] | bytes) -> Prepared:
+        """Decode a file, or the bytes of one, and prepare it as the card says. Raises ImageDecodeError."""
+        preprocessing = self.card.preprocessing
+        picture = decode(source, exif_orientation=preprocessing.exif_orientation).image
+        return Prepared(preprocess(picture, preprocessing), frame_of(picture.size, preprocessing))
+
+    def __call__(
+        self, sources: Sequence[str | os.PathLike[str] | bytes], *, most: int | None = None
+    ) -> list[Result | ImageDecodeError]:
+        """The answer to each picture, or why it could not be decoded, in their order; all are computed at once.
+
+        `most` is how many entries an answer has at most, where it is a list. Raises UsageError for a file that gives
+        no answer to a picture, such as features.
+        """
+        prepared: list[Prepared | ImageDecodeError] = []
+        for source in sources:
+            try:
+                prepared.append(self.prepare(source))
+            except ImageDecodeError as error:
+                prepared.append(error)
+        good = [each for each in prepared if isinstance(each, Prepared)]
+        if not good:
+            return [each for each in prepared if isinstance(each, ImageDecodeError)]
+        outputs = self.runner(np.stack([each.image for each in good]))
+        try:
+            results = iter(self.task.results(outputs, [each.frame for each in good], self.card, most=most))
+        except UsageError as error:
+            raise UsageError(f"{self.path} {error}") from error
+        return [each if isinstance(each, ImageDecodeError) else next(results) for each in prepared]

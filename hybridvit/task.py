@@ -1,0 +1,296 @@
+"""What a task is, for everything else: classification, segmentation, detection, hands.
+
+A task is a folder below `hybridvit/tasks`, known by its row in `TASKS`. It says how its samples are read, how a model
+of it is built and trained, and what an answer is worth; training, evaluation, prediction and export are written on
+this file alone. Importing it needs no torch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+from hybridvit.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from hybridvit.card import ModelCard, Preprocessing
+    from hybridvit.data.samples import Samples
+    from hybridvit.recipe.recipe import Recipe
+    from hybridvit.report.content import Confusion, Table
+
+Outputs = Mapping[str, Any]
+"""What a model answers a batch with, by name: tensors from PyTorch, NumPy arrays from an exported file."""
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """A number that models are judged by, as tables, curves and messages show it."""
+
+    name: str  # in metrics.csv and JSON
+    title: str
+    unit: str = "%"
+    higher_is_better: bool = True
+    decimals: int = 2
+    note: str = ""  # how it is computed, if that needs saying
+
+    def text(self, value: float) -> str:
+        """The value with its unit."""
+        return f"{value:.{self.decimals}f} {self.unit}".rstrip()
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` is better than `other`; equals are not."""
+        return one > other if self.higher_is_better else one < other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where a model's input lies in the picture that it was made from: what brings an answer back to it. In pixels."""
+
+    picture_size: tuple[int, int]  # height, width of the upright picture
+    crop: tuple[float, float, float, float]  # left, top, width, height in the picture
+    input_size: tuple[int, int]  # height, width of the part of the input that shows it; the rest is padding
+
+
+class BadImage(NamedTuple):
+    """A file that could not be decoded, and the message that says why."""
+
+    path: str
+    message: str
+
+
+class Sample(NamedTuple):
+    """One draw. `bad` lists the files that failed on the way; `image` is None if nothing came in their place."""
+
+    image: "Tensor | None"  # c h w
+    target: Any
+    number: int  # of the sample that is shown, which is not the one asked for if it stands in for a bad file
+    frame: Frame | None = None
+    bad: tuple[BadImage, ...] = ()
+    fault: str = ""  # why the source could not be read: the end of the run, whatever is tolerated
+
+
+class Batch(NamedTuple):
+    """What a model is shown at once. `paths[samples[i]]` of the data set is the file of image i."""
+
+    inputs: "Tensor"  # b c h w
+    targets: Any  # tensors, alone or in dicts, lists and tuples: made by the task's `collate`, read by its objective
+    samples: "Tensor"  # b
+    frames: tuple[Frame | None, ...] = ()
+
+    def to(self, device: "torch.device", layout: "torch.memory_format") -> "Batch":
+        """The batch on a device, the images in a memory layout."""
+        inputs = self.inputs.to(device, memory_format=layout, non_blocking=True)
+        return self._replace(inputs=inputs, targets=_moved(self.targets, device))
+
+
+def _moved(value: Any, device: "torch.device") -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
+    return type(value)(_moved(item, device) for item in value) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where in the training a loss is asked for."""
+
+    step: int  # optimizer steps done
+    total_steps: int
+    averaged: "nn.Module | None"  # the moving average of the weights, in eval mode; None if the recipe keeps none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an objective computes."""
+
+    device: "torch.device"
+    layout: "torch.memory_format"  # of images and kernels
+    micro_batch: int  # images of a loss
+    autocast: "Callable[[], Any]"  # a context in the precision of the run
+
+
+class Result(ABC):
+    """The answer to one picture, in its pixels and units. Needs NumPy and Pillow only."""
+
+    lies_in_picture: ClassVar[bool] = True
+    """Whether the answer is to be seen in the picture, so that pages show it drawn."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+
+    @abstractmethod
+    def draw(self, picture: "Image") -> "Image":
+        """A copy of the upright picture with the answer on it."""
+
+    @abstractmethod
+    def agrees(self, other: "Result") -> bool:
+        """Whether both are the same answer, as a person would say."""
+
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """The answer on a terminal."""
+
+    def files(self) -> dict[str, bytes]:
+        """What of it is a file of its own, by name."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A sample that is worth looking at, in a report."""
+
+    group: str  # title of those that it stands among
+    order: float  # in its group; the highest come first
+    sample: int
+    result: Result
+    said: str  # under the picture: the answer in a few words
+    truth: str = ""  # what would have been right, if that needs saying
+    note: str = ""  # a line below
+    right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a model is worth on a set of samples."""
+
+    values: Mapping[str, float]  # by the name of the quantity
+    parts: "tuple[Table | Confusion, ...]" = ()  # of a report
+    per_image: "np.ndarray | None" = None
+    """Of the headline, where it is a mean over images, in the order of this process's samples; bool: right or not."""
+    examples: tuple[Example, ...] = ()
+
+
+class Metric(ABC):
+    """Judges the answers to batches. With several processes each judges its own, and `compute` is over all."""
+
+    @abstractmethod
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in the answers to a batch."""
+
+    @abstractmethod
+    def compute(self) -> Scores:
+        """Called by every process."""
+
+
+class Objective(ABC):
+    """What a training minimises. Built once per process and run."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """JSON values that must be the same when a run is resumed."""
+        return {}
+
+    @abstractmethod
+    def loss(self, model: "nn.Module", batch: Batch, moment: Moment) -> "Tensor":
+        """The mean loss of a micro-batch, whose inputs may be changed in place.
+
+        All randomness comes from the global generators, which are seeded before. Of `model` nothing but `forward` is
+        called: it may be a wrapper.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Samples to train and to validate on, and how validation prepares them."""
+
+    train: "Samples"
+    validation: "Samples"
+    preprocessing: "Preprocessing"
+
+
+class Task(ABC):
+    """One kind of thing to learn. Stateless; importing a task needs no torch, its methods may."""
+
+    name: str
+    quantities: tuple[Quantity, ...]  # the first is the headline, which decides between weights
+    recipe: "type[Recipe]"
+
+    @property
+    def headline(self) -> Quantity:
+        """What models of this task are compared by."""
+        return self.quantities[0]
+
+    def tried(self) -> "Task":
+        """The task as a dry run tries it: what would have to be fetched is made up."""
+        return self
+
+    def companions(self, recipe: Any, num_classes: int) -> "Sequence[nn.Module]":
+        """Models that answer beside the trained one in each step, on the meta device: for estimates of memory."""
+        return ()
+
+    @abstractmethod
+    def open(self, recipe: Any) -> Splits:
+        """The recipe's samples, listed but not decoded. Raises DatasetError where they are not fit to use."""
+
+    @abstractmethod
+    def labelled(self, root: str, card: "ModelCard", *, on_bad_image: Any = "error") -> "Samples":
+        """What is true of the pictures in a folder, prepared and numbered as a model's card says, to evaluate it on.
+
+        Raises DatasetError for a folder that is none of this task's, or not one of this model's.
+        """
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """A batch of the samples that have an image."""
+
+    @abstractmethod
+    def example(self, recipe: Any, num_images: int) -> Batch:
+        """A batch of the recipe's sizes with made-up content, on the CPU: for trials of memory and of devices."""
+
+    @abstractmethod
+    def start(self, recipe: Any, splits: Splits) -> "nn.Module":
+        """The model to train, in training form, with the recipe's pretrained weights if any, and with its card.
+
+        Raises UsageError or CheckpointError for weights that do not fit the samples.
+        """
+
+    @abstractmethod
+    def build(self, card: "ModelCard") -> "nn.Module":
+        """The training form of the model that a card describes, with random weights; on the meta device without."""
+
+    @abstractmethod
+    def objective(self, recipe: Any, card: "ModelCard", place: Place) -> Objective:
+        """What the recipe minimises."""
+
+    @abstractmethod
+    def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
+        """What a model of this task answers, by name, in fp32."""
+
+    @abstractmethod
+    def metric(self, card: "ModelCard", *, num_examples: int = 0) -> Metric:
+        """Judges answers; `num_examples` asks for so many of each group of examples."""
+
+    @abstractmethod
+    def results(
+        self, outputs: Outputs, frames: Sequence[Frame | None], card: "ModelCard", *, most: int | None = None
+    ) -> Sequence[Result]:
+        """The answers to the single pictures of a batch, from NumPy arrays of whatever form.
+
+        `most` is how many entries an answer has at most, where it is a list. Raises UsageError, as the end of a
+        sentence about the file, for outputs that are no answer of this task, or fewer than `most`.
+        """
+
+
+DEFAULT_TASK = "classify"  # of recipes and cards that name none
+TASKS: dict[str, str] = {  # imported when first asked for
+    "classify": "hybridvit.tasks.classify.task:Classify",
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name. Raises UsageError for an unknown one, with the nearest."""
+    if name not in TASKS:
+        raise UsageError(f"There is no task '{name}'. Nearest: {nearest(name, TASKS)}.")
+    module, _, attribute = TASKS[name].partition(":")
+    return getattr(import_module(module), attribute)()

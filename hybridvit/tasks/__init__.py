@@ -1,0 +1,1 @@
+"""The tasks: a folder each, with the same file names. See `hybridvit.task`."""

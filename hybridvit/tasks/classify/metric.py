@@ -1,0 +1,123 @@
+"""How often a classifier is right, exact on any number of processes."""
+
+import heapq
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric as TorchMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import DatasetError, UsageError
+from hybridvit.report.content import Confusion
+from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.tasks.classify.result import results_of
+
+LARGEST_CONFUSION = 1000  # classes; the matrix grows with their square
+WRONG, RIGHT = "Wrong, the most confident first", "Right, the least confident first"
+
+
+class ClassifyMetric(Metric):
+    """Top-1 and top-5 accuracy, cross-entropy and the confusions, from logits.
+
+    The examples are the most confident mistakes and the least confident right answers. Raises DatasetError for one
+    class, of which every answer would be right.
+    """
+
+    def __init__(self, card: ModelCard, *, num_examples: int) -> None:
+        self._card, self._num_examples = card, num_examples
+        self._names = class_names_of(card)
+        num_classes = len(self._names)
+        if num_classes < 2:
+            raise DatasetError(f"There is one class, {self._names[0]!r}: every answer would be right. Add another.")
+        metrics: dict[str, TorchMetric | MetricCollection] = {
+            "top1": MulticlassAccuracy(num_classes, average="micro"),
+            "top5": MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes)),
+            "loss": MeanMetric(),
+        }
+        if num_classes <= LARGEST_CONFUSION:
+            metrics["confusion"] = MulticlassConfusionMatrix(num_classes)
+        self._collection = MetricCollection(metrics, compute_groups=False)
+        self._examples: list[Example] = []
+        self._right: list[np.ndarray] = []
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        if "logits" not in outputs:
+            raise UsageError(
+                f"The file gives {' and '.join(outputs)}, but accuracy and loss are computed from logits. Export the "
+                "model again with --returns logits, without --top_k."
+            )
+        logits = torch.as_tensor(outputs["logits"])
+        labels = batch.targets.to(logits.device)
+        self._collection.to(logits.device)
+        for name, metric in self._collection.items():
+            if name == "loss":
+                metric.update(nn.functional.cross_entropy(logits, labels, reduction="none"))
+            else:
+                metric.update(logits, labels)
+        self._right.append((logits.argmax(1) == labels).cpu().numpy())
+        if self._num_examples:
+            self._examples = self._best([*self._examples, *self._shown(logits, labels, batch.samples)])
+
+    def compute(self) -> Scores:
+        values = self._collection.compute()
+        parts: tuple[Confusion, ...] = ()
+        if "confusion" in values:
+            parts = (Confusion(class_names=self._names, counts=values["confusion"].tolist()),)
+        return Scores(
+            values={
+                "top1": _percent(values["top1"]),
+                "top5": _percent(values["top5"]),
+                "loss": values["loss"].item(),
+            },
+            parts=parts,
+            per_image=np.concatenate(self._right) if self._right else None,
+            examples=tuple(self._best(_of_all_ranks(self._examples))),
+        )
+
+    def _shown(self, logits: Tensor, labels: Tensor, samples: Tensor) -> Iterable[Example]:
+        results = results_of({"logits": logits.cpu().numpy()}, self._card)
+        for result, label, sample in zip(results, labels.tolist(), samples.tolist(), strict=True):
+            right = result.indices[0] == label
+            confidence = result.probabilities[0]
+            yield Example(
+                group=RIGHT if right else WRONG,
+                order=-confidence if right else confidence,
+                sample=sample,
+                result=result,
+                said=self._names[label] if right else f"said {self._names[result.indices[0]]}",
+                truth="" if right else f"is {self._names[label]}",
+                note=f"{100 * confidence:.1f} % sure",
+                right=right,
+            )
+
+    def _best(self, examples: Iterable[Example]) -> list[Example]:
+        groups: dict[str, list[Example]] = {WRONG: [], RIGHT: []}
+        for example in examples:
+            groups[example.group].append(example)
+        return [
+            example
+            for group in groups.values()
+            for example in heapq.nlargest(self._num_examples, group, key=lambda each: each.order)
+        ]
+
+
+def class_names_of(card: ModelCard) -> tuple[str, ...]:
+    """The card's classes, or their numbers if it names none."""
+    return card.class_names or tuple(str(index) for index in range(card.options.get("num_classes", 1000)))
+
+
+def _of_all_ranks(examples: list[Example]) -> list[Example]:
+    if not torch.distributed.is_initialized():
+        return examples
+    shares: list[list[Example]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(shares, examples)
+    return [example for share in shares for example in share]
+
+
+def _percent(share: Tensor) -> float:
+    return round(100 * share.item(), 4)  # single precision has no more digits to give

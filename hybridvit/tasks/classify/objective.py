@@ -1,0 +1,74 @@
+"""What a classification minimises: the labels, mixed if the recipe mixes, a teacher's answers, those of the average."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import UsageError
+from hybridvit.task import Batch, Moment, Objective, Place
+from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.distillation import distilled, mesa_is_on, mesa_term
+from hybridvit.tasks.classify.teacher import Teacher, TeacherFinder
+
+
+class ClassifyObjective(Objective):
+    """Label smoothing, Mixup and CutMix, distillation and MESA, as the recipe says.
+
+    Raises UsageError for a micro-batch that cannot be mixed, and for a teacher of other classes or sizes.
+    """
+
+    def __init__(self, recipe: ClassifyRecipe, card: ModelCard, place: Place, *, find_teacher: TeacherFinder) -> None:
+        self._recipe, self._place = recipe, place
+        num_classes = len(card.class_names)
+        self._mix = _mixup(recipe, place.micro_batch, num_classes)
+        self._soft_loss = SoftTargetCrossEntropy()
+        self._hard_loss = LabelSmoothingCrossEntropy(recipe.augment.label_smoothing)
+        self._teacher = None
+        if recipe.distill.teacher:
+            self._teacher = Teacher(find_teacher(recipe.distill, num_classes), card=card, place=place)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {} if self._teacher is None else {"teacher": self._teacher.fingerprint}
+
+    def loss(self, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
+        """The student goes first: what the others may draw from the generators changes nothing in it."""
+        recipe, images = self._recipe, batch.inputs
+        if self._mix is None:
+            logits = model(images).float()
+            loss = self._hard_loss(logits, batch.targets)
+        else:
+            images, targets = self._mix(images, batch.targets)
+            logits = model(images).float()
+            loss = self._soft_loss(logits, targets)
+        if self._teacher is not None:
+            loss = distilled(loss, logits, self._teacher.logits(images), recipe.distill)
+        if moment.averaged is not None and mesa_is_on(recipe.mesa, moment):
+            with torch.no_grad(), self._place.autocast():
+                averaged_logits = moment.averaged(images)
+            loss = loss + mesa_term(logits, averaged_logits, recipe.mesa)
+        return loss
+
+
+def _mixup(recipe: ClassifyRecipe, micro_batch: int, num_classes: int) -> Mixup | None:
+    augment = recipe.augment
+    if not (augment.mixup or augment.cutmix):
+        return None
+    if micro_batch % 2:
+        raise UsageError(
+            f"Mixup and CutMix pair the images of a micro-batch, and {micro_batch} is odd. Choose an even "
+            "data.total_batch (or data.micro_batch), or set augment.mixup and augment.cutmix to 0."
+        )
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_probability,
+        switch_prob=augment.cutmix_share,
+        label_smoothing=augment.label_smoothing,
+        num_classes=num_classes,
+    )

@@ -1,0 +1,81 @@
+"""The model that a run starts from: random, or with the weights of an earlier training that fit its images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridvit.checkpoints import read_tensors
+from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
+from hybridvit.checkpoints.matching import class_names_of, num_classes_of
+from hybridvit.checkpoints.metadata import card_of
+from hybridvit.create import create_model, find_weights
+from hybridvit.data.class_names import difference
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.models.backbone import Backbone
+from hybridvit.tasks.classify.config import ClassifyRecipe
+
+
+def starting_model(recipe: ClassifyRecipe, class_names: tuple[str, ...]) -> Backbone:
+    """The recipe's architecture for these classes, in training form, with the recipe's pretrained weights if any.
+
+    Windows, image size and stochastic depth may differ from those the weights were trained with: FasterViT computes
+    its biases and embeddings of places for any. Classes may differ only with `reset_head`, which gives a fresh
+    classifier. Raises UsageError or CheckpointError for weights that do not fit.
+    """
+    options: dict[str, Any] = dict(recipe.model_options)
+    if recipe.pretrained is not False:
+        found = find_weights(recipe.model, recipe.pretrained)
+        _check(contents_of(found.path), found.source, class_names, recipe.reset_head)
+    model = create_model(
+        recipe.model,
+        pretrained=recipe.pretrained,
+        num_classes=len(class_names),
+        image_size=recipe.data.image_size,
+        **options,
+    )
+    assert isinstance(model, Backbone)
+    if recipe.reset_head:
+        model.reset_classifier(len(class_names))
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a file of weights is, as far as it decides whether they can be trained further on other images."""
+
+    is_folded: bool
+    num_classes: int  # 0: it has no classifier
+    class_names: tuple[str, ...]  # empty if unknown
+
+
+def contents_of(path: Path) -> Contents:
+    """Raises CheckpointError for a file that is no weights of these models."""
+    file = read_tensors(path)
+    naming = naming_of(file.tensors, path)
+    tensors = to_ours(file.tensors, naming, path)
+    card = card_of(file)
+    return Contents(
+        is_folded=form_of(tensors) != "training",
+        num_classes=num_classes_of(tensors),
+        class_names=card.class_names if card is not None else class_names_of(tensors, naming),
+    )
+
+
+def _check(contents: Contents, source: str, class_names: tuple[str, ...], reset_head: bool) -> None:
+    if contents.is_folded:
+        raise CheckpointError(
+            f"{source} is folded: its branches are merged, and training needs them apart. Give the weights it was "
+            "folded from, such as the model.safetensors of their run."
+        )
+    if reset_head:
+        return
+    known = contents.class_names
+    fix = "Add --reset_head to start with a new classifier and keep all other weights."
+    if contents.num_classes != len(class_names):
+        has = f"has {contents.num_classes} classes" if contents.num_classes else "has no classifier"
+        how = f" ({difference(known, class_names)})" if known else ""
+        raise UsageError(f"{source} {has}, the images have {len(class_names)}{how}. {fix}")
+    if known and known != class_names:
+        raise UsageError(
+            f"{source} has other classes than the images, as many as they are ({difference(known, class_names)}). {fix}"
+        )

@@ -1,0 +1,113 @@
+"""Classification: one label per image."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import hybridvit
+from hybridvit.card import ModelCard
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
+from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.result import ClassifyResult, results_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hybridvit.data.encoded import OnBadImage
+    from hybridvit.data.samples import Samples
+    from hybridvit.tasks.classify.teacher import TeacherFinder
+
+
+class Classify(Task):
+    """One of the classes that the training folders name."""
+
+    name = "classify"
+    quantities = (
+        Quantity(name="top1", title="top-1"),
+        Quantity(name="top5", title="top-5"),
+        Quantity(name="loss", title="loss", unit="", higher_is_better=False, decimals=4, note="cross-entropy"),
+    )
+    recipe = ClassifyRecipe
+
+    def tried(self) -> "Classify":
+        return _TriedClassify()
+
+    def companions(self, recipe: ClassifyRecipe, num_classes: int) -> "Sequence[nn.Module]":
+        from hybridvit.tasks.classify.teacher import teacher_architecture
+
+        return [teacher_architecture(recipe.distill.teacher, num_classes)] if recipe.distill.teacher else []
+
+    def open(self, recipe: ClassifyRecipe) -> Splits:
+        from hybridvit.tasks.classify.data import open_splits
+
+        return open_splits(recipe)
+
+    def labelled(self, root: str, card: ModelCard, *, on_bad_image: "OnBadImage" = "error") -> "Samples":
+        from hybridvit.tasks.classify.data import open_labelled
+
+        return open_labelled(root, card, on_bad_image=on_bad_image)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        import torch
+
+        from hybridvit.data.loader import stacked
+
+        batch = stacked(samples)
+        return batch._replace(targets=torch.as_tensor(batch.targets, dtype=torch.long))
+
+    def example(self, recipe: ClassifyRecipe, num_images: int) -> Batch:
+        import torch
+
+        side = max([recipe.data.image_size, *recipe.data.train_sizes])
+        labels = torch.zeros(num_images, dtype=torch.long)
+        return Batch(torch.rand(num_images, 3, side, side), labels, torch.arange(num_images))
+
+    def start(self, recipe: ClassifyRecipe, splits: Splits) -> "nn.Module":
+        from hybridvit.tasks.classify.start import starting_model
+
+        model = starting_model(recipe, splits.train.class_names)
+        model.card = dataclasses.replace(
+            model.card,
+            preprocessing=splits.preprocessing,
+            class_names=splits.train.class_names,
+            source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
+        )
+        return model
+
+    def build(self, card: ModelCard) -> "nn.Module":
+        from hybridvit.build import build
+
+        return build(card.architecture, **card.options)
+
+    def objective(self, recipe: ClassifyRecipe, card: ModelCard, place: Place) -> Objective:
+        from hybridvit.tasks.classify.objective import ClassifyObjective
+
+        return ClassifyObjective(recipe, card, place, find_teacher=self.find_teacher())
+
+    def find_teacher(self) -> "TeacherFinder":
+        """Where the teacher of a distillation comes from."""
+        from hybridvit.tasks.classify.teacher import find_teacher
+
+        return find_teacher
+
+    def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
+        return {"logits": model(inputs).float()}
+
+    def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        from hybridvit.tasks.classify.metric import ClassifyMetric
+
+        return ClassifyMetric(card, num_examples=num_examples)
+
+    def results(
+        self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
+    ) -> Sequence[ClassifyResult]:
+        return results_of(outputs, card, most)
+
+
+class _TriedClassify(Classify):
+    """With an untrained teacher."""
+
+    def find_teacher(self) -> "TeacherFinder":
+        from hybridvit.tasks.classify.teacher import untrained_teacher
+
+        return untrained_teacher

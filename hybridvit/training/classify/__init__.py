@@ -1,1 +1,0 @@
-"""Classification: images, model, losses, teachers, evaluation."""
