@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 import time
 from datetime import timedelta
 
@@ -50,6 +51,7 @@ def connect(timeout_seconds: float) -> torch.distributed.Store:
         is_master=False,
         wait_for_workers=False,
         timeout=timedelta(seconds=timeout_seconds),
+        use_libuv=sys.platform != "win32",  # where torch may be built without
     )
 
 
