@@ -154,9 +154,10 @@ class OnnxRunner(ExportedRunner):
             states.NotImplemented,
             states.RuntimeException,
         ) as error:
+            reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
             raise CheckpointError(
                 f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
-                f"({first_line(error).removeprefix('[ONNXRuntimeError] : ')}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
+                f"({reason}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
             ) from error
         self.describe(path, self.session.get_modelmeta().custom_metadata_map, content)
 
