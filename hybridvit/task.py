@@ -215,6 +215,7 @@ class Task(ABC):
     name: str
     quantities: tuple[Quantity, ...]  # the first is the headline, which decides between weights
     recipe: "type[Recipe]"
+    answers: tuple[str, ...]  # the names that `forward` gives, in the order of an exported file's outputs
 
     @property
     def headline(self) -> Quantity:

@@ -113,7 +113,7 @@ class NumberMetric(Metric):
         self._num_examples = num_examples
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        given = torch.as_tensor(outputs["logits"]).cpu()[:, 0]
+        given = torch.as_tensor(outputs["millimetres"]).cpu()[:, 0]
         self._error.update(given, batch.targets)
         self._errors.append((given - batch.targets).abs().numpy())
         rows = zip(given.tolist(), batch.targets.tolist(), batch.samples.tolist(), strict=True)
@@ -155,6 +155,7 @@ class Number(Task):
     name = "number"
     quantities = (Quantity(name="error", title="mean error", unit="mm", higher_is_better=False, decimals=3),)
     recipe = Recipe
+    answers = ("millimetres",)
 
     def open(self, recipe: Recipe) -> Splits:
         side = recipe.data.image_size
@@ -186,7 +187,7 @@ class Number(Task):
         return NumberObjective()
 
     def forward(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-        return {"logits": model(inputs).float()}
+        return {"millimetres": model(inputs).float()}
 
     def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
         return NumberMetric(num_examples)
@@ -194,4 +195,4 @@ class Number(Task):
     def results(
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
     ) -> Sequence[NumberResult]:
-        return [NumberResult(millimetres=float(value)) for value in outputs["logits"][:, 0]]
+        return [NumberResult(millimetres=float(value)) for value in outputs["millimetres"][:, 0]]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hybridvit.export.spec import GraphSpec
 from hybridvit.folding.fold import fold_preprocessing
 from hybridvit.models.backbone import Backbone
+from hybridvit.task import find_task
 
 
 class DeployedModel(nn.Module):
@@ -18,7 +19,7 @@ class DeployedModel(nn.Module):
 
     def __init__(self, model: Backbone, spec: GraphSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self._task = spec, find_task(model.card.task)
         self.backbone = fold_preprocessing(model) if spec.pixels == "uint8" else copy.deepcopy(model)
         self.eval().requires_grad_(False)
 
@@ -30,14 +31,14 @@ class DeployedModel(nn.Module):
         images = images.to(weight.dtype)
         if self.spec.returns == "pyramid":
             return tuple(fmap.float() for fmap in self.backbone.features(images).values())
-        fmap = self.backbone.forward_features(images)
         if self.spec.returns == "features":
-            return self.backbone.forward_head(fmap, pre_logits=True).float()
-        logits = self.backbone.forward_head(fmap).float()
-        if self.spec.top_k is None:
-            return logits
-        probabilities, indices = logits.softmax(1).topk(self.spec.top_k)
-        return probabilities, indices.to(torch.int32)
+            return self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True).float()
+        answers = self._task.forward(self.backbone, images)
+        if self.spec.top_k is not None:
+            probabilities, indices = answers["logits"].softmax(1).topk(self.spec.top_k)
+            return probabilities, indices.to(torch.int32)
+        outputs = tuple(answers[name] for name in self.spec.answers)
+        return outputs if len(outputs) > 1 else outputs[0]
 
     def example(self, batch: int = 2, size: tuple[int, int] | None = None) -> Tensor:
         """A batch to convert with, as `forward` takes it."""

@@ -10,6 +10,7 @@ from hybridvit.export.sizes import check_range
 from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Precision, Returns
 from hybridvit.folding.fixed_size import as_size
 from hybridvit.models.backbone import Backbone
+from hybridvit.task import find_task
 
 Batch = int | Literal["dynamic"] | None
 
@@ -60,6 +61,7 @@ def resolve(
         pixels="uint8" if uint8 else "float32",
         precision=precision,
         returns=returns,
+        answers=find_task(card.task).answers,
         top_k=_top_k(model, returns, top_k),
         strides=tuple(info["reduction"] for info in model.feature_info) if returns == "pyramid" else (),
     )
@@ -83,10 +85,9 @@ def _batch(exporter: Exporter, batch: Batch) -> int | None:
 def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:
     if top_k is None:
         return None
-    if returns != "logits":
-        raise UsageError(
-            f"top_k is {top_k}, but the file is to return {returns}, which have no classes. Leave one out."
-        )
+    given = returns if returns != "logits" else ", ".join(find_task(model.card.task).answers)
+    if given != "logits":
+        raise UsageError(f"top_k is {top_k}, but the file is to return {given}, which have no classes. Leave one out.")
     if type(top_k) is not int or not 1 <= top_k <= model.num_classes:
         raise UsageError(f"top_k is {top_k!r}, but must be a whole number from 1 to {model.num_classes}.")
     return top_k

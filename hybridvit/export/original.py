@@ -8,13 +8,14 @@ from hybridvit.export.parity import pictures
 from hybridvit.export.spec import GraphSpec
 from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.models.backbone import Backbone
+from hybridvit.task import find_task
 
 
 class Original:
     """A model in eval mode that answers, branch by branch in fp32, to what a file with the ends `spec` is given."""
 
     def __init__(self, model: Backbone, spec: GraphSpec) -> None:
-        self.model, self.spec = model, spec
+        self.model, self.spec, self._task = model, spec, find_task(model.card.task)
         preprocessing = model.card.preprocessing
         self.mean, self.std = (
             np.asarray(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
@@ -31,9 +32,11 @@ class Original:
         with torch.inference_mode(), branch_by_branch(self.model):
             if self.spec.returns == "pyramid":
                 made = list(self.model.features(images).values())
+            elif self.spec.returns == "features":
+                made = [self.model.forward_head(self.model.forward_features(images), pre_logits=True)]
             else:
-                fmap = self.model.forward_features(images)
-                made = [self.model.forward_head(fmap, pre_logits=self.spec.returns == "features")]
+                answers = self._task.forward(self.model, images)
+                made = [answers[name] for name in self.spec.answers]
         return [each.float().cpu().numpy() for each in made]
 
     def given(self, images: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def _num_same(runner: ExportedRunner, outputs: Mapping[str, np.ndarray], expecte
     if runner.spec.returns != "logits":
         return len(expected[0])
     task, frames = find_task(runner.card.task), (None,) * len(expected[0])
-    wanted = task.results({"logits": expected[0]}, frames, runner.card)
+    wanted = task.results(dict(zip(runner.spec.answers, expected, strict=True)), frames, runner.card)
     given = task.results(outputs, frames, runner.card)
     return sum(one.agrees(other) for one, other in zip(given, wanted, strict=True))
 

@@ -31,7 +31,8 @@ class GraphSpec:
     image_sizes: tuple[tuple[int, int], ...] = ()  # if a file takes several sizes, all of them; `image_size` is one
     pixels: Pixels = "float32"
     precision: Precision = "fp32"
-    returns: Returns = "logits"
+    returns: Returns = "logits"  # the answers of the task, or what the backbone gives without its head
+    answers: tuple[str, ...] = ("logits",)  # what the task calls them
     top_k: int | None = None  # with "logits": the most probable classes and nothing else
     strides: tuple[int, ...] = ()  # of the maps of a pyramid
 
@@ -40,7 +41,9 @@ class GraphSpec:
         """Names of the graph's outputs, in order."""
         if self.top_k is not None:
             return ("probabilities", "indices")
-        return tuple(f"stride_{stride}" for stride in self.strides) if self.returns == "pyramid" else (self.returns,)
+        if self.returns == "pyramid":
+            return tuple(f"stride_{stride}" for stride in self.strides)
+        return self.answers if self.returns == "logits" else (self.returns,)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -66,6 +69,7 @@ class GraphSpec:
                 range_px=None if range_px is None else _pair(range_px),
                 image_sizes=tuple(_pair(size) for size in values.pop("image_sizes")),
                 strides=tuple(operator.index(stride) for stride in values.pop("strides")),
+                answers=tuple(str(name) for name in values.pop("answers", ("logits",))),
                 **values,
             )
             for name, known in (("pixels", get_args(Pixels)), ("precision", PRECISIONS), ("returns", RETURNS)):

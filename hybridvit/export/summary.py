@@ -33,7 +33,7 @@ def summary(report: ExportReport) -> ExportSummary:
     sizes = ", ".join(f"{height}x{width}" for height, width in parity.image_sizes)
     compared = f"random batches of {', '.join(map(str, parity.batch_sizes))} and drawn pictures at {sizes} px"
     if parity.real_images:
-        compared += f"; {parity.real_images} images, same first answer on {parity.num_same}"
+        compared += f"; {parity.real_images} images, same answer on {parity.num_same}"
     return ExportSummary(
         architecture=report.architecture,
         target=report.target,
@@ -72,4 +72,4 @@ def gives(spec: GraphSpec) -> str:
     """The outputs in words."""
     if spec.top_k is not None:
         return f"probabilities and indices of the {spec.top_k} most probable classes"
-    return ", ".join(spec.outputs) if spec.returns == "pyramid" else spec.returns
+    return ", ".join(spec.outputs)

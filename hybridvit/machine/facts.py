@@ -1,6 +1,5 @@
 """The machine card: without it a latency is a number about nothing."""
 
-import math
 import os
 import platform
 import sys
@@ -35,7 +34,7 @@ class MachineCard:
 
     processor: str
     cores: int  # that this process may use
-    memory_gib: float
+    memory_gib: float | None  # None where the system does not tell
     instruction_sets: tuple[str, ...]
     gpu: str  # "none", or names, memory, CUDA version and driver
     system: str
@@ -49,8 +48,9 @@ class MachineCard:
 
     def lines(self) -> list[tuple[str, str]]:
         """Pairs of title and text, for print and for the report."""
+        memory = "" if self.memory_gib is None else f", {self.memory_gib:.0f} GiB"
         return [
-            ("Processor", f"{self.processor}, {self.cores} cores usable, {self.memory_gib:.0f} GiB"),
+            ("Processor", f"{self.processor}, {self.cores} cores usable{memory}"),
             ("Instruction sets", " ".join(self.instruction_sets) or "unknown"),
             ("GPU", self.gpu),
             ("System", f"{self.system}, Python {self.python}"),
@@ -66,11 +66,12 @@ def machine_card(*, timed: bool = False) -> MachineCard:
     Imports torch (for the GPU); opens no file outside /proc and asks no network.
     """
     model_name, flags = _cpu_facts()
+    memory = total_memory()
     variables = given_environment() if timed else os.environ
     return MachineCard(
         processor=model_name,
         cores=usable_cores(),
-        memory_gib=(total_memory() or math.nan) / 2**30,
+        memory_gib=None if memory is None else memory / 2**30,
         instruction_sets=tuple(name for name in INSTRUCTION_SETS if name in flags),
         gpu=_gpu(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -12,7 +12,7 @@ from hybridvit.export.pipeline import PROVING
 
 def killed(*_: object) -> None:
     """As by the kernel when memory runs out."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)
 
 
 def dead_by_a_fault_after_half_an_export(job: ExportJob) -> None:

@@ -49,7 +49,7 @@ def test_it_compares_on_the_images_that_are_named(checkpoint: Path, capsys: pyte
     assert main(["export", str(checkpoint), *words]) == 0
     text = capsys.readouterr().out
     assert "batch x 3 x 32 x 64" in text
-    assert "6 images, same first answer on 6" in text
+    assert "6 images, same answer on 6" in text
 
 
 def test_a_target_that_fails_does_not_stop_the_others(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hybridvit.atomic import TEMPORARY
-from hybridvit.errors import CheckpointError, ExportError, UsageError
+from hybridvit.errors import CheckpointError, ExportError, UsageError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import check_folder_seal, seal_folder
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
-from hybridvit.export.targets.onnx import first_line
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError, ExportError, UsageError
+from hybridvit.errors import CheckpointError, ExportError, UsageError, first_line
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import LIMITS, Exporter, Quantisation
 from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
-from hybridvit.export.targets.onnx import first_line
 
 if TYPE_CHECKING:
     from executorch.runtime import Runtime

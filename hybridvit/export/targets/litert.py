@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.quiet import quiet_native
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import KEY
 from hybridvit.export.spec import INPUT, GraphSpec
 from hybridvit.export.targets.litert_file import TFLiteFile
-from hybridvit.export.targets.onnx import first_line
 from hybridvit.machine.facts import usable_cores
 
 if TYPE_CHECKING:

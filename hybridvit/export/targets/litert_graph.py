@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from hybridvit.errors import ExportError
+from hybridvit.errors import ExportError, first_line
 from hybridvit.export.program import exported_program
 from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.spec import INPUT
-from hybridvit.export.targets.onnx import first_line
 
 if TYPE_CHECKING:
     from hybridvit.export.graph import DeployedModel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError, ExportError
+from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import INPUT, GraphSpec
@@ -154,18 +154,13 @@ class OnnxRunner(ExportedRunner):
             states.NotImplemented,
             states.RuntimeException,
         ) as error:
+            reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
             raise CheckpointError(
                 f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
-                f"({first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
+                f"({reason}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
             ) from error
         self.describe(path, self.session.get_modelmeta().custom_metadata_map, content)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of a checked batch."""
         return [np.asarray(output) for output in self.session.run(None, {INPUT: images})]
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says."""
-    text = str(error).strip().splitlines()
-    return text[0].removeprefix("[ONNXRuntimeError] : ") if text else type(error).__name__

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError, ExportError
+from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec, Precision
-from hybridvit.export.targets.onnx import first_line, onnx_program
+from hybridvit.export.targets.onnx import onnx_program
 
 if TYPE_CHECKING:
     from openvino import Model

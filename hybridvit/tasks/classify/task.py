@@ -28,6 +28,7 @@ class Classify(Task):
         Quantity(name="loss", title="loss", unit="", higher_is_better=False, decimals=4, note="cross-entropy"),
     )
     recipe = ClassifyRecipe
+    answers = ("logits",)
 
     def tried(self) -> "Classify":
         return _TriedClassify()

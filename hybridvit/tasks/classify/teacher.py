@@ -17,7 +17,7 @@ from hybridvit.checkpoints.files import check_file
 from hybridvit.checkpoints.metadata import digest
 from hybridvit.create import create_model, find_weights
 from hybridvit.data.class_names import difference
-from hybridvit.errors import CheckpointError, UsageError, nearest
+from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
@@ -131,7 +131,7 @@ def teacher_architecture(name: str, num_classes: int) -> nn.Module:
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith(WEIGHT_FILES) or "/" in name or Path(name).is_file()
+    return name.endswith(WEIGHT_FILES) or Path(name).name != name or Path(name).is_file()
 
 
 def _of_this_package(name: str, model: Backbone) -> TeacherModel:
@@ -181,7 +181,7 @@ def _of_timm(name: str, weights: str, num_classes: int) -> TeacherModel:
         module = timm.create_model(name, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:  # timm's filters index freely
         raise CheckpointError(
-            f"{path} does not fit the teacher {name}: {_first_lines(error)}. Give the file that belongs to it, or the "
+            f"{path} does not fit the teacher {name}: {one_line(error)}. Give the file that belongs to it, or the "
             "name that belongs to the file."
         ) from error
     own = cast(dict[str, Any], module.pretrained_cfg)
@@ -239,8 +239,7 @@ def _check_size(teacher: Teacher, found: TeacherModel, size: tuple[int, int], nu
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise UsageError(
-            f"The teacher {found.name} does not take images of {size[0]}x{size[1]} pixels ({_first_lines(error)})."
-            f"{advice}"
+            f"The teacher {found.name} does not take images of {size[0]}x{size[1]} pixels ({one_line(error)}).{advice}"
         ) from error
     if logits.shape != (2, num_classes):
         raise UsageError(
@@ -252,7 +251,3 @@ def _check_size(teacher: Teacher, found: TeacherModel, size: tuple[int, int], nu
 def _digest(module: nn.Module) -> str:
     """Of all weights: a resumed run must have the same teacher."""
     return digest({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()})
-
-
-def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 import time
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import torch
 import torch.distributed
 from lightning_fabric import Fabric
 
-from hybridvit.errors import ProcessLost
+from hybridvit.errors import ProcessLost, first_line
 from hybridvit.training.run.interrupt import Stopped, StopRequest
 
 JOIN_SECONDS = 120.0  # at least, for all processes to start: that takes as long as the slowest disk
@@ -50,6 +51,7 @@ def connect(timeout_seconds: float) -> torch.distributed.Store:
         is_master=False,
         wait_for_workers=False,
         timeout=timedelta(seconds=timeout_seconds),
+        use_libuv=sys.platform != "win32",  # where torch may be built without
     )
 
 
@@ -58,11 +60,6 @@ def is_communication(error: BaseException) -> bool:
     text = str(error).lower()
     broken = isinstance(error, torch.distributed.DistError) or any(word in text for word in BROKEN)
     return broken and not isinstance(error, torch.OutOfMemoryError)
-
-
-def first_line(error: BaseException) -> str:
-    """What a sentence can quote of an error: backends append whole stacks."""
-    return str(error).strip().split("\n")[0][:300]
 
 
 def _join_this_attempt(backend: str, stop: StopRequest, timeout_seconds: float) -> None:

@@ -21,8 +21,8 @@ from typing import Self
 import torch.distributed
 from lightning_fabric import Fabric
 
-from hybridvit.errors import ProcessLost
-from hybridvit.training.engine.launch import attempt, connect, first_line, is_communication
+from hybridvit.errors import ProcessLost, first_line
+from hybridvit.training.engine.launch import attempt, connect, is_communication
 from hybridvit.training.run.interrupt import Stopped, StopRequest
 
 BEAT_SECONDS = 1.0

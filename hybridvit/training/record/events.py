@@ -71,7 +71,7 @@ class Events(logging.Handler):
         new, self._waiting = self._waiting, []
         self.known += new
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(self._first)
                 self._first = ""
                 file.writelines(json.dumps(event._asdict(), ensure_ascii=False) + "\n" for event in new)

@@ -89,7 +89,7 @@ class StepsCsv(Logger):
         rows, self._waiting = self._waiting, []
         self._flushed = time.monotonic()
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(_as_csv(STEP_COLUMNS, rows, head=False))
         except OSError as error:
             raise DiskFull(
