@@ -7,6 +7,7 @@ import torch
 from conftest import SHRUNK, SMALL, contract_model, relative_error, trained_like
 
 import hybridvit
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.models.registry import find_variant
 
@@ -26,7 +27,7 @@ def distinct_models() -> list[str]:
 def test_every_model_exports_to_onnx_with_equal_answers(name, tmp_path):
     model = trained_like(contract_model(name, num_classes=3))
     size = (64, 64) if name == "fastervit_debug" or name.startswith("fastvit") else (128, 128)
-    report = export(model, tmp_path / "model.onnx", image_size=size)
+    report = export(model, tmp_path / "model.onnx", options=ExportOptions(image_size=size))
     assert report.parity.max_error < 1e-5
     runner = hybridvit.load(tmp_path / "model.onnx")
     images = torch.randn(3, 3, *size)
