@@ -33,6 +33,7 @@ from inference import to_onnx
 from torch import nn
 
 import hybridvit
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.measure.opened import pin_threads
@@ -111,7 +112,12 @@ def write(side: str, name: str, target: str, folder: Path) -> None:
         return
     with nullcontext() if side == OURS else _no_rewrites(target):
         height, width = images.shape[2:]
-        export(hybridvit.create_model(name).eval(), path, to=target, batch=1, image_size=(height, width))
+        export(
+            hybridvit.create_model(name).eval(),
+            path,
+            to=target,
+            options=ExportOptions(batch=1, image_size=(height, width)),
+        )
 
 
 def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, Run]:

@@ -25,6 +25,7 @@ import hybridvit
 from hybridvit.errors import HybridViTError
 from hybridvit.export import EXPORTERS
 from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.spec import PRECISIONS
 from hybridvit.machine.facts import machine_card
 
@@ -54,7 +55,12 @@ def measure(variants: list[str], targets: list[str], precisions: list[str]) -> N
             for target in targets:
                 for precision in [each for each in precisions if each in EXPORTERS[target].precisions]:
                     output = checkpoint.with_name(f"{precision}{EXPORTERS[target].suffix}")
-                    job = ExportJob(checkpoint=str(checkpoint), output=str(output), to=target, precision=precision)
+                    job = ExportJob(
+                        checkpoint=str(checkpoint),
+                        output=str(output),
+                        to=target,
+                        options=ExportOptions(precision=precision),
+                    )
                     keep(f"{variant} {target} {precision}", cell(job))
 
 
@@ -75,7 +81,8 @@ def cell(job: ExportJob) -> dict[str, object]:
     except HybridViTError as error:
         result = {"error": str(error)}
     result["seconds"] = round(time.perf_counter() - began, 1)
-    print(job.to, job.precision, result.get("max_error", result.get("error")), f"{result['seconds']} s", flush=True)
+    found = result.get("max_error", result.get("error"))
+    print(job.to, job.options.precision, found, f"{result['seconds']} s", flush=True)
     return result
 
 

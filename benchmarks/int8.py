@@ -20,6 +20,7 @@ from comparison import compare, report
 
 from hybridvit.checkpoints import load
 from hybridvit.export import EXPORTERS, ExportedRunner, load_runner
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise import plan_from_folder
 from hybridvit.export.quantise.plan import batches
@@ -51,8 +52,10 @@ def of_target(model: Backbone, data: Path, target: str, side: int | None, *, max
         plan = replace(plan, max_drop=None)
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder, f"{name}{EXPORTERS[target].suffix}") for name in ("fp32", "int8")}
-        fp32 = export(model, paths["fp32"], to=target, image_size=size)
-        int8 = export(model, paths["int8"], to=target, image_size=size, precision="int8", quantisation=plan)
+        fp32 = export(model, paths["fp32"], to=target, options=ExportOptions(image_size=size))
+        int8 = export(
+            model, paths["int8"], to=target, options=ExportOptions(image_size=size, precision="int8"), quantisation=plan
+        )
         runners = {name: load_runner(path, threads=THREADS) for name, path in paths.items()}
         results: dict[str, object] = {
             "target": target,

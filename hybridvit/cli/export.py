@@ -10,6 +10,7 @@ from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import pairs
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.spec import Precision, Returns
 from hybridvit.export.targets import exporter_for
 from hybridvit.loading import is_exported
@@ -100,11 +101,7 @@ def export(
     for target in targets:
         exporter = exporter_for(target)
         exporter.require(exporter.writer_packages)
-    job = ExportJob(
-        checkpoint=checkpoint,
-        output="",
-        to="",
-        images=_images(images),
+    options = ExportOptions(
         precision=precision,
         batch=_batch(batch),
         image_size=parse_size(image_size),
@@ -114,6 +111,13 @@ def export(
         returns=returns,
         top_k=top_k,
         limit=limit,
+    )
+    job = ExportJob(
+        checkpoint=checkpoint,
+        output="",
+        to="",
+        options=options,
+        images=_images(images),
         calibration=calibration,
         labelled=labelled,
         calibration_images=calibration_images,
@@ -154,10 +158,12 @@ def _outputs(checkpoint: Path, targets: list[str], precision: str, output: str |
     return paths
 
 
-def _batch(word: str | None) -> int | str | None:
+def _batch(word: str | None) -> Batch:
     """A number of images, or "dynamic". Raises UsageError for another word."""
-    if word is None or word == "dynamic":
-        return word
+    if word is None:
+        return None
+    if word == "dynamic":
+        return "dynamic"
     if not word.isdecimal() or int(word) < 1:
         raise UsageError(f"--batch is {word}, but must be a number of images from 1, or dynamic.")
     return int(word)

@@ -12,33 +12,22 @@ from typing import TYPE_CHECKING
 from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, in_child
 from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
+from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
     from hybridvit.export.summary import ExportSummary
 
-EXPORT_OPTIONS = (
-    "to", "precision", "batch", "image_size", "image_sizes", "dynamic_size", "uint8", "returns", "top_k", "limit",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob:
-    """One checkpoint for one target, with the options of `hybridvit.export.pipeline.export`."""
+    """One checkpoint for one target."""
 
     checkpoint: str
     output: str
     to: str
+    options: ExportOptions = DEFAULTS
     images: tuple[str, ...] = ()  # files to compare on
-    precision: str = "fp32"
-    batch: int | str | None = None
-    image_size: tuple[int, int] | None = None
-    image_sizes: tuple[tuple[int, int], ...] = ()
-    dynamic_size: bool = False
-    uint8: bool = False
-    returns: str = "logits"
-    top_k: int | None = None
-    limit: float | None = None
     calibration: str | None = None  # int8: a labelled folder; see `plan_from_folder` for the rest
     labelled: str | None = None
     calibration_images: int | None = None
@@ -64,7 +53,7 @@ def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
             f"The export to '{job.to}' was killed, as happens when memory runs out. Nothing was written. Close other "
             "programs, or use a machine with more memory."
         )
-    from hybridvit.export.pipeline import PROVING
+    from hybridvit.export.draft import PROVING
 
     if PROVING not in death.last_lines:
         return ExportError(
@@ -72,7 +61,7 @@ def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
             "do it; --verbose shows all it printed."
         )
     fix = f"Another version of {' or '.join(exporter_for(job.to).runner_packages)} may run it"
-    if (job.to, job.precision) == ("openvino", "int8"):
+    if (job.to, job.options.precision) == ("openvino", "int8"):
         fix += (
             ". If it dies of integer instructions of this CPU, keep more layers in floating point, as with --keep "
             "'stages.3*' 'expand*', or set the environment variable ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16 (AVX2 on older "
@@ -103,7 +92,7 @@ def carry_out(job: ExportJob) -> "ExportSummary":
 
     model = load(job.checkpoint)
     prepared = model.card.preprocessing
-    prepared = replace(prepared, image_size=job.image_size or prepared.image_size)
+    prepared = replace(prepared, image_size=job.options.image_size or prepared.image_size)
     images = np.stack([prepare(path, prepared) for path in job.images]) if job.images else None
     plan = None
     if job.calibration is not None:
@@ -115,8 +104,7 @@ def carry_out(job: ExportJob) -> "ExportSummary":
             max_drop=job.max_drop,
             keep=job.keep,
         )
-    options = {name: value for name, value in vars(job).items() if name in EXPORT_OPTIONS}
-    return summary(export(model, job.output, images=images, quantisation=plan, **options))
+    return summary(export(model, job.output, to=job.to, options=job.options, images=images, quantisation=plan))
 
 
 def _tell_progress() -> None:

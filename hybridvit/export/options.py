@@ -1,100 +1,41 @@
-"""From the options of an export to the one graph that they describe, refused before anything is computed."""
+"""What a file is to be, whatever its target: one value for the command line, a process and `export`."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from hybridvit.card import ModelCard
-from hybridvit.errors import UsageError
-from hybridvit.export.exporter import Exporter
-from hybridvit.export.sizes import check_range
-from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Precision, Returns
-from hybridvit.folding.fixed_size import as_size
-from hybridvit.models.backbone import Backbone
-from hybridvit.task import find_task
+from hybridvit.export.spec import Precision, Returns
 
 Batch = int | Literal["dynamic"] | None
 
 
-def resolve(
-    model: Backbone,
-    card: ModelCard,
-    exporter: Exporter,
-    *,
-    precision: Precision,
-    batch: Batch,
-    image_size: tuple[int, int] | None,
-    image_sizes: Sequence[tuple[int, int]],
-    dynamic_size: bool | tuple[int, int],
-    uint8: bool,
-    returns: Returns,
-    top_k: int | None,
-) -> GraphSpec:
-    """The graph that a target is to be given. Raises UsageError for what it, or this model, cannot do."""
-    target = exporter.target
-    for name, value, known in (("precision", precision, PRECISIONS), ("returns", returns, RETURNS)):
-        if value not in known:
-            raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
-    if precision not in exporter.precisions:
-        raise UsageError(
-            f"The target '{target}' has no {precision}: it writes {', '.join(exporter.precisions)}. "
-            f"{_others('precision', precision)}"
-        )
-    sizes = tuple(as_size(size) for size in image_sizes)
-    if sizes and not exporter.takes_several_sizes:
-        raise UsageError(
-            f"image_sizes is set, but a file of the target '{target}' takes one size, or any with dynamic_size. Export "
-            "it once per size with image_size."
-        )
-    if sizes and (dynamic_size or image_size):
-        raise UsageError("image_sizes is set beside image_size or dynamic_size: the sizes are those or any. Give one.")
-    if dynamic_size and not exporter.takes_dynamic_size:
-        raise UsageError(
-            f"dynamic_size is set, but files of the target '{target}' take fixed sizes. "
-            + ("Use image_sizes for several." if exporter.takes_several_sizes else "Export one file per image_size.")
-        )
-    return GraphSpec(
-        image_size=image_size or (sizes[0] if sizes else card.preprocessing.image_size),
-        channels=model.in_chans,
-        batch=_batch(exporter, batch),
-        range_px=check_range(model, card, dynamic_size) if dynamic_size else None,
-        image_sizes=sizes,
-        pixels="uint8" if uint8 else "float32",
-        precision=precision,
-        returns=returns,
-        answers=find_task(card.task).answers,
-        top_k=_top_k(model, returns, top_k),
-        strides=tuple(info["reduction"] for info in model.feature_info) if returns == "pyramid" else (),
-    )
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of an export; sizes are (height, width) in pixels.
+
+    Which of them a target has is told by `resolve`, before anything is computed.
+    """
+
+    precision: Precision = "fp32"
+    """Of the numbers inside; inputs and outputs are the same with each."""
+    batch: Batch = None
+    """Images per call, or "dynamic"; by default what suits the target."""
+    image_size: tuple[int, int] | None = None
+    """By default the card's; positions that depend on it become constants."""
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    """Several sizes in one file, where the target can do that."""
+    dynamic_size: bool | tuple[int, int] = False
+    """Any height and width from a smallest to a largest side: those given, or with True the widest range that is
+    proven, up to 2048 pixels from 32, or for a FasterViT from where the carriers' map always has more than one window
+    (113 for windows of 7), since below that the model computes something else. `image_size` is then only what the card
+    says to preprocess to."""
+    uint8: bool = False
+    """Take pixels as they are decoded, uint8 (batch, height, width, channels); the normalisation is inside."""
+    returns: Returns = "logits"
+    """Logits, the pooled features (batch, num_features), or the pyramid of feature maps."""
+    top_k: int | None = None
+    """Give the probabilities and indices of so many classes instead of all logits."""
+    limit: float | None = None
+    """Largest difference from PyTorch / largest output; by default that of the precision, see `Exporter.limits`."""
 
 
-def _batch(exporter: Exporter, batch: Batch) -> int | None:
-    if batch == "dynamic":
-        if not exporter.takes_dynamic_batch:
-            raise UsageError(
-                f"The batch is 'dynamic', but files of the target '{exporter.target}' take one number of images. Give "
-                "that number; a larger batch is run in parts when the file is opened here."
-            )
-        return None
-    if batch is None:
-        return exporter.default_batch
-    if type(batch) is not int or batch < 1:
-        raise UsageError(f"The batch is {batch!r}, but must be a whole number from 1, or 'dynamic'.")
-    return batch
-
-
-def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:
-    if top_k is None:
-        return None
-    given = returns if returns != "logits" else ", ".join(find_task(model.card.task).answers)
-    if given != "logits":
-        raise UsageError(f"top_k is {top_k}, but the file is to return {given}, which have no classes. Leave one out.")
-    if type(top_k) is not int or not 1 <= top_k <= model.num_classes:
-        raise UsageError(f"top_k is {top_k!r}, but must be a whole number from 1 to {model.num_classes}.")
-    return top_k
-
-
-def _others(option: str, value: str) -> str:
-    from hybridvit.export.targets import EXPORTERS
-
-    able = [name for name, exporter in EXPORTERS.items() if value in exporter.precisions]
-    return f"Targets with {value}: {', '.join(able)}." if able else f"Use another {option}."
+DEFAULTS = ExportOptions()

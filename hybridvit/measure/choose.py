@@ -11,6 +11,7 @@ import numpy as np
 from hybridvit.data.scan import scan_folder
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.quantise.accuracy import first_answers, percent, right_answers
 from hybridvit.export.quantise.plan import batches
 from hybridvit.export.spec import Precision
@@ -227,9 +228,7 @@ class _Judge:
             checkpoint=checkpoint.source,
             output=str(path),
             to=TARGETS[runtime],
-            precision=precision,
-            batch=1,
-            image_size=self.image_size,
+            options=ExportOptions(precision=precision, batch=1, image_size=self.image_size),
         )
         if precision != "int8":
             return job

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, in_child
@@ -56,53 +55,34 @@ def _is_current(path: Path, candidate: Candidate) -> bool:
 
 
 def write(candidate: Candidate) -> None:
-    """Convert the model and compare the file with PyTorch on a batch of noise.
+    """Convert the model as an export does, and compare the file with PyTorch on a batch of noise.
 
-    Of ours as `hybridvit export --batch N` does, rewrites included. Raises ExportError for a conversion that fails or
-    is over the limit of its precision; then no file is left.
+    Raises ExportError for a conversion that fails or is over the limit of its precision; then no file is left.
     """
     import torch
 
-    from hybridvit.export.bundle import card_metadata, card_of
+    from hybridvit.export.draft import drafted
     from hybridvit.export.exporter import Quantisation
-    from hybridvit.export.files import replacing_with
-    from hybridvit.export.graph import DeployedModel
     from hybridvit.export.parity import relative_error
-    from hybridvit.export.seal import KEY, OPEN
     from hybridvit.export.spec import GraphSpec
     from hybridvit.machine.memory import enough_memory
     from hybridvit.measure.subject import build
-    from hybridvit.models.backbone import Backbone
 
-    exporter, path, size = EXPORTERS[candidate.target], Path(candidate.file), candidate.image_size
+    exporter, size, precision = EXPORTERS[candidate.target], candidate.image_size, candidate.precision
     model = build(candidate.subject, "folded", size)
-    card = card_of(model)
-    card = replace(card, form="folded", preprocessing=replace(card.preprocessing, image_size=size))
-    spec = GraphSpec(
-        image_size=size, channels=candidate.subject.in_chans, batch=candidate.batch, precision=candidate.precision
-    )
+    spec = GraphSpec(image_size=size, channels=candidate.subject.in_chans, batch=candidate.batch, precision=precision)
     torch.manual_seed(0)
     shape = spec.shape(candidate.batch, size)
     with torch.inference_mode(), enough_memory(shape):
         images = torch.randn(shape)
         expected = model(images).numpy()
-    if isinstance(model, Backbone):
-        for rewrite in exporter.rewrites():
-            model = rewrite(model)
-    deployed = DeployedModel(cast(Backbone, model), spec)  # timm's have the methods that it calls
-    quantisation = None
-    if candidate.precision == "int8":
-        quantisation = Quantisation(images=torch.randn(spec.shape(max(NUM_CALIBRATION, candidate.batch), size)))
-    metadata = card_metadata(card) | spec.metadata()
-    metadata |= {"hybridvit.versions": json.dumps(package_versions()), KEY: OPEN}
-    with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
-        exporter.convert(deployed, spec, temporary, quantisation=quantisation)
-        exporter.annotate(temporary, metadata)
-        exporter.seal(temporary)
-        answered = exporter.load_runner(temporary)(images.numpy())["logits"]
-        error, limit = relative_error(answered, expected), exporter.limits.get(candidate.precision)
+    noise = torch.randn(spec.shape(max(NUM_CALIBRATION, candidate.batch), size)) if precision == "int8" else None
+    with drafted(model, spec, exporter, Path(candidate.file)) as draft:
+        draft.write(None if noise is None else Quantisation(images=noise))
+        answered = draft.opened()(images.numpy())["logits"]
+        error, limit = relative_error(answered, expected), exporter.limits.get(precision)
         if error > (float("inf") if limit is None else limit) or error == float("inf"):
             raise ExportError(
                 f"the file that was written differs from PyTorch by {error:.1e} of the largest output; the limit of "
-                f"{candidate.precision} is {'any finite one' if limit is None else f'{limit:.0e}'}"
+                f"{precision} is {'any finite one' if limit is None else f'{limit:.0e}'}"
             )

@@ -12,6 +12,7 @@ from conftest import trained_like
 import hybridvit
 from hybridvit.errors import CheckpointError
 from hybridvit.export import load_runner
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
@@ -38,7 +39,7 @@ def made(name: str) -> torch.nn.Module:
     ],
 )
 def test_core_ai_answers_as_pytorch(name: str, options: dict, tmp_path: Path) -> None:
-    report = export(made(name), tmp_path / "m.aimodel", to="coreai", **options)
+    report = export(made(name), tmp_path / "m.aimodel", to="coreai", options=ExportOptions(**options))
     assert 0 <= report.proof.max_error <= LIMITS[report.spec.precision]
     assert [path.name for path in tmp_path.iterdir()] == ["m.aimodel"]
 

@@ -19,6 +19,7 @@ from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export import EXPORTERS, load_runner
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.quiet import quiet
@@ -97,7 +98,7 @@ def test_the_card_is_inside_and_xcode_shows_what_it_is(exported: ExportReport) -
     ],
 )
 def test_every_kind_of_end_is_proven(name: str, options: dict, tmp_path: Path) -> None:
-    report = export(made(name), tmp_path / "m.mlpackage", to="coreml", **options)
+    report = export(made(name), tmp_path / "m.mlpackage", to="coreml", options=ExportOptions(**options))
     about = description(report.path)
     assert {output.name for output in about.output} >= set(report.spec.outputs)
     assert report.weights is not None
@@ -114,9 +115,14 @@ def test_several_sizes_of_fastervit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"fastervit_debug computes positions from the size.* one package per image_size"
     ):
-        export(made("fastervit_debug"), tmp_path / "m.mlpackage", to="coreml", image_sizes=((64, 64), (96, 96)))
+        export(
+            made("fastervit_debug"),
+            tmp_path / "m.mlpackage",
+            to="coreml",
+            options=ExportOptions(image_sizes=((64, 64), (96, 96))),
+        )
     with pytest.raises(UsageError, match=r"with 2 images of 3 channels per call, .* Leave the batch at 1"):
-        export(made(), tmp_path / "m.mlpackage", to="coreml", uint8=True, batch=2)
+        export(made(), tmp_path / "m.mlpackage", to="coreml", options=ExportOptions(uint8=True, batch=2))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,7 +215,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
 
 @pytest.mark.parametrize("uint8", [False, True])
 def test_on_a_mac_the_file_is_run_and_compared(uint8: bool, mac: type[StandIn], tmp_path: Path) -> None:
-    report = export(made(), tmp_path / "m.mlpackage", to="coreml", uint8=uint8)
+    report = export(made(), tmp_path / "m.mlpackage", to="coreml", options=ExportOptions(uint8=uint8))
     assert report.weights is None
     assert report.parity.max_error <= 1e-6
     runner = hybridvit.load(report.path)

@@ -5,6 +5,7 @@ import torch
 from conftest import contract_model, every_model, relative_error, trained_like
 
 import hybridvit
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 
 
@@ -12,7 +13,7 @@ from hybridvit.export.pipeline import export
 def test_every_model_exports_to_onnx_with_equal_answers(name, tmp_path):
     model = trained_like(contract_model(name, num_classes=3))
     size = (64, 64) if name == "fastervit_debug" or name.startswith("fastvit") else (128, 128)
-    report = export(model, tmp_path / "model.onnx", image_size=size)
+    report = export(model, tmp_path / "model.onnx", options=ExportOptions(image_size=size))
     assert report.parity.max_error < 1e-5
     runner = hybridvit.load(tmp_path / "model.onnx")
     images = torch.randn(3, 3, *size)

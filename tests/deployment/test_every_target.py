@@ -17,6 +17,7 @@ import hybridvit
 from hybridvit.cli import main
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export import EXPORTERS, ExportedRunner, load_runner
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
@@ -169,7 +170,9 @@ def _each_end_once() -> list[object]:
 @pytest.mark.parametrize(("name", "options"), _each_end_once())
 def test_every_option_of_the_ends_is_proven_equal(target: str, name: str, options: dict, tmp_path: Path) -> None:
     model, exporter = made(name), EXPORTERS[target]
-    report = export(model, tmp_path / f"m{exporter.suffix}", to=target, image_size=SIZE, **options)
+    report = export(
+        model, tmp_path / f"m{exporter.suffix}", to=target, options=ExportOptions(image_size=SIZE, **options)
+    )
     assert 0 < report.parity.max_error <= exporter.limits["fp32"]
     runner = load_runner(report.path)
     levels = torch.randint(0, 256, (3, 3, *SIZE)).float()
@@ -220,4 +223,9 @@ def test_a_precision_that_the_target_lacks_is_refused_with_those_that_have_it(ta
     lacking = [each for each in ("fp16", "bf16", "int8") if each not in exporter.precisions]
     for precision in lacking:
         with pytest.raises(UsageError, match=rf"'{target}' has no {precision}: it writes fp32"):
-            export(made("fastvit_debug"), tmp_path / f"m{exporter.suffix}", to=target, precision=precision)
+            export(
+                made("fastvit_debug"),
+                tmp_path / f"m{exporter.suffix}",
+                to=target,
+                options=ExportOptions(precision=precision),
+            )

@@ -18,6 +18,7 @@ import hybridvit
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.spec import GraphSpec, Precision
 from hybridvit.export.targets.executorch import ExecuTorchExporter
@@ -153,7 +154,9 @@ def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(
 
 def test_a_dynamic_batch_may_have_any_size(tmp_path: Path) -> None:
     model = made()
-    runner = EXPORTER.load_runner(export(model, tmp_path / "m.pte", to="executorch", batch="dynamic").path)
+    runner = EXPORTER.load_runner(
+        export(model, tmp_path / "m.pte", to="executorch", options=ExportOptions(batch="dynamic")).path
+    )
     for batch in (1, 7, 64, 65):
         images = torch.randn(batch, 3, 32, 32)
         assert relative_error(torch.as_tensor(runner(images)["logits"]), model(images).detach()) <= 1e-5
@@ -161,5 +164,5 @@ def test_a_dynamic_batch_may_have_any_size(tmp_path: Path) -> None:
 
 def test_dynamic_sides_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="files of the target 'executorch' take fixed sizes"):
-        export(made(), tmp_path / "m.pte", to="executorch", dynamic_size=True)
+        export(made(), tmp_path / "m.pte", to="executorch", options=ExportOptions(dynamic_size=True))
     assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ import hybridvit
 from hybridvit.cli import main
 from hybridvit.errors import UsageError
 from hybridvit.export import EXPORTERS, load_runner
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
@@ -39,7 +40,7 @@ def dynamic(
     name, to = request.param
     model = made(name)
     path = tmp_path_factory.mktemp("dynamic") / f"m{EXPORTERS[to].suffix}"
-    return name, model, export(model, path, to=to, dynamic_size=True)
+    return name, model, export(model, path, to=to, options=ExportOptions(dynamic_size=True))
 
 
 def test_a_dynamic_file_answers_as_pytorch_at_every_size(dynamic: tuple[str, nn.Module, ExportReport]) -> None:
@@ -75,7 +76,7 @@ def test_it_was_compared_at_several_sizes(dynamic: tuple[str, nn.Module, ExportR
 @pytest.mark.parametrize("size", [(64, 96), (40, 33)])  # the second has a single window: no carriers
 def test_a_fixed_size_of_fastervit_exports_its_positions_as_constants(to: str, size: tuple, tmp_path: Path) -> None:
     model = made("fastervit_debug")
-    report = export(model, tmp_path / f"m{EXPORTERS[to].suffix}", to=to, image_size=size)
+    report = export(model, tmp_path / f"m{EXPORTERS[to].suffix}", to=to, options=ExportOptions(image_size=size))
     runner = load_runner(report.path)
     assert runner.card.fixed_size == runner.card.preprocessing.image_size == size
     images = torch.randn(3, 3, *size)
@@ -102,7 +103,7 @@ def test_a_fixed_size_of_fastervit_exports_its_positions_as_constants(to: str, s
 )
 def test_a_range_that_is_none_is_refused(name: str, dynamic_size: tuple, text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=text):
-        export(made(name), tmp_path / "m.onnx", dynamic_size=dynamic_size)
+        export(made(name), tmp_path / "m.onnx", options=ExportOptions(dynamic_size=dynamic_size))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,9 +112,9 @@ def test_a_model_with_constants_has_no_dynamic_size(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match="dynamic_size is set, but the positions of this fastervit_debug are constants"
     ):
-        export(fixed, tmp_path / "m.onnx", dynamic_size=True)
+        export(fixed, tmp_path / "m.onnx", options=ExportOptions(dynamic_size=True))
     with pytest.raises(UsageError, match="constants for 64x64"):
-        export(fixed, tmp_path / "m.onnx", image_size=(96, 96))
+        export(fixed, tmp_path / "m.onnx", options=ExportOptions(image_size=(96, 96)))
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])

@@ -12,6 +12,7 @@ from golden.litert import ANSWERS, FILE, NAMES, images
 import hybridvit
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export import load_runner
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import export
 from hybridvit.export.targets import litert
@@ -145,5 +146,10 @@ def test_what_a_file_cannot_do_is_refused_in_words(
 ) -> None:
     monkeypatch.setattr(litert.LiteRTExporter, "writer_packages", ())
     with torch.no_grad(), pytest.raises(UsageError, match=text):
-        export(hybridvit.create_model("fastvit_debug").eval(), tmp_path / "m.tflite", to="litert", **options)
+        export(
+            hybridvit.create_model("fastvit_debug").eval(),
+            tmp_path / "m.tflite",
+            to="litert",
+            options=ExportOptions(**options),
+        )
     assert list(tmp_path.iterdir()) == []

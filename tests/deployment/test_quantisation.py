@@ -21,6 +21,7 @@ from hybridvit.errors import DatasetError, ExportError, UsageError
 from hybridvit.export import EXPORTERS
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.original import Original
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise import QuantisationPlan, plan_from_folder
@@ -94,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(request, folder: Path, model: nn.Module, tmp_path_factory: pytest.TempPathFactory):
     plan = plan_from_folder(folder, model.card, num_calibration=24, max_drop=3.0)
     path = tmp_path_factory.mktemp("int8") / f"m{EXPORTERS[request.param].suffix}"
-    return plan, export(model, path, to=request.param, precision="int8", quantisation=plan)
+    return plan, export(model, path, to=request.param, options=ExportOptions(precision="int8"), quantisation=plan)
 
 
 def test_the_search_finds_the_layer_that_hurts_and_keeps_few(exported) -> None:
@@ -130,7 +131,7 @@ def test_onnxruntime_computes_kept_layers_in_floating_point_and_the_others_in_in
     import onnxruntime
 
     plan = plan_from_folder(folder, model.card, num_calibration=8, keep=("stages.1.blocks.0", "head.*"))
-    report = export(model, tmp_path / "m.onnx", precision="int8", quantisation=plan)
+    report = export(model, tmp_path / "m.onnx", options=ExportOptions(precision="int8"), quantisation=plan)
     assert {name.rsplit(".", 1)[0] for name in report.accuracy.kept} >= {"stages.1.blocks.0", "head"}
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -152,7 +153,9 @@ def test_onnxruntime_computes_kept_layers_in_floating_point_and_the_others_in_in
 def test_bytes_as_pixels_and_a_fixed_batch_and_top_k(target: str, folder: Path, model: nn.Module, tmp_path: Path):
     plan = plan_from_folder(folder, model.card, num_calibration=10, keep=(HURT,))
     path = tmp_path / f"m{EXPORTERS[target].suffix}"
-    report = export(model, path, to=target, precision="int8", quantisation=plan, uint8=True, batch=4, top_k=2)
+    report = export(
+        model, path, to=target, options=ExportOptions(precision="int8", uint8=True, batch=4, top_k=2), quantisation=plan
+    )
     assert report.accuracy.drop <= 4
     assert all(name.startswith(HURT) or is_one_pixel(name, target) for name in report.accuracy.kept)
     assert report.accuracy.num_conversions == 1
@@ -226,8 +229,7 @@ def test_attention_is_quantised_too(name: str, target: str, tmp_path: Path, fold
         model,
         tmp_path / f"m{EXPORTERS[target].suffix}",
         to=target,
-        precision="int8",
-        image_size=(64, 64),
+        options=ExportOptions(precision="int8", image_size=(64, 64)),
         quantisation=plan_from_folder(folder, model.card, num_calibration=16),
     )
     assert report.accuracy.same_answer > 90
@@ -280,13 +282,15 @@ def test_folders_that_cannot_calibrate_are_refused(folder: Path, model: nn.Modul
 def test_int8_and_its_images_go_together(folder: Path, model: nn.Module, tmp_path: Path) -> None:
     plan = plan_from_folder(folder, model.card, num_calibration=8, keep=("stages.1.blok.0",))
     with pytest.raises(UsageError, match=r"int8 is set, but no images to calibrate on: .* Give --calibration"):
-        export(model, tmp_path / "m.onnx", precision="int8")
+        export(model, tmp_path / "m.onnx", options=ExportOptions(precision="int8"))
     with pytest.raises(UsageError, match="calibrate on are given, but the precision is fp32"):
         export(model, tmp_path / "m.onnx", quantisation=plan)
     with pytest.raises(UsageError, match=r"'stages.1.blok.0' is to be kept .* Nearest: '"):
-        export(model, tmp_path / "m.onnx", precision="int8", quantisation=plan)
+        export(model, tmp_path / "m.onnx", options=ExportOptions(precision="int8"), quantisation=plan)
     with pytest.raises(UsageError, match="is to return features in int8, but what integers cost is measured as"):
-        export(model, tmp_path / "m.onnx", precision="int8", quantisation=plan, returns="features")
+        export(
+            model, tmp_path / "m.onnx", options=ExportOptions(precision="int8", returns="features"), quantisation=plan
+        )
     assert list(tmp_path.iterdir()) == []
 
 

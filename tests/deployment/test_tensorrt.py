@@ -9,6 +9,7 @@ import torch
 
 import hybridvit
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.spec import GraphSpec
 from hybridvit.export.targets import tensorrt
@@ -20,7 +21,12 @@ def test_without_tensorrt_the_way_over_onnx_is_told_and_nothing_written(
 ) -> None:
     monkeypatch.setattr(tensorrt, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as told:
-        export(hybridvit.create_model("fastvit_debug").eval(), tmp_path / "m.engine", to="tensorrt", precision="fp16")
+        export(
+            hybridvit.create_model("fastvit_debug").eval(),
+            tmp_path / "m.engine",
+            to="tensorrt",
+            options=ExportOptions(precision="fp16"),
+        )
     text = str(told.value)
     assert 'tensorrt is missing here (pip install "hybridvit[tensorrt]")' in text
     assert "`hybridvit export CHECKPOINT --to onnx --precision fp16 --image_size 32x32`, then" in text

@@ -22,6 +22,7 @@ from hybridvit.export import load_runner
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import export
 from hybridvit.export.seal import KEY, OPEN
@@ -112,8 +113,12 @@ def test_operations_are_named_after_modules_and_nothing_is_left_that_no_image_ch
 
 def test_float16_weights_halve_the_file_and_stay_near(tmp_path: Path) -> None:
     model = golden_model()
-    reports = {precision: export(model, tmp_path / f"{precision}.tflite", to="litert", precision=precision)
-               for precision in ("fp32", "fp16")}  # fmt: skip
+    reports = {
+        precision: export(
+            model, tmp_path / f"{precision}.tflite", to="litert", options=ExportOptions(precision=precision)
+        )
+        for precision in ("fp32", "fp16")
+    }
     assert reports["fp16"].size_bytes < 0.7 * reports["fp32"].size_bytes
     assert reports["fp32"].parity.max_error < 1e-5 < reports["fp16"].parity.max_error < 5e-3
     # the golden file is what this code writes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hybridvit.export.apart import ExportJob
-from hybridvit.export.pipeline import PROVING
+from hybridvit.export.draft import PROVING
 
 
 def killed(*_: object) -> None:

@@ -17,6 +17,7 @@ from programs import children
 import hybridvit
 from hybridvit.cli import main
 from hybridvit.errors import OutOfMemory, ProcessLost, UsageError
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.machine import threads
 from hybridvit.measure import bench as bench_module
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(6):
             pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
-    export(model, root / "m.onnx", batch=1)
+    export(model, root / "m.onnx", options=ExportOptions(batch=1))
     return root
 
 

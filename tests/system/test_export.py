@@ -16,6 +16,7 @@ from hybridvit.errors import CheckpointError, ExportError, FoldError, UsageError
 from hybridvit.export import EXPORTERS, Runner, load_runner
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.spec import GraphSpec
@@ -62,7 +63,7 @@ def test_one_file_holds_all_that_is_needed(model: nn.Module, exported: ExportRep
 
 
 def test_a_folded_model_exports_too(model: nn.Module, tmp_path: Path) -> None:
-    report = export(hybridvit.fold(model), tmp_path / "f.onnx", image_size=(40, 64))
+    report = export(hybridvit.fold(model), tmp_path / "f.onnx", options=ExportOptions(image_size=(40, 64)))
     assert report.parity.passed
     assert load_runner(report.path).spec.image_size == (40, 64)
 
@@ -143,20 +144,24 @@ def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "text"),
+    ("name", "given", "text"),
     [
         ("m.onnx", {"to": "onx"}, "no export target 'onx'. Nearest: 'onnx'"),
         ("m.pt", {}, r"should end in '\.onnx'.*Use .*m\.onnx"),
         ("no/m.onnx", {}, "folder .*no does not exist"),
-        ("m.onnx", {"image_size": (16, 16)}, "Image is 16x16 pixels, but fastvit_debug needs both sides >= 32"),
+        (
+            "m.onnx",
+            {"options": ExportOptions(image_size=(16, 16))},
+            "Image is 16x16 pixels, but fastvit_debug needs both sides >= 32",
+        ),
         ("m.onnx", {"images": np.zeros((1, 3, 8, 8), np.float32)}, r"shape \(1, 3, 8, 8\), but this export takes"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    model: nn.Module, tmp_path: Path, name: str, options: dict, text: str
+    model: nn.Module, tmp_path: Path, name: str, given: dict, text: str
 ) -> None:
     with pytest.raises(UsageError, match=text):
-        export(model, tmp_path / name, **options)
+        export(model, tmp_path / name, **given)
     assert list(tmp_path.iterdir()) == []
 
 

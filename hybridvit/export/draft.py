@@ -1,0 +1,67 @@
+"""The half of an export that needs no proof of its own: a folded model as a file of a target, beside its place."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from hybridvit.card import ModelCard
+from hybridvit.export.bundle import card_metadata
+from hybridvit.export.exporter import Exporter, Quantisation
+from hybridvit.export.files import replacing_with
+from hybridvit.export.graph import DeployedModel
+from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import KEY, OPEN
+from hybridvit.export.spec import GraphSpec
+from hybridvit.machine.facts import package_versions
+from hybridvit.models.backbone import Backbone
+
+PROVING = "The file is written; its runtime runs it."  # logged, so that the parent of a process that dies knows
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file on its way; `metadata` travels with it."""
+
+    model: DeployedModel
+    exporter: Exporter
+    path: Path  # a temporary one
+    card: ModelCard  # of the file
+    metadata: dict[str, str]
+
+    def write(self, quantisation: Quantisation | None = None) -> None:
+        """Convert, in place of what was written before."""
+        self.exporter.convert(self.model, self.model.spec, self.path, quantisation=quantisation)
+        self.note({})
+
+    def note(self, entries: dict[str, str]) -> None:
+        """Add metadata."""
+        self.metadata.update(entries)
+        self.exporter.annotate(self.path, self.metadata)
+        self.exporter.seal(self.path)
+
+    def opened(self) -> ExportedRunner:
+        """What answers for the file."""
+        _log.info(PROVING)
+        return self.exporter.load_to_prove(self.path)
+
+
+@contextmanager
+def drafted(folded: nn.Module, spec: GraphSpec, exporter: Exporter, path: Path) -> Iterator[Draft]:
+    """A draft of `folded`, rewritten for the target; it takes its place at `path` if the block ends without error."""
+    for rewrite in exporter.rewrites() if isinstance(folded, Backbone) else ():
+        folded = rewrite(folded)
+    model = DeployedModel(cast(Backbone, folded), spec)  # timm's have the methods that it calls
+    card = model.backbone.card  # with uint8 pixels its mean and deviation leave levels from 0 to 255 as they are
+    card = replace(card, form="folded", preprocessing=replace(card.preprocessing, image_size=spec.image_size))
+    metadata = card_metadata(card) | spec.metadata()
+    metadata |= {"hybridvit.versions": json.dumps(package_versions()), KEY: OPEN}
+    with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
+        yield Draft(model, exporter, temporary, card, metadata)
