@@ -10,8 +10,15 @@ from torch._dynamo.utils import counters
 import hybridvit
 
 
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [
+        ("fastvit_debug", False),
+        ("fastervit_debug", True),
+        pytest.param("fastvit_debug", True, marks=pytest.mark.nightly),  # as every export to ONNX
+        pytest.param("fastervit_debug", False, marks=pytest.mark.nightly),
+    ],
+)
 def test_export_and_a_whole_graph_compile(name, folded):
     model = trained_like(hybridvit.create_model(name, num_classes=5))
     model = hybridvit.fold(model) if folded else model
@@ -26,7 +33,7 @@ def test_export_and_a_whole_graph_compile(name, folded):
         assert relative_error(compiled(images), expected) < 1e-5
 
 
-@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("folded", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_fastervit_is_one_program_for_any_batch_height_and_width(folded):
     model = trained_like(hybridvit.create_model("fastervit_debug", num_classes=5))
     model = hybridvit.fold(model) if folded else model

@@ -15,10 +15,13 @@ from hybridvit.measure.counts import count
 from hybridvit.models.registry import VARIANTS
 
 MOST_PARAMETERS = 100e6  # the others are the same code with larger numbers, and take gigabytes and minutes
+FIRST = ("fastvit_debug", "fastvit_sa12", "fastervit_debug", "fastervit_0", "swin_debug_hat")  # the others: nightly
 PRODUCTS = ("conv", "linear", "matmul", "bmm", "addmm", "attention")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.nightly) for name in VARIANTS]
+)
 def test_multiply_adds_are_those_of_fvcore(name: str) -> None:
     variant = VARIANTS[name]
     size = variant.preprocessing.image_size

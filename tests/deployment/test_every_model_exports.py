@@ -2,14 +2,22 @@
 
 import pytest
 import torch
-from conftest import contract_model, every_model, relative_error, trained_like
+from conftest import contract_model, relative_error, trained_like
 
 import hybridvit
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 
+ALONE = {  # whose graphs no other model's stands for: the others have other numbers in the same places
+    *("fastvit_debug", "fastvit_t8", "fastvit_ma36"),
+    *("fastervit_debug", "fastervit_0", "fastervit_3", "fastervit_4_21k_224"),
+    *("swin_debug_hat", "swin_tiny_hat"),
+}
 
-@pytest.mark.parametrize("name", every_model())
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ALONE else pytest.mark.nightly) for name in hybridvit.list_models()]
+)
 def test_every_model_exports_to_onnx_with_equal_answers(name, tmp_path):
     model = trained_like(contract_model(name, num_classes=3))
     size = (64, 64) if name == "fastervit_debug" or name.startswith("fastvit") else (128, 128)

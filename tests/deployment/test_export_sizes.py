@@ -72,8 +72,15 @@ def test_it_was_compared_at_several_sizes(dynamic: tuple[str, nn.Module, ExportR
     assert 0 < report.parity.max_error <= 1e-5
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
-@pytest.mark.parametrize("size", [(64, 96), (40, 33)])  # the second has a single window: no carriers
+@pytest.mark.parametrize(
+    ("to", "size"),
+    [
+        ("onnx", (64, 96)),
+        ("openvino", (40, 33)),  # a single window: no carriers
+        pytest.param("onnx", (40, 33), marks=pytest.mark.nightly),
+        pytest.param("openvino", (64, 96), marks=pytest.mark.nightly),
+    ],
+)
 def test_a_fixed_size_of_fastervit_exports_its_positions_as_constants(to: str, size: tuple, tmp_path: Path) -> None:
     model = made("fastervit_debug")
     report = export(model, tmp_path / f"m{EXPORTERS[to].suffix}", to=to, options=ExportOptions(image_size=size))
@@ -117,7 +124,7 @@ def test_a_model_with_constants_has_no_dynamic_size(tmp_path: Path) -> None:
         export(fixed, tmp_path / "m.onnx", options=ExportOptions(image_size=(96, 96)))
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])
 def test_the_command_line_exports_and_predicts(to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hybridvit.save_checkpoint(made("fastvit_debug"), tmp_path / "m.safetensors")
     Image.new("RGB", (40, 50), (200, 30, 30)).save(tmp_path / "photo.png")

@@ -19,7 +19,11 @@ from hybridvit.export.pipeline import export
 from hybridvit.export.targets import openvino as openvino_target
 
 SIZE = (64, 64)
-PAIRS = [("onnx", "fp16"), ("openvino", "fp16"), ("openvino", "bf16")]
+PAIRS = [
+    pytest.param("onnx", "fp16", marks=pytest.mark.xdist_group("onnx")),
+    pytest.param("openvino", "fp16", marks=pytest.mark.xdist_group("openvino")),
+    pytest.param("openvino", "bf16", marks=pytest.mark.xdist_group("openvino")),
+]
 LIMITS = {"fp16": 5e-3, "bf16": 5e-2}
 
 
@@ -38,7 +42,9 @@ def test_both_families_stay_within_the_limit_between_fp32_ends(any_debug_model, 
     assert 0 < relative_error(answer, expected) <= LIMITS[precision]
 
 
-@pytest.mark.parametrize(("target", "suffix"), [("onnx", ".onnx"), ("openvino", ".bin")])
+@pytest.mark.parametrize(
+    ("target", "suffix"), [("onnx", ".onnx"), pytest.param("openvino", ".bin", marks=pytest.mark.nightly)]
+)
 def test_fp16_halves_the_weights(debug_model: nn.Module, target: str, suffix: str, tmp_path: Path) -> None:
     sizes = {}
     for precision in ("fp32", "fp16"):
