@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from hybridvit.card import ModelCard
+from hybridvit.card import MIN_SIDE_PX, ModelCard
 from hybridvit.errors import UsageError, nearest
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import MIN_SIDE_PX, Backbone, FeaturePyramid
+from hybridvit.models.backbone import Backbone, FeaturePyramid
 from hybridvit.models.fastervit.config import FasterViTConfig
 from hybridvit.models.registry import Config, Family, Variant, find_variant
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from hybridvit.card import ModelCard
+from hybridvit.card import ModelCard, as_size
 from hybridvit.errors import UsageError
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.sizes import check_range
 from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Precision, Returns
-from hybridvit.folding.fixed_size import as_size
 from hybridvit.models.backbone import Backbone
 
 Batch = int | Literal["dynamic"] | None
