@@ -13,9 +13,10 @@ import wrapt
 if TYPE_CHECKING:
     from hybridvit.checkpoints import save_checkpoint
     from hybridvit.create import create_model
-    from hybridvit.folding.fold import fold, fold_preprocessing
+    from hybridvit.folding.fold import fold
     from hybridvit.folding.report import fold_report
     from hybridvit.loading import load
+    from hybridvit.models.raw_pixels import fold_preprocessing
     from hybridvit.models.registry import list_models
 
 __version__ = "0.1.0"
@@ -23,7 +24,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "create_model": "hybridvit.create",
     "fold": "hybridvit.folding.fold",
-    "fold_preprocessing": "hybridvit.folding.fold",
+    "fold_preprocessing": "hybridvit.models.raw_pixels",
     "fold_report": "hybridvit.folding.report",
     "list_models": "hybridvit.models.registry",
     "load": "hybridvit.loading",

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from hybridvit.errors import UsageError
+
+MIN_SIDE_PX = 32  # of an image, in every model
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -100,6 +103,21 @@ def with_tuples(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: with_tuples(each) for key, each in value.items()}
     return tuple(with_tuples(each) for each in value) if isinstance(value, list) else value
+
+
+def as_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image size in pixels; a number is a square.
+
+    Raises:
+        UsageError: for anything else than one or two whole numbers, or a side that no model takes.
+    """
+    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if len(sides) != 2 or any(type(side) is not int or side < MIN_SIDE_PX for side in sides):
+        raise UsageError(
+            f"image_size is {image_size!r}, but must be a side or (height, width) in pixels, each a whole number from "
+            f"{MIN_SIDE_PX}."
+        )
+    return sides[0], sides[1]
 
 
 def _is_size(value: object) -> bool:

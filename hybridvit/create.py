@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from hybridvit.build import build, configured
-from hybridvit.card import with_tuples
+from hybridvit.card import MIN_SIDE_PX, with_tuples
 from hybridvit.checkpoints import fetch, load_weights, read_tensors
 from hybridvit.checkpoints.keymaps import form_of, naming_of, start_of, to_ours
 from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 from hybridvit.errors import UsageError
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import MIN_SIDE_PX, Backbone, FeaturePyramid
+from hybridvit.models.backbone import Backbone, FeaturePyramid
 from hybridvit.models.registry import find_variant
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import hybridvit
-from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.hat.attention import MapCarriers
 from hybridvit.models.hat.position import CoordinateMLP
@@ -103,12 +102,6 @@ def contract_model(name: str, **options: object) -> nn.Module:
 def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest difference over the largest expected value."""
     return ((actual.double() - expected.double()).abs().max() / expected.double().abs().max()).item()
-
-
-def branches_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The output of `model` computed branch by branch: what a fold is compared with."""
-    with torch.no_grad(), branch_by_branch(model):
-        return model(images)
 
 
 def sizes_px(name: str) -> tuple[tuple[int, int], tuple[int, int]]:

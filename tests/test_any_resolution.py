@@ -1,4 +1,4 @@
-"""One model for images of any size, in any order; what it remembers of a size is never stale, and bounded."""
+"""One model for images of any size, in any order, whatever was done to its weights between two of them."""
 
 import copy
 import pickle
@@ -12,10 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import hybridvit
 from hybridvit.errors import UsageError
-from hybridvit.folding.eval_cache import EvalCache
 from hybridvit.models.fastervit.config import VARIANTS
-from hybridvit.models.hat import position
-from hybridvit.models.hat.position import Grid, LogSpacedBias, PositionEmbedding, PositionTerm
+from hybridvit.models.hat.position import Grid, LogSpacedBias, PositionEmbedding
 
 SIZES = ((224, 224), (256, 192), (225, 333), (1024, 512), (96, 640), (32, 32), (224, 224))
 DEBUG_SIZES = ((64, 64), (96, 48), (65, 131), (256, 33), (32, 32), (64, 64))
@@ -36,12 +34,7 @@ def same_but_new(model: nn.Module) -> nn.Module:
 
 def check(model: nn.Module, images: torch.Tensor = IMAGES) -> None:
     with torch.no_grad():
-        for _ in range(2):  # the second time from the cache
-            assert torch.equal(model(images), same_but_new(model)(images))
-
-
-def terms(model: nn.Module) -> list[PositionTerm]:
-    return [module for module in model.modules() if isinstance(module, PositionTerm)]
+        assert torch.equal(model(images), same_but_new(model)(images))
 
 
 class TestOneModelTakesEverySize:
@@ -82,7 +75,6 @@ class TestOneModelTakesEverySize:
             losses.append(loss.item())
         assert max(losses[-4:]) < 0.5 * losses[0]
         check(model.eval())
-        assert not any(term._cache._values for term in terms(model.train()))
 
     @pytest.mark.parametrize("size", [(32, 32), (48, 48), (64, 64), (97, 32)])
     @pytest.mark.parametrize("name", ["fastervit_debug", "fastervit_0", "fastervit_3"])
@@ -130,7 +122,7 @@ class TestOneModelTakesEverySize:
             hybridvit.create_model("fastervit_0", windows=(7, 7, 64, 7))
 
 
-class TestPositionsAreNeverStale:
+class TestPositionsAreThoseOfTheWeights:
     def test_after_load_state_dict(self):
         model = debug()
         for assign in (False, True):
@@ -157,7 +149,7 @@ class TestPositionsAreNeverStale:
         check(model)
         model.train(training)(IMAGES).square().mean().backward()
         model.eval()
-        check(model)  # fills the caches just before the step
+        check(model)
         optimizer.step()
         check(model)
 
@@ -181,19 +173,18 @@ class TestPositionsAreNeverStale:
         model = debug()
         check(model)
         again = through(model)
-        assert not any(term._cache._values for term in terms(again))
         with torch.no_grad():
             for parameter in again.parameters():
                 parameter.mul_(1.3)
         check(again)
         check(model)
 
-    def test_after_writes_without_a_trace_followed_by_eval(self):
+    def test_after_writes_without_a_trace(self):
         model = debug()
         check(model)
         for parameter in model.parameters():
             parameter.data.mul_(1.3)
-        check(model.eval())
+        check(model)
 
     def test_after_other_writes(self):
         model = debug()
@@ -208,7 +199,7 @@ class TestPositionsAreNeverStale:
             nn.utils.vector_to_parameters(vector * 1.1, model.parameters())
 
         def of_a_module():
-            term = next(term for term in terms(model) if isinstance(term, PositionEmbedding))
+            term = next(module for module in model.modules() if isinstance(module, PositionEmbedding))
             term.mlp.hidden = nn.Linear(2, term.mlp.hidden.out_features)
 
         for write in (in_inference_mode, through_vectors, of_a_module):
@@ -264,71 +255,3 @@ class TestPositionsAreNeverStale:
             swapped = torch.func.functional_call(model, dict(other.state_dict()), (IMAGES,))
             assert torch.equal(swapped, other(IMAGES))
         check(model)
-
-
-class TestWhatIsRemembered:
-    def test_a_size_seen_before_is_not_computed_again(self, monkeypatch):
-        model, images, calls = debug(), torch.randn(1, 3, 64, 128), []
-        table = LogSpacedBias.table
-        monkeypatch.setattr(LogSpacedBias, "table", lambda self, grid: calls.append(grid) or table(self, grid))
-        with torch.no_grad():
-            model(images)
-            first = len(calls)
-            model(images.mT)
-            turned = len(calls)
-            model(images), model(images.mT)
-        assert first < turned == len(calls)  # only the carriers' bias depends on the size
-        assert turned - first == 2
-        model(images)
-        assert len(calls) == turned + first  # gradients are wanted: computed anew
-
-    def test_memory_is_bounded(self, monkeypatch):
-        monkeypatch.setattr(position.PositionTerm, "max_bytes", 20_000)
-        model = debug()
-        with torch.no_grad():
-            for side in range(48, 260, 16):
-                model(torch.randn(1, 3, side, 64))
-        held = [
-            sum(value.untyped_storage().nbytes() for value, _ in term._cache._values.values()) for term in terms(model)
-        ]
-        assert max(held) <= 20_000
-        assert sum(held) > 20_000  # something is kept
-
-    def test_the_oldest_goes_first_and_what_is_too_large_is_not_kept(self):
-        module = nn.Linear(2, 2).requires_grad_(False)
-        cache = EvalCache(max_bytes=10)
-        for key in "abc":
-            cache.store(key.upper(), module, key=key, num_bytes=4)
-        assert [cache.current(key) for key in "abc"] == [None, "B", "C"]
-        assert cache.current("b") == "B"
-        cache.store("D", module, key="d", num_bytes=4)
-        assert [cache.current(key) for key in "bcd"] == ["B", None, "D"]
-        cache.store("E", module, key="e", num_bytes=11)
-        assert [cache.current(key) for key in "bde"] == ["B", "D", None]
-        cache.store("F", module, key="f", num_bytes=10)
-        assert [cache.current(key) for key in "bdf"] == [None, None, "F"]
-
-    def test_a_write_forgets_every_key(self):
-        module = nn.Linear(2, 2).requires_grad_(False)
-        cache = EvalCache()
-        for key in "ab":
-            cache.store(key.upper(), module, key=key)
-        module.weight.mul_(2)
-        assert [cache.current(key) for key in "ab"] == [None, None]
-        cache.store("C", module, key="c")
-        assert [cache.current(key) for key in "abc"] == [None, None, "C"]
-
-    def test_gradients_wanted_and_weights_without_version_are_not_remembered(self):
-        module = nn.Linear(2, 2)
-        cache = EvalCache()
-        with torch.no_grad():
-            cache.store("A", module)
-            assert cache.current() == "A"
-        assert cache.current() is None
-        with torch.no_grad():
-            assert cache.current() == "A"
-        with torch.inference_mode():
-            without = nn.Linear(2, 2)
-            cache = EvalCache()
-            cache.store("A", without)
-            assert cache.current() is None

@@ -29,8 +29,9 @@ from hybridvit.checkpoints.matching import (
 )
 from hybridvit.checkpoints.metadata import card_of, to_metadata
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.folding.fold import RawPixelConv, unwrapped
+from hybridvit.folding.fold import unwrapped
 from hybridvit.models.backbone import Backbone
+from hybridvit.models.raw_pixels import RawPixelConv
 from hybridvit.models.registry import find_variant
 
 FilePath = str | os.PathLike[str]

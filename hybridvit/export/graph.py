@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridvit.export.spec import GraphSpec
-from hybridvit.folding.fold import fold_preprocessing
 from hybridvit.models.backbone import Backbone
+from hybridvit.models.raw_pixels import fold_preprocessing
 from hybridvit.task import find_task
 
 

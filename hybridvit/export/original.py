@@ -6,13 +6,12 @@ from torch import Tensor
 
 from hybridvit.export.parity import pictures
 from hybridvit.export.spec import GraphSpec
-from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.models.backbone import Backbone
 from hybridvit.task import find_task
 
 
 class Original:
-    """A model in eval mode that answers, branch by branch in fp32, to what a file with the ends `spec` is given."""
+    """A model in eval mode that answers in fp32 to what a file with the ends `spec` is given."""
 
     def __init__(self, model: Backbone, spec: GraphSpec) -> None:
         self.model, self.spec, self._task = model, spec, find_task(model.card.task)
@@ -29,7 +28,7 @@ class Original:
         if self.spec.pixels == "uint8":
             batch = (batch / 255 - self.mean) / self.std
         images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(next(self.model.parameters()).device)
-        with torch.inference_mode(), branch_by_branch(self.model):
+        with torch.inference_mode():
             if self.spec.returns == "pyramid":
                 made = list(self.model.features(images).values())
             elif self.spec.returns == "features":

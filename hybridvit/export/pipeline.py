@@ -27,10 +27,10 @@ from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.sizes import sizes_to_compare
 from hybridvit.export.spec import GraphSpec
 from hybridvit.export.targets import exporter_for
-from hybridvit.folding.fixed_size import depends_on_size
 from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.models.backbone import Backbone
+from hybridvit.models.hat.fixed_size import depends_on_size
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def export(
     """Write `model` (eval) to `path` for the runtime `to`, folded.
 
     The written file is run by its own runtime on random batches of 1, 2 and 5, on drawn pictures and on `images`, and
-    compared with the model as it was given, branch by branch in fp32; it is kept only if no output differs by more than
+    compared with the model as it was given, in fp32; it is kept only if no output differs by more than
     `options.limit` of the largest (by default 1e-5 for fp32, 5e-3 for fp16, 5e-2 for bf16; int8 is judged by its
     accuracy). For a target that does not run on this machine another reading of the file answers, and its weights are
     compared.

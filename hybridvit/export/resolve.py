@@ -1,12 +1,11 @@
 """From the options of an export to the one graph that they describe, refused before anything is computed."""
 
-from hybridvit.card import ModelCard
+from hybridvit.card import ModelCard, as_size
 from hybridvit.errors import UsageError
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.sizes import check_range
 from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Returns
-from hybridvit.folding.fixed_size import as_size
 from hybridvit.models.backbone import Backbone
 from hybridvit.task import find_task
 

@@ -2,10 +2,9 @@
 
 from torch import nn
 
-from hybridvit.card import ModelCard
+from hybridvit.card import MIN_SIDE_PX, ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.folding.fixed_size import carrier_stages
-from hybridvit.models.backbone import MIN_SIDE_PX
+from hybridvit.models.hat.fixed_size import carrier_stages
 
 LARGEST_SIDE_PX = 2048
 

@@ -3,22 +3,23 @@
 import copy
 import dataclasses
 import sys
-from typing import overload
+from typing import TypeVar, overload
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from hybridvit.card import as_size
 from hybridvit.errors import FoldError, UsageError
-from hybridvit.folding.fixed_size import as_size, check_can_fix, fix_size
-from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Kernel
-from hybridvit.models.backbone import Backbone
+from hybridvit.folding.as_built import NotAsBuilt, named
+from hybridvit.folding.batch_norm import uses_batch_statistics
+from hybridvit.folding.foldable import Carded, Foldable
+
+Whole = TypeVar("Whole", bound=Carded)
 
 
 @overload
-def fold(model: Backbone, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> Backbone: ...
+def fold(model: Whole, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> Whole: ...
 @overload
 def fold(model: nn.Module, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> nn.Module: ...
 def fold(model: nn.Module, *, released: bool = False, image_size: int | tuple[int, int] | None = None) -> nn.Module:
@@ -38,79 +39,29 @@ def fold(model: nn.Module, *, released: bool = False, image_size: int | tuple[in
     Raises:
         UsageError: for `released` with a family whose published checkpoints are all unfolded; for an `image_size` on
             which nothing depends, or when the model is fixed to another.
-        FoldError: if a foldable block is in training mode or has hooks inside, or if a folded value is not finite or
-            does not fit the dtype; the message names the block.
+        FoldError: if a foldable block is in training mode, or something inside is not what it was built as (another
+            class, an adapter, a parametrisation, hooks), or if a folded value is not finite or does not fit the dtype;
+            the message names the block and what is inside.
     """
-    for module in model.modules() if released else ():
-        if isinstance(module, Backbone) and not module.has_released_form:
+    for module in _carded(model) if released else ():
+        if not module.has_released_form:
             raise UsageError(
                 f"released is True, but no folded checkpoints of {module.card.architecture} were released, so there is "
                 "no such form of it. Leave released out for the full fold."
             )
     size = None if image_size is None else as_size(image_size)
     if size is not None:
-        check_can_fix(model, size)
+        _check_can_fix(model, size)
     # leaving inference mode lets the result serve in a backward pass, but also turns gradients on: in this order
     with torch.inference_mode(False), torch.no_grad():
         folded = copy.deepcopy(unwrapped(model), _replacements(model, released))
         if size is not None:
-            fix_size(folded, size)
+            _fix_size(folded, size)
         folded.eval().requires_grad_(False)
-    for module in folded.modules():
-        if isinstance(module, Backbone) and module.card.form != "folded":
+    for module in _carded(folded):
+        if module.card.form != "folded":
             module.card = dataclasses.replace(module.card, form="released" if released else "folded")
     return folded
-
-
-@torch.no_grad()
-def fold_preprocessing(model: Backbone, *, pixel_max: float = 255.0) -> Backbone:
-    """A copy of a folded model that takes raw pixels, 0 to `pixel_max`, as they come from the decoder.
-
-    The division by the standard deviation goes into the first convolution. The mean is still subtracted, from the
-    image itself: the zero padding of the stem then stands for a pixel of mean colour, as in the original.
-
-    Raises:
-        UsageError: if it is no folded whole model, if this was done before, or if its card has another number of
-            channels than the model.
-    """
-    if not isinstance(model, Backbone):
-        raise UsageError(f"A {type(model).__name__} is not a whole model; give one from create_model or load, folded.")
-    card, conv = model.card, model.get_submodule(model.first_conv)
-    if card.form != "folded":
-        raise UsageError(f"The form of this {card.architecture} is '{card.form}', but must be 'folded': fold it first.")
-    mean, std = (
-        torch.tensor(values, dtype=torch.float64) for values in (card.preprocessing.mean, card.preprocessing.std)
-    )
-    if len(mean) != model.in_chans:
-        raise UsageError(
-            f"The preprocessing has {len(mean)} channel means, but {card.architecture} has {model.in_chans} channels. "
-            "Give the card a mean and std per channel."
-        )
-    if not isinstance(conv, nn.Conv2d):
-        raise UsageError(f"This {card.architecture} takes raw pixels already: its preprocessing has been folded in.")
-    raw = copy.deepcopy(model)
-    kernel = Kernel.of(conv, torch.float64)
-    weight = kernel.weight / (std.to(kernel.weight) * pixel_max)[:, None, None]
-    raw.set_submodule(raw.first_conv, RawPixelConv(Kernel(weight, kernel.bias), conv, mean * pixel_max))
-    preprocessing = dataclasses.replace(
-        card.preprocessing, mean=(0.0,) * len(mean), std=(pixel_max**-1 if pixel_max != 1 else 1.0,) * len(mean)
-    )
-    raw.card = dataclasses.replace(card, preprocessing=preprocessing)
-    return raw
-
-
-class RawPixelConv(nn.Module):
-    """A convolution on images from which the mean colour is subtracted first; uint8 images are fine."""
-
-    def __init__(self, kernel: Kernel, like: nn.Conv2d, mean: Float[Tensor, "c"]) -> None:
-        super().__init__()
-        self.conv, folded = copy.deepcopy(like), kernel.cast(like.weight)  # a copy: its padding may be of its own kind
-        self.conv.weight = nn.Parameter(folded.weight, requires_grad=False)
-        self.conv.bias = nn.Parameter(folded.bias, requires_grad=False)
-        self.mean = nn.Parameter(mean.to(like.weight)[:, None, None], requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x.to(self.mean.dtype) - self.mean)
 
 
 def foldable_blocks(model: nn.Module, *, released: bool = False) -> dict[str, Foldable]:
@@ -144,21 +95,56 @@ def _replacements(model: nn.Module, released: bool) -> dict[int, object]:
         for name, block in foldable_blocks(model, released=released).items()
     }
     for label, block in blocks.items():
-        block.check_foldable(label)
+        if block.training or uses_batch_statistics(block):
+            raise FoldError(
+                f"Cannot fold {label}: it is in training mode, and BatchNorm only has a fixed kernel once its "
+                "statistics are frozen. Call model.eval() before fold(model)."
+            )
     for label, block in reversed(blocks.items()):  # the largest first: what they free serves the smaller ones
-        try:
-            memo[id(block)] = block.folded()
-        except FoldError as error:
-            raise FoldError(f"Cannot fold {label}: {error}{_variances(block)}") from error
+        memo[id(block)] = block.fold_named(label)
     for module in reversed(list(model.modules())):
         if isinstance(module, _wrappers()):
             memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
     return memo
 
 
-def _variances(block: nn.Module) -> str:
-    values = [buffer for name, buffer in block.named_buffers() if name.endswith("running_var")]
-    if not values:
-        return ""
-    merged = torch.cat(values)
-    return f" The running_var of its norms lies between {merged.min():.3g} and {merged.max():.3g}."
+def _carded(model: nn.Module) -> list[Carded]:
+    return [module for module in model.modules() if isinstance(module, Carded)]
+
+
+def _check_can_fix(model: nn.Module, size: tuple[int, int]) -> None:
+    """Refuse a size that would change nothing, or that comes too late.
+
+    Raises:
+        UsageError: naming the model and its reason.
+    """
+    carded = _carded(model)
+    if not any(True for module in carded for _ in module.size_dependent()):
+        raise UsageError(
+            f"image_size is {size[0]}x{size[1]}, but it has no effect on "
+            f"{carded[0].card.architecture if carded else 'this module'}, which computes nothing from the size of the "
+            "image alone. Leave image_size out."
+        )
+    for card in (module.card for module in carded):
+        if card.fixed_size not in (None, size):
+            assert card.fixed_size is not None
+            raise UsageError(
+                f"image_size is {size[0]}x{size[1]}, but the positions of this {card.architecture} are constants for "
+                f"{card.fixed_size[0]}x{card.fixed_size[1]} pixels already. Fold the model that it was made from."
+            )
+
+
+def _fix_size(folded: nn.Module, size: tuple[int, int]) -> None:
+    """Make what depends on the size alone, in a model of our own making, constants for images of `size`."""
+    for module in _carded(folded):
+        parts = list(module.size_dependent())
+        for sized in parts:
+            if sized.part.only_size is None:
+                height, width = (-(-side // sized.stride) for side in size)
+                try:
+                    module.set_submodule(sized.name, sized.part.for_map(height, width))
+                except NotAsBuilt as error:
+                    raise FoldError(f"Cannot fold '{sized.name}' for one size: {named(error, sized.part)}") from error
+        if parts:
+            preprocessing = dataclasses.replace(module.card.preprocessing, image_size=size)
+            module.card = dataclasses.replace(module.card, fixed_size=size, preprocessing=preprocessing)

@@ -1,7 +1,7 @@
 """The algebra of folding: a convolution together with its bias, as a value.
 
-Every exact fold of this library is a sum of convolutions, a BatchNorm before or after one, or a gain on its
-output. The same value serves `fold`, which computes in float64 and casts, and the blocks' own eval mode.
+Every exact fold of this library is a sum of convolutions, a BatchNorm before or after one, or a gain on its output. All
+is computed in float64, and rounded once, by `cast`.
 """
 
 import math
@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.errors import FoldError
+from hybridvit.folding.as_built import NotAsBuilt, check_as_built
+from hybridvit.folding.batch_norm import batch_norm_kinds
 from hybridvit.folding.packed import PackedLinear
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -27,19 +29,34 @@ class Affine:
     shift: Float[Tensor, "c"]
 
     @classmethod
-    def of(cls, norm: nn.Module, dtype: torch.dtype | None = None) -> "Affine":
-        """The map of a BatchNorm in eval mode: any kind that keeps running statistics, frozen ones too."""
-        mean, variance = (exact(norm.get_buffer(name), dtype) for name in ("running_mean", "running_var"))
+    def of(cls, norm: nn.Module) -> "Affine":
+        """The map of a BatchNorm in eval mode: any kind that keeps running statistics, frozen ones too.
+
+        Raises:
+            NotAsBuilt: if it is none of these.
+        """
+        check_as_built(norm, *batch_norm_kinds())
+        if norm.running_mean is None:
+            raise NotAsBuilt(norm, "keeps no running statistics, so it has no fixed gain and shift.")
+        mean, variance = (exact(norm.get_buffer(name)) for name in ("running_mean", "running_var"))
         gain, shift = torch.rsqrt(variance + cast(float, norm.eps)), torch.zeros_like(mean)
         if norm.weight is not None:
             weight, bias = cast(Tensor, norm.weight), cast(Tensor, norm.bias)  # buffers in a frozen norm
-            gain, shift = gain * exact(weight, dtype), exact(bias, dtype)
+            gain, shift = gain * exact(weight), exact(bias)
         return cls(gain, shift - mean * gain)
 
     @classmethod
-    def of_layer_norm(cls, norm: nn.LayerNorm, dtype: torch.dtype | None = None) -> "Affine":
-        """The affine part of a LayerNorm, which follows the normalisation."""
-        return cls(exact(norm.weight, dtype), exact(norm.bias, dtype))
+    def of_layer_norm(cls, norm: nn.Module, kind: type[nn.LayerNorm] = nn.LayerNorm) -> "Affine":
+        """The affine part of a LayerNorm, which follows the normalisation; one of class `kind` exactly.
+
+        Raises:
+            NotAsBuilt: if it is another, or has no affine part.
+        """
+        check_as_built(norm, kind)
+        assert isinstance(norm, nn.LayerNorm)
+        if norm.weight is None or norm.bias is None:
+            raise NotAsBuilt(norm, "has no weight or no bias, which a fold reads. Put one with both there.")
+        return cls(exact(norm.weight), exact(norm.bias))
 
 
 @dataclass(frozen=True)
@@ -50,24 +67,36 @@ class Kernel:
     bias: Float[Tensor, "out"]
 
     @classmethod
-    def of(cls, layer: nn.Conv2d | nn.Linear, dtype: torch.dtype | None = None) -> "Kernel":
-        """The kernel of a layer; a linear layer is a 1x1 convolution."""
-        weight = exact(layer.weight, dtype)
+    def of(cls, layer: nn.Module) -> "Kernel":
+        """The kernel of a layer; a linear layer is a 1x1 convolution.
+
+        Raises:
+            NotAsBuilt: if the layer is neither exactly, or is dilated or padded with something else than zeros.
+        """
+        check_as_built(layer, nn.Conv2d, nn.Linear)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        if isinstance(layer, nn.Conv2d) and (layer.dilation != (1, 1) or layer.padding_mode != "zeros"):
+            raise NotAsBuilt(layer, "is dilated, or padded with something else than zeros, which no fold here knows.")
+        weight = exact(layer.weight)
         weight = weight if weight.ndim == 4 else weight[:, :, None, None]
-        return cls(weight, weight.new_zeros(weight.shape[0]) if layer.bias is None else exact(layer.bias, dtype))
+        return cls(weight, weight.new_zeros(weight.shape[0]) if layer.bias is None else exact(layer.bias))
 
     def __add__(self, other: "Kernel") -> "Kernel":
         size = max(self.weight.shape[-1], other.weight.shape[-1])
         left, right = self.padded(size), other.padded(size)
+        if left.weight.shape != right.weight.shape:
+            raise FoldError(
+                f"kernels of {tuple(self.weight.shape)} and {tuple(other.weight.shape)} have no sum: its branches must "
+                "have the same channels and groups."
+            )
         return Kernel(left.weight + right.weight, left.bias + right.bias)
 
     def __sub__(self, other: "Kernel") -> "Kernel":
         return self + Kernel(-other.weight, -other.bias)
 
     def scaled(self, gain: Float[Tensor, "out"]) -> "Kernel":
-        """Each output channel times `gain`; in the wider of the two dtypes, on the device of `gain`."""
-        weight, bias = self.weight.to(gain.device), self.bias.to(gain.device)
-        return Kernel(weight * gain[:, None, None, None], bias * gain)
+        """Each output channel times `gain`."""
+        return Kernel(self.weight * gain[:, None, None, None], self.bias * gain)
 
     def then(self, affine: Affine) -> "Kernel":
         """Followed by a BatchNorm."""
@@ -77,8 +106,8 @@ class Kernel:
     def after(self, affine: Affine) -> "Kernel":
         """Preceded by a BatchNorm: for 1x1 kernels alone, since the zeros of a padding would not pass through it."""
         assert self.weight.shape[-2:] == (1, 1)
-        weight, bias = self.weight.to(affine.gain), self.bias.to(affine.gain)
-        return Kernel(weight * affine.gain[:, None, None], bias + weight[:, :, 0, 0] @ affine.shift)
+        bias = self.bias + self.weight[:, :, 0, 0] @ affine.shift
+        return Kernel(self.weight * affine.gain[:, None, None], bias)
 
     def padded(self, size: int) -> "Kernel":
         """The same convolution as a `size` x `size` kernel with zeros around; both sizes odd."""
@@ -106,13 +135,19 @@ class Kernel:
         weight, bias = (values.to(like.device, like.dtype, copy=True) for values in (self.weight, self.bias))
         return Kernel(weight, bias)
 
-    def as_conv(self, like: nn.Conv2d) -> nn.Conv2d:
-        """A frozen layer with this kernel and the stride, groups, dtype and device of `like`, padded to keep the size.
+    def as_conv(self, like: nn.Module) -> nn.Conv2d:
+        """A frozen layer with this kernel and the stride, groups, dtype and device of `like`, a convolution.
+
+        It is padded to keep the size.
 
         Raises:
             FoldError: if a value does not fit the dtype.
+            NotAsBuilt: if `like` is not padded to keep the size.
         """
+        assert isinstance(like, nn.Conv2d)
         size = self.weight.shape[-1]
+        if like.padding != (like.kernel_size[0] // 2, like.kernel_size[1] // 2):
+            raise NotAsBuilt(like, f"has padding {like.padding}, but only half of its kernel can be folded.")
         conv = nn.Conv2d(
             like.in_channels,
             like.out_channels,
@@ -125,26 +160,43 @@ class Kernel:
         kernel = self.cast(like.weight)
         return _frozen(conv, kernel.weight, kernel.bias)
 
-    def as_linear(self, like: nn.Linear) -> nn.Linear:
-        """A frozen linear layer with this 1x1 kernel; see `as_conv`."""
-        kernel = self.cast(like.weight)
-        linear = PackedLinear(like.in_features, like.out_features, device="meta")
+    def as_linear(self, like: nn.Module) -> nn.Linear:
+        """A frozen linear layer with this 1x1 kernel and the dtype and device of `like`; see `as_conv`."""
+        kernel = self.cast(like.get_parameter("weight"))
+        linear = PackedLinear(self.weight.shape[1], self.weight.shape[0], device="meta")
         return _frozen(linear, kernel.weight[:, :, 0, 0], kernel.bias)
 
 
-def identity_kernel(like: nn.Conv2d, dtype: torch.dtype | None = None) -> Kernel:
+def identity_kernel(like: nn.Conv2d) -> Kernel:
     """The 1x1 kernel, grouped as `like`, whose output is its input; `like` has as many outputs as inputs."""
     per_group = like.in_channels // like.groups
-    block = torch.eye(per_group, dtype=dtype or like.weight.dtype, device=exact(like.weight, dtype).device)
+    block = torch.eye(per_group, dtype=torch.float64, device=exact(like.weight).device)
     weight = block.repeat(like.groups, 1)[:, :, None, None]  # (groups per_group) per_group 1 1
     return Kernel(weight, weight.new_zeros(like.out_channels))
 
 
-def exact(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """`tensor` in the dtype of a computation; float64 on MPS, which has none, moves to the CPU."""
-    if dtype is torch.float64 and tensor.device.type == "mps":
-        tensor = tensor.cpu()
-    return tensor if dtype is None else tensor.to(dtype)
+def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A frozen convolution with the stride and padding of `conv`; the shape of `weight` says channels and kernel."""
+    depthwise = conv.groups > 1
+    like = nn.Conv2d(
+        weight.shape[0] if depthwise else weight.shape[1],
+        weight.shape[0],
+        (weight.shape[2], weight.shape[3]),
+        (conv.stride[0], conv.stride[1]),
+        groups=weight.shape[0] if depthwise else 1,
+        bias=bias is not None,
+        device="meta",
+    )
+    like.padding = conv.padding
+    like.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
+    if bias is not None:
+        like.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return like.eval()
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """`tensor` in float64; from MPS, which has none, on the CPU."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).to(torch.float64)
 
 
 def _frozen(layer: Layer, weight: Tensor, bias: Tensor) -> Layer:

@@ -11,41 +11,65 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from hybridvit.folding.eval_cache import Remembering, is_traced
-
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _pack = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-class PackedLinear(nn.Linear, Remembering[Tensor]):
-    """nn.Linear that keeps a packed copy of its weight (once more its memory) after the first float32 pass on a CPU.
+class PackedLinear(nn.Linear):
+    """nn.Linear that keeps a packed copy of its frozen weight (once more its memory) after the first pass on a CPU.
 
-    The copy is made anew when the weight changes. It is not used, and not made, where gradients are wanted, under
-    autocast, while a graph is recorded, or with `torch.backends.mkldnn.enabled = False`.
+    The copy is made anew when the weight is written or replaced; only a write through `weight.data` leaves no trace. It
+    is not used where the weight is not frozen or a gradient is wanted, in another dtype than float32, under autocast,
+    while a graph is recorded, or with `torch.backends.mkldnn.enabled = False`.
     """
+
+    def __init__(self, in_features: int, out_features: int, *, device: str | None = None) -> None:
+        super().__init__(in_features, out_features, device=device)
+        self._copy = _Copy()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._can_pack(x):
             return F.linear(x, self.weight, self.bias)
-        packed = self._cache.current()
-        if packed is None:
-            with torch.inference_mode(False), torch.no_grad():
-                packed = _pack(self.weight.contiguous())  # type: ignore[misc]
-            self._cache.store(packed, self)
-        return _linear(x, packed, self.bias, "none", [], "")  # type: ignore[misc]
+        return _linear(x, self._copy.of(self.weight), self.bias, "none", [], "")  # type: ignore[misc]
 
     def _can_pack(self, x: Tensor) -> bool:
         return (
             x.dtype == self.weight.dtype == torch.float32
             and x.device.type == self.weight.device.type == "cpu"
-            and not (torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad))
+            and not self.weight.requires_grad  # an optimizer may write it, and fused ones leave no trace
+            and not (torch.is_grad_enabled() and x.requires_grad)
             and x.numel() > 0
             and _IS_X86
             and _pack is not None
             and _linear is not None
             and bool(torch.backends.mkldnn.enabled)
             and not torch.is_autocast_enabled("cpu")
-            and not is_traced()
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+            and not self.weight.is_inference()  # which records no writes
             and not is_in_torch_dispatch_mode()  # counters and fake tensors see an ordinary linear layer
         )
+
+
+class _Copy:
+    """A weight in oneDNN's layout, and what shows that it is no longer that of the weight; a copy of it is empty."""
+
+    def __init__(self) -> None:
+        self._packed: Tensor | None = None
+        self._made_of: Tensor | None = None
+        self._trace = (0, 0)  # version and address of that weight at the time
+
+    def of(self, weight: Tensor) -> Tensor:
+        """`weight`, packed."""
+        if self._packed is None or self._made_of is not weight or (weight._version, weight.data_ptr()) != self._trace:
+            with torch.inference_mode(False), torch.no_grad():
+                self._packed = _pack(weight.contiguous())  # type: ignore[misc]
+            self._made_of, self._trace = weight, (weight._version, weight.data_ptr())
+        return self._packed
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "_Copy":
+        return _Copy()
+
+    def __reduce__(self) -> tuple[type["_Copy"], tuple[()]]:
+        return _Copy, ()

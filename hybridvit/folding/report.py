@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from hybridvit.errors import UsageError
-from hybridvit.folding.batch_norm import is_batch_norm
+from hybridvit.folding.batch_norm import is_batch_norm, uses_batch_statistics
 from hybridvit.folding.fold import foldable_blocks, unwrapped
-from hybridvit.folding.foldable import branch_by_branch, uses_batch_statistics
-from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.folding.foldable import Carded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class FoldReport:
 
 @torch.no_grad()
 def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = None) -> FoldReport:
-    """Compare a model, computed branch by branch, with its folded form.
+    """Compare a model with its folded form.
 
     Args:
         model: the model before folding, in eval mode; wrappers are taken off.
@@ -53,12 +53,10 @@ def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = Non
             "The model is in training mode, where its outputs depend on the batch. Call model.eval() first."
         )
     if images is None:
-        if not isinstance(model, Backbone | FeaturePyramid):
+        if not isinstance(model, Carded):
             raise UsageError(f"A {type(model).__name__} does not say what images it takes: give some to compare on.")
         images = _random_images(model)
-    with branch_by_branch(model):
-        expected = tree_leaves(model(images))
-    actual = tree_leaves(folded(images))
+    expected, actual = tree_leaves(model(images)), tree_leaves(folded(images))
     largest = max(value.abs().max().item() for value in expected)
     difference = max((a.double() - b.double()).abs().max().item() for a, b in zip(expected, actual, strict=True))
     return FoldReport(
@@ -72,19 +70,19 @@ def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = Non
     )
 
 
-def _random_images(model: Backbone | FeaturePyramid) -> Tensor:
-    backbone = model if isinstance(model, Backbone) else model.backbone
-    weight = next(model.parameters())
-    size = backbone.card.preprocessing.image_size
-    noise = torch.randn(2, backbone.in_chans, *size, generator=torch.Generator().manual_seed(0))
-    return noise.to(weight)
+def _random_images(model: Carded) -> Tensor:
+    size = model.card.preprocessing.image_size
+    noise = torch.randn(2, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    return noise.to(next(model.parameters()))
 
 
 def _left(folded: nn.Module) -> tuple[str, ...]:
     remaining = {
         name: module
         for name, module in folded.named_modules()
-        if is_batch_norm(module) or (isinstance(module, nn.LayerNorm | nn.GroupNorm) and module.weight is not None)
+        if is_batch_norm(module)
+        or isinstance(module, _BatchNorm)
+        or (isinstance(module, nn.LayerNorm | nn.GroupNorm) and module.weight is not None)
     }
     return tuple(
         f"{name} ({type(module).__name__})" for name, module in {**remaining, **foldable_blocks(folded)}.items()

@@ -2,9 +2,9 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybridvit.errors import HybridViTError
-from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.measure.subject import Subject, build
 from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.models.hat.position import PositionTerm
 
 COUNTED = ("conv", "mm.", "bmm.", "addmm.", "scaled_dot_product")  # in the names of operators whose results are counted
 
@@ -33,13 +33,12 @@ class Counts:
 def count(model: nn.Module, size: tuple[int, int]) -> Counts:
     """Count `model` for one image of `size` (height, width in pixels).
 
-    Blocks that are not folded are counted branch by branch, as they train. What is computed once per image size and
-    then remembered (the position terms of attention) is not counted. Runs on the meta device, without any arithmetic; a
-    model that was created there needs no memory. The counter is torch's own, which counts two operations per
-    multiply-add.
+    The position terms of attention, which a fold for one image size makes constants, are not counted. Runs on the meta
+    device, without any arithmetic; a model that was created there needs no memory. The counter is torch's own, which
+    counts two operations per multiply-add.
     """
-    with _on_meta(model, size) as (meta, image):
-        return count_each({"": meta}, image)[""]
+    meta, image = _on_meta(model, size)
+    return count_each({"": meta}, image)[""]
 
 
 def counted(subject: Subject, image_size: tuple[int, int]) -> Counts | None:
@@ -71,8 +70,11 @@ def count_each(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, Counts]:
     for name, part in parts.items():
         meta = copy.deepcopy(part).to("meta")
         counter, activations = FlopCounterMode(display=False), _Activations()
+        for term in meta.modules():
+            if isinstance(term, PositionTerm):
+                term.forward = cache(term.forward)
         with torch.no_grad():
-            meta(x)  # fills the caches
+            meta(x)  # computes the position terms
             with counter:
                 meta(x)
             with activations:
@@ -91,18 +93,17 @@ def count_each(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, Counts]:
 
 def graph_nodes(model: nn.Module, size: tuple[int, int]) -> int:
     """The number of operations in the graph that torch.export sees, in the form that `count` counts."""
-    with _on_meta(model, size) as (meta, image), torch.no_grad():
+    meta, image = _on_meta(model, size)
+    with torch.no_grad():
         program = torch.export.export(meta, (image,))
     return sum(node.op == "call_function" for node in program.graph.nodes)
 
 
-@contextmanager
-def _on_meta(model: nn.Module, size: tuple[int, int]) -> Iterator[tuple[nn.Module, Tensor]]:
-    """A copy of the model without storage, in float32, computing its branches, and an image for it."""
+def _on_meta(model: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Tensor]:
+    """A copy of the model without storage, in float32, and an image for it."""
     in_chans = model.in_chans if isinstance(model, Backbone | FeaturePyramid) else 3
     meta = copy.deepcopy(model).to("meta").float().eval().requires_grad_(False)
-    with branch_by_branch(meta):
-        yield meta, torch.empty(1, in_chans, *size, device="meta")
+    return meta, torch.empty(1, in_chans, *size, device="meta")
 
 
 class _Activations(TorchDispatchMode):

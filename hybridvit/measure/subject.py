@@ -77,8 +77,8 @@ def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Modu
         return _peer(subject, form, image_size)
     from hybridvit.build import build as build_ours
     from hybridvit.checkpoints import load
-    from hybridvit.folding.fixed_size import depends_on_size
     from hybridvit.folding.fold import fold
+    from hybridvit.models.hat.fixed_size import depends_on_size
 
     model = load(subject.source) if subject.kind == "weights" else build_ours(subject.source, **subject.options).eval()
     if form == "training" or subject.is_folded:

@@ -1,7 +1,7 @@
 """What every family's model offers: timm's model interface, the named pyramid, and the card."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,16 +10,14 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hybridvit.card import ModelCard
+from hybridvit.card import MIN_SIDE_PX, ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.folding.batch_norm import statistics_at_rest
-from hybridvit.folding.foldable import check_batch, uses_batch_statistics
+from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_batch_statistics
+from hybridvit.folding.foldable import Carded, Sized, SizeDependent
 from hybridvit.models.head import ClassifierHead, GlobalPool
 
-MIN_SIDE_PX = 32
 
-
-class Backbone(nn.Module, ABC):
+class Backbone(Carded):
     """A stem, stages that halve the map, an optional layer after them, and a classifier head.
 
     Subclasses register `stem`, `stages` (nn.Sequential), `expand` and `head`, in this order of execution.
@@ -30,8 +28,6 @@ class Backbone(nn.Module, ABC):
     stages: nn.Sequential
     expand: nn.Module
     head: ClassifierHead
-    card: ModelCard
-    in_chans: int
     num_classes: int
     num_features: int  # channels of forward_features
     head_hidden_size: int  # channels of the pre-logits
@@ -174,6 +170,13 @@ class Backbone(nn.Module, ABC):
     def pretrained_cfg(self, cfg: dict[str, Any]) -> None:
         self._pretrained_cfg = cfg
 
+    def size_dependent(self) -> Iterator[Sized]:
+        """The parts of the stages whose positions depend on the size of the image."""
+        for index, (stage, info) in enumerate(zip(self.stages, self.feature_info, strict=True)):
+            for name, part in stage.named_modules(prefix=f"stages.{index}"):
+                if isinstance(part, SizeDependent) and part.has_constants:
+                    yield Sized(name=name, part=part, stride=info["reduction"])
+
     def check_input(self, x: Tensor) -> None:
         """Refuse what the model cannot take.
 
@@ -218,12 +221,12 @@ class Backbone(nn.Module, ABC):
             return checkpoint(stage, x, use_reentrant=False)
         return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_at_rest(stage)))
 
-    has_released_form = False  # whether others published folded checkpoints of this family: fold(released=True)
+    has_released_form = False
     grad_checkpointing = False
     _pretrained_cfg: dict[str, Any] | None = None
 
 
-class FeaturePyramid(nn.Module):
+class FeaturePyramid(Carded):
     """The feature maps of some stages of a backbone, without its head.
 
     `channels` and `strides` describe the maps; `names` are those of `Backbone.features`.
@@ -234,7 +237,8 @@ class FeaturePyramid(nn.Module):
         self.out_indices = backbone.prune_intermediate_layers(
             range(len(backbone.feature_info)) if out_indices is None else out_indices
         )
-        self.backbone = backbone
+        self.backbone, self.in_chans = backbone, backbone.in_chans
+        self.has_released_form = backbone.has_released_form
         self.feature_info = [backbone.feature_info[index] for index in self.out_indices]
         self.channels = [entry["num_chs"] for entry in self.feature_info]
         self.strides = [entry["reduction"] for entry in self.feature_info]
@@ -245,10 +249,13 @@ class FeaturePyramid(nn.Module):
         """The card of the backbone."""
         return self.backbone.card
 
-    @property
-    def in_chans(self) -> int:
-        """Channels of the image."""
-        return self.backbone.in_chans
+    @card.setter
+    def card(self, card: ModelCard) -> None:
+        self.backbone.card = card
+
+    def size_dependent(self) -> tuple[Sized, ...]:
+        """None of its own: the backbone, a model as well, has them."""
+        return ()
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

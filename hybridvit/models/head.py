@@ -63,8 +63,9 @@ class NormHead(ClassifierHead, Foldable):
         self.norm = norm
 
     def folded(self) -> nn.Module:
-        """Without a classifier, or with another pooling than the average, there is nothing to fold the norm into."""
-        if isinstance(self.fc, nn.Linear) and self.pool_type == "avg" and not isinstance(self.norm, nn.Identity):
+        """Without a plain linear layer behind the average there is nothing to fold the norm into: it stays."""
+        has_known_norm = is_batch_norm(self.norm) or type(self.norm) is ChannelLayerNorm
+        if type(self.fc) is nn.Linear and self.pool_type == "avg" and has_known_norm:
             return FoldedHead(self.norm, self.fc, drop_rate=self.drop.p).eval()
         head = ClassifierHead(self.in_features, 0, global_pool=self.pool_type, drop_rate=self.drop.p)
         head.norm, head.fc = copy.deepcopy(self.norm), copy.deepcopy(self.fc)
@@ -80,10 +81,10 @@ class FoldedHead(ClassifierHead):
     def __init__(self, norm: nn.Module, fc: nn.Linear, *, drop_rate: float) -> None:
         super().__init__(fc.in_features, 0, global_pool="avg", drop_rate=drop_rate)
         if is_batch_norm(norm):
-            affine = Affine.of(norm, torch.float64)
+            affine = Affine.of(norm)
         else:
             assert isinstance(norm, ChannelLayerNorm)
-            affine, self.norm = Affine.of_layer_norm(norm, torch.float64), norm.plain()
+            affine, self.norm = Affine.of_layer_norm(norm, ChannelLayerNorm), norm.plain()
         self.fc = Kernel.of(fc).after(affine).as_linear(fc)
         self.gain = nn.Parameter(affine.gain.to(fc.weight), requires_grad=False)
         self.shift = nn.Parameter(affine.shift.to(fc.weight), requires_grad=False)

@@ -16,7 +16,6 @@ from hybridvit.errors import DatasetError, FoldError, UsageError
 from hybridvit.evaluate.agreement import Agreement, agreement, full_precision
 from hybridvit.evaluate.run import Watch, answering
 from hybridvit.folding.fold import fold
-from hybridvit.folding.foldable import branch_by_branch
 from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.recipe.file import recipe_text
 from hybridvit.recipe.recipe import Recipe
@@ -206,12 +205,7 @@ def _compared_with_folded(run: Run, model: nn.Module, record: Record, *, watch: 
         return None
     finally:
         model.train(was_training)
-    with (
-        branch_by_branch(model),  # in eval mode it would compute with the folded kernels itself
-        answering(model, run.task) as first,
-        answering(folded, run.task) as second,
-        full_precision(),
-    ):
+    with answering(model, run.task) as first, answering(folded, run.task) as second, full_precision():
         return agreement(first, second, run.task, run.validation, run.card, num_examples=NUM_EXAMPLES, watch=watch)
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hybridvit.create import build
-from hybridvit.folding.fixed_size import depends_on_size
 from hybridvit.folding.fold import fold
 from hybridvit.measure.counts import count
+from hybridvit.models.hat.fixed_size import depends_on_size
 from hybridvit.models.registry import VARIANTS
 
 MOST_PARAMETERS = 100e6  # the others are the same code with larger numbers, and take gigabytes and minutes

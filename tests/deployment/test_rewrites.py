@@ -8,8 +8,9 @@ from conftest import trained_like
 from torch import nn
 
 import hybridvit
-from hybridvit.export.rewrites import MAX_TAPS, depthwise_in_parts, doubling_as_depthwise
+from hybridvit.export.rewrites import MAX_TAPS, depthwise_in_parts
 from hybridvit.models.backbone import Backbone
+from hybridvit.models.fastvit.rewrites import doubling_as_depthwise
 
 Rewrite = Callable[[nn.Module], nn.Module]
 REWRITES: dict[str, Rewrite] = {

@@ -193,7 +193,7 @@ def _final_name(path: Path) -> str:
 
 
 def _check(model: "DeployedModel", spec: GraphSpec) -> None:
-    from hybridvit.folding.fixed_size import depends_on_size
+    from hybridvit.models.hat.fixed_size import depends_on_size
 
     if spec.image_sizes and depends_on_size(model):
         raise UsageError(

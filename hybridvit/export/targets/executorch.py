@@ -51,7 +51,8 @@ class ExecuTorchExporter(Exporter):
 
     def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
         """Imported late, for the rewrites know the models."""
-        from hybridvit.export.rewrites import depthwise_in_parts, doubling_as_depthwise
+        from hybridvit.export.rewrites import depthwise_in_parts
+        from hybridvit.models.fastvit.rewrites import doubling_as_depthwise
 
         return (doubling_as_depthwise, depthwise_in_parts)
 

@@ -42,7 +42,7 @@ class OnnxExporter(Exporter):
 
     def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
         """Imported late, for the rewrites know the models."""
-        from hybridvit.export.rewrites import doubling_as_depthwise
+        from hybridvit.models.fastvit.rewrites import doubling_as_depthwise
 
         return (doubling_as_depthwise,)
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.folding.kernel import Affine, Kernel, conv_like, exact
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.drop_path import drop_path
 
@@ -57,9 +57,9 @@ class ConvBlock(Foldable):
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale[:, None, None])
 
     def folded(self) -> nn.Module:
-        second = Kernel.of(self.conv2, torch.float64).then(Affine.of(self.norm2, torch.float64))
+        second = Kernel.of(self.conv2).then(Affine.of(self.norm2))
         if self.layer_scale is not None:
-            second = second.scaled(exact(self.layer_scale, torch.float64))
+            second = second.scaled(exact(self.layer_scale))
         return FoldedConvBlock(_conv_norm(self.conv1, self.norm1), _channels_last(second.as_conv(self.conv2)))
 
 
@@ -87,16 +87,14 @@ class Downsample(Foldable):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        gain, bias = (exact(value, torch.float64) for value in (self.norm.weight, self.norm.bias))
+        affine, kernel = Affine.of_layer_norm(self.norm, ChannelLayerNorm), Kernel.of(self.conv)
+        gain, bias = affine.gain, affine.shift
         smallest = bias.abs() * (torch.finfo(self.conv.weight.dtype).eps / 8)
         gain = torch.where(gain.abs() < smallest, smallest, gain)  # what this adds vanishes beside the bias's rounding
         shift = torch.where(gain == 0, 0, bias / gain)
         shift = Kernel(shift[:, None, None, None], torch.zeros_like(shift)).cast(self.norm.bias).weight.flatten()
-        weight = exact(self.conv.weight, torch.float64) * gain[:, None, None]
-        conv = Kernel(weight, weight.new_zeros(self.conv.out_channels)).cast(self.conv.weight)
-        folded = nn.Conv2d(self.conv.in_channels, self.conv.out_channels, 3, 2, 1, bias=False, device="meta")
-        folded.weight = nn.Parameter(conv.weight, requires_grad=False)
-        return FoldedDownsample(shift, _channels_last(folded), self.norm.eps)
+        weight = Kernel(kernel.weight * gain[:, None, None], kernel.bias).cast(self.conv.weight).weight
+        return FoldedDownsample(shift, _channels_last(conv_like(self.conv, weight, None)), self.norm.eps)
 
 
 class FoldedDownsample(nn.Module):
@@ -115,8 +113,8 @@ class FoldedDownsample(nn.Module):
         return self.conv(pixels.permute(0, 3, 1, 2))  # b c h w
 
 
-def _conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    kernel = Kernel.of(conv, torch.float64).then(Affine.of(norm, torch.float64))
+def _conv_norm(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
+    kernel = Kernel.of(conv).then(Affine.of(norm))
     return _channels_last(kernel.as_conv(conv))
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.drop_path import drop_path
@@ -83,11 +84,11 @@ class LocalAggregation(Foldable):
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale[:, None, None])
 
     def folded(self) -> nn.Module:
-        project = Kernel.of(self.project, torch.float64)
+        project = Kernel.of(self.project)
         if self.layer_scale is not None:
-            project = project.scaled(exact(self.layer_scale, torch.float64))
+            project = project.scaled(exact(self.layer_scale))
         return FoldedAggregation(
-            Kernel.of(self.mix, torch.float64).after(Affine.of(self.norm, torch.float64)).as_conv(self.mix),
+            Kernel.of(self.mix).after(Affine.of(self.norm)).as_conv(self.mix),
             Kernel.of(self.depthwise).as_conv(self.depthwise),
             project.as_conv(self.project),
         )
@@ -125,6 +126,7 @@ class SparseAttention(TokenResidual):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
+        check_as_built(self.mixing, SparseMixing)
         mixing = SparseMixing(
             self.mixing.num_heads,
             to_qkv=self.first(self.mixing.to_qkv).as_linear(self.mixing.to_qkv),
@@ -152,7 +154,7 @@ class SparseMixing(nn.Module):
         super().__init__()
         self.num_heads, self.to_qkv, self.propagate, self.to_out = num_heads, to_qkv, propagate, to_out
 
-    def forward(self, x: Float[Tensor, "b c h w"], norm: nn.LayerNorm) -> Float[Tensor, "b t c"]:
+    def forward(self, x: Float[Tensor, "b c h w"], norm: nn.Module) -> Float[Tensor, "b t c"]:
         height, width = x.shape[-2:]
         delegates = x[..., ::RATE, ::RATE]
         qkv = self.to_qkv(norm(delegates.flatten(2).mT)).unflatten(-1, (3, self.num_heads, -1))  # b t 3 heads d

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, identity_kernel
+from hybridvit.folding.kernel import Affine, Kernel, conv_like, identity_kernel
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
 
 RATE = 2  # tokens per key and side, the "k = 2" of FasterViT's section on this ablation
@@ -74,7 +75,7 @@ class ConvPosition(Foldable):
 
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
-        kernel = Kernel.of(self.conv, torch.float64) + identity_kernel(self.conv, torch.float64)
+        kernel = Kernel.of(self.conv) + identity_kernel(self.conv)
         return kernel.as_conv(self.conv)
 
 
@@ -97,13 +98,14 @@ class SubsampledAttention(TokenResidual):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        mixing, key_norm = self.mixing, Affine.of_layer_norm(self.mixing.key_norm, torch.float64)
+        check_as_built(self.mixing, SubsampledMixing)
+        mixing, key_norm = self.mixing, Affine.of_layer_norm(self.mixing.key_norm)
         return FoldedSubsampledAttention(
             self.plain_norm(),
             SubsampledMixing(
                 mixing.num_heads,
                 to_query=self.first(mixing.to_query).as_linear(mixing.to_query),
-                subsample=_after(Affine.of_layer_norm(self.norm, torch.float64), mixing.subsample),
+                subsample=_after(Affine.of_layer_norm(self.norm), mixing.subsample),
                 key_norm=nn.LayerNorm(mixing.key_norm.normalized_shape, mixing.key_norm.eps, elementwise_affine=False),
                 to_key_value=Kernel.of(mixing.to_key_value).after(key_norm).as_linear(mixing.to_key_value),
                 to_out=self.last(mixing.to_out),
@@ -160,12 +162,10 @@ def repeated_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c ph
     return x
 
 
-def _after(affine: Affine, conv: nn.Conv2d) -> nn.Conv2d:
+def _after(affine: Affine, conv: nn.Module) -> nn.Conv2d:
     """A convolution without padding behind an affine map: its shift reaches all pixels of a kernel."""
-    kernel = Kernel.of(conv, torch.float64)
+    kernel = Kernel.of(conv)
+    assert isinstance(conv, nn.Conv2d)
     bias = kernel.bias + kernel.weight.sum((2, 3)) @ affine.shift
     folded = Kernel(kernel.weight * affine.gain[:, None, None], bias).cast(conv.weight)
-    after = nn.Conv2d(conv.in_channels, conv.out_channels, RATE, RATE, device="meta")
-    after.weight = nn.Parameter(folded.weight, requires_grad=False)
-    after.bias = nn.Parameter(folded.bias, requires_grad=False)
-    return after
+    return conv_like(conv, folded.weight, folded.bias)

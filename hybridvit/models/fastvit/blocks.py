@@ -1,5 +1,6 @@
 """FastViT's residual blocks: token mixers other than RepMixer, and the FFN, each with its folded form."""
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.batch_norm import is_batch_norm
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
@@ -60,18 +62,19 @@ class ConvFFN(Residual):
         return self.add(x, self.project(self.activation(self.expand(self.depthwise(x)))))
 
     def folded(self) -> nn.Module:
-        depthwise, expand = self.depthwise, _kernel(self.expand)
-        if isinstance(depthwise, OverparamConv):
-            depthwise = depthwise.folded()
-        elif is_batch_norm(depthwise):
-            expand = expand.after(Affine.of(depthwise, torch.float64))
-            depthwise = nn.Identity()
-        scale = exact(self.layer_scale.flatten(), torch.float64)
+        expand, project = _kernel(self.expand), _kernel(self.project).scaled(exact(self.layer_scale.flatten()))
+        if isinstance(self.depthwise, OverparamConv):
+            check_as_built(self.depthwise, OverparamConv)
+            depthwise: nn.Module = self.depthwise.folded()
+        elif is_batch_norm(self.depthwise):
+            expand, depthwise = expand.after(Affine.of(self.depthwise)), nn.Identity()
+        else:
+            depthwise = copy.deepcopy(self.depthwise)
         return FoldedFFN(
             depthwise,
             expand.as_conv(_geometry(self.expand)),
-            self.activation,
-            _kernel(self.project).scaled(scale).as_conv(_geometry(self.project)),
+            copy.deepcopy(self.activation),
+            project.as_conv(_geometry(self.project)),
         )
 
 
@@ -99,11 +102,10 @@ class Attention(Residual):
         return self.add(x, attend(self.norm(x), self.to_qkv, self.to_out))
 
     def folded(self) -> nn.Module:
-        norm, qkv = self.norm, Kernel.of(self.to_qkv)
+        norm, qkv = copy.deepcopy(self.norm), Kernel.of(self.to_qkv)
         if is_batch_norm(norm):
-            qkv = qkv.after(Affine.of(norm, torch.float64))
-            norm = nn.Identity()
-        out = Kernel.of(self.to_out).scaled(exact(self.layer_scale.flatten(), torch.float64))
+            norm, qkv = nn.Identity(), qkv.after(Affine.of(norm))
+        out = Kernel.of(self.to_out).scaled(exact(self.layer_scale.flatten()))
         return FoldedAttention(norm, qkv.as_linear(self.to_qkv), out.as_linear(self.to_out))
 
 
@@ -130,9 +132,9 @@ class Pooling(Residual):
         return self.add(x, pool_difference(self.norm(x), self.kernel_size))
 
     def folded(self) -> nn.Module:
-        norm, gain = self.norm, exact(self.layer_scale.flatten(), torch.float64)
+        norm, gain = copy.deepcopy(self.norm), exact(self.layer_scale.flatten())
         if is_batch_norm(norm):  # its shift cancels in the difference
-            norm, gain = nn.Identity(), gain * Affine.of(norm, torch.float64).gain
+            norm, gain = nn.Identity(), gain * Affine.of(norm).gain
         return FoldedPooling(norm, gain.to(self.layer_scale)[:, None, None], self.kernel_size)
 
 
@@ -148,7 +150,7 @@ class FoldedPooling(nn.Module):
         return torch.addcmul(x, pool_difference(self.norm(x), self.kernel_size), self.gain)
 
 
-def attend(x: Float[Tensor, "b c h w"], to_qkv: nn.Linear, to_out: nn.Linear) -> Float[Tensor, "b c h w"]:
+def attend(x: Float[Tensor, "b c h w"], to_qkv: nn.Module, to_out: nn.Module) -> Float[Tensor, "b c h w"]:
     """Attention between all pixels of a map; the channels of `to_qkv` are ordered (3, heads, 32)."""
     height, width = x.shape[-2:]
     tokens = x.flatten(2).mT  # b hw c
@@ -174,11 +176,11 @@ def _norm(config: FastViTConfig, dim: int) -> nn.Module:
 
 
 def _geometry(layer: nn.Module) -> nn.Conv2d:
-    conv = layer.geometry if isinstance(layer, OverparamConv) else layer
+    conv = layer.kxk.conv if isinstance(layer, OverparamConv) else layer
     assert isinstance(conv, nn.Conv2d)
     return conv
 
 
 def _kernel(layer: nn.Module) -> Kernel:
-    """A sum of branches in float64; a plain layer as it is: float64 factors widen it when they are applied."""
-    return layer.kernel(torch.float64) if isinstance(layer, OverparamConv) else Kernel.of(_geometry(layer))
+    check_as_built(layer, *(OverparamConv,) if isinstance(layer, OverparamConv) else (nn.Conv2d,))
+    return layer.kernel() if isinstance(layer, OverparamConv) else Kernel.of(_geometry(layer))

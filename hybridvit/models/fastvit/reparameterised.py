@@ -5,10 +5,13 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
+from hybridvit.folding.as_built import check_as_built, is_as_built
+from hybridvit.folding.batch_norm import check_batch
 from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
-from hybridvit.folding.foldable import ConvEquivalent
-from hybridvit.folding.kernel import Affine, Kernel, identity_kernel
+from hybridvit.folding.foldable import Foldable
+from hybridvit.folding.kernel import Affine, Kernel, exact, identity_kernel
 
 TrainingForm = Literal["collapsed", "branches"]
 """How a depthwise block computes in training: all branches as one expression, or one by one. Same results."""
@@ -29,18 +32,29 @@ class ConvNorm(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         return self.norm(self.conv(x))
 
-    def kernel(self, dtype: torch.dtype | None = None) -> Kernel:
+    def kernel(self) -> Kernel:
         """Both layers as one kernel, with the norm's running statistics."""
-        return Kernel.of(self.conv, dtype).then(Affine.of(self.norm, dtype))
+        return Kernel.of(self.conv).then(Affine.of(self.norm))
+
+    def is_readable(self) -> bool:
+        """Whether `collapsed_forward` may read the layers instead of calling them: depthwise, as they were built."""
+        if not (is_as_built(self, ConvNorm) and is_as_built(self.conv, nn.Conv2d) and _is_readable(self.norm)):
+            return False
+        conv = self.conv
+        return (
+            conv.weight.shape[1] == 1 and conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+        )
 
 
-class OverparamConv(ConvEquivalent):
+class OverparamConv(Foldable):
     """A convolution trained as a sum of branches, each with its own BatchNorm (FastViT, section 3.2.2; MobileOne).
 
     kxk: the convolution itself; small: a second one with a smaller kernel; scale: a 1x1; skip: the input, where
     it has the shape of the output. All have the same stride and groups. With every extra branch off this is a
     convolution followed by BatchNorm.
     """
+
+    in_released_form = True
 
     def __init__(
         self,
@@ -67,49 +81,68 @@ class OverparamConv(ConvEquivalent):
         self.scale = ConvNorm(in_channels, out_channels, 1, groups=groups) if scale and kernel_size > 1 else None
         keeps_shape = in_channels == out_channels and stride == 1
         self.skip = nn.BatchNorm2d(out_channels) if skip and keeps_shape else None
-        self.training_form = training_form
+        self.stride, self.training_form = stride, training_form
 
-    @property
-    def geometry(self) -> nn.Conv2d:
-        return self.kxk.conv
-
-    def kernel(self, dtype: torch.dtype | None = None) -> Kernel:
-        kernel = self.kxk.kernel(dtype)
-        for branch in (self.small, self.scale):
-            kernel = kernel if branch is None else kernel + branch.kernel(dtype)
-        if self.skip is not None:
-            kernel = kernel + identity_kernel(self.kxk.conv, dtype).then(Affine.of(self.skip, dtype))
-        return kernel
-
-    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        branches = self.readable_branches()
+        if branches:
+            check_batch(len(x), x.shape[-2:], self.stride)
+            return collapsed_forward(x, self.kxk.conv, self.kxk.norm, branches)
         out = self.kxk(x)
         if self.small is not None:
             out = out + self.small(x)
         if self.scale is not None:
-            out = out + self.scale(subsample(x, self.kxk.conv.stride[0]))
+            # the gradient of a slice would be channels-first in training; torch.func knows slices alone
+            out = out + self.scale(
+                subsample(x, self.stride) if self.training else x[..., :: self.stride, :: self.stride]
+            )
         return out if self.skip is None else out + self.skip(x)
 
-    def forward_training(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        if self.is_collapsible() and (self.scale is not None or self.skip is not None):
-            return collapsed_forward(x, self.kxk.conv, self.kxk.norm, self.point_branches())
-        return self.forward_branches(x)
+    def kernel(self) -> Kernel:
+        """The sum of the branches."""
+        kernels = []
+        for branch in (self.kxk, self.small, self.scale):
+            if branch is not None:
+                check_as_built(branch, ConvNorm)
+                kernels.append(branch.kernel())
+        if self.skip is not None:
+            kernels.append(identity_kernel(self.kxk.conv).then(Affine.of(self.skip)))
+        total, *others = kernels
+        for other in others:
+            total = total + other
+        return total
 
-    def is_collapsible(self) -> bool:
-        """Whether the collapsed training form applies: depthwise, and plain BatchNorms on batch statistics."""
-        depthwise = self.kxk.conv.groups == self.kxk.conv.in_channels and self.small is None
-        return self.training_form == "collapsed" and depthwise and all(map(_is_plain, _norms_of(self)))
+    def folded(self) -> nn.Conv2d:
+        return self.kernel().as_conv(self.kxk.conv)
 
-    def point_branches(self) -> tuple[PointBranch, ...]:
-        """The branches that see one pixel, for `collapsed_forward`."""
-        scale = () if self.scale is None else (PointBranch(norm=self.scale.norm, weight=self.scale.conv.weight),)
-        return scale + (() if self.skip is None else (PointBranch(norm=self.skip),))
+    def readable_branches(self) -> tuple[PointBranch, ...] | None:
+        """The branches that see one pixel, where the collapsed training form applies; else None.
+
+        That is in training, for a depthwise block without a small kernel, whose layers all are what they were built as.
+        """
+        if self.training_form != "collapsed" or self.small is not None or _has_any_global_hook():
+            return None
+        if not self.kxk.is_readable():
+            return None
+        branches: tuple[PointBranch, ...] = ()
+        if self.scale is not None:
+            if not self.scale.is_readable() or self.scale.conv.kernel_size != (1, 1):
+                return None
+            branches += (PointBranch(norm=self.scale.norm, weight=self.scale.conv.weight),)
+        if self.skip is not None:
+            if not _is_readable(self.skip):
+                return None
+            branches += (PointBranch(norm=self.skip),)
+        return branches
 
 
-class RepMixer(ConvEquivalent):
+class RepMixer(Foldable):
     """Mix each channel with its neighbours: `x + layer_scale * (mixer(x) - norm(x))` (FastViT, section 3.1, eq. 1-4).
 
     Every term is depthwise and linear, so at inference the block is one convolution without a residual.
     """
+
+    in_released_form = True
 
     def __init__(
         self,
@@ -133,54 +166,48 @@ class RepMixer(ConvEquivalent):
         self.norm = nn.BatchNorm2d(dim)
         self.layer_scale = nn.Parameter(torch.full((dim, 1, 1), layer_scale_init))
 
-    @property
-    def geometry(self) -> nn.Conv2d:
-        return self.mixer.geometry
-
-    def kernel(self, dtype: torch.dtype | None = None) -> Kernel:
-        keep = identity_kernel(self.geometry, dtype)
-        mixed = self.mixer.kernel(dtype) - keep.then(Affine.of(self.norm, dtype))
-        return keep + mixed.scaled(self.layer_scale.flatten().to(mixed.bias))
-
-    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        branches = self.mixer.readable_branches() if is_as_built(self.mixer, OverparamConv) else None
+        if branches is not None and _is_readable(self.norm):
+            check_batch(len(x), x.shape[-2:], self.mixer.stride)
+            conv, norm = self.mixer.kxk.conv, self.mixer.kxk.norm
+            branches += (PointBranch(norm=self.norm, sign=-1),)
+            return collapsed_forward(x, conv, norm, branches, layer_scale=self.layer_scale)
         return x + self.layer_scale * (self.mixer(x) - self.norm(x))
 
-    def forward_training(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if self.mixer.is_collapsible() and _is_plain(self.norm):
-            branches = (*self.mixer.point_branches(), PointBranch(norm=self.norm, sign=-1))
-            return collapsed_forward(
-                x, self.mixer.kxk.conv, self.mixer.kxk.norm, branches, layer_scale=self.layer_scale
-            )
-        return self.forward_branches(x)
+    def kernel(self) -> Kernel:
+        """The whole block, its input included."""
+        check_as_built(self.mixer, OverparamConv)
+        mixed, keep = self.mixer.kernel(), identity_kernel(self.mixer.kxk.conv)
+        mixed = mixed - keep.then(Affine.of(self.norm))
+        return keep + mixed.scaled(exact(self.layer_scale.flatten()))
+
+    def folded(self) -> nn.Conv2d:
+        return self.kernel().as_conv(self.mixer.kxk.conv)
 
 
-class PositionalEncoding(ConvEquivalent):
-    """`x + conv(x)`, depthwise: positions from zero padding (FastViT, section 3.2.3; Chu et al., 2021).
+class PositionalEncoding(Foldable):
+    """`x + conv(x)`, depthwise: positions from zero padding (FastViT, section 3.2.3; Chu et al., 2021)."""
 
-    It has no norm, so it computes as one convolution in training too.
-    """
+    in_released_form = True
 
     def __init__(self, dim: int, *, kernel_size: int = 7) -> None:
         super().__init__()
         self.conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
-    @property
-    def geometry(self) -> nn.Conv2d:
-        return self.conv
-
-    def kernel(self, dtype: torch.dtype | None = None) -> Kernel:
-        return identity_kernel(self.conv, dtype) + Kernel.of(self.conv, dtype)
-
-    def forward_branches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self.conv(x)
 
+    def kernel(self) -> Kernel:
+        """The convolution and its input."""
+        return Kernel.of(self.conv) + identity_kernel(self.conv)
 
-def _norms_of(block: nn.Module) -> list[nn.Module]:
-    return [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    def folded(self) -> nn.Conv2d:
+        return self.kernel().as_conv(self.conv)
 
 
-def _is_plain(norm: nn.Module) -> bool:
-    """A BatchNorm whose batch statistics and running statistics are the usual ones of this process."""
-    if type(norm) is not nn.BatchNorm2d or not norm.training:
+def _is_readable(norm: nn.Module) -> bool:
+    """Whether it is a BatchNorm as built, whose batch and running statistics are the usual ones of this process."""
+    if not (isinstance(norm, nn.BatchNorm2d) and is_as_built(norm, nn.BatchNorm2d) and norm.training):
         return False
     return norm.track_running_stats and norm.affine and norm.momentum is not None

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
+from hybridvit.folding.foldable import SizeDependent
 from hybridvit.models.checks import check_integer
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.position import (
@@ -23,7 +24,7 @@ from hybridvit.models.hat.position import (
 from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, ResidualMLP, WindowPosition
 
 
-class HierarchicalAttention(nn.Module):
+class HierarchicalAttention(SizeDependent):
     """Attention inside windows, whose carrier tokens attend to each other across the whole map; a part for any network.
 
     Input and output are maps (b, dim, h, w) of any height and width, which may differ from call to call. The map is
@@ -60,7 +61,10 @@ class HierarchicalAttention(nn.Module):
         if len(rates) != depth:
             raise UsageError(f"drop_path_rates has {len(rates)} entries, but there are {depth} blocks: give one each.")
         self.config, self.pad_small_maps = config, pad_small_maps
-        self.only_size: tuple[int, int] | None = None
+        self.has_constants = config.carrier_size > 0 and (
+            config.position_embedding or (config.carrier_attention and config.relative_bias != "none")
+        )
+        self.only_size = None
         self.carriers: nn.Module | None = None
         if config.carrier_size and config.carrier_source == "map":
             self.carriers = MapCarriers(dim, config)
@@ -107,16 +111,17 @@ class HierarchicalAttention(nn.Module):
     @torch.no_grad()
     def for_map(self, height: int, width: int) -> "HierarchicalAttention":
         """A copy for maps of this size alone, in which the carriers' positions are constants as well."""
-        fixed, side = copy.deepcopy(self), self.config.window_size
-        fixed.only_size = (height, width)
+        side = self.config.window_size
         grid = Grid(-(-height // side), -(-width // side), self.config.carrier_size)
-        for block in fixed.blocks:
+        constants: dict[int, object] = {}
+        for block in self.blocks:
             assert isinstance(block, HATBlock)
-            if block.carrier_position is not None:
-                block.carrier_position = block.carrier_position.fixed(grid)
-            attention = block.carrier_attention
-            if isinstance(attention, ResidualAttention | FoldedAttention) and attention.bias is not None:
-                attention.bias = attention.bias.fixed(grid)
+            for part in (block.carrier_position, block.carrier_attention):
+                for term in () if part is None else part.modules():
+                    if isinstance(term, PositionTerm):
+                        constants[id(term)] = term.fixed(grid)
+        fixed = copy.deepcopy(self, constants)
+        fixed.only_size = (height, width)
         return fixed
 
     def _carrier_parameters(self) -> list[nn.Parameter]:

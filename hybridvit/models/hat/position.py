@@ -1,25 +1,27 @@
-"""Positions of tokens: absolute embeddings and relative biases, computed for any grid and remembered in eval mode.
+"""Positions of tokens: absolute embeddings and relative biases, computed for any grid in every call.
 
 Both are functions of coordinates alone (FasterViT, section 3.3, after SwinV2): a model that was trained on one grid
-can be run on any other. In training, and wherever gradients are wanted, they are computed anew in every call; else
-once per grid and dtype, and again as soon as a weight has changed.
+can be run on any other. The coordinates of a grid, which no weight changes, are kept; a fold makes constants of the
+rest where the grid is known.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from hybridvit.folding.eval_cache import Remembering, is_traced
+from hybridvit.folding.as_built import check_as_built, check_unwatched
 from hybridvit.models.hat.config import HATConfig
 
-MAX_CACHE_BYTES = 128 * 2**20  # per module; the carriers' bias takes 67 MB at 2048 x 2048 px with 8 heads
 OFFSET_SCALE, MAX_BIAS = 8.0, 16.0  # of SwinV2's log-spaced bias
+MAX_KEPT = 576  # tokens of a grid whose coordinates are kept; the numbers of its pairs take 2.7 MB
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,63 @@ class Grid:
         return rows.expand(shape).flatten(), columns.expand(shape).flatten()
 
 
-class PositionTerm(Remembering[Tensor], ABC):
-    """What is added to tokens or attention scores because of where the tokens are."""
+Coordinates = Callable[[Grid, torch.device, torch.dtype], Tensor]
 
-    max_bytes = MAX_CACHE_BYTES
+
+def kept(make: Coordinates) -> Coordinates:
+    """`make`, whose results for small grids are kept: they depend on its arguments alone.
+
+    Made anew they are 5 % of the time of a folded fastervit_0, batch 1 (2 CPU cores). Not while a graph is recorded.
+    """
+
+    @lru_cache(maxsize=64)
+    def made_once(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+        with torch.inference_mode(False):  # usable in a later backward, whatever mode this is
+            return make(grid, device, dtype)
+
+    @wraps(make)
+    def made(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
+        height, width = grid.sides
+        return (make if recorded or height * width > MAX_KEPT else made_once)(grid, device, dtype)
+
+    return made
+
+
+@kept
+def centred_places(grid: Grid, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "t 2"]:
+    """(place - floor(side / 2)) / floor(side / 2) of each token per axis, 0 on a side of length 1."""
+    axes = [
+        (place - side // 2).to(dtype) / max(side // 2, 1)
+        for place, side in zip(grid.places(device), grid.sides, strict=True)
+    ]
+    return torch.stack(axes, -1)
+
+
+@kept
+def log_spaced_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "dy dx 2"]:
+    """Every offset between two tokens: per axis scaled to -8 .. 8, then sign(v) log2(|v| + 1) / log2(8)."""
+    axes = []
+    for side in grid.sides:
+        offset = torch.arange(2 * side - 1, device=device).to(dtype) - (side - 1)
+        scaled = offset * (OFFSET_SCALE / max(side - 1, 1))
+        axes.append(scaled.sign() * (scaled.abs() + 1).log2() / 3)
+    down, right = axes
+    shape = (down.shape[0], right.shape[0])
+    return torch.stack((down[:, None].expand(shape), right.expand(shape)), -1)
+
+
+@kept
+def offset_of_pairs(grid: Grid, device: torch.device, dtype: torch.dtype) -> Int[Tensor, "pairs"]:
+    """For each pair of tokens, query before key, the number of its offset in a flat table of all; of any `dtype`."""
+    (height, width), (rows, columns) = grid.sides, grid.places(device)
+    down = rows[:, None] - rows + height - 1  # query key
+    right = columns[:, None] - columns + width - 1
+    return (down * (2 * width - 1) + right).flatten()
+
+
+class PositionTerm(nn.Module, ABC):
+    """What is added to tokens or attention scores because of where the tokens are."""
 
     @abstractmethod
     def compute(self, grid: Grid) -> Tensor:
@@ -58,45 +113,40 @@ class PositionTerm(Remembering[Tensor], ABC):
 
     @abstractmethod
     def fixed(self, grid: Grid) -> "PositionTerm":
-        """A frozen form for `grid` alone, which its forward pass takes for granted."""
+        """A frozen form for `grid` alone, which its forward pass takes for granted.
 
-    def remembered(self, grid: Grid, dtype: torch.dtype, make: Callable[[], Tensor], key: object = None) -> Tensor:
-        """`make()` in `dtype`, from the cache if it may come from there. Autocast does not reach it."""
-        if is_traced() or (torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters())):
-            with _full_precision(next(self.parameters()).device):
-                return make().to(dtype)
-        place = (grid, dtype, next(self.parameters()).device, key)
-        term = self._cache.current(place)
-        if term is None:
-            with torch.inference_mode(False), torch.no_grad(), _full_precision(next(self.parameters()).device):
-                term = make().to(dtype)  # usable in a later backward, whatever mode this is
-            if not self.training:
-                self._cache.store(term, self, key=place, num_bytes=0 if term.is_meta else term.nbytes)
-        return term
+        Raises:
+            NotAsBuilt: if the constants would leave out what is set on a module inside.
+        """
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
 
 
 class PositionEmbedding(PositionTerm):
-    """An MLP of each token's coordinates, 2 -> hidden -> dim, added to the tokens.
-
-    Coordinates are (place - floor(side / 2)) / floor(side / 2) per axis, 0 on a side of length 1.
-    """
+    """An MLP of each token's coordinates, 2 -> hidden -> dim, added to the tokens."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.mlp = CoordinateMLP(hidden, dim)
 
     def forward(self, grid: Grid, dtype: torch.dtype) -> Float[Tensor, "t c"]:
-        return self.remembered(grid, dtype, lambda: self.compute(grid))
+        with _full_precision(self.device):
+            return self.compute(grid).to(dtype)
 
     def compute(self, grid: Grid) -> Float[Tensor, "t c"]:
-        places, dtype = grid.places(self.mlp.device), self.mlp.dtype
-        axes = [
-            (place - side // 2).to(dtype) / max(side // 2, 1) for place, side in zip(places, grid.sides, strict=True)
-        ]
-        return self.mlp(torch.stack(axes, -1))
+        return self.mlp(centred_places(grid, self.device, _at_least_float32(self.dtype)))
 
     def fixed(self, grid: Grid) -> "FixedEmbedding":
-        return FixedEmbedding(self.compute(grid).to(next(self.parameters())))
+        check_unwatched(self)
+        return FixedEmbedding(self(grid, self.dtype))
 
 
 class FixedEmbedding(PositionTerm):
@@ -125,24 +175,18 @@ class RelativeBias(PositionTerm):
 
     def forward(self, grid: Grid, dtype: torch.dtype, num_carriers: int = 0) -> Float[Tensor, "heads t t"]:
         """The bias of all pairs, query before key; `num_carriers` tokens in front have none, with any other."""
-
-        def padded() -> Tensor:
-            return F.pad(self.compute(grid), (num_carriers, 0, num_carriers, 0))
-
-        return self.remembered(grid, dtype, padded, key=num_carriers)
+        with _full_precision(self.device):
+            return F.pad(self.compute(grid), (num_carriers, 0, num_carriers, 0)).to(dtype)
 
     def compute(self, grid: Grid) -> Float[Tensor, "heads t t"]:
-        table = self.table(grid)
-        (height, width), (rows, columns) = grid.sides, grid.places(table.device)
-        down = rows[:, None] - rows + height - 1  # query key
-        right = columns[:, None] - columns + width - 1
-        pairs = (down * (2 * width - 1) + right).flatten()
-        return table.flatten(1).index_select(1, pairs).unflatten(1, (rows.shape[0], rows.shape[0]))
+        table, (height, width) = self.table(grid), grid.sides
+        pairs = offset_of_pairs(grid, table.device, table.dtype)
+        return table.flatten(1).index_select(1, pairs).unflatten(1, (height * width, height * width))
 
     def fixed(self, grid: Grid) -> "BiasTable":
-        table = BiasTable(self.table(grid).to(next(self.parameters())))
-        table.requires_grad_(False)
-        return table
+        check_as_built(self, LogSpacedBias, BiasTable)
+        with _full_precision(self.device):
+            return BiasTable(self.table(grid).to(self.dtype)).requires_grad_(False)
 
 
 class LogSpacedBias(RelativeBias):
@@ -153,9 +197,7 @@ class LogSpacedBias(RelativeBias):
         self.mlp = CoordinateMLP(hidden, num_heads)
 
     def table(self, grid: Grid) -> Float[Tensor, "heads dy dx"]:
-        down, right = (_log_spaced(side, self.mlp.device, self.mlp.dtype) for side in grid.sides)
-        shape = (down.shape[0], right.shape[0])
-        offsets = torch.stack((down[:, None].expand(shape), right.expand(shape)), -1)  # dy dx 2
+        offsets = log_spaced_offsets(grid, self.device, _at_least_float32(self.dtype))
         return MAX_BIAS * self.mlp(offsets).sigmoid().permute(2, 0, 1)  # heads dy dx
 
 
@@ -167,7 +209,7 @@ class BiasTable(RelativeBias):
         self.weight = nn.Parameter(table.detach())
 
     def table(self, grid: Grid) -> Float[Tensor, "heads dy dx"]:
-        return self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        return self.weight.to(_at_least_float32(self.dtype))
 
 
 class CoordinateMLP(nn.Module):
@@ -178,19 +220,8 @@ class CoordinateMLP(nn.Module):
         self.hidden = nn.Linear(2, hidden)
         self.out = nn.Linear(hidden, out, bias=False)
 
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        return self.out.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which it computes: float32 at least, for biases of half precision would cost accuracy everywhere."""
-        return torch.promote_types(self.out.weight.dtype, torch.float32)
-
     def forward(self, x: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n out"]:
-        hidden = F.linear(x, self.hidden.weight.to(x), self.hidden.bias.to(x))
-        return F.linear(F.relu(hidden), self.out.weight.to(x))
+        return _in_its_dtype(F.relu(_in_its_dtype(x, self.hidden)), self.out)
 
 
 def relative_bias(config: HATConfig) -> RelativeBias | None:
@@ -201,11 +232,17 @@ def relative_bias(config: HATConfig) -> RelativeBias | None:
     return BiasTable(torch.zeros(config.num_heads, sides, sides)) if config.relative_bias == "table" else None
 
 
-def _log_spaced(side: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "offsets"]:
-    """Offsets along one axis: scaled to -8 .. 8, then sign(v) log2(|v| + 1) / log2(8)."""
-    offset = torch.arange(2 * side - 1, device=device).to(dtype) - (side - 1)
-    scaled = offset * (OFFSET_SCALE / max(side - 1, 1))
-    return scaled.sign() * (scaled.abs() + 1).log2() / 3
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """In which positions are computed: in half precision they would cost accuracy everywhere."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _in_its_dtype(x: Tensor, layer: nn.Module) -> Tensor:
+    """`layer(x)` in the dtype of x, to which weights of another are converted for this call."""
+    weights = dict(layer.named_parameters())
+    if all(weight.dtype == x.dtype for weight in weights.values()):
+        return layer(x)
+    return torch.func.functional_call(layer, {name: weight.to(x.dtype) for name, weight in weights.items()}, (x,))
 
 
 def _full_precision(device: torch.device) -> "torch.autocast | nullcontext[None]":

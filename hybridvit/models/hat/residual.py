@@ -28,15 +28,15 @@ class TokenResidual(Foldable):
         branch = drop_path(branch, self.drop_path_rate, training=self.training, windows_per_image=windows)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale)
 
-    def first(self, layer: nn.Linear) -> Kernel:
+    def first(self, layer: nn.Module) -> Kernel:
         """`layer` with the affine part of the norm before it."""
-        return Kernel.of(layer).after(Affine.of_layer_norm(self.norm, torch.float64))
+        return Kernel.of(layer).after(Affine.of_layer_norm(self.norm))
 
-    def last(self, layer: nn.Linear) -> nn.Linear:
+    def last(self, layer: nn.Module) -> nn.Linear:
         """`layer` with the layer scale after it."""
         kernel = Kernel.of(layer)
         if self.layer_scale is not None:
-            kernel = kernel.scaled(exact(self.layer_scale, torch.float64))
+            kernel = kernel.scaled(exact(self.layer_scale))
         return kernel.as_linear(layer)
 
     def plain_norm(self) -> nn.LayerNorm:
@@ -56,7 +56,7 @@ class WindowPosition(Foldable):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        return FixedPosition(self.embedding.fixed(self.window).value)
+        return FixedPosition(self.embedding(self.window, self.embedding.dtype))
 
 
 class FixedPosition(nn.Module):
@@ -102,19 +102,22 @@ class ResidualAttention(TokenResidual):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        bias = copy.deepcopy(self.bias)
+        bias = self.bias
+        if bias is not None:
+            bias = copy.deepcopy(bias) if self.window is None else bias.fixed(self.window)
         return FoldedAttention(
             self.plain_norm(),
             self._scaled_qkv(),
             self.last(self.to_out),
             self.num_heads,
-            bias=bias.fixed(self.window) if bias is not None and self.window is not None else bias,
+            bias=bias,
             layer_scale=self.layer_scale if self.propagates else None,
         )
 
     def _scaled_qkv(self) -> nn.Linear:
         """The projection with the norm before it, and with the attention scale in its queries."""
-        kernel, dim = self.first(self.to_qkv), self.to_out.in_features
+        kernel = self.first(self.to_qkv)
+        dim = kernel.bias.shape[0] // 3
         scale = torch.ones_like(kernel.bias)
         scale[:dim] = (dim // self.num_heads) ** -0.5
         return kernel.scaled(scale).as_linear(self.to_qkv)
@@ -174,8 +177,8 @@ class FoldedMLP(nn.Module):
 
 def attend(
     x: Float[Tensor, "n t c"],
-    to_qkv: nn.Linear,
-    to_out: nn.Linear,
+    to_qkv: nn.Module,
+    to_out: nn.Module,
     num_heads: int,
     bias: RelativeBias | None,
     grid: Grid,

@@ -14,6 +14,7 @@ from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
+from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel
 from hybridvit.models.backbone import Backbone, check_sizes, pyramid_info, stochastic_depth
@@ -131,11 +132,12 @@ class Merging(Foldable):
     @torch.no_grad()
     def folded(self) -> nn.Module:
         """Exact at the border too: the zeros that fill an odd side are there before the norm."""
-        merging, norm = copy.deepcopy(self.merging), self.merging.norm
+        check_as_built(self.merging, PatchMerging)
+        norm, reduction = self.merging.norm, self.merging.reduction
         assert isinstance(norm, nn.LayerNorm)
+        merging = copy.deepcopy(self.merging)
+        merging.reduction = Kernel.of(reduction).after(Affine.of_layer_norm(norm)).as_linear(reduction)
         merging.norm = nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
-        reduction = Kernel.of(merging.reduction).after(Affine.of_layer_norm(norm, torch.float64))
-        merging.reduction = reduction.as_linear(merging.reduction)
         return FoldedMerging(merging)
 
 

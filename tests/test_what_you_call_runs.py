@@ -1,0 +1,421 @@
+"""An unfolded model calls its layers, in eval mode as in training; what a fold would leave out, it refuses by name."""
+
+import copy
+
+import pytest
+import torch
+from conftest import relative_error, trained_like
+from timm.utils import reparameterize_model
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize, prune
+
+import hybridvit
+from hybridvit.errors import FoldError
+from hybridvit.folding.foldable import Foldable
+from hybridvit.models.fastvit.reparameterised import ConvNorm, OverparamConv, RepMixer
+from hybridvit.models.hat.position import PositionEmbedding
+
+IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+NAMES = ["fastvit_debug", "fastervit_debug", "swin_debug_hat"]
+
+
+def model_of(name: str) -> nn.Module:
+    return trained_like(hybridvit.create_model(name, num_classes=10))
+
+
+def answer(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IMAGES)
+
+
+class LowRank(nn.Module):
+    """An adapter as PEFT's: the layer, frozen, plus a product of two small ones of the same kind."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = layer.requires_grad_(False)
+        if isinstance(layer, nn.Conv2d):
+            sizes = (layer.kernel_size, layer.stride, layer.padding)
+            self.down: nn.Module = nn.Conv2d(layer.in_channels, 2, *sizes, bias=False)
+            self.up: nn.Module = nn.Conv2d(2, layer.out_channels, 1, bias=False)
+        else:
+            self.down = nn.Linear(layer.in_features, 2, bias=False)
+            self.up = nn.Linear(2, layer.out_features, bias=False)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.base_layer.weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.base_layer.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.up(self.down(x))
+
+
+class Doubled(nn.Conv2d):
+    """A convolution whose own forward does more than its weights say."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Halved(nn.Module):
+    """A parametrisation."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight / 2
+
+
+LAYERS = [
+    ("fastvit_debug", "stages.3.blocks.0.mixer", "to_qkv"),
+    ("fastvit_debug", "stages.0.blocks.0.mixer", "mixer.kxk.conv"),
+    ("fastvit_debug", "stages.0.blocks.0.mixer", "mixer.scale.conv"),
+    ("fastvit_debug", "stages.1.downsample.large", "small.conv"),
+    ("fastvit_debug", "stages.1.blocks.0.ffn", "project"),
+    ("fastvit_debug", "stages.3.position", "conv"),
+    ("fastvit_debug", "stem.1.conv", "scale.conv"),
+    ("fastervit_debug", "stem.0", "conv"),
+    ("fastervit_debug", "stages.0.body.0", "conv2"),
+    ("fastervit_debug", "stages.1.downsample", "conv"),
+    ("fastervit_debug", "stages.2.body.blocks.0.attention", "to_out"),
+    ("fastervit_debug", "stages.2.body.blocks.0.carrier_mlp", "expand"),
+    ("swin_debug_hat", "stages.1.downsample", "merging.reduction"),
+]
+
+
+@pytest.mark.parametrize(("name", "block", "layer"), LAYERS)
+@pytest.mark.parametrize("training", [False, True])
+def test_an_adapter_is_used_trained_and_refused_by_fold(name, block, layer, training):
+    model = model_of(name)
+    before = answer(model)
+    adapter = LowRank(model.get_submodule(f"{block}.{layer}"))
+    model.set_submodule(f"{block}.{layer}", adapter)
+    assert relative_error(answer(model), before) > 1e-4
+    model.train(training)(IMAGES).square().sum().backward()
+    assert adapter.up.weight.grad.any()
+    assert adapter.down.weight.grad.any()
+    message = rf"Cannot fold '{block}': '{layer}' in it is a LowRank of test_.* call merge_and_unload\(\) first"
+    with pytest.raises(FoldError, match=message):
+        hybridvit.fold(model.eval())
+
+
+def test_an_adapter_outside_of_what_is_folded_stays_an_adapter(debug_model):
+    debug_model.head.fc = LowRank(debug_model.head.fc)
+    folded = hybridvit.fold(debug_model)
+    assert isinstance(folded.head.fc, LowRank)
+    assert relative_error(answer(folded), answer(debug_model)) < 1e-5
+
+
+def test_an_adapter_on_the_classifier_leaves_the_norm_of_the_head_where_it_is():
+    model = model_of("fastervit_debug")
+    model.head.fc = LowRank(model.head.fc)
+    folded = hybridvit.fold(model)
+    assert relative_error(answer(folded), answer(model)) < 1e-5
+    assert hybridvit.fold_report(model, folded).left == ("head.norm (BatchNorm2d)",)
+
+
+POSITIONS = [
+    "stages.2.body.blocks.0.position.embedding.mlp.out",
+    "stages.2.body.blocks.0.attention.bias.mlp.hidden",
+    "stages.2.body.blocks.0.carrier_position.mlp.hidden",
+    "stages.2.body.blocks.0.carrier_attention.bias.mlp.out",
+]
+
+
+@pytest.mark.parametrize("layer", POSITIONS)
+@pytest.mark.parametrize("training", [False, True])
+def test_an_adapter_on_a_position_mlp_is_used_trained_and_in_the_constants_of_a_fold(layer, training):
+    model = model_of("fastervit_debug")
+    before = answer(model)
+    adapter = LowRank(model.get_submodule(layer))
+    with torch.no_grad():
+        adapter.up.weight.mul_(3)
+    model.set_submodule(layer, adapter)
+    assert relative_error(answer(model), before) > 1e-4
+    model.train(training)(IMAGES).square().sum().backward()
+    assert adapter.up.weight.grad.any()
+    model.eval()
+    for folded in (hybridvit.fold(model), hybridvit.fold(model, image_size=(64, 96))):
+        assert relative_error(answer(folded), answer(model)) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_positions_with_an_adapter_are_computed_in_single_precision(dtype, limit):
+    embedding = PositionEmbedding(8, 16)
+    embedding.mlp.out = LowRank(embedding.mlp.out)
+    window = trained_like(model_of("fastervit_debug")).stages[2].body.blocks[0].position.window
+    low = copy.deepcopy(embedding).to(dtype)
+    assert low.compute(window).dtype is torch.float32
+    assert relative_error(low.compute(window), embedding.compute(window)) < limit
+
+
+@pytest.mark.parametrize(("name", "block", "layer"), [row for row in LAYERS if row[2].endswith(("conv", "conv2"))])
+@pytest.mark.parametrize("training", [False, True])
+def test_the_forward_of_a_subclass_is_called(name, block, layer, training):
+    model = model_of(name)
+    images = IMAGES.clone()
+    expected = copy.deepcopy(model).train(training)(images)
+    conv = model.get_submodule(f"{block}.{layer}")
+    conv.__class__ = Doubled
+    with torch.no_grad():
+        conv.weight.mul_(0.5)
+        if conv.bias is not None:
+            conv.bias.mul_(0.5)
+    assert relative_error(model.train(training)(images), expected) < 1e-5
+    with pytest.raises(
+        FoldError, match=rf"Cannot fold '{block}': '{layer}' in it is a Doubled of .*, but exact is only"
+    ):
+        hybridvit.fold(model.eval())
+
+
+class OtherMixer(RepMixer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class OtherConv(OverparamConv):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class OtherConvNorm(ConvNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        ("", OtherMixer, "it is a OtherMixer, which may compute something else .* Give it a folded"),
+        ("mixer", OtherConv, "'mixer' in it is a OtherConv of .*, but exact is only the fold of a plain OverparamConv"),
+        (
+            "mixer.kxk",
+            OtherConvNorm,
+            "'mixer.kxk' in it is a OtherConvNorm of .*, but exact is only the fold of a plain ConvNorm",
+        ),
+        ("mixer.scale", OtherConvNorm, "'mixer.scale' in it is a OtherConvNorm"),
+    ],
+)
+def test_the_forward_of_a_subclassed_block_is_called(path, kind, message, training, debug_model):
+    block = debug_model.stages[0].blocks[0].mixer
+    x = torch.randn(2, 4, 9, 11)
+    block.train(training)
+    before = copy.deepcopy(block)(x)
+    block.get_submodule(path).__class__ = kind
+    assert relative_error(block(x), before) > 0.01
+    with pytest.raises(FoldError, match=f"Cannot fold 'stages.0.blocks.0.mixer': {message}"):
+        hybridvit.fold(debug_model.eval())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre", "global"])
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")  # of layers that read coordinates
+def test_hooks_of_every_kind_fire_on_every_layer(name, training, kind):
+    model = model_of(name).train(training)
+    layers = {module: key for key, module in model.named_modules() if not list(module.children())}
+    layers = {module: key for module, key in layers.items() if list(module.parameters())}
+    seen: set[str] = set()
+
+    def note(module: nn.Module, *_: object) -> None:
+        if module in layers:
+            seen.add(layers[module])
+
+    handles = []
+    if kind == "global":
+        handles = [nn.modules.module.register_module_forward_pre_hook(note)]
+    else:
+        for module in layers:
+            handles.append(getattr(module, f"register_{kind}_hook")(note))
+    try:
+        model(IMAGES.clone().requires_grad_()).sum().backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert seen == set(layers.values())
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+@pytest.mark.parametrize("path", ["", "mixer.kxk.norm"])
+def test_fold_refuses_hooks_of_every_kind(kind, path, debug_model):
+    part = debug_model.get_submodule(f"stages.0.blocks.0.mixer.{path}".rstrip("."))
+    getattr(part, f"register_{kind}_hook")(lambda *_: None)
+    place = f"'{path}' in it" if path else "it"
+    with pytest.raises(FoldError, match=rf"Cannot fold 'stages.0.blocks.0.mixer': {place} has hooks .* Remove them"):
+        hybridvit.fold(debug_model)
+
+
+def test_fold_for_one_size_refuses_hooks_on_the_positions_that_become_constants():
+    model = model_of("fastervit_debug")
+    model.stages[2].body.blocks[0].carrier_position.mlp.hidden.register_forward_hook(lambda *_: None)
+    assert relative_error(answer(hybridvit.fold(model)), answer(model)) < 1e-5  # computed there, so the hook stays
+    message = r"Cannot fold 'stages.2.body' for one size: 'blocks.0.carrier_position.mlp.hidden' in it has hooks"
+    with pytest.raises(FoldError, match=message):
+        hybridvit.fold(model, image_size=64)
+
+
+def test_fold_refuses_a_forward_that_is_set_on_one_layer(debug_model):
+    conv = debug_model.stages[0].blocks[0].mixer.mixer.kxk.conv
+    before, plain = answer(debug_model), conv.forward
+    conv.forward = lambda x: 2 * plain(x)
+    assert relative_error(answer(debug_model), before) > 1e-4
+    with pytest.raises(FoldError, match=r"'mixer.kxk.conv' in it has hooks or a forward of its own"):
+        hybridvit.fold(debug_model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_through_data_is_seen(name):
+    model = model_of(name)
+    before = answer(model)
+    for key, parameter in model.named_parameters():
+        kept = parameter.detach().clone()
+        parameter.data.mul_(1.5).add_(0.1)
+        if "carrier" not in key:  # of which the debug sizes have stages with a single window
+            assert not torch.equal(answer(model), before), key
+        parameter.data.copy_(kept)
+    assert torch.equal(answer(model), before)
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", *NAMES])
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of operators without a batched form
+@torch.no_grad()
+def test_vmap_over_images(name):
+    model = model_of(name)
+    mapped = torch.func.vmap(lambda image: model(image[None])[0])(IMAGES)
+    assert relative_error(mapped, model(IMAGES)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", *NAMES])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by torch itself
+def test_jvp_is_the_derivative(name):
+    model, tangent = model_of(name).double(), torch.randn(IMAGES.shape, dtype=torch.float64)
+    images, step = IMAGES.double(), 1e-6
+    backend = SDPBackend.FLASH_ATTENTION if name == "fastvit_t8" else SDPBackend.MATH
+    with torch.no_grad(), sdpa_kernel(backend):  # torch's fused attention has no forward derivative on CPUs
+        _, derivative = torch.func.jvp(model, (images,), (tangent,))
+        difference = (model(images + step * tangent) - model(images - step * tangent)) / (2 * step)
+    assert relative_error(derivative, difference) < 1e-6
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("path", ["mixer.kxk.norm", "mixer.scale.norm", "mixer.skip", "norm"])
+def test_another_norm_runs_and_is_refused_by_fold(path, training, debug_model):
+    before = answer(debug_model)
+    norm = nn.GroupNorm(1, 4).train(training)
+    debug_model.set_submodule(f"stages.0.blocks.0.mixer.{path}", norm)
+    assert relative_error(answer(debug_model), before) > 1e-4
+    debug_model.train(training)(IMAGES).square().mean().backward()
+    assert norm.weight.grad.any()
+    message = rf"'stages.0.blocks.0.mixer': '{path}' in it is a GroupNorm of .* the fold of a plain BatchNorm2d"
+    with pytest.raises(FoldError, match=message):
+        hybridvit.fold(debug_model.eval())
+
+
+def test_all_norms_exchanged_run_as_a_model_of_its_own(debug_model):
+    for name, module in list(debug_model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            debug_model.set_submodule(name, nn.GroupNorm(1, module.num_features))
+    debug_model.train()(IMAGES).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in debug_model.parameters())
+    with pytest.raises(FoldError, match="is a GroupNorm"):
+        hybridvit.fold(debug_model.eval())
+
+
+@pytest.mark.parametrize(("name", "block", "layer"), LAYERS)
+def test_a_parametrised_layer_runs_and_is_refused_by_fold(name, block, layer):
+    model = model_of(name)
+    part, expected = model.get_submodule(f"{block}.{layer}"), answer(model)
+    parametrize.register_parametrization(part, "weight", Halved())
+    assert relative_error(answer(model), expected) > 1e-5
+    model.train()(IMAGES).square().mean().backward()
+    assert part.parametrizations.weight.original.grad.any()
+    message = rf"Cannot fold '{block}': '{layer}' in it is a Parametrized.*remove_parametrizations\(\)"
+    with pytest.raises(FoldError, match=message):
+        hybridvit.fold(model.eval())
+    parametrize.remove_parametrizations(part, "weight")
+    assert relative_error(answer(hybridvit.fold(model)), answer(model)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda conv: setattr(conv, "dilation", (2, 2)) or setattr(conv, "padding", (2, 2)), "is dilated"),
+        (lambda conv: setattr(conv, "padding_mode", "circular"), "padded with something else than zeros"),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_convolution_of_another_geometry_runs_and_is_refused_by_fold(change, message, training, debug_model):
+    mixer = debug_model.stages[0].blocks[0].mixer.train(training)
+    x = torch.randn(2, 4, 9, 11)
+    before = copy.deepcopy(mixer)(x)
+    change(mixer.mixer.kxk.conv)
+    assert relative_error(mixer(x), before) > 1e-4
+    with pytest.raises(FoldError, match=f"'stages.0.blocks.0.mixer': 'mixer.kxk.conv' in it .*{message}"):
+        hybridvit.fold(debug_model.eval())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_timms_fold_of_a_model_in_training_mode_answers_as_eval_mode_does(name):
+    model = model_of(name)
+    expected = answer(model)
+    folded = reparameterize_model(model.train())
+    assert relative_error(answer(folded), expected) < 1e-5
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
+    assert all(module.training for module in model.modules())
+
+
+def test_timms_fold_refuses_what_ours_refuses(debug_model):
+    mixer = debug_model.stages[0].blocks[0].mixer
+    mixer.norm = nn.GroupNorm(1, 4)
+    with pytest.raises(FoldError, match="Cannot fold this RepMixer: 'norm' in it is a GroupNorm"):
+        reparameterize_model(debug_model)
+    mixer.norm = nn.BatchNorm2d(4, track_running_stats=False)
+    with pytest.raises(FoldError, match="Cannot fold this RepMixer: 'norm' in it keeps no running statistics"):
+        reparameterize_model(debug_model)
+
+
+def test_pruned_weights_are_used(debug_model):
+    before = answer(debug_model)
+    prune.random_unstructured(debug_model.stages[0].blocks[0].mixer.mixer.kxk.conv, "weight", amount=0.5)
+    assert relative_error(answer(debug_model), before) > 1e-4
+    with pytest.raises(FoldError, match=r"'mixer.kxk.conv' in it has hooks"):
+        hybridvit.fold(debug_model)
+
+
+def test_gradients_in_eval_mode_reach_every_parameter(any_debug_model):
+    any_debug_model(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    assert [name for name, weight in any_debug_model.named_parameters() if weight.grad is None] == []
+
+
+def test_frozen_norms_in_training_mode_compute_as_in_eval_mode(debug_model):
+    expected = answer(debug_model)
+    debug_model.train()
+    for module in debug_model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert torch.equal(answer(debug_model), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fastvit_debug", {"norm": "layer"}),
+        ("fastvit_debug", {"norm": "group", "mixers": ("pooling",) * 4}),
+        ("fastervit_debug", {"num_classes": 0}),
+    ],
+)
+def test_a_fold_shares_nothing_with_its_argument(name, options):
+    model = trained_like(hybridvit.create_model(name, **options))
+    folded = hybridvit.fold(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not {id(module) for module in model.modules()} & {id(module) for module in folded.modules()}
+
+
+def test_every_block_says_by_itself_how_it_folds():
+    for name in NAMES:
+        for module in model_of(name).modules():
+            assert not isinstance(module, Foldable) or "folded" in vars(type(module))
