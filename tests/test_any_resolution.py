@@ -113,11 +113,11 @@ class TestOneModelTakesEverySize:
 
     def test_windows_that_no_map_fills_are_refused(self):
         config = VARIANTS["fastervit_4_21k_384"]
-        config.check_image_size(384, 384)
-        config.check_image_size(224, 384)
+        config.check_image_size(["windows"], 384, 384)
+        config.check_image_size(["windows"], 224, 384)
         message = r"windows\[2\] is 24, but at 224x224 px the map of that stage is only 14x14: .* up to 14"
         with pytest.raises(UsageError, match=message):
-            config.check_image_size(224, 224)
+            config.check_image_size(["windows"], 224, 224)
         with pytest.raises(UsageError, match=r"windows\[2\] is 64, but at 224x224 px"):
             hybridvit.create_model("fastervit_0", windows=(7, 7, 64, 7))
 

@@ -28,6 +28,7 @@ from hybridvit.cli.progress import status_line
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import DiskFull, ImageDecodeError, OutOfMemory
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.machine import threads
 
@@ -334,7 +335,7 @@ def test_evaluate_finds_in_an_exported_file_what_it_finds_in_the_checkpoint(
 def test_evaluate_refuses_a_file_that_gives_no_logits(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], gives: str
 ) -> None:
-    export(hybridvit.load(folder / "m.safetensors"), tmp_path / "m.onnx", **options)
+    export(hybridvit.load(folder / "m.safetensors"), tmp_path / "m.onnx", options=ExportOptions(**options))
     assert main(["evaluate", str(tmp_path / "m.onnx"), str(folder / "images")]) == 2
     assert f"gives {gives}, but accuracy and loss are computed from logits. Export" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import hybridvit
 from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.predictor import Predictor
 from hybridvit.tasks.classify.result import ClassifyResult
@@ -33,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.card = dataclasses.replace(model.card, class_names=NAMES)
     hybridvit.save_checkpoint(model, root / "m.safetensors")
     export(model, root / "m.onnx")
-    export(model, root / "top2.onnx", top_k=2)
-    export(model, root / "features.onnx", returns="features")
+    export(model, root / "top2.onnx", options=ExportOptions(top_k=2))
+    export(model, root / "features.onnx", options=ExportOptions(returns="features"))
     return root
 
 

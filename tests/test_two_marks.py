@@ -114,3 +114,8 @@ def test_carriers_join_the_two_marks(recipe: Recipe) -> None:
 def test_the_recipe_passes_a_dry_run(recipe: Recipe, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     dry_run(load_recipe("two_marks", {"output": str(tmp_path / "run"), "accelerator": "cpu"}))
     assert "The recipe runs" in capsys.readouterr().out
+
+
+def test_the_marks_have_one_size_so_images_of_several_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"'data.train_sizes' is set, but the marks .* have one size"):
+        load_recipe("two_marks", {"data.train_sizes": "[64, 96]"})

@@ -96,6 +96,11 @@ class DataConfig:
     def _check_keys_of_sources(self) -> None:
         """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
+        if self.train_sizes and self.source == "two_marks":
+            raise UsageError(
+                "Recipe key 'data.train_sizes' is set, but the marks of data.source two_marks have one size in pixels: "
+                "images of other sizes would be another task. Leave it out."
+            )
         for source, names in KEYS_OF_SOURCES.items():
             changed = [name for name in names if getattr(self, name) != defaults[name]]
             if changed and self.source not in (source, "generated"):
