@@ -116,17 +116,7 @@ torch, onnxruntime and openvino, where installed.
             keep=save,
         )
     whole = result.to_dict()
-    print(table(whole["bench"]))
-    print()
-    print(pairs(result.machine.lines()))
-    print(f"  {_settings_line(whole)}")
-    for each in whole["skipped"]:
-        print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
-    for warning in whole["conditions"].get("warnings", ()):
-        print(f"  Note: {warning}")
-    for row in result.rows:
-        if not row.is_stable:
-            print(f"  Note: the time of {row.candidate.label} had not become stable after 10 seconds of warm-up.")
+    _print(result, whole)
     if csv is not None:
         write_text(Path(csv), result.csv())
     if json is not None:
@@ -143,6 +133,20 @@ torch, onnxruntime and openvino, where installed.
         print("Interrupted. The rounds until then are kept.", file=sys.stderr)
         return INTERRUPTED
     return SLOWER if comparison is not None and comparison.slower else 0
+
+
+def _print(result: "BenchResult", whole: Mapping[str, Any]) -> None:
+    print(table(whole["bench"]))
+    print()
+    print(pairs(result.machine.lines()))
+    print(f"  {_settings_line(whole)}")
+    for each in whole["skipped"]:
+        print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
+    for warning in whole["conditions"].get("warnings", ()):
+        print(f"  Note: {warning}")
+    for row in result.rows:
+        if not row.is_stable:
+            print(f"  Note: the time of {row.candidate.label} had not become stable after 10 seconds of warm-up.")
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:

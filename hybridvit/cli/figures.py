@@ -1,6 +1,7 @@
 """`hybridvit mixers` and `hybridvit stages`: two figures of the papers, measured here."""
 
 import json as json_lines
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +56,22 @@ def mixers(
         )
     whole = result.to_dict()
     found = reductions(whole)
-    lines = [("runtime", "px", "pooling ms", "RepMixer ms", "less time", "95 % interval", "paper, iPhone 12 Pro")]
+    print(aligned(_reduction_lines(found)))
+    print()
+    print(pairs(result.machine.lines()))
+    for warning in whole["conditions"].get("warnings", ()):
+        print(f"  Note: {warning}")
+    if chart is not None:
+        from hybridvit.charts.tradeoff import draw_resolution
+
+        draw_resolution(whole["bench"], Path(chart), "Pooling against RepMixer in MetaFormer-S12, batch 1")
+    _finish({**whole, "reductions": found}, json)
+
+
+def _reduction_lines(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    lines: list[tuple[str, ...]] = [
+        ("runtime", "px", "pooling ms", "RepMixer ms", "less time", "95 % interval", "paper, iPhone 12 Pro")
+    ]
     for each in found:
         paper = each["paper_percent"]
         lines.append(
@@ -69,16 +85,7 @@ def mixers(
                 "" if paper is None else f"{paper} %",
             )
         )
-    print(aligned(lines))
-    print()
-    print(pairs(result.machine.lines()))
-    for warning in whole["conditions"].get("warnings", ()):
-        print(f"  Note: {warning}")
-    if chart is not None:
-        from hybridvit.charts.tradeoff import draw_resolution
-
-        draw_resolution(whole["bench"], Path(chart), "Pooling against RepMixer in MetaFormer-S12, batch 1")
-    _finish({**whole, "reductions": found}, json)
+    return lines
 
 
 def stages(

@@ -91,6 +91,5 @@ def _conditions(measured: BenchResult) -> str:
     of, rounds = first.candidate, len(first.latency.turns_ms)
     return (
         f"Batch {of.batch}, {of.image_size[0]}×{of.image_size[1]} px, {of.threads} threads, "
-        f"{of.precision}. Median of {rounds} interleaved rounds, its 95 % interval, and p90. In eval mode the "
-        "training form already computes on kernels that it folds for itself, so that the first two bars are close."
+        f"{of.precision}. Median of {rounds} interleaved rounds, its 95 % interval, and p90."
     )

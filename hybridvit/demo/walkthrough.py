@@ -14,7 +14,7 @@ from hybridvit.cli.predict import predict
 from hybridvit.data.digits import write_digits
 from hybridvit.data.preprocess import prepare
 from hybridvit.demo.report import with_deployment
-from hybridvit.evaluate.run import evaluate_model
+from hybridvit.evaluate.run import Evaluation, evaluate_model
 from hybridvit.export.pipeline import export
 from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
@@ -44,13 +44,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         trained_s = time.perf_counter() - began
     with step(3, "Evaluate on the test images"):
         model = load(run.model)
-        task = find_task(recipe.task)
-        samples = task.labelled(str(data / recipe.data.val), model.card)
-        evaluation = evaluate_model(model, samples, task, model.card)
-        top1, loss = (evaluation.scores.values[name] for name in ("top1", "loss"))
-        right = round(top1 * evaluation.num_samples / 100)
-        print(f"top-1 {top1:.2f} %: {right} of {evaluation.num_samples} right; loss {loss:.3f}")
-    paths = [Path(path) for path in samples.paths]
+        evaluation, paths = _evaluated(model, data / recipe.data.val)
     images = np.stack([prepare(path, model.card.preprocessing) for path in paths])
     with step(4, "Fold"):
         folded = fold(model)
@@ -76,7 +70,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         )
         print(table(measured.records()))
     with step(7, "Predict with the exported model"):
-        predict(str(exported.path), [str(path) for path in paths[:: len(paths) // 3][:3]], top=2)
+        predict(str(exported.path), paths[:: len(paths) // 3][:3], top=2)
     before, after = count(model, size), count(folded, size)
     report = run.report
     assert run.content is not None  # this process is the only one, so it leads
@@ -101,6 +95,17 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
     )
     print(f"\nDone in {clock(time.perf_counter() - began)}. The report: {report.resolve()}")
     return report
+
+
+def _evaluated(model: Backbone, test: Path) -> tuple[Evaluation, list[str]]:
+    """What the model is worth on a folder of labelled images, and their paths."""
+    task = find_task(model.card.task)
+    samples = task.labelled(str(test), model.card)
+    found = evaluate_model(model, samples, task, model.card)
+    top1, loss = (found.scores.values[name] for name in ("top1", "loss"))
+    right = round(top1 * found.num_samples / 100)
+    print(f"top-1 {top1:.2f} %: {right} of {found.num_samples} right; loss {loss:.3f}")
+    return found, list(samples.paths)
 
 
 @contextmanager

@@ -134,28 +134,12 @@ def choose(
         files=files,
         show=show,
     )
-    records = result.records()
-    usual = {
-        record["model"]: record["median_ms"]
-        for record in records
-        if (record["runtime"], record["precision"]) == (ORDINARY, "fp32")
-    }
-    configurations = []
-    for record in records:
-        known = accuracies.get(record["model"])
-        of = known.checkpoint if known else record["model"]
-        if record["model"] in {each.name for each in beside} or record["runtime"] not in chosen_runtimes:
-            continue
-        slow = usual.get(ordinary[of].name)
-        configurations.append(
-            Configuration(
-                model=of,
-                record=record,
-                top1=known.top1 if known else record["top1"],
-                drop=known.drop if known else None,
-                speed=slow / record["median_ms"] if slow else None,
-            )
-        )
+    not_asked = {each.name for each in beside}
+    configurations = [
+        _configuration(record, accuracies.get(record["model"]), ordinary, result)
+        for record in result.records()
+        if record["model"] not in not_asked and record["runtime"] in chosen_runtimes
+    ]
     fitting = [each for each in configurations if each.fits(max_latency_ms, max_drop)]
     order = _by_accuracy if max_latency_ms is not None else _by_time
     return Choice(
@@ -167,6 +151,26 @@ def choose(
         else f"the fastest that loses at most {max_drop:g} points of top-1",
         accuracy_from="published, of fp32" if data is None else f"measured on {data}",
         result=result,
+    )
+
+
+def _configuration(
+    record: Mapping[str, Any], known: "Measured | None", ordinary: Mapping[str, Subject], result: BenchResult
+) -> Configuration:
+    """A measured row with its accuracy, and how much faster than the ordinary way it is."""
+    of = known.checkpoint if known else record["model"]
+    usual = {
+        each["model"]: each["median_ms"]
+        for each in result.records()
+        if (each["runtime"], each["precision"]) == (ORDINARY, "fp32")
+    }
+    slow = usual.get(ordinary[of].name)
+    return Configuration(
+        model=of,
+        record=record,
+        top1=known.top1 if known else record["top1"],
+        drop=known.drop if known else None,
+        speed=slow / record["median_ms"] if slow else None,
     )
 
 

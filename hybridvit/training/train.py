@@ -2,6 +2,8 @@
 
 import atexit
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,19 +152,26 @@ def train(
             peers.folder = folder.path
             try:
                 run = prepare_run(recipe, fabric, task, material, objective, folder=folder, stop=stop, peers=peers)
-                try:
+                with _explained(run):
                     return _train(run, bar, allow_data_change)
-                finally:
-                    run.validation.close()
-            except (RuntimeError, MemoryError) as error:
-                if is_out_of_memory(error):
-                    raise out_of_memory(recipe, fabric.world_size) from error
-                if (lost := lost_worker(error)) is not None:
-                    raise lost from error
-                raise
             finally:
                 if fabric.global_rank == 0:
                     folder.release()
+
+
+@contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Turn what torch raises when memory or a loader process is gone into errors that say so; end the workers."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(run.recipe, run.fabric.world_size) from error
+        if (lost := lost_worker(error)) is not None:
+            raise lost from error
+        raise
+    finally:
+        run.validation.close()
 
 
 def _train(run: Run, bar: TrainingProgress, allow_data_change: bool) -> RunResult:

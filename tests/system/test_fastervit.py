@@ -12,7 +12,7 @@ import hybridvit
 from hybridvit.checkpoints.keymaps import from_ours
 from hybridvit.measure.counts import count
 from hybridvit.models.hat.attention import HATBlock, MapCarriers, split_windows
-from hybridvit.models.hat.position import Grid, LogSpacedBias, PositionEmbedding, RelativeBias
+from hybridvit.models.hat.position import Grid, LogSpacedBias, RelativeBias
 from hybridvit.models.registry import VARIANTS
 
 COUNTS = {  # parameters; multiply-adds in billions: counted, published; side in px
@@ -226,22 +226,24 @@ def bias_of_key_minus_query(patch):
 
 @wrong("0/224")
 def offsets_scaled_linearly(patch):
-    patch.setattr(
-        "hybridvit.models.hat.position._log_spaced",
-        lambda side, device, dtype: torch.linspace(-1, 1, 2 * side - 1, device=device, dtype=dtype),
-    )
+    def linear(grid, device, dtype):
+        down, right = (torch.linspace(-1, 1, 2 * side - 1, device=device, dtype=dtype) for side in grid.sides)
+        shape = (down.shape[0], right.shape[0])
+        return torch.stack((down[:, None].expand(shape), right.expand(shape)), -1)
+
+    patch.setattr("hybridvit.models.hat.position.log_spaced_offsets", linear)
 
 
 @wrong("narrow21k/224")
 def embedding_from_the_centre_between_tokens(patch):
-    def halves(self, grid):
+    def halves(grid, device, dtype):
         axes = [
-            (place - (side - 1) / 2) / (side / 2)
-            for place, side in zip(grid.places(self.mlp.device), grid.sides, strict=True)
+            (place.to(dtype) - (side - 1) / 2) / (side / 2)
+            for place, side in zip(grid.places(device), grid.sides, strict=True)
         ]
-        return self.mlp(torch.stack(axes, -1))
+        return torch.stack(axes, -1)
 
-    patch.setattr(PositionEmbedding, "compute", halves)
+    patch.setattr("hybridvit.models.hat.position.centred_places", halves)
 
 
 @wrong("0/250")
@@ -306,6 +308,7 @@ def queries_and_values_swapped(patch):
 def test_the_golden_file_sees_what_is_wrong(description, monkeypatch):
     key, patch = WRONG[description]
     model = golden_model(key.split("/")[0])
+    monkeypatch.setattr("hybridvit.models.hat.position.MAX_KEPT", 0)  # or coordinates made before the patch would do
     patch(monkeypatch)
     with torch.no_grad():
         assert relative_error(model(golden_image(key)), torch.from_numpy(OUTPUTS[key])) > 5e-5

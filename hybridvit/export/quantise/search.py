@@ -58,60 +58,88 @@ def quantise(
             f"The file is to return {model.spec.returns} in int8, but what integers cost is measured as accuracy, "
             "which needs classes. Use --returns logits, or --precision fp16."
         )
-    images = _as_graph(model, np.concatenate(list(batches(plan.calibration, preprocessing))))
-    ranking = rank_layers(model, images[:: max(1, len(images) // NUM_RANKED)][:NUM_RANKED])
-    names = [each.name.removeprefix(INSIDE) for each in ranking]
-    fixed = {*matching(plan.keep, names), *(name.removeprefix(INSIDE) for name in floating)}
-    always = [name for name in names if name in fixed]
-    ranked = [name for name in names if name not in always]
-    expected = np.concatenate([original(batch)[0].argmax(1) for batch in batches(plan.labelled, preprocessing)])
-    before = right_answers(expected, plan.labels)
-    tried: list[Attempt] = []
-
-    def converted(num_kept: int) -> ExportedRunner:
-        return write(Quantisation(images, tuple(INSIDE + name for name in (*always, *ranked[:num_kept]))))
-
-    def attempt(num_kept: int) -> Attempt:
-        runner = converted(num_kept)
-        measured = batches(plan.labelled, preprocessing)
-        answers = np.concatenate([first_answers(runner(batch)) for batch in measured])
-        tried.append(Attempt(num_kept, answers, right_answers(answers, plan.labels)))
-        _log.info("int8, %d layers kept: top-1 %.2f %%.", len(always) + num_kept, percent(tried[-1].right))
-        return tried[-1]
-
-    def drop(each: Attempt) -> float:
-        return percent(before) - percent(each.right)
-
-    def fits(each: Attempt) -> bool:
-        return plan.max_drop is None or drop(each) <= plan.max_drop + ROUNDING
-
-    chosen = _fewest(attempt, fits, most=len(ranked))
+    search = _Search(model, original, preprocessing, plan, write, floating)
+    chosen = _fewest(search.attempt, search.fits, most=len(search.ranked))
     if chosen is None:
-        best = min(tried, key=drop)
-        raise ExportError(
-            f"int8 was to cost {plan.max_drop:g} points of top-1 at most, but the least that was reached is "
-            f"{drop(best):.2f} (from {percent(before):.2f} % on {len(before)} images), with {len(always)} layers kept "
-            f"by name or rule and {best.num_kept} of the other {len(ranked)} by sensitivity; all of these in integers "
-            f"cost {drop(tried[0]):.2f}. Nothing was written. Allow more with --max_drop, calibrate on more images, or "
-            "use --precision fp16."
+        raise search.beyond_budget()
+    return search.accuracy(chosen)
+
+
+class _Search:
+    """The attempts of one export: which layers are always kept, in which order the others are, and what each cost."""
+
+    def __init__(
+        self,
+        model: DeployedModel,
+        original: Original,
+        preprocessing: Preprocessing,
+        plan: QuantisationPlan,
+        write: Write,
+        floating: Sequence[str],
+    ) -> None:
+        self.preprocessing, self.plan, self.write = preprocessing, plan, write
+        self.images = _as_graph(model, np.concatenate(list(batches(plan.calibration, preprocessing))))
+        self.ranking = rank_layers(model, self.images[:: max(1, len(self.images) // NUM_RANKED)][:NUM_RANKED])
+        self.names = [each.name.removeprefix(INSIDE) for each in self.ranking]
+        fixed = {*matching(plan.keep, self.names), *(name.removeprefix(INSIDE) for name in floating)}
+        self.always = [name for name in self.names if name in fixed]
+        self.ranked = [name for name in self.names if name not in fixed]
+        labelled = batches(plan.labelled, preprocessing)
+        self.expected = np.concatenate([original(batch)[0].argmax(1) for batch in labelled])
+        self.before = right_answers(self.expected, plan.labels)
+        self.tried: list[Attempt] = []
+
+    def converted(self, num_kept: int) -> ExportedRunner:
+        kept = (*self.always, *self.ranked[:num_kept])
+        return self.write(Quantisation(self.images, tuple(INSIDE + name for name in kept)))
+
+    def attempt(self, num_kept: int) -> Attempt:
+        runner = self.converted(num_kept)
+        measured = batches(self.plan.labelled, self.preprocessing)
+        answers = np.concatenate([first_answers(runner(batch)) for batch in measured])
+        made = Attempt(num_kept, answers, right_answers(answers, self.plan.labels))
+        self.tried.append(made)
+        _log.info("int8, %d layers kept: top-1 %.2f %%.", len(self.always) + num_kept, percent(made.right))
+        return made
+
+    def drop(self, each: Attempt) -> float:
+        return percent(self.before) - percent(each.right)
+
+    def fits(self, each: Attempt) -> bool:
+        return self.plan.max_drop is None or self.drop(each) <= self.plan.max_drop + ROUNDING
+
+    def beyond_budget(self) -> ExportError:
+        best = min(self.tried, key=self.drop)
+        return ExportError(
+            f"int8 was to cost {self.plan.max_drop:g} points of top-1 at most, but the least that was reached is "
+            f"{self.drop(best):.2f} (from {percent(self.before):.2f} % on {len(self.before)} images), with "
+            f"{len(self.always)} layers kept by name or rule and {best.num_kept} of the other {len(self.ranked)} by "
+            f"sensitivity; all of these in integers cost {self.drop(self.tried[0]):.2f}. Nothing was written. Allow "
+            "more with --max_drop, calibrate on more images, or use --precision fp16."
         )
-    if chosen is not tried[-1]:
-        converted(chosen.num_kept)
-    return Accuracy(
-        num_images=len(plan.labels),
-        num_calibration=len(plan.calibration),
-        top1_fp32=percent(before),
-        top1_all=percent(tried[0].right),
-        top1=percent(chosen.right),
-        drop=drop(chosen),
-        drop_interval=paired_interval(before, chosen.right),
-        same_answer=percent(chosen.answers == expected),
-        max_drop=plan.max_drop,
-        num_layers=len(names),
-        kept=(*always, *ranked[: chosen.num_kept]),
-        worst_layers=tuple((name, each.change) for name, each in zip(names[:NUM_WORST], ranking, strict=False)),
-        num_conversions=len(tried) + (chosen is not tried[-1]),
-    )
+
+    def accuracy(self, chosen: Attempt) -> Accuracy:
+        """What `chosen` is worth; its file is the one that was written last."""
+        num_conversions = len(self.tried)
+        if chosen is not self.tried[-1]:
+            self.converted(chosen.num_kept)
+            num_conversions += 1
+        worst = zip(self.names[:NUM_WORST], self.ranking, strict=False)
+        return Accuracy(
+            num_images=len(self.plan.labels),
+            num_calibration=len(self.plan.calibration),
+            top1_fp32=percent(self.before),
+            top1_all=percent(self.tried[0].right),
+            top1=percent(chosen.right),
+            drop=self.drop(chosen),
+            drop_interval=paired_interval(self.before, chosen.right),
+            same_answer=percent(chosen.answers == self.expected),
+            max_drop=self.plan.max_drop,
+            num_layers=len(self.names),
+            kept=(*self.always, *self.ranked[: chosen.num_kept]),
+            worst_layers=tuple((name, each.change) for name, each in worst),
+            num_conversions=num_conversions,
+        )
 
 
 def _fewest(attempt: Callable[[int], Attempt], fits: Callable[[Attempt], bool], *, most: int) -> Attempt | None:
