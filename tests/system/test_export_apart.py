@@ -20,6 +20,7 @@ from hybridvit.cli import main
 from hybridvit.errors import ExportError, OutOfMemory
 from hybridvit.export import apart, load_runner
 from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.options import ExportOptions
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_runtime_that_dies_of_the_written_file_is_named_with_a_way_out(
     died = "The runtime of the target '{}' died while it ran the written file to prove it: .*by signal SIGSEGV.*"
     with pytest.raises(ExportError, match=died.format("onnx") + "Another version of onnxruntime may run it; --verb"):
         run_apart(job(checkpoint))
-    in_int8 = replace(job(checkpoint), to="openvino", precision="int8")
+    in_int8 = replace(job(checkpoint), to="openvino", options=ExportOptions(precision="int8"))
     with pytest.raises(ExportError, match=died.format("openvino") + "--keep .* ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16"):
         run_apart(in_int8)
 
