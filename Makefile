@@ -17,14 +17,14 @@ test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE
 # What every change must pass; test-nightly has every seed, every variant and every place to stop.
 test: SELECTED := -m "not nightly"
 test test-nightly: .venv/ready
-	$(TEST) $(SELECTED) --dist loadscope --ignore tests/deployment --ignore tests/system --ignore tests/litert $(SHAPES)
-	$(TEST) $(SELECTED) --dist loadscope tests/system $(SHAPES)
-	$(TEST) $(SELECTED) --dist loadgroup tests/deployment
+	$(TEST) $(SELECTED) --dist loadscope tests/unit tests/contract --ignore tests/contract/test_every_target.py $(SHAPES)
+	$(TEST) $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system $(SHAPES)
+	$(TEST) $(SELECTED) --dist loadgroup tests/deployment tests/contract/test_every_target.py
 
 # LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
 test-litert: .venv-litert/ready
 	.venv-litert/bin/python -m pytest -p no:anyio tests/litert tests/deployment/test_litert_runner.py
-	.venv-litert/bin/python -m pytest -p no:anyio tests/deployment/test_every_target.py -k litert
+	.venv-litert/bin/python -m pytest -p no:anyio tests/contract/test_every_target.py -k litert
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Writing .tflite files. Their converter needs an older torch, so these run in its own environment: make test-litert.
 
-What all targets promise is tested for this one too, by tests/deployment/test_every_target.py.
+What all targets promise is tested for this one too, by tests/contract/test_every_target.py.
 """
 
 import re

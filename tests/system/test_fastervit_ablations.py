@@ -114,7 +114,9 @@ def test_every_ablation_changes_the_output(row):
     assert relative_error(other(images), model(images)) > 1e-3
 
 
-@pytest.mark.parametrize("row", ALL)
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=() if index % 3 == 0 else pytest.mark.nightly) for index, row in enumerate(ALL)]
+)
 @torch.no_grad()
 def test_every_ablation_is_saved_with_its_options(row, tmp_path):
     model = shaken(narrow(ALL[row]))

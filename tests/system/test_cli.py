@@ -32,7 +32,7 @@ from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.machine import threads
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

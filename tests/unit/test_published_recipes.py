@@ -204,7 +204,7 @@ def commands() -> list[str]:
                 found.append(match[1])
             for extra in re.findall(r"(?:^|[,;] )?(?:add|or) (--\S+ [^,();]*?)(?=  |\(|,|$| is the other)", line):
                 found.append(f"train {name} {extra}")
-    page = Path(__file__).parent.parent / "docs" / "training.md"
+    page = Path(__file__).parents[2] / "docs" / "training.md"
     text = page.read_text().replace("\\\n", " ")
     return [*found, *README_COMMANDS.findall(text)]
 

@@ -174,7 +174,10 @@ def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
-def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes_on_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes_on_after_it(
+    tmp_path: Path, goes_on: bool
+) -> None:
     launcher = launched(tmp_path)
     began = time.monotonic()
     launcher.terminate()
@@ -188,6 +191,8 @@ def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes
     first = newest_snapshot(tmp_path / "run" / "checkpoints")
     assert first is not None
     assert f"after step {read_snapshot(first)['position']['step']} of 8000" in text
+    if not goes_on:  # as after a kill, in the test at the end
+        return
     again = launched(tmp_path, "--resume")
     wait_until(lambda: newest_snapshot(tmp_path / "run" / "checkpoints") != first, 120)
     again.terminate()

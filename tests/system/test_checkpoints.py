@@ -21,7 +21,7 @@ from hybridvit.checkpoints import load, load_weights, read_tensors, save_checkpo
 from hybridvit.errors import CheckpointError, DiskFull, UsageError
 from hybridvit.models.backbone import Backbone
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("fill", GOLDEN / "fill.py")
 golden_inputs = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden_inputs)

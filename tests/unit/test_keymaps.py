@@ -15,7 +15,7 @@ from hybridvit.checkpoints.matching import shapes_of, skeleton
 from hybridvit.errors import CheckpointError
 from hybridvit.models.registry import VARIANTS
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 APPLE = json.loads((GOLDEN / "apple_keys.json").read_text())
 NVIDIA = json.loads((GOLDEN / "nvidia_keys.json").read_text())
 FASTVIT = [name for name, variant in VARIANTS.items() if variant.family == "fastvit"]

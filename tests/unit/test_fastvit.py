@@ -16,7 +16,7 @@ from hybridvit.checkpoints.keymaps import from_ours, to_ours
 from hybridvit.errors import UsageError
 from hybridvit.measure.counts import count
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 _spec = importlib.util.spec_from_file_location("fill", GOLDEN / "fill.py")
 golden_inputs = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(golden_inputs)
