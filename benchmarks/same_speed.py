@@ -101,7 +101,8 @@ def main() -> None:
         print(json.dumps(measured_here(Path(options.here))))
         return
     root = HERE.parents[1]
-    before, now = [], []
+    before: list[dict[str, float]] = []
+    now: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         old = Path(folder) / "tree"
         git = ["git", "-C", str(root), "worktree"]
