@@ -30,8 +30,8 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32
-	$(BIN)/mypy --platform darwin
+	$(BIN)/mypy --platform win32 hybridvit
+	$(BIN)/mypy --platform darwin hybridvit
 	$(BIN)/lint-imports
 
 bench: .venv/ready
