@@ -78,7 +78,7 @@ def with_deployment(
 def _bar(row: BenchRow) -> Bar:
     low, high = row.latency.interval_ms
     return Bar(
-        label=f"{RUNTIME_NAMES[row.candidate.runtime]}, {FORM_NAMES[row.candidate.form]}",
+        label=f"{RUNTIME_NAMES.get(row.candidate.runtime, row.candidate.runtime)}, {FORM_NAMES[row.candidate.form]}",
         median_ms=row.latency.median_ms,
         p90_ms=row.latency.p90_ms,
         low_ms=low,

@@ -43,6 +43,7 @@ class Exporter(ABC):
     """Converts a folded model to a file of another runtime and runs that file."""
 
     target: str  # as given to --to
+    runtime = ""  # as `bench` names it; "" where it has nothing to time on a machine like this
     suffix: str  # of the file that is opened
     is_folder = False  # whether that file is a folder
     writer_packages: tuple[str, ...]  # import names needed to convert

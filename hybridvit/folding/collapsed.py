@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hybridvit.folding.batch_norm import check_batch
+
 
 @dataclass(frozen=True, kw_only=True)
 class PointBranch:
@@ -35,7 +37,11 @@ def collapsed_forward(
 
     `conv` is depthwise (groups = input channels; more outputs than inputs only without a layer scale). All norms
     use batch statistics and a fixed momentum; their running statistics are updated. No second derivative.
+
+    Raises:
+        UsageError: for a batch that leaves one value per channel.
     """
+    check_batch(len(x), x.shape[-2:], conv.stride[0])
     y = F.conv2d(x, conv.weight, None, conv.stride, conv.padding, 1, conv.groups)
     count = y.numel() // y.shape[1]
     point = subsample(x, conv.stride[0])

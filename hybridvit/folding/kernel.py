@@ -6,7 +6,7 @@ is computed in float64, and rounded once, by `cast`.
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,6 @@ from hybridvit.errors import FoldError
 from hybridvit.folding.as_built import NotAsBuilt, check_as_built
 from hybridvit.folding.batch_norm import batch_norm_kinds
 from hybridvit.folding.packed import PackedLinear
-
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -148,23 +146,18 @@ class Kernel:
         size = self.weight.shape[-1]
         if like.padding != (like.kernel_size[0] // 2, like.kernel_size[1] // 2):
             raise NotAsBuilt(like, f"has padding {like.padding}, but only half of its kernel can be folded.")
-        conv = nn.Conv2d(
-            like.in_channels,
-            like.out_channels,
-            size,
-            stride=like.stride[0],
-            padding=size // 2,
-            groups=like.groups,
-            device="meta",
-        )
         kernel = self.cast(like.weight)
-        return _frozen(conv, kernel.weight, kernel.bias)
+        conv = conv_like(like, kernel.weight, kernel.bias)
+        conv.padding = (size // 2, size // 2)
+        return conv
 
     def as_linear(self, like: nn.Module) -> nn.Linear:
         """A frozen linear layer with this 1x1 kernel and the dtype and device of `like`; see `as_conv`."""
         kernel = self.cast(like.get_parameter("weight"))
         linear = PackedLinear(self.weight.shape[1], self.weight.shape[0], device="meta")
-        return _frozen(linear, kernel.weight[:, :, 0, 0], kernel.bias)
+        linear.weight = nn.Parameter(kernel.weight[:, :, 0, 0], requires_grad=False)
+        linear.bias = nn.Parameter(kernel.bias, requires_grad=False)
+        return linear
 
 
 def identity_kernel(like: nn.Conv2d) -> Kernel:
@@ -176,14 +169,13 @@ def identity_kernel(like: nn.Conv2d) -> Kernel:
 
 
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A frozen convolution with the stride and padding of `conv`; the shape of `weight` says channels and kernel."""
-    depthwise = conv.groups > 1
+    """A frozen convolution with the stride, padding and groups of `conv`; `weight` says channels and kernel."""
     like = nn.Conv2d(
-        weight.shape[0] if depthwise else weight.shape[1],
+        weight.shape[1] * conv.groups,
         weight.shape[0],
         (weight.shape[2], weight.shape[3]),
         (conv.stride[0], conv.stride[1]),
-        groups=weight.shape[0] if depthwise else 1,
+        groups=conv.groups,
         bias=bias is not None,
         device="meta",
     )
@@ -197,9 +189,3 @@ def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
 def exact(tensor: Tensor) -> Tensor:
     """`tensor` in float64; from MPS, which has none, on the CPU."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).to(torch.float64)
-
-
-def _frozen(layer: Layer, weight: Tensor, bias: Tensor) -> Layer:
-    layer.weight = nn.Parameter(weight, requires_grad=False)
-    layer.bias = nn.Parameter(bias, requires_grad=False)
-    return layer

@@ -10,13 +10,8 @@ from hybridvit.export.targets import EXPORTERS
 from hybridvit.measure.subject import FORMS, Form, Subject
 
 TORCH = ("torch", "torch-compile")
-TARGETS = {  # runtime -> the export target that writes for it
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "executorch": "executorch",
-    "litert": "litert",
-    "tensorrt": "tensorrt",
-}
+# runtime -> the export target that writes for it
+TARGETS = {exporter.runtime: target for target, exporter in EXPORTERS.items() if exporter.runtime}
 RUNTIMES = (*TORCH, *TARGETS)
 
 

@@ -40,6 +40,7 @@ class ExecuTorchExporter(Exporter):
     """Through torch.export and XNNPACK's partitioner."""
 
     target = "executorch"
+    runtime = "executorch"
     suffix = ".pte"
     writer_packages = ("executorch", "torchao")
     runner_packages = ("executorch",)

@@ -30,6 +30,7 @@ class LiteRTExporter(Exporter):
     """
 
     target = "litert"
+    runtime = "litert"
     suffix = ".tflite"
     writer_packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
     runner_packages = ("ai_edge_litert",)

@@ -34,6 +34,7 @@ class OnnxExporter(Exporter):
     """Through torch.export, never by tracing: Python control flow cannot be baked in unseen."""
 
     target = "onnx"
+    runtime = "onnxruntime"
     suffix = ".onnx"
     writer_packages = ("onnx", "onnxscript", "onnxruntime")
     runner_packages = ("onnxruntime",)

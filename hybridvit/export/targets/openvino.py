@@ -38,6 +38,7 @@ class OpenVINOExporter(Exporter):
     """Through ONNX: OpenVINO's own reader of torch programs knows no arithmetic on dynamic sizes (2026.4)."""
 
     target = "openvino"
+    runtime = "openvino"
     suffix = ".xml"
     writer_packages = ("openvino", "onnx", "onnxscript")
     runner_packages = ("openvino",)

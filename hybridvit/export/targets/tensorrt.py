@@ -33,6 +33,7 @@ class TensorRTExporter(Exporter):
     """Through ONNX."""
 
     target = "tensorrt"
+    runtime = "tensorrt"
     suffix = ".engine"
     writer_packages = ("onnx", "onnxscript")  # tensorrt and the GPU are asked for in `convert`, which knows the way out
     runner_packages = ("tensorrt",)

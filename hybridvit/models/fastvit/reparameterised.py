@@ -1,5 +1,7 @@
 """FastViT's blocks that fold to one convolution (FastViT, sections 3.1 and 3.2)."""
 
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import torch
@@ -8,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from hybridvit.folding.as_built import check_as_built, is_as_built
-from hybridvit.folding.batch_norm import check_batch
 from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact, identity_kernel
@@ -35,15 +36,6 @@ class ConvNorm(nn.Module):
     def kernel(self) -> Kernel:
         """Both layers as one kernel, with the norm's running statistics."""
         return Kernel.of(self.conv).then(Affine.of(self.norm))
-
-    def is_readable(self) -> bool:
-        """Whether `collapsed_forward` may read the layers instead of calling them: depthwise, as they were built."""
-        if not (is_as_built(self, ConvNorm) and is_as_built(self.conv, nn.Conv2d) and _is_readable(self.norm)):
-            return False
-        conv = self.conv
-        return (
-            conv.weight.shape[1] == 1 and conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-        )
 
 
 class OverparamConv(Foldable):
@@ -86,31 +78,24 @@ class OverparamConv(Foldable):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         branches = self.readable_branches()
         if branches:
-            check_batch(len(x), x.shape[-2:], self.stride)
             return collapsed_forward(x, self.kxk.conv, self.kxk.norm, branches)
         out = self.kxk(x)
         if self.small is not None:
             out = out + self.small(x)
         if self.scale is not None:
-            # the gradient of a slice would be channels-first in training; torch.func knows slices alone
-            out = out + self.scale(
-                subsample(x, self.stride) if self.training else x[..., :: self.stride, :: self.stride]
-            )
+            step = self.stride  # a slice's gradient would be channels-first in training; torch.func knows slices alone
+            out = out + self.scale(subsample(x, step) if self.training else x[..., ::step, ::step])
         return out if self.skip is None else out + self.skip(x)
 
     def kernel(self) -> Kernel:
         """The sum of the branches."""
-        kernels = []
-        for branch in (self.kxk, self.small, self.scale):
-            if branch is not None:
-                check_as_built(branch, ConvNorm)
-                kernels.append(branch.kernel())
+        branches = [branch for branch in (self.kxk, self.small, self.scale) if branch is not None]
+        for branch in branches:
+            check_as_built(branch, ConvNorm)
+        kernels = [branch.kernel() for branch in branches]
         if self.skip is not None:
             kernels.append(identity_kernel(self.kxk.conv).then(Affine.of(self.skip)))
-        total, *others = kernels
-        for other in others:
-            total = total + other
-        return total
+        return reduce(add, kernels)
 
     def folded(self) -> nn.Conv2d:
         return self.kernel().as_conv(self.kxk.conv)
@@ -122,18 +107,14 @@ class OverparamConv(Foldable):
         """
         if self.training_form != "collapsed" or self.small is not None or _has_any_global_hook():
             return None
-        if not self.kxk.is_readable():
+        if not _is_readable(self.kxk) or not (self.skip is None or _is_readable_norm(self.skip)):
             return None
-        branches: tuple[PointBranch, ...] = ()
+        scale: tuple[PointBranch, ...] = ()
         if self.scale is not None:
-            if not self.scale.is_readable() or self.scale.conv.kernel_size != (1, 1):
+            if not _is_readable(self.scale) or self.scale.conv.kernel_size != (1, 1):
                 return None
-            branches += (PointBranch(norm=self.scale.norm, weight=self.scale.conv.weight),)
-        if self.skip is not None:
-            if not _is_readable(self.skip):
-                return None
-            branches += (PointBranch(norm=self.skip),)
-        return branches
+            scale = (PointBranch(norm=self.scale.norm, weight=self.scale.conv.weight),)
+        return scale if self.skip is None else (*scale, PointBranch(norm=self.skip))
 
 
 class RepMixer(Foldable):
@@ -168,8 +149,7 @@ class RepMixer(Foldable):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         branches = self.mixer.readable_branches() if is_as_built(self.mixer, OverparamConv) else None
-        if branches is not None and _is_readable(self.norm):
-            check_batch(len(x), x.shape[-2:], self.mixer.stride)
+        if branches is not None and _is_readable_norm(self.norm):
             conv, norm = self.mixer.kxk.conv, self.mixer.kxk.norm
             branches += (PointBranch(norm=self.norm, sign=-1),)
             return collapsed_forward(x, conv, norm, branches, layer_scale=self.layer_scale)
@@ -206,8 +186,16 @@ class PositionalEncoding(Foldable):
         return self.kernel().as_conv(self.conv)
 
 
-def _is_readable(norm: nn.Module) -> bool:
-    """Whether it is a BatchNorm as built, whose batch and running statistics are the usual ones of this process."""
-    if not (isinstance(norm, nn.BatchNorm2d) and is_as_built(norm, nn.BatchNorm2d) and norm.training):
+def _is_readable(branch: ConvNorm) -> bool:
+    """Whether both layers may be read instead of called: as they were built, depthwise, in training mode."""
+    if not (is_as_built(branch, ConvNorm) and is_as_built(branch.conv, nn.Conv2d) and _is_readable_norm(branch.norm)):
+        return False
+    conv = branch.conv
+    return conv.weight.shape[1] == 1 and conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+
+
+def _is_readable_norm(norm: nn.BatchNorm2d) -> bool:
+    """Whether it is as it was built, and its batch and running statistics are the usual ones of this process."""
+    if not is_as_built(norm, nn.BatchNorm2d) or not norm.training:
         return False
     return norm.track_running_stats and norm.affine and norm.momentum is not None

@@ -1,7 +1,6 @@
 """What of a model depends on the size of the image: the attention whose carriers lie on a map of that size."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -10,26 +9,13 @@ from hybridvit.models.backbone import Backbone
 from hybridvit.models.hat.attention import HierarchicalAttention
 
 
-@dataclass(frozen=True)
-class CarrierStage:
-    """Attention whose carriers lie on a map that depends on the image."""
-
-    attention: HierarchicalAttention
-    stride: int  # image pixels per pixel of its map
-
-    @property
-    def smallest_side(self) -> int:
-        """From this side of the image on, the map always has more than one window, and so carriers."""
-        return self.attention.config.window_size * self.stride + 1
-
-
-def carrier_stages(model: nn.Module) -> Iterator[CarrierStage]:
-    """The attention with carriers of every backbone in `model`."""
+def sides_with_carriers(model: nn.Module) -> Iterator[int]:
+    """For each attention with carriers: from this side of the image on, its map always has more than one window."""
     for backbone in [module for module in model.modules() if isinstance(module, Backbone)]:
         for stage, info in zip(backbone.stages, backbone.feature_info, strict=True):
             for module in stage.modules():
                 if isinstance(module, HierarchicalAttention) and module.config.carrier_size:
-                    yield CarrierStage(module, info["reduction"])
+                    yield module.config.window_size * info["reduction"] + 1
 
 
 def depends_on_size(model: nn.Module) -> bool:
