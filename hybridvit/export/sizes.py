@@ -4,7 +4,7 @@ from torch import nn
 
 from hybridvit.card import MIN_SIDE_PX, ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.models.hat.fixed_size import carrier_stages
+from hybridvit.models.hat.fixed_size import sides_with_carriers
 
 LARGEST_SIDE_PX = 2048
 
@@ -23,7 +23,7 @@ def check_range(model: nn.Module, card: ModelCard, dynamic_size: bool | tuple[in
             f"dynamic_size is set, but the positions of this {name} are constants for {card.fixed_size[0]}x"
             f"{card.fixed_size[1]} pixels. Export the model that it was folded from, or leave dynamic_size out."
         )
-    with_carriers = [stage.smallest_side for stage in carrier_stages(model)]
+    with_carriers = list(sides_with_carriers(model))
     smallest = max([MIN_SIDE_PX, *with_carriers])
     if isinstance(dynamic_size, bool):
         return smallest, LARGEST_SIDE_PX
