@@ -68,10 +68,14 @@ class ShardCache:
     def _lock(self, path: Path) -> FileLock:
         return FileLock(path.with_suffix(".lock"), is_singleton=False)
 
+    def _folder_lock(self) -> FileLock:
+        return FileLock(self.folder / ".lock", is_singleton=False)
+
     def _fetch(self, remote: Remote, url: str, path: Path, sha256: str, num_bytes: int) -> None:
         with self._room_for(path, num_bytes) as temporary:
             remote.fetch(url, temporary, lambda arrived: _wrong(arrived, sha256, num_bytes))
-            os.replace(temporary, path)
+            with self._folder_lock():  # a listing sees the file under one of its names
+                os.replace(temporary, path)
 
     @contextmanager
     def _room_for(self, path: Path, num_bytes: int) -> Iterator[Path]:
@@ -83,7 +87,7 @@ class ShardCache:
             )
         temporary = self.folder / f".{path.stem}.{num_bytes}.tmp-{secrets.token_hex(4)}"
         try:
-            with FileLock(self.folder / ".lock", is_singleton=False):
+            with self._folder_lock():
                 for left in self.folder.glob(f".{path.stem}.*.tmp-*"):  # its lock is ours: the writer is gone
                     left.unlink(missing_ok=True)
                 self._evict(num_bytes)
