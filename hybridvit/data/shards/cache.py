@@ -76,6 +76,7 @@ class ShardCache:
             remote.fetch(url, temporary, lambda arrived: _wrong(arrived, sha256, num_bytes))
             with self._folder_lock():  # a listing sees the file under one of its names
                 os.replace(temporary, path)
+                self._evict(0, with_reserved=False)  # more may have been fetched at once than there is room for
 
     @contextmanager
     def _room_for(self, path: Path, num_bytes: int) -> Iterator[Path]:
@@ -90,7 +91,7 @@ class ShardCache:
             with self._folder_lock():
                 for left in self.folder.glob(f".{path.stem}.*.tmp-*"):  # its lock is ours: the writer is gone
                     left.unlink(missing_ok=True)
-                self._evict(num_bytes)
+                self._evict(num_bytes, with_reserved=True)
                 temporary.touch()
             yield temporary
         except OSError as error:
@@ -102,8 +103,8 @@ class ShardCache:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _evict(self, num_bytes: int) -> None:
-        """Delete the least recently used files until `num_bytes` more fit."""
+    def _evict(self, num_bytes: int, *, with_reserved: bool) -> None:
+        """Delete the least recently used files until `num_bytes` more fit, beside what is reserved if that counts."""
         used, kept = num_bytes, []
         for entry in os.scandir(self.folder):
             with suppress(FileNotFoundError):
@@ -111,7 +112,7 @@ class ShardCache:
                 if ".tmp-" in entry.name:
                     if time.time() - status.st_mtime > _ABANDONED_S:
                         os.unlink(entry.path)
-                    else:
+                    elif with_reserved:
                         used += int(entry.name.split(".")[2])
                 elif entry.name.endswith((".tar", ".npy")):
                     used += status.st_size
