@@ -30,7 +30,7 @@ class PlanarModel(DeployedModel):
 
     def __init__(self, deployed: DeployedModel, *, labelled: bool) -> None:
         torch.nn.Module.__init__(self)
-        self.spec = replace(deployed.spec, pixels="float32")
+        self.spec, self._task = replace(deployed.spec, pixels="float32"), deployed._task
         self.backbone, self.labelled = deployed.backbone, labelled
         self.eval()
 
