@@ -15,7 +15,7 @@ from hybridvit.data.digits import write_digits
 from hybridvit.data.preprocess import prepare
 from hybridvit.demo.report import with_deployment
 from hybridvit.evaluate.run import Evaluation, evaluate_model
-from hybridvit.export.pipeline import export
+from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
 from hybridvit.measure.bench import bench
@@ -53,12 +53,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         save_checkpoint(folded, output / "model-folded.safetensors")
         print(folding)
     with step(5, "Export to ONNX and compare on the test images"):
-        exported = export(model, output / "model.onnx", images=images)
-        parity = exported.parity
-        print(
-            f"{exported.path}: largest difference {parity.max_error:.1e} of the largest output (limit "
-            f"{parity.limit:.0e}), same answer on {parity.num_same} of {parity.real_images} test images"
-        )
+        exported = _exported(model, output / "model.onnx", images)
     with step(6, "Measure"):
         size = model.card.preprocessing.image_size
         measured = bench(
@@ -95,6 +90,17 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
     )
     print(f"\nDone in {clock(time.perf_counter() - began)}. The report: {report.resolve()}")
     return report
+
+
+def _exported(model: Backbone, path: Path, images: np.ndarray) -> ExportReport:
+    """Write the file, and print how close it comes on `images`."""
+    exported = export(model, path, images=images)
+    parity = exported.parity
+    print(
+        f"{exported.path}: largest difference {parity.max_error:.1e} of the largest output (limit "
+        f"{parity.limit:.0e}), same answer on {parity.num_same} of {parity.real_images} test images"
+    )
+    return exported
 
 
 def _evaluated(model: Backbone, test: Path) -> tuple[Evaluation, list[str]]:
