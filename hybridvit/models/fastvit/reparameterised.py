@@ -186,16 +186,18 @@ class PositionalEncoding(Foldable):
         return self.kernel().as_conv(self.conv)
 
 
-def _is_readable(branch: ConvNorm) -> bool:
+def _is_readable(branch: nn.Module) -> bool:
     """Whether both layers may be read instead of called: as they were built, depthwise, in training mode."""
-    if not (is_as_built(branch, ConvNorm) and is_as_built(branch.conv, nn.Conv2d) and _is_readable_norm(branch.norm)):
+    if not (isinstance(branch, ConvNorm) and is_as_built(branch, ConvNorm)):
+        return False
+    if not (is_as_built(branch.conv, nn.Conv2d) and _is_readable_norm(branch.norm)):
         return False
     conv = branch.conv
     return conv.weight.shape[1] == 1 and conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
 
 
-def _is_readable_norm(norm: nn.BatchNorm2d) -> bool:
+def _is_readable_norm(norm: nn.Module) -> bool:
     """Whether it is as it was built, and its batch and running statistics are the usual ones of this process."""
-    if not is_as_built(norm, nn.BatchNorm2d) or not norm.training:
+    if not (isinstance(norm, nn.BatchNorm2d) and is_as_built(norm, nn.BatchNorm2d) and norm.training):
         return False
     return norm.track_running_stats and norm.affine and norm.momentum is not None
