@@ -31,9 +31,9 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_train_loader
 from hybridvit.data.samples import Samples
-from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
 from hybridvit.task import Batch, Metric, Moment, Objective, Place, Splits
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.engine.optimizer import build_optimizer
 from hybridvit.training.train import train
@@ -176,7 +176,7 @@ def main() -> None:
     augment = dataclasses.replace(AugmentConfig(), rand_augment="", mixup=0.0, cutmix=0.0)
     recipe = ClassifyRecipe(
         model=arguments.model,
-        data=DataConfig(
+        data=ClassifyData(
             source="generated",
             image_size=arguments.side,
             total_batch=arguments.batch,

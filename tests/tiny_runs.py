@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from hybridvit.card import ModelCard
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
 from hybridvit.task import Batch, Metric, Moment, Objective, Outputs, Place, Scores, Splits
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train
@@ -19,7 +19,7 @@ from hybridvit.training.train import train
 TINY = ClassifyRecipe(
     model="fastvit_debug",
     model_options={"drop_path_rate": 0.2},
-    data=DataConfig(source="generated", image_size=32, total_batch=8, micro_batch=4, workers=0),
+    data=ClassifyData(source="generated", image_size=32, total_batch=8, micro_batch=4, workers=0),
     augment=dataclasses.replace(AugmentConfig(), rand_augment=""),
     schedule=ScheduleConfig(epochs=2, warmup_epochs=1),
     ema=EmaConfig(decay=0.9),

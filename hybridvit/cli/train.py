@@ -131,7 +131,9 @@ def _add_keys(group: Any, config: Any, prefix: str = "") -> None:
         if is_dataclass(field.type):
             continue
         default = None if field.default is MISSING else field.default
-        settings = {"metavar": field.name.upper()} | described(texts[field.name], field.type, default)
+        settings = {"metavar": field.name.upper()} | described(
+            field.metadata.get("help", texts[field.name]), field.type, default
+        )
         group.add_argument(f"--{prefix}{field.name}", **settings)
 
 

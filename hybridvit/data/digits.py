@@ -3,14 +3,23 @@
 import errno
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from hybridvit.data.encoded import ImageOptions
+from hybridvit.data.folder import open_folders
+from hybridvit.data.samples import Opened
 from hybridvit.errors import DatasetError, DiskFull, UsageError
 
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
+
 NUM_TEST = 360
+DEFAULT_FOLDER = "runs/data/digits"
 
 
 def write_digits(folder: str | os.PathLike[str]) -> str:
@@ -42,6 +51,13 @@ def write_digits(folder: str | os.PathLike[str]) -> str:
             return _keep(folder, digits)
         raise DatasetError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
     return f"Wrote {len(digits) - NUM_TEST:,} training and {NUM_TEST} test images of handwritten digits to {folder}"
+
+
+def open_digits(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """The digits as an image folder in data.root, written if they are not there. Raises as `write_digits`."""
+    folder = Path(data.root or DEFAULT_FOLDER).expanduser()
+    write_digits(folder)
+    return open_folders(replace(data, root=str(folder)), train, validation)
 
 
 def _split() -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import random
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -16,6 +16,22 @@ from hybridvit.task import BadImage, Frame, Sample
 
 OnBadImage = Literal["error", "skip"]
 _MOST_REPLACEMENTS = 20  # in a row; a set this bad is refused long before
+
+
+class DrawOptions(TypedDict, total=False):
+    """How samples are drawn from their files, whatever the source."""
+
+    training: bool
+    on_bad_image: OnBadImage
+    seed: int
+    max_pixels: int  # of an image; larger ones are refused
+
+
+class ImageOptions(DrawOptions, total=False):
+    """The same of labelled images."""
+
+    transform: Required[Transform]
+    sizes: Sequence[int]  # sides in pixels, of which each step takes one
 
 
 class EncodedSamples(Samples):
@@ -102,19 +118,9 @@ class EncodedImages(EncodedSamples, LabelledImages):
         fingerprint: str,
         transform: Transform,
         sizes: Sequence[int] = (),
-        training: bool = False,
-        on_bad_image: OnBadImage = "error",
-        seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
+        **options: Unpack[DrawOptions],
     ) -> None:
-        super().__init__(
-            paths=paths,
-            fingerprint=fingerprint,
-            training=training,
-            on_bad_image=on_bad_image,
-            seed=seed,
-            max_pixels=max_pixels,
-        )
+        super().__init__(paths=paths, fingerprint=fingerprint, **options)
         self.labels = labels
         self.class_names = tuple(class_names)
         self._transform, self._sizes = transform, tuple(sizes)

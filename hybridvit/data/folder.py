@@ -2,11 +2,16 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
-from hybridvit.data.decode import MAX_PIXELS
-from hybridvit.data.encoded import EncodedImages, OnBadImage
+from hybridvit.data.encoded import EncodedImages, ImageOptions
+from hybridvit.data.samples import Opened
 from hybridvit.data.scan import Listing, scan_folder
-from hybridvit.data.transforms import Transform
+from hybridvit.errors import DatasetError
+
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
 
 
 class ImageFolder(EncodedImages):
@@ -20,13 +25,8 @@ class ImageFolder(EncodedImages):
         self,
         root: str | os.PathLike[str] | Listing,
         *,
-        transform: Transform,
-        sizes: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
-        training: bool = False,
-        on_bad_image: OnBadImage = "error",
-        seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
+        **options: Unpack[ImageOptions],
     ) -> None:
         listing = root if isinstance(root, Listing) else scan_folder(root, class_names)
         self.root = listing.root
@@ -35,13 +35,40 @@ class ImageFolder(EncodedImages):
             labels=listing.labels,
             class_names=listing.class_names,
             fingerprint=listing.fingerprint,
-            transform=transform,
-            sizes=sizes,
-            training=training,
-            on_bad_image=on_bad_image,
-            seed=seed,
-            max_pixels=max_pixels,
+            **options,
         )
 
     def encoded(self, epoch: int, index: int) -> str:
         return self.paths[index]
+
+
+def open_folders(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """The images in data.root. Raises `DatasetError` as `list_images`."""
+    listing, held_out = list_images(data)
+    return ImageFolder(listing, **train), ImageFolder(held_out, **validation)
+
+
+def list_images(data: "DataConfig") -> tuple[Listing, Listing]:
+    """The training and the validation images below data.root, with one class map, that of the training images.
+
+    Raises DatasetError where a folder is missing, with the keys that would name it, or as `scan_folder`.
+    """
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise DatasetError(f"data.root is {root}, which is no folder. Check the path.")
+    present = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    there = ", ".join(f"'{name}'" for name in present[:5]) + (" and more" if len(present) > 5 else "") or "none"
+    if not (root / data.train).is_dir():
+        raise DatasetError(
+            f"{root} has no folder '{data.train}' for the images to train on; its folders are: {there}. Name one with "
+            "--data.train, or, if these are the classes, use --data.train . --data.val_share 0.2."
+        )
+    listing = scan_folder(root / data.train)
+    if data.val_share:
+        return listing.split(data.val_share)
+    if not (root / data.val).is_dir():
+        raise DatasetError(
+            f"{root} has no folder '{data.val}' for the images to validate on; its folders are: {there}. Name one with "
+            "--data.val, or hold out a fifth of the training images with --data.val_share 0.2."
+        )
+    return listing, scan_folder(root / data.val, listing.class_names)

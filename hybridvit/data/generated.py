@@ -1,13 +1,18 @@
 """Images made up from a seed, for dry runs and tests: no files, and something to learn all the same."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from hybridvit.data.samples import LabelledImages
-from hybridvit.data.seeding import derive_seed, side_of_step
+from hybridvit.data.encoded import ImageOptions
+from hybridvit.data.samples import LabelledImages, Opened
+from hybridvit.data.seeding import generator, side_of_step
 from hybridvit.errors import UsageError
 from hybridvit.task import Sample
+
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
 
 
 class GeneratedImages(LabelledImages):
@@ -43,11 +48,20 @@ class GeneratedImages(LabelledImages):
         label = self.labels[index]
         side = side_of_step(self._sizes, self._seed, step)
         size = self._size if side is None else (side, side)
-        colour = torch.randn(self._channels, 1, 1, generator=_generator("colour", label))
+        colour = torch.randn(self._channels, 1, 1, generator=generator("colour", label))
         noise_epoch = epoch if self.training else 0
-        noise = torch.randn(self._channels, *size, generator=_generator("noise", self._seed, noise_epoch, index))
+        noise = torch.randn(self._channels, *size, generator=generator("noise", self._seed, noise_epoch, index))
         return Sample(0.8 * colour + 0.6 * noise, label, index)
 
 
-def _generator(*parts: int | str) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(*parts))
+def open_generated(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """Two epochs' worth of steps to train on, and half as many images to validate on."""
+    size = (data.image_size, data.image_size)
+    images = GeneratedImages(
+        length=max(10, 2 * data.total_batch),
+        image_size=size,
+        sizes=data.train_sizes,
+        seed=train["seed"] if data.train_sizes else 0,
+        training=True,
+    )
+    return images, GeneratedImages(length=max(10, data.total_batch), image_size=size, seed=1)

@@ -1,18 +1,20 @@
 """A data set of the Hugging Face `datasets` library as a data set of ours: its bytes, our decoder."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from hybridvit.data.decode import MAX_PIXELS
-from hybridvit.data.encoded import EncodedImages, OnBadImage
-from hybridvit.data.samples import SourceFault
+from hybridvit.data.columns import Column, Names, matched
+from hybridvit.data.encoded import EncodedImages, ImageOptions
+from hybridvit.data.samples import Opened, SourceFault
 from hybridvit.data.seeding import derive_seed
-from hybridvit.data.shards.index import Column
-from hybridvit.data.transforms import Transform
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line
+
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
 
 
 class HuggingFaceImages(EncodedImages):
@@ -28,15 +30,10 @@ class HuggingFaceImages(EncodedImages):
         dataset: Any,
         *,
         source: str,
-        transform: Transform,
-        sizes: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
         image_column: str = "",
         label_column: str = "",
-        training: bool = False,
-        on_bad_image: OnBadImage = "error",
-        seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
+        **options: Unpack[ImageOptions],
     ) -> None:
         from datasets import Image
 
@@ -51,20 +48,13 @@ class HuggingFaceImages(EncodedImages):
                 )
         labels, names = _labels(dataset, source, self._label_column)
         if class_names is not None:
-            from hybridvit.data.shards.images import matched
-
             labels, names = matched(labels, names, class_names, source), tuple(class_names)
         super().__init__(
-            paths=_Rows(source, len(dataset)),
+            paths=Names(len(dataset), partial(_row, source)),
             labels=labels,
             class_names=names,
             fingerprint=f"huggingface-{dataset._fingerprint}",  # the library has no public name for it
-            transform=transform,
-            sizes=sizes,
-            training=training,
-            on_bad_image=on_bad_image,
-            seed=seed,
-            max_pixels=max_pixels,
+            **options,
         )
         self._dataset = dataset.select_columns([self._image_column]).cast_column(
             self._image_column, Image(decode=False)
@@ -82,19 +72,30 @@ class HuggingFaceImages(EncodedImages):
         return cell["bytes"] if cell["bytes"] is not None else cell["path"]
 
 
-class _Rows(Sequence[str]):
-    """<source>[<row>], made when asked for."""
+def _row(source: str, number: int) -> str:
+    return f"{source}[{number}]"
 
-    def __init__(self, source: str, length: int) -> None:
-        self._source, self._length = source, length
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(self._length))]
-        return f"{self._source}[{range(self._length)[place]}]"
-
-    def __len__(self) -> int:
-        return self._length
+def open_splits(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """Two splits of the data set data.root, or one and a part of it. Raises as `load_split` and `HuggingFaceImages`."""
+    rows = load_split(data.root, data.train)
+    if data.val_share:
+        rows, held_out = hold_out(rows, data.val_share, data.root, data.label_column)
+    else:
+        held_out = load_split(data.root, data.val)
+    image, label, split = data.image_column, data.label_column, data.train if data.val_share else data.val
+    images = HuggingFaceImages(
+        rows, source=f"{data.root}/{data.train}", image_column=image, label_column=label, **train
+    )
+    names = images.class_names
+    return images, HuggingFaceImages(
+        held_out,
+        source=f"{data.root}/{split}",
+        class_names=names,
+        image_column=image,
+        label_column=label,
+        **validation,
+    )
 
 
 def load_split(root: str, split: str) -> Any:

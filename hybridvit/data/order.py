@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from hybridvit.data.seeding import derive_seed
+from hybridvit.data.seeding import generator
 from hybridvit.errors import DatasetError, UsageError
 
 
@@ -37,7 +37,7 @@ class Blocks:
 
     def order(self, seed: int, epoch: int) -> list[int]:
         """The blocks as epoch `epoch` reads them; every `window` of them are one window."""
-        return torch.randperm(len(self.sizes), generator=_generator("blocks", seed, epoch)).tolist()
+        return torch.randperm(len(self.sizes), generator=generator("blocks", seed, epoch)).tolist()
 
 
 def permutation(num_samples: int, *, seed: int, epoch: int, blocks: Blocks | None = None) -> Tensor:
@@ -46,19 +46,15 @@ def permutation(num_samples: int, *, seed: int, epoch: int, blocks: Blocks | Non
     With blocks: the blocks in their order of that epoch, cut into windows; inside a window all samples are mixed.
     """
     if blocks is None:
-        return torch.randperm(num_samples, generator=_generator("order", seed, epoch))
+        return torch.randperm(num_samples, generator=generator("order", seed, epoch))
     ends = list(running_sum(blocks.sizes))
     order = blocks.order(seed, epoch)
     parts = []
     for window, first in enumerate(range(0, len(order), blocks.window)):
         members = order[first : first + blocks.window]
         samples = torch.cat([torch.arange(ends[block] - blocks.sizes[block], ends[block]) for block in members])
-        parts.append(samples[torch.randperm(len(samples), generator=_generator("window", seed, epoch, window))])
+        parts.append(samples[torch.randperm(len(samples), generator=generator("window", seed, epoch, window))])
     return torch.cat(parts)
-
-
-def _generator(*parts: int | str) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 class TrainOrder(Sampler[list[SampleKey]]):

@@ -58,3 +58,7 @@ class LabelledImages(Samples):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+Opened = tuple[LabelledImages, LabelledImages]
+"""What the opener of a source gives: images to train and to validate on."""

@@ -17,6 +17,11 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
+def generator(*parts: int | str) -> torch.Generator:
+    """A generator of its own on the CPU, seeded as by `derive_seed`."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
 def side_of_step(sides: Sequence[int], seed: int, step: int) -> int | None:
     """The side that the images of an optimizer step have: one of `sides`, by seed and step alone; None without any."""
     return sides[derive_seed("side", seed, step) % len(sides)] if sides else None

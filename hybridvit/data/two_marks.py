@@ -1,14 +1,21 @@
 """Two marks far apart in a noisy image: of the same kind, or not? A task that no part of an image answers."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hybridvit.data.samples import LabelledImages
-from hybridvit.data.seeding import derive_seed
+from hybridvit.data.encoded import ImageOptions
+from hybridvit.data.samples import LabelledImages, Opened
+from hybridvit.data.seeding import generator
 from hybridvit.errors import UsageError
 from hybridvit.task import Sample
 
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
+
+NUM_TRAINING, NUM_VALIDATION = 3200, 1000  # images an epoch, new in each; and to validate on
 KINDS = (1.0, -1.0)  # a bright disc and a dark one
 MARK_PX = 17  # diameter of a disc
 CONTRAST, NOISE = 2.0, 0.5  # of a disc against the ground; standard deviation of every pixel
@@ -56,16 +63,22 @@ class TwoMarks(LabelledImages):
 
     def places(self, epoch: int, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Top left corners (row, column) of the boxes of the two discs."""
-        generator = self._generator("places", epoch, index)
+        dice = self._generator("places", epoch, index)
         while True:
-            one, other = torch.randint(self.image_size - MARK_PX + 1, (2, 2), generator=generator).tolist()
+            one, other = torch.randint(self.image_size - MARK_PX + 1, (2, 2), generator=dice).tolist()
             apart = max(abs(one[0] - other[0]), abs(one[1] - other[1])) - MARK_PX  # pixels between the boxes
             if apart >= self.image_size // 2:
                 return (one[0], one[1]), (other[0], other[1])
 
     def _generator(self, part: str, epoch: int, index: int) -> torch.Generator:
         split, epoch = ("training", epoch) if self.training else ("validation", 0)
-        return torch.Generator().manual_seed(derive_seed("two marks", part, split, self._seed, epoch, index))
+        return generator("two marks", part, split, self._seed, epoch, index)
+
+
+def open_two_marks(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """Images of the recipe's size and seed to train on, and always the same ones to validate on."""
+    images = TwoMarks(length=NUM_TRAINING, image_size=data.image_size, seed=train["seed"], training=True)
+    return images, TwoMarks(length=NUM_VALIDATION, image_size=data.image_size)
 
 
 def disc() -> Float[Tensor, "side side"]:

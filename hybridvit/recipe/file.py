@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,12 +177,12 @@ def keys_of(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:
     """The groups of a task's recipes (key -> dataclass) and its leaves (dotted key -> annotation)."""
     groups: dict[str, type] = {}
     leaves: dict[str, Any] = {}
-    for name, annotation in typing.get_type_hints(kind).items():
-        if dataclasses.is_dataclass(annotation):
-            groups[name] = typing.cast(type, annotation)
-            leaves |= {f"{name}.{key}": hint for key, hint in typing.get_type_hints(annotation).items()}
+    for field in dataclasses.fields(kind):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            groups[field.name] = field.type
+            leaves |= {f"{field.name}.{key.name}": key.type for key in dataclasses.fields(field.type)}
         else:
-            leaves[name] = annotation
+            leaves[field.name] = field.type
     return groups, leaves
 
 

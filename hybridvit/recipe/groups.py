@@ -1,21 +1,35 @@
 """The groups of keys of a recipe: every setting, its unit and its range. Imports no torch."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from importlib import import_module
+from typing import Any, ClassVar, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, positive, within
 
-KEYS_OF_SOURCES = {
-    "shards": ("shuffle_shards", "cache", "cache_gb"),
-    "huggingface": ("image_column", "label_column"),
-}
-"""Keys of `data` that only one source has a use for."""
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where samples can come from: a row of the table of sources that stands beside the recipe of a task."""
+
+    meaning: str  # in the help of data.source
+    opener: str  # "module:function", imported when a run opens its samples
+    needs_root: bool = False  # whether data.root must say where they are
+    keys: tuple[str, ...] = ()  # of `data`, that no other source has a use for
+
+    def load(self) -> Callable[..., Any]:
+        """The opener."""
+        module, _, function = self.opener.partition(":")
+        return getattr(import_module(module), function)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Images: where they are, and how they are batched"""
+
+    sources: ClassVar[Mapping[str, Source]] = {}
+    """By the name that `source` takes. Those of a task stand in its own class of this kind."""
 
     root: str = ""
     """Folder that holds the split folders, each with one folder per class; of shards also a URL (https://, s3://); of a
@@ -26,10 +40,8 @@ class DataConfig:
     """Folder of the validation images, inside root; of a Hugging Face data set, the split."""
     val_share: float = 0.0
     """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
-    source: Literal["folder", "shards", "huggingface", "digits", "generated", "two_marks"] = "folder"
-    """folder: image folders; shards: tar files with an index (`hybridvit shard`), here or behind a URL; huggingface: a
-    data set of the datasets library; digits: scikit-learn's digits, written to root first; generated: colours and
-    noise; two_marks: two marks far apart, same or different."""
+    source: str = "folder"
+    """Where the images come from."""
     shuffle_shards: int = 16
     """For shards: how many are shuffled together; their samples are mixed, those of others are not."""
     cache: str = "~/.cache/hybridvit/shards"
@@ -73,11 +85,6 @@ class DataConfig:
                 "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
             )
         self._check_keys_of_sources()
-        if self.val_share and self.source == "shards":
-            raise UsageError(
-                f"Recipe key 'data.val_share' is {self.val_share}, but shards cannot be held out in part. Hold out "
-                f"when they are packed: hybridvit shard FOLDER OUTPUT --val_share {self.val_share}."
-            )
         at_least("data.shuffle_shards", self.shuffle_shards, 1, "a sample is in some shard")
         positive("data.cache_gb", self.cache_gb)
         at_least("data.image_size", self.image_size, 32, "the models halve the image five times")
@@ -93,19 +100,19 @@ class DataConfig:
                 "Recipe key 'data.micro_batch' is 1, but BatchNorm has no statistics over one image. Use 2 or more."
             )
 
+    @property
+    def needs_root(self) -> bool:
+        """Whether `root` must say where the images are."""
+        return self.source in self.sources and self.sources[self.source].needs_root
+
     def _check_keys_of_sources(self) -> None:
         """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
-        if self.train_sizes and self.source == "two_marks":
-            raise UsageError(
-                "Recipe key 'data.train_sizes' is set, but the marks of data.source two_marks have one size in pixels: "
-                "images of other sizes would be another task. Leave it out."
-            )
-        for source, names in KEYS_OF_SOURCES.items():
-            changed = [name for name in names if getattr(self, name) != defaults[name]]
-            if changed and self.source not in (source, "generated"):
+        for name, source in self.sources.items():
+            changed = [key for key in source.keys if getattr(self, key) != defaults[key]]
+            if changed and self.source not in (name, "generated"):
                 raise UsageError(
-                    f"Recipe key 'data.{changed[0]}' is for data.source {source}, but data.source is '{self.source}'. "
+                    f"Recipe key 'data.{changed[0]}' is for data.source {name}, but data.source is '{self.source}'. "
                     "Leave one of them out."
                 )
 

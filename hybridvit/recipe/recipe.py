@@ -91,7 +91,7 @@ class Recipe:
             raise UsageError(
                 f"Recipe key 'precision' is '{self.precision}', but the loop trains in {' or '.join(PRECISIONS)}."
             )
-        if self.data.source in ("folder", "shards", "huggingface") and not self.data.root and not self.dry_run:
+        if self.data.needs_root and not self.data.root and not self.dry_run:
             raise UsageError(
                 "Recipe key 'data.root' is empty, but the images must come from somewhere. Give the folder that holds "
                 f"'{self.data.train}/' and '{self.data.val}/': --data.root FOLDER."

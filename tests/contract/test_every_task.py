@@ -193,3 +193,11 @@ def test_a_dry_run_passes(task: Task, tmp_path: Path) -> None:
     dry_run(recipe_of(task, tmp_path / "run"), say=said.append)
     assert "passed: a resume from the first step, with the same weights to the last bit" in said
     assert any(task.headline.name in line for line in said)
+
+
+def test_every_source_of_samples_has_its_opener_and_its_keys(task: Task) -> None:
+    data: Any = next(field.type for field in dataclasses.fields(task.recipe) if field.name == "data")
+    keys = {field.name for field in dataclasses.fields(data)}
+    for source in data.sources.values():
+        assert callable(source.load())
+        assert keys.issuperset(source.keys)

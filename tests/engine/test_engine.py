@@ -12,8 +12,8 @@ from torch import nn
 
 from hybridvit.errors import UsageError
 from hybridvit.machine.memory import is_out_of_memory
-from hybridvit.recipe.groups import DataConfig, EmaConfig
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.recipe.groups import EmaConfig
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.training.auto_batch import largest_fitting
 from hybridvit.training.engine import devices
 from hybridvit.training.engine.average import WeightAverage
@@ -21,7 +21,7 @@ from hybridvit.training.engine.devices import build_fabric, check_abilities
 from hybridvit.training.engine.launched import Launched, check_launched, launched
 from hybridvit.training.engine.memory import micro_batch_sizes, out_of_memory, with_micro_batch
 
-RECIPE = ClassifyRecipe(model="fastvit_debug", data=DataConfig(source="generated", image_size=32, total_batch=96))
+RECIPE = ClassifyRecipe(model="fastvit_debug", data=ClassifyData(source="generated", image_size=32, total_batch=96))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 16, 40, 96, 1000])

@@ -23,10 +23,10 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import NonFiniteError, UsageError
 from hybridvit.evaluate.run import evaluate_model
-from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
 from hybridvit.report.charts import chart, tick_labels, ticks
 from hybridvit.report.content import Curve
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.observe import Beginning, Step
 from hybridvit.training.pace import FEWEST_SECONDS, Pace
@@ -38,7 +38,7 @@ from hybridvit.training.train import RunResult, train
 
 TINY = ClassifyRecipe(
     model="fastvit_debug",
-    data=DataConfig(source="generated", image_size=32, total_batch=8, workers=0),
+    data=ClassifyData(source="generated", image_size=32, total_batch=8, workers=0),
     augment=dataclasses.replace(AugmentConfig(), rand_augment="", mixup=0.0, cutmix=0.0),
     schedule=ScheduleConfig(epochs=3, warmup_epochs=0),
     ema=EmaConfig(decay=0.9),

@@ -15,9 +15,9 @@ from tiny_runs import WatchedTask, assert_same_bits
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, UsageError
-from hybridvit.recipe.groups import DataConfig, EmaConfig, ScheduleConfig
+from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
 from hybridvit.task import Sample, Splits
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train
@@ -29,7 +29,7 @@ def recipe_for(root: Path, output: Path, **data: Any) -> ClassifyRecipe:
         settings["shuffle_shards"] = 2
     return ClassifyRecipe(
         model="fastvit_debug",
-        data=DataConfig(root=str(root), **settings),
+        data=ClassifyData(root=str(root), **settings),
         augment=AugmentConfig(),
         schedule=ScheduleConfig(epochs=2, warmup_epochs=1),
         ema=EmaConfig(decay=0.9),

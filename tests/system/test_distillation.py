@@ -17,9 +17,9 @@ import hybridvit
 from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocessing
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.recipe.groups import DataConfig, OptimConfig, ScheduleConfig
+from hybridvit.recipe.groups import OptimConfig, ScheduleConfig
 from hybridvit.task import Batch, Moment, Objective, Place
-from hybridvit.tasks.classify.config import ClassifyRecipe, DistillConfig, MesaConfig
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe, DistillConfig, MesaConfig
 from hybridvit.tasks.classify.distillation import distilled, divergence, mesa_is_on, mesa_term
 from hybridvit.tasks.classify.start import starting_model
 from hybridvit.tasks.classify.task import Classify
@@ -29,7 +29,7 @@ from hybridvit.training.start import material_of
 
 RECIPE = ClassifyRecipe(
     model="fastvit_debug",
-    data=DataConfig(source="generated", image_size=32, total_batch=8, workers=0),
+    data=ClassifyData(source="generated", image_size=32, total_batch=8, workers=0),
     accelerator="cpu",
 )
 DIGITS = tuple("0123456789")
@@ -484,7 +484,7 @@ def test_weights_of_one_window_fit_the_windows_of_the_papers_table_6(
         model=model,
         model_options={"windows": after, **small},
         pretrained=str(tmp_path / "model.safetensors"),
-        data=DataConfig(source="generated", image_size=sides[1]),
+        data=ClassifyData(source="generated", image_size=sides[1]),
     )
     tuned = starting_model(recipe, DIGITS).eval()
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in tuned.state_dict().items())

@@ -14,8 +14,8 @@ from hybridvit.recipe.file import (
     recipe_names,
     recipe_text,
 )
-from hybridvit.recipe.groups import DataConfig, OptimConfig, ScheduleConfig
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.recipe.groups import OptimConfig, ScheduleConfig
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
 
@@ -38,7 +38,7 @@ def message(source: str, overrides: object = ()) -> str:
 def test_a_recipe_holds_what_differs_and_the_rest_is_default(file: Path) -> None:
     recipe = load_recipe(str(file))
     assert recipe == ClassifyRecipe(
-        model="fastvit_debug", data=DataConfig(root="photos", total_batch=8), optim=OptimConfig(lr=1e-3)
+        model="fastvit_debug", data=ClassifyData(root="photos", total_batch=8), optim=OptimConfig(lr=1e-3)
     )
 
 

@@ -1,19 +1,23 @@
 """Tar shards with an index as a data set: any sample can be read alone, so all is as with a folder of images."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
-from hybridvit.data.decode import MAX_PIXELS
-from hybridvit.data.encoded import EncodedImages, OnBadImage
+from hybridvit.data.columns import Column, Names, matched
+from hybridvit.data.encoded import EncodedImages, ImageOptions
 from hybridvit.data.order import Blocks
+from hybridvit.data.samples import Opened
 from hybridvit.data.shards.cache import ShardCache
-from hybridvit.data.shards.index import Column, ShardIndex
-from hybridvit.data.shards.remote import Patience
+from hybridvit.data.shards.index import Labels, ShardIndex
+from hybridvit.data.shards.remote import Patience, is_url
 from hybridvit.data.shards.store import open_store
-from hybridvit.data.transforms import Transform
-from hybridvit.errors import DatasetError
+
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
 
 
 class ShardImages(EncodedImages):
@@ -31,36 +35,26 @@ class ShardImages(EncodedImages):
         self,
         root: str,
         *,
-        transform: Transform,
-        sizes: Sequence[int] = (),
         class_names: Sequence[str] | None = None,
-        training: bool = False,
-        on_bad_image: OnBadImage = "error",
-        seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
         window: int = 16,
         cache: ShardCache | None = None,
         patience: Patience | None = None,
+        **options: Unpack[ImageOptions],
     ) -> None:
         self._store = open_store(root.rstrip("/"), cache, patience)
         self.root = self._store.root
         self.index = index = self._store.index()
         self._store.check_room(index.shards, window)
-        labels = Column(index)
+        labels: Column = Labels(index)
         names = index.class_names
         if class_names is not None and tuple(class_names) != names:
             labels, names = matched(labels, names, class_names, self.root), tuple(class_names)
         super().__init__(
-            paths=_Paths(self.root, index),
+            paths=Names(len(index), partial(_path, self.root, index)),
             labels=labels,
             class_names=names,
             fingerprint=index.fingerprint,
-            transform=transform,
-            sizes=sizes,
-            training=training,
-            on_bad_image=on_bad_image,
-            seed=seed,
-            max_pixels=max_pixels,
+            **options,
         )
         self.blocks = Blocks(sizes=[shard.num_samples for shard in index.shards], window=window)
         self._ahead: _Plan | None = None
@@ -111,39 +105,14 @@ class _Plan(NamedTuple):
     place_of: list[int]  # by shard
 
 
-class _Paths(Sequence[str]):
-    """root/<shard>/<member> of every sample, made when asked for."""
-
-    def __init__(self, root: str, index: ShardIndex) -> None:
-        self._root, self._index = root, index
-
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        return f"{self._root}/{self._index.shards[self._index.shard_of(place)].name}/{self._index.member(place)}"
-
-    def __len__(self) -> int:
-        return len(self._index)
+def _path(root: str, index: ShardIndex, number: int) -> str:
+    return f"{root}/{index.shards[index.shard_of(number)].name}/{index.member(number)}"
 
 
-def matched(labels: Sequence[int], names: Sequence[str], class_names: Sequence[str], source: str) -> Column:
-    """Labels of classes `names` as labels of the same classes in `class_names`.
-
-    Raises `DatasetError` for a class that is not there, and for a label without a name.
-    """
-    known = {name: label for label, name in enumerate(class_names)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise DatasetError(
-            f"{source} has {len(unknown)} classes that the {len(class_names)} known ones do not include: "
-            f"{', '.join(map(repr, unknown[:5]))}. The class map comes from the training data: leave "
-            "these classes out, or train with them."
-        )
-    values = np.asarray(labels)
-    if len(values) and not 0 <= values.min() <= values.max() < len(names):
-        raise DatasetError(
-            f"{source} has labels from {values.min()} to {values.max()}, but names {len(names)} classes, 0 to "
-            f"{len(names) - 1}. Correct its labels or its class names."
-        )
-    return Column(np.array([known[name] for name in names], np.int32)[values])
+def open_shards(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """The shards in data.root, a folder or a URL. Raises as `ShardImages`."""
+    cache = ShardCache(Path(data.cache), round(data.cache_gb * 1e9)) if is_url(data.root) else None
+    root = data.root.rstrip("/")
+    images = ShardImages(f"{root}/{data.train}", window=data.shuffle_shards, cache=cache, **train)
+    held_out = ShardImages(f"{root}/{data.val}", class_names=images.class_names, cache=cache, window=1, **validation)
+    return images, held_out

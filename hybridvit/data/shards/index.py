@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hybridvit.atomic import replacing, write_text
+from hybridvit.data.columns import Column
 from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError
 
@@ -106,24 +107,15 @@ class ShardIndex:
             raise DatasetError(f"{self.source} and its arrays do not fit together. {_REBUILD}")
 
 
-class Column(Sequence[int]):
-    """An array, or the labels of an index, as a sequence of Python integers, made when asked for."""
+class Labels(Column):
+    """The labels of an index. Sent to another process as its path: the rows would be sent whole."""
 
-    def __init__(self, holder: np.ndarray | ShardIndex) -> None:
-        self._holder = holder  # an index is sent to other processes as its path, its rows would be sent whole
+    def __init__(self, index: ShardIndex) -> None:
+        self._index = index
 
     @property
-    def _values(self) -> np.ndarray:
-        return self._holder.rows["label"] if isinstance(self._holder, ShardIndex) else self._holder
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._values[place].tolist()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._values, dtype=dtype)
+    def values(self) -> np.ndarray:
+        return self._index.rows["label"]
 
 
 _REBUILD = "Build the index again: hybridvit index FOLDER."

@@ -7,7 +7,68 @@ from typing import Any, Literal
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, positive, within
+from hybridvit.recipe.groups import DataConfig, Source
 from hybridvit.recipe.recipe import Recipe
+
+SOURCES = {
+    "folder": Source(
+        meaning="image folders",
+        opener="hybridvit.data.folder:open_folders",
+        needs_root=True,
+    ),
+    "shards": Source(
+        meaning="tar files with an index (`hybridvit shard`), here or behind a URL",
+        opener="hybridvit.data.shards.images:open_shards",
+        needs_root=True,
+        keys=("shuffle_shards", "cache", "cache_gb"),
+    ),
+    "huggingface": Source(
+        meaning="a data set of the datasets library",
+        opener="hybridvit.data.huggingface:open_splits",
+        needs_root=True,
+        keys=("image_column", "label_column"),
+    ),
+    "digits": Source(
+        meaning="scikit-learn's digits, written to root first",
+        opener="hybridvit.data.digits:open_digits",
+    ),
+    "generated": Source(
+        meaning="colours and noise",
+        opener="hybridvit.data.generated:open_generated",
+    ),
+    "two_marks": Source(
+        meaning="two marks far apart, same or different",
+        opener="hybridvit.data.two_marks:open_two_marks",
+    ),
+}
+"""Where labelled images can come from.
+
+An opener is given the recipe's `data` and the options of `DrawOptions` for the training and for the validation images,
+and gives these two as `LabelledImages`. It raises DatasetError or UsageError where they are not to be had.
+"""
+_SOURCES_HELP = "; ".join(f"{name}: {source.meaning}" for name, source in SOURCES.items()) + "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyData(DataConfig):
+    """Images: where they are, and how they are batched"""
+
+    sources = SOURCES
+
+    source: Literal[tuple(SOURCES)] = field(default="folder", metadata={"help": _SOURCES_HELP})  # type: ignore[valid-type]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_sizes and self.source == "two_marks":
+            raise UsageError(
+                "Recipe key 'data.train_sizes' is set, but the marks of data.source two_marks have one size in pixels: "
+                "images of other sizes would be another task. Leave it out."
+            )
+        if self.val_share and self.source == "shards":
+            raise UsageError(
+                f"Recipe key 'data.val_share' is {self.val_share}, but shards cannot be held out in part. Hold out "
+                f"when they are packed: hybridvit shard FOLDER OUTPUT --val_share {self.val_share}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +124,8 @@ class MesaConfig:
 class ClassifyRecipe(Recipe):
     """The run"""
 
+    data: ClassifyData = field(default_factory=ClassifyData)
+    """Images"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation"""
     distill: DistillConfig = field(default_factory=DistillConfig)

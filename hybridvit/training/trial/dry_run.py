@@ -83,7 +83,7 @@ def _methods(recipe: Recipe) -> str:
 
 
 def _list_images(recipe: Recipe, task: Task, say: Callable[[str], None]) -> None:
-    if recipe.data.source not in ("folder", "shards", "huggingface") or not recipe.data.root:
+    if not recipe.data.needs_root or not recipe.data.root:
         say("left out: the image folders (the recipe names none)")
         return
     splits = task.open(recipe)
