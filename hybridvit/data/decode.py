@@ -20,6 +20,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from hybridvit.data.file_kind import READABLE, bytes_missing, describe, image_format
 from hybridvit.errors import ImageDecodeError, first_line
 
+ImageSource = str | os.PathLike[str] | bytes
+"""A file, or the bytes of one."""
 MAX_PIXELS = 89_478_485
 """The size above which an image is refused: 256 MiB of RGB, Pillow's own limit for a warning."""
 
@@ -48,6 +50,8 @@ _DAMAGE = (
     Image.DecompressionBombError,
     Warning,
 )
+# Pillow 13 has no classes of errors for a file that ends early and for a header it cannot use: only these words tell.
+_TRUNCATED, _NO_HEADER = "truncated", "not identified"
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -79,7 +83,7 @@ class Decoded(NamedTuple):
 
 
 def decode_image(
-    source: str | os.PathLike[str] | bytes,
+    source: ImageSource,
     *,
     max_pixels: int = MAX_PIXELS,
     exif_orientation: bool = True,
@@ -98,7 +102,7 @@ def decode_image(
 
 
 def decode(
-    source: str | os.PathLike[str] | bytes,
+    source: ImageSource,
     *,
     max_pixels: int = MAX_PIXELS,
     exif_orientation: bool = True,
@@ -223,8 +227,8 @@ def _damage(data: bytes, error: BaseException) -> str:
     missing = bytes_missing(data)
     if missing:
         return f"is truncated (at least {missing:,} of its bytes are missing after byte {len(data):,})"
-    if "truncated" in message.lower() or isinstance(error, EOFError):
+    if _TRUNCATED in message.lower() or isinstance(error, EOFError):
         return f"is truncated (it ends after {len(data):,} bytes, before its last pixel)"
-    if "not identified" in message:  # all that Pillow says of a header it cannot use
+    if _NO_HEADER in message:
         return "is damaged or empty (its header is unusable)"
     return f"is damaged ({message})"

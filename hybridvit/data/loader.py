@@ -3,12 +3,15 @@
 import atexit
 import functools
 import logging
+import multiprocessing
+import multiprocessing.connection
 import signal
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Literal, NamedTuple
 
 import torch
@@ -71,6 +74,8 @@ class Loader:
         """Samples given out in the current or last pass."""
         self.num_total = 0
         """Samples of the current or last pass, those left out included."""
+        self.workers: set[BaseProcess] = set()
+        """The processes that decode."""
         self._loader: DataLoader[Sample] | None = loader
         self._fetched: Iterator[_Fetched] = iter(())
         self._pass = 0
@@ -85,15 +90,19 @@ class Loader:
             raise ValueError("This loader is closed. Make a new one.")
         self.num_used = self.num_total = 0
         self._pass += 1
+        before = set(multiprocessing.active_children())
         with _signals_held():
             self._fetched = iter(self._loader)
+        self.workers |= set(multiprocessing.active_children()) - before
         return self._batches(self._pass)
 
     def close(self) -> None:
         """End the worker processes. Harmless if there are none or if it was called before."""
         self._pass += 1
         fetched, self._fetched, self._loader = self._fetched, iter(()), None
-        # Asked for by name: a traceback kept somewhere would keep the iterator, and with it the workers, alive.
+        self.workers.clear()
+        # Asked for by a private name (torch 2.14 has no public one): a traceback kept somewhere would keep the
+        # iterator, and with it the workers, alive.
         if isinstance(fetched, _MultiProcessingDataLoaderIter):
             fetched._shutdown_workers()
 
@@ -104,7 +113,7 @@ class Loader:
             except StopIteration:
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
-                if isinstance(self._fetched, _MultiProcessingDataLoaderIter) and (lost := lost_worker(error)):
+                if lost := lost_worker(error):
                     raise lost from error
                 raise
             if fault:
@@ -134,11 +143,12 @@ def lost_worker(error: Exception) -> DatasetError | None:
 
     torch raises it wherever the main thread happens to be, so a training loop has to ask too, not only the loader.
     """
-    message = str(error)
-    inside_worker = message.startswith("Caught ")  # raised by the data set, and worth its own message
-    if inside_worker or (isinstance(error, RuntimeError) and not message.startswith("DataLoader worker (pid")):
+    workers = [worker for loader in list(_open_loaders) for worker in loader.workers]
+    # A broken connection is noticed a moment before the end of the process behind it.
+    patience_s = 1.0 if isinstance(error, EOFError | ConnectionError) else 0.0
+    if not (workers and multiprocessing.connection.wait([worker.sentinel for worker in workers], patience_s)):
         return None
-    reason = message.split("\n")[0].rstrip(". ") or "its connection broke"
+    reason = str(error).split("\n")[0].rstrip(". ") or "its connection broke"
     return DatasetError(
         f"A process that loads images ended: {reason}. Most often memory or shared memory (/dev/shm) is full: use "
         "fewer workers, workers=0, or a container with more of it."
@@ -243,13 +253,10 @@ class _Draws(Dataset[Sample]):
     def __init__(self, data: Samples) -> None:
         self._data = data
 
-    def __getitem__(self, key: SampleKey) -> Sample:
-        return self._data.draw(*key)
-
     def __getitems__(self, keys: list[SampleKey]) -> list[Sample]:
-        """What torch asks for instead, where it can: a batch at once."""
+        """What torch asks for where there is a way: a batch at once."""
         with generators_kept():
-            return [self[key] for key in keys]
+            return [self._data.draw(*key) for key in keys]
 
 
 def _fetched(collate: Collate, samples: list[Sample]) -> _Fetched:

@@ -22,7 +22,7 @@ from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import lost_worker, make_eval_loader, make_train_loader
 from hybridvit.data.order import EvalOrder, TrainOrder
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 from hybridvit.task import Batch, Sample
 
@@ -137,7 +137,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def train_images(root: Path, **options: object) -> ImageFolder:
-    return ImageFolder(root, transform=train_transform(AugmentConfig(), SMALL), training=True, **options)
+    return ImageFolder(root, transform=TrainTransform(AugmentConfig(), SMALL), training=True, **options)
 
 
 def equal(ours: list[Batch], theirs: list[Batch]) -> bool:
@@ -194,7 +194,7 @@ def test_a_new_pass_ends_the_one_before():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_file_ends_the_run_in_one_paragraph(root, workers):
     (root / "cat/03.png").write_bytes(b"")
-    images = ImageFolder(root, transform=eval_transform(SMALL))
+    images = ImageFolder(root, transform=EvalTransform(SMALL))
     loader = make_eval_loader(images, batch_size=8, workers=workers)
     with pytest.raises(ImageDecodeError, match=r"03\.png.*empty \(0 bytes\).*on_bad_image") as caught:
         list(loader)
@@ -206,7 +206,7 @@ def test_a_bad_file_ends_the_run_in_one_paragraph(root, workers):
 def test_evaluation_leaves_bad_files_out_and_counts_them(root, caplog, workers):
     for name in ("cat/03.png", "dog/12.png", *(f"dog/{number}.png" for number in range(16, 24))):
         (root / name).write_bytes(b"")
-    images = ImageFolder(root, transform=eval_transform(SMALL), on_bad_image="skip")
+    images = ImageFolder(root, transform=EvalTransform(SMALL), on_bad_image="skip")
     loader = make_eval_loader(images, batch_size=8, workers=workers)
     for _ in range(2):
         batches = list(loader)
@@ -281,6 +281,14 @@ def test_a_fault_inside_a_worker_is_not_taken_for_a_lost_worker():
     loader = make_eval_loader(Broken(length=16), batch_size=4, workers=1)
     with pytest.raises(EOFError, match="a fault of the data set"):
         list(loader)
+    loader.close()
+
+
+def test_no_words_of_an_error_make_a_lost_worker_while_all_live() -> None:
+    loader = make_eval_loader(GeneratedImages(length=16), batch_size=4, workers=1)
+    next(iter(loader))
+    for error in (RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed."), ConnectionResetError()):
+        assert lost_worker(error) is None
     loader.close()
 
 
