@@ -32,7 +32,7 @@ from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.loader import make_train_loader
-from hybridvit.data.transforms import posterize, train_transform
+from hybridvit.data.transforms import TrainTransform, posterize
 
 BATCH = 16
 EPOCHS = 4  # of one measurement, so that starting the workers weighs little, as in training
@@ -66,7 +66,7 @@ def ours(folder: Path, *, workers: int, reduced_decode: bool) -> Callable[[], ob
     """EPOCHS epochs with workers that are started once."""
     augment = AugmentConfig(rand_augment=RAND_AUGMENT, random_erasing=ERASING)
     preprocessing = Preprocessing(image_size=(SIDE, SIDE))
-    transform = train_transform(augment, preprocessing, reduced_decode=reduced_decode)
+    transform = TrainTransform(augment, preprocessing, reduced_decode=reduced_decode)
     seeds = itertools.count()  # new random numbers in every pass, as timm draws them
 
     def run() -> None:
@@ -117,7 +117,7 @@ def memory_mb(pids: list[int]) -> float:
 
 def memory_over_epochs(folder: Path, *, workers: int, epochs: int) -> list[float]:
     """Memory of the process and its workers after each epoch of one run, in MB."""
-    transform = train_transform(AugmentConfig(), Preprocessing(image_size=(SIDE, SIDE)))
+    transform = TrainTransform(AugmentConfig(), Preprocessing(image_size=(SIDE, SIDE)))
     images = ImageFolder(folder, transform=transform, training=True)
     per_epoch = len(images) // BATCH
     loader = make_train_loader(images, batch_size=BATCH, num_steps=per_epoch * epochs, workers=workers)

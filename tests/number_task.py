@@ -24,7 +24,7 @@ from hybridvit.data.loader import stacked
 from hybridvit.data.samples import Samples
 from hybridvit.data.scan import find_images
 from hybridvit.data.seeding import derive_seed
-from hybridvit.data.transforms import eval_transform
+from hybridvit.data.transforms import EvalTransform
 from hybridvit.models.registry import find_variant
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Table
@@ -69,7 +69,7 @@ class Files(EncodedSamples):
 
     def __init__(self, root: str, card: ModelCard, on_bad_image: Any) -> None:
         super().__init__(paths=[str(path) for path in find_images([root])], fingerprint=root, on_bad_image=on_bad_image)
-        self._transform = eval_transform(card.preprocessing)
+        self._transform = EvalTransform(card.preprocessing)
 
     def encoded(self, epoch: int, index: int) -> str:
         return self.paths[index]

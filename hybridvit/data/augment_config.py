@@ -45,21 +45,6 @@ class AugmentConfig:
     label_smoothing: float = 0.1
     """Share of the target spread over all classes."""
 
-    @classmethod
-    def off(cls) -> "AugmentConfig":
-        """No augmentation: the largest centre crop of every image, unmixed, with hard labels."""
-        return cls(
-            scale=(1.0, 1.0),
-            ratio=(1.0, 1.0),
-            hflip=0.0,
-            color_jitter=0.0,
-            rand_augment="",
-            random_erasing=0.0,
-            mixup=0.0,
-            cutmix=0.0,
-            label_smoothing=0.0,
-        )
-
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high <= 1:

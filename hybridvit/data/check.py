@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from hybridvit.data.check_findings import describe_findings
-from hybridvit.data.check_report import MOST_LISTED, CheckReport, Finding
+from hybridvit.data.check_report import CheckReport, Finding, finding
 from hybridvit.data.inspect import Inspection, inspect_file, lost_file
 from hybridvit.data.processes import in_processes
 from hybridvit.data.scan import SPLITS, class_folders, fold_name, images_in, is_image, relative, subfolders, walk
@@ -16,7 +16,7 @@ from hybridvit.errors import DatasetError
 
 WHOLE = ""
 """The name of the only split of a folder that has class folders and no splits."""
-_BATCH = 10_000  # rows written to the table at once
+_BATCH = 10_000  # rows of the table read or written at once
 _TABLE = """
 create table files (
     number integer primary key, split integer, class integer, path blob, bytes integer, digest blob, kind text,
@@ -48,24 +48,23 @@ def check_folder(
     began = time.monotonic()
     folders = _folders(root)
     names = sorted({name for classes in folders.splits.values() for name in classes}, key=os.fsencode)
-    table = sqlite3.connect("", isolation_level=None)  # on disk, without a name, gone when closed
+    table = sqlite3.connect("")  # on disk, without a name, gone when closed
     try:
         table.text_factory = os.fsdecode  # names that are not UTF-8 included
         table.create_function("folded", 1, _folded, deterministic=True)
         table.execute(_TABLE)
         others: Counter[str] = Counter()
-        unreadable: list[tuple[str, str]] = []
+        unreadable: list[str] = []
         _list_files(table, root, folders.splits, names, others, unreadable)
         total = table.execute("select count(*) from files").fetchone()[0]
         bad = 0
         files = ((number, os.path.join(root, path)) for number, path in _paths(table, total))
         for done, found in enumerate(in_processes(inspect, files, workers=workers, lost=lost_file), start=1):
             bad += bool(found.error)
-            if (done - 1) % _BATCH == 0:
-                _commit(table)
             _store(table, found)
+            if done % _BATCH == 0:
+                table.commit()
             on_progress(done, total, bad)
-        _commit(table, again=False)
         findings = folders.findings + describe_findings(
             table, root, splits=folders.splits, names=names, others=others, unreadable=unreadable
         )
@@ -78,35 +77,26 @@ def _folders(root: str) -> Folders:
     """The splits of a data set and the classes in each. Raises `DatasetError` where there are none."""
     present = subfolders(root)
     splits = [name for name in present if name.lower() in SPLITS]
-    are_splits = bool(splits) and (len(splits) == len(present) or len(splits) > 1) and _holds_folders(root, splits)
-    if not are_splits:
+    only_splits = len(splits) == len(present) or len(splits) > 1
+    if not only_splits or not any(subfolders(os.path.join(root, split)) for split in splits):
         return Folders({WHOLE: tuple(class_folders(root))}, _outside(root, (WHOLE,)))
-    findings = _outside(root, splits)
     beside = [name for name in present if name not in splits]
-    if beside:
-        what = "Folders beside the splits, which are not checked"
-        findings.append(Finding("warning", "beside-splits", what, len(beside), tuple(beside)))
-    found: dict[str, tuple[str, ...]] = {}
-    for split in sorted(splits, key=lambda name: (not name.lower().startswith("train"), os.fsencode(name))):
-        folders = tuple(subfolders(os.path.join(root, split)))
-        if folders:
-            found[split] = folders
-        else:
-            findings.append(
-                Finding("warning", "no-classes", "Splits without class folders, which are not checked", 1, (split,))
-            )
-    return Folders(found, findings)
+    findings = [
+        *_outside(root, splits),
+        *finding("warning", "beside-splits", "Folders beside the splits, which are not checked", beside),
+    ]
+    splits.sort(key=lambda name: (not name.lower().startswith("train"), os.fsencode(name)))
+    found = {split: tuple(subfolders(os.path.join(root, split))) for split in splits}
+    for split in (split for split in splits if not found[split]):
+        findings += finding("warning", "no-classes", "Splits without class folders, which are not checked", [split])
+    return Folders({split: classes for split, classes in found.items() if classes}, findings)
 
 
 def _outside(root: str, splits: Sequence[str]) -> list[Finding]:
     """Images beside the class folders, where no data set looks."""
     found = [relative(path, root) for split in splits for path in images_in(os.path.join(root, split))]
     what = "Images outside of class folders, which have no label and are not checked"
-    return [Finding("warning", "outside-classes", what, len(found), tuple(found[:MOST_LISTED]))] if found else []
-
-
-def _holds_folders(root: str, splits: list[str]) -> bool:
-    return any(subfolders(os.path.join(root, split)) for split in splits)
+    return finding("warning", "outside-classes", what, found)
 
 
 def _list_files(
@@ -115,13 +105,13 @@ def _list_files(
     splits: dict[str, tuple[str, ...]],
     names: list[str],
     others: Counter[str],
-    unreadable: list[tuple[str, str]],
+    unreadable: list[str],
 ) -> None:
     """Write the image files to the table; count the rest by ending, and note what cannot be read."""
     label = {name: number for number, name in enumerate(names)}
 
     def refused(folder: str, error: DatasetError) -> None:
-        unreadable.append((relative(folder, root), str(error)))
+        unreadable.append(str(error))
 
     def rows() -> Iterator[tuple[int, int, bytes]]:
         for number, (split, classes) in enumerate(splits.items()):
@@ -132,9 +122,7 @@ def _list_files(
                     else:
                         others[os.path.splitext(path)[1].lower() or "no ending"] += 1
 
-    _commit(table)
     table.executemany("insert into files (split, class, path) values (?, ?, ?)", rows())
-    _commit(table, again=False)
 
 
 def _paths(table: sqlite3.Connection, total: int) -> Iterator[tuple[int, str]]:
@@ -159,10 +147,3 @@ def _store(table: sqlite3.Connection, found: Inspection) -> None:
 def _folded(path: bytes) -> bytes:
     folder, name = os.path.split(os.fsdecode(path))
     return os.fsencode(os.path.join(folder, fold_name(name)))
-
-
-def _commit(table: sqlite3.Connection, again: bool = True) -> None:
-    if table.in_transaction:
-        table.execute("commit")
-    if again:
-        table.execute("begin")

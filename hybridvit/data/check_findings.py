@@ -3,9 +3,9 @@
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from hybridvit.data.check_report import MOST_LISTED, Finding, Severity
+from hybridvit.data.check_report import MOST_LISTED, Finding, Severity, finding
 from hybridvit.data.scan import fold_name
 
 EXTREME_RATIO = 5.0
@@ -18,25 +18,19 @@ def describe_findings(
     splits: Mapping[str, Sequence[str]],
     names: Sequence[str],
     others: Mapping[str, int],
-    unreadable: Sequence[tuple[str, str]],
+    unreadable: Sequence[str],
 ) -> list[Finding]:
     """Everything a filled table, the folders and the rest of the files give reason to say."""
     return [
         *_bad_files(table, root),
-        *_finding("error", "unreadable-folder", "Folders that cannot be read", [text for _, text in unreadable]),
+        *finding("error", "unreadable-folder", "Folders that cannot be read", unreadable),
         *_classes(table, splits, names),
         *_same_but_for_case(table, names),
         *_nested(table, names),
-        *_duplicates(table, tuple(splits), names),
+        *_duplicates(table, tuple(splits)),
         *_pictures(table),
         *_others(others),
     ]
-
-
-def _finding(severity: Severity, kind: str, what: str, examples: Iterable[str]) -> list[Finding]:
-    """A finding, or none if nothing was found."""
-    listed = tuple(examples)
-    return [Finding(severity, kind, what, len(listed), listed[:MOST_LISTED])] if listed else []
 
 
 def _bad_files(table: sqlite3.Connection, root: str) -> list[Finding]:
@@ -78,18 +72,16 @@ def _classes(table: sqlite3.Connection, splits: Mapping[str, Sequence[str]], nam
                 spoilt.append(where)
             elif good == 1 and split == first:
                 single.append(where)
-    found += _finding("error", "empty-class", "Class folders without images", empty)
-    found += _finding("error", "no-good-image", "Classes of which no image can be decoded", spoilt)
+    found += finding("error", "empty-class", "Class folders without images", empty)
+    found += finding("error", "no-good-image", "Classes of which no image can be decoded", spoilt)
     for split, classes in list(splits.items())[1:]:
         unknown = [name for name in classes if name not in set(trained_on)]
         missing = [name for name in trained_on if name not in set(classes)]
-        found += _finding("error", "unknown-class", f"Classes in {split} that {first} does not have", unknown)
-        found += _finding("warning", "missing-class", f"Classes of {first} that {split} does not have", missing)
+        found += finding("error", "unknown-class", f"Classes in {split} that {first} does not have", unknown)
+        found += finding("warning", "missing-class", f"Classes of {first} that {split} does not have", missing)
     if len(trained_on) == 1:
-        found.append(
-            Finding("error", "one-class", "One class only, so every answer would be right", 1, tuple(trained_on))
-        )
-    return found + _finding("warning", "single-image-class", "Classes with one image to learn from", single)
+        found += finding("error", "one-class", "One class only, so every answer would be right", trained_on)
+    return found + finding("warning", "single-image-class", "Classes with one image to learn from", single)
 
 
 def _same_but_for_case(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
@@ -104,7 +96,7 @@ def _same_but_for_case(table: sqlite3.Connection, names: Sequence[str]) -> list[
     )
     files = [row[0] for row in table.execute(query)]
     what = "that differ in capitals or accents only, so one and the same on macOS and Windows"
-    return _finding("warning", "case-only-class", f"Groups of class names {what}", classes) + _finding(
+    return finding("warning", "case-only-class", f"Groups of class names {what}", classes) + finding(
         "warning", "case-only-file", f"Groups of file names {what}", files
     )
 
@@ -119,47 +111,27 @@ def _nested(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
         if known.intersection(inside):
             nested["/".join(folders)] = None
     what = "Folders named like a class inside a class, whose images count for the outer one"
-    return _finding("warning", "nested-class", what, nested)
+    return finding("warning", "nested-class", what, nested)
 
 
-def _duplicates(table: sqlite3.Connection, splits: Sequence[str], names: Sequence[str]) -> list[Finding]:
+def _duplicates(table: sqlite3.Connection, splits: Sequence[str]) -> list[Finding]:
     """Files of equal content: across classes, across splits, or merely twice in a class."""
-    table.execute("create index if not exists by_content on files (digest) where digest is not null")
-    groups = (
-        "select digest, count(distinct class), count(distinct split), min(path) from files where digest is not null "
-        "group by digest having count(*) > 1 order by 4"
-    )
-    conflicts, leaks, twice = _Groups(table), _Groups(table), _Groups(table)
-    for digest, num_classes, num_splits, _ in table.execute(groups):
-        if num_classes > 1:
-            conflicts.add(digest)
-        if num_splits > 1:
-            leaks.add(digest)
-        if num_classes == num_splits == 1:
-            twice.add(digest)
+    table.execute("create index by_content on files (digest) where digest is not null")
+
+    def groups(kind: str, what: str, having: str) -> list[Finding]:
+        alike = f"from files where digest is not null group by digest having count(*) > 1 and {having}"
+        number = table.execute(f"select count(*) from (select 1 {alike})").fetchone()[0]
+        first = table.execute(f"select digest {alike} order by min(path) limit {MOST_LISTED}").fetchall()
+        members = "select path from files where digest = ? order by path limit 20"
+        examples = [" = ".join(os.fsdecode(path) for (path,) in table.execute(members, each)) for each in first]
+        return finding("warning", kind, f"{what} (equal files)", examples, number)
+
+    one_place = "count(distinct class) = 1 and count(distinct split) = 1"
     return [
-        *conflicts.finding("warning", "label-conflict", "Pictures with more than one label (equal files)"),
-        *leaks.finding("warning", "leak", f"Pictures in more than one of {', '.join(splits)} (equal files)"),
-        *twice.finding("warning", "duplicate", "Pictures more than once in a class (equal files)"),
+        *groups("label-conflict", "Pictures with more than one label", "count(distinct class) > 1"),
+        *groups("leak", f"Pictures in more than one of {', '.join(splits)}", "count(distinct split) > 1"),
+        *groups("duplicate", "Pictures more than once in a class", one_place),
     ]
-
-
-class _Groups:
-    """Counts groups of equal files, and names the members of the first ones."""
-
-    def __init__(self, table: sqlite3.Connection) -> None:
-        self._table = table
-        self._number = 0
-        self._examples: list[str] = []
-
-    def add(self, digest: bytes) -> None:
-        self._number += 1
-        if len(self._examples) < MOST_LISTED:
-            rows = self._table.execute("select path from files where digest = ? order by path limit 20", (digest,))
-            self._examples.append(" = ".join(os.fsdecode(path) for (path,) in rows))
-
-    def finding(self, severity: Severity, kind: str, what: str) -> list[Finding]:
-        return [Finding(severity, kind, what, self._number, tuple(self._examples))] if self._number else []
 
 
 def _pictures(table: sqlite3.Connection) -> list[Finding]:
@@ -168,8 +140,8 @@ def _pictures(table: sqlite3.Connection) -> list[Finding]:
     def matching(severity: Severity, kind: str, what: str, where: str) -> list[Finding]:
         number = table.execute(f"select count(*) from files where {where}").fetchone()[0]
         rows = table.execute(f"select path, width, height from files where {where} order by path limit {MOST_LISTED}")
-        examples = tuple(f"{os.fsdecode(path)} ({width}x{height})" for path, width, height in rows)
-        return [Finding(severity, kind, what, number, examples)] if number else []
+        examples = [f"{os.fsdecode(path)} ({width}x{height})" for path, width, height in rows]
+        return finding(severity, kind, what, examples, number)
 
     longer = f"max(width, height) > {EXTREME_RATIO} * min(width, height)"
     return [
@@ -180,7 +152,6 @@ def _pictures(table: sqlite3.Connection) -> list[Finding]:
 
 
 def _others(others: Mapping[str, int]) -> list[Finding]:
-    number = sum(others.values())
-    endings = tuple(f"{ending}: {count:,}" for ending, count in sorted(others.items(), key=lambda item: -item[1]))
+    endings = [f"{ending}: {count:,}" for ending, count in sorted(others.items(), key=lambda item: -item[1])]
     what = "Files without the ending of an image, which are not looked at"
-    return [Finding("note", "other-files", what, number, endings)] if number else []
+    return finding("note", "other-files", what, endings, sum(others.values()))

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,15 @@ class Finding:
         rest = self.number - len(shown)
         more = [f"    and {rest:,} more"] if rest > 0 and shown else []
         return [f"  {self.what}: {self.number:,}", *(f"    {_printable(each)}" for each in shown), *more]
+
+
+def finding(
+    severity: Severity, kind: str, what: str, examples: Iterable[str], number: int | None = None
+) -> list[Finding]:
+    """A finding, or none if nothing was found; `number` is that of the examples unless there are more."""
+    listed = tuple(examples)
+    number = len(listed) if number is None else number
+    return [Finding(severity, kind, what, number, listed[:MOST_LISTED])] if number else []
 
 
 @dataclass(frozen=True, kw_only=True)

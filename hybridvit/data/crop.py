@@ -1,13 +1,12 @@
 """A part of an image, decoded no finer than it will be looked at; needs Pillow only."""
 
 import math
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
 from PIL import Image
 
-from hybridvit.data.decode import Facts, decode
+from hybridvit.data.decode import Facts, ImageSource, decode
 
 _FACTORS = (8, 4, 2)
 _MIRRORED = {2: (True, False), 3: (True, True), 4: (False, True), 6: (True, False), 7: (True, True), 8: (False, True)}
@@ -32,20 +31,20 @@ def resized_crop(
 
 
 def decode_crop(
-    source: str | os.PathLike[str] | bytes,
+    source: ImageSource,
     choose: Callable[[tuple[int, int]], Crop],
     size: tuple[int, int],
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
     *,
     max_pixels: int,
     exif_orientation: bool = True,
-    name: str = "",
+    reduced: bool = True,
 ) -> Image.Image:
     """`resized_crop` of `decode_image(source)` at `choose((width, height))`, which is asked once.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 where the crop then still has at least `size` (height, width) pixels: the same
-    part of the picture, of almost the same pixels, in less time. All else, and every smaller crop, is equal to the last
-    bit. Raises as `decode_image`.
+    If `reduced`, a JPEG is decoded at 1/2, 1/4 or 1/8 where the crop then still has at least `size` (height, width)
+    pixels: the same part of the picture, of almost the same pixels, in less time. All else, and every smaller crop, is
+    equal to the last bit. Raises as `decode_image`.
     """
     crop: Crop | None = None
 
@@ -54,9 +53,8 @@ def decode_crop(
         crop = choose(whole)
         return largest_reduction(crop, size)
 
-    image, facts = decode(
-        source, max_pixels=max_pixels, exif_orientation=exif_orientation, reduction=reduction, name=name
-    )
+    asked = reduction if reduced else None
+    image, facts = decode(source, max_pixels=max_pixels, exif_orientation=exif_orientation, reduction=asked)
     crop = crop or choose(image.size)
     if facts.factor == 1:
         return resized_crop(image, crop, size, resampling)

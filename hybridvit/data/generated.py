@@ -28,7 +28,6 @@ class GeneratedImages(LabelledImages):
         length: int = 64,
         image_size: tuple[int, int] = (32, 32),
         num_classes: int = 10,
-        channels: int = 3,
         sizes: Sequence[int] = (),
         seed: int = 0,
         training: bool = False,
@@ -38,19 +37,18 @@ class GeneratedImages(LabelledImages):
         self.paths = tuple(f"generated/{index}" for index in range(length))
         self.labels = tuple(index % num_classes for index in range(length))
         self.class_names = tuple(str(label) for label in range(num_classes))
-        self.fingerprint = f"generated-{length}-{image_size}-{num_classes}-{channels}-{seed}"
+        self.fingerprint = f"generated-{length}-{image_size}-{num_classes}-3-{seed}"
         self.training = training
-        self._channels, self._size = channels, image_size
-        self._sizes, self._seed = tuple(sizes), seed
+        self._size, self._sizes, self._seed = image_size, tuple(sizes), seed
 
     def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         """The colour is the class's, the noise the sample's; a training set has new noise in every epoch."""
         label = self.labels[index]
         side = side_of_step(self._sizes, self._seed, step)
         size = self._size if side is None else (side, side)
-        colour = torch.randn(self._channels, 1, 1, generator=generator("colour", label))
+        colour = torch.randn(3, 1, 1, generator=generator("colour", label))
         noise_epoch = epoch if self.training else 0
-        noise = torch.randn(self._channels, *size, generator=generator("noise", self._seed, noise_epoch, index))
+        noise = torch.randn(3, *size, generator=generator("noise", self._seed, noise_epoch, index))
         return Sample(0.8 * colour + 0.6 * noise, label, index)
 
 

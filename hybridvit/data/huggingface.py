@@ -83,19 +83,10 @@ def open_splits(data: "DataConfig", train: ImageOptions, validation: ImageOption
         rows, held_out = hold_out(rows, data.val_share, data.root, data.label_column)
     else:
         held_out = load_split(data.root, data.val)
-    image, label, split = data.image_column, data.label_column, data.train if data.val_share else data.val
-    images = HuggingFaceImages(
-        rows, source=f"{data.root}/{data.train}", image_column=image, label_column=label, **train
-    )
-    names = images.class_names
-    return images, HuggingFaceImages(
-        held_out,
-        source=f"{data.root}/{split}",
-        class_names=names,
-        image_column=image,
-        label_column=label,
-        **validation,
-    )
+    open_rows = partial(HuggingFaceImages, image_column=data.image_column, label_column=data.label_column)
+    images = open_rows(rows, source=f"{data.root}/{data.train}", **train)
+    source = f"{data.root}/{data.train if data.val_share else data.val}"
+    return images, open_rows(held_out, source=source, class_names=images.class_names, **validation)
 
 
 def load_split(root: str, split: str) -> Any:
@@ -167,11 +158,9 @@ def _only(dataset: Any, source: str, what: str, fits: Any, key: str) -> str:
     found = fits(dataset.features)
     if len(found) == 1:
         return found[0]
-    fault = (
-        f"has {len(found)} columns that could be the {what}: {', '.join(found)}"
-        if found
-        else (f"has no {what} column; its columns are {', '.join(dataset.features)}")
-    )
+    fault = f"has no {what} column; its columns are {', '.join(dataset.features)}"
+    if found:
+        fault = f"has {len(found)} columns that could be the {what}: {', '.join(found)}"
     raise DatasetError(f"{source} {fault}. Name it: --{key} COLUMN.")
 
 

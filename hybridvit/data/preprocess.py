@@ -1,13 +1,12 @@
 """From an image, as a file or decoded, to the input that `Preprocessing` defines; needs Pillow and NumPy only."""
 
 import math
-import os
 
 import numpy as np
 from PIL import Image
 
 from hybridvit.card import Preprocessing
-from hybridvit.data.decode import MAX_PIXELS, decode
+from hybridvit.data.decode import MAX_PIXELS, ImageSource, decode
 from hybridvit.errors import UsageError
 from hybridvit.task import Frame
 
@@ -23,11 +22,7 @@ whole is resized and then cut, as timm does: the other way can differ by a round
 
 
 def prepare(
-    source: str | os.PathLike[str] | bytes,
-    preprocessing: Preprocessing,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    name: str = "",
+    source: ImageSource, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, name: str = ""
 ) -> np.ndarray:
     """Decode a file, or the bytes of one, and `preprocess` it: what a model is given for it outside of training.
 
@@ -52,8 +47,7 @@ def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The part of the image that the model sees, in its size: what a report shows beside the prediction."""
     height, width = preprocessing.image_size
     resampling = RESAMPLING[preprocessing.interpolation]
-    resized_width, resized_height = _resized_size(image.size, preprocessing)
-    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
+    resized_width, resized_height, left, top = _placed(image.size, preprocessing)
     if resized_width * resized_height > _MOST_RESIZED_PIXELS:
         across, down = image.width / resized_width, image.height / resized_height
         part = (left * across, top * down, (left + width) * across, (top + height) * down)
@@ -65,8 +59,7 @@ def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
     """Where the input that `preprocess` makes lies in a picture of that width and height."""
     height, width = preprocessing.image_size
-    resized_width, resized_height = _resized_size(size, preprocessing)
-    left, top = round((resized_width - width) / 2), round((resized_height - height) / 2)
+    resized_width, resized_height, left, top = _placed(size, preprocessing)
     across, down = size[0] / resized_width, size[1] / resized_height
     return Frame(
         picture_size=(size[1], size[0]),
@@ -92,6 +85,13 @@ def num_channels(preprocessing: Preprocessing) -> int:
             "(grey) or 3 (RGB). Give one or three of each; prepare other inputs as tensors yourself."
         )
     return counts[0]
+
+
+def _placed(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Width and height before the crop, and the left upper corner of the crop in that."""
+    height, width = preprocessing.image_size
+    resized_width, resized_height = _resized_size(size, preprocessing)
+    return resized_width, resized_height, round((resized_width - width) / 2), round((resized_height - height) / 2)
 
 
 def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:

@@ -111,7 +111,18 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
 def class_folders(root: str) -> list[str]:
     """The names of the folders in `root`, sorted by bytes. Raises `DatasetError` if they cannot be classes."""
     folders = subfolders(root)
-    _check_folders(root, folders)
+    layout = f"Put one folder per class there: {os.path.join(root, 'cat', 'one.jpg')}, {os.path.join(root, 'dog')}/..."
+    if not folders:
+        images = images_in(root)
+        if images:
+            raise DatasetError(f"{root} has {len(images)} images but no class folders. {layout}")
+        raise DatasetError(f"{root} is empty: it has neither class folders nor images. {layout}")
+    splits = [os.path.join(root, folder) for folder in folders]
+    if SPLITS.issuperset(folder.lower() for folder in folders) and not any(map(images_in, splits)):
+        raise DatasetError(
+            f"{root} holds splits ({some(folders, quoted=True)}), not classes. Give the folder of one split, such "
+            f"as {splits[0]}."
+        )
     return folders
 
 
@@ -141,7 +152,9 @@ def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
             matches, fault = [pattern], ""
         else:
             hits = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
-            matches = [path for hit in hits for path in (_images(hit) if os.path.isdir(hit) else _if_image(hit))]
+            matches = [
+                path for hit in hits for path in (_images(hit) if os.path.isdir(hit) else [hit]) if is_image(path)
+            ]
             is_pattern = glob.has_magic(pattern)
             fault = "matches no image" if is_pattern else "does not exist"
         if not matches:
@@ -150,22 +163,6 @@ def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
             )
         found.update(dict.fromkeys(map(Path, matches)))
     return list(found)
-
-
-def _check_folders(root: str, folders: list[str]) -> None:
-    layout = f"Put one folder per class there: {os.path.join(root, 'cat', 'one.jpg')}, {os.path.join(root, 'dog')}/..."
-    if not folders:
-        images = [entry.name for entry in _entries(root) if _if_image(entry.path)]
-        if images:
-            raise DatasetError(f"{root} has {len(images)} images but no class folders. {layout}")
-        raise DatasetError(f"{root} is empty: it has neither class folders nor images. {layout}")
-    if SPLITS.issuperset(folder.lower() for folder in folders):
-        splits = [os.path.join(root, folder) for folder in folders]
-        if not any(_if_image(entry.path) for split in splits for entry in _entries(split)):
-            raise DatasetError(
-                f"{root} holds splits ({some(folders, quoted=True)}), not classes. Give the folder of one split, such "
-                f"as {splits[0]}."
-            )
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
@@ -230,10 +227,6 @@ def relative(path: str, root: str) -> str:
 def is_image(path: str) -> bool:
     """Whether a path is named like an image."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS
-
-
-def _if_image(path: str) -> list[str]:
-    return [path] if is_image(path) else []
 
 
 def _size(path: str) -> int:

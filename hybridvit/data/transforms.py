@@ -1,6 +1,5 @@
 """From an image, as a file or decoded, to a training or evaluation tensor."""
 
-import os
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.crop import Crop, decode_crop, resized_crop
-from hybridvit.data.decode import MAX_PIXELS, decode
+from hybridvit.data.decode import MAX_PIXELS, ImageSource
 from hybridvit.data.preprocess import RESAMPLING, num_channels, prepare, preprocess
 
 
@@ -24,22 +23,15 @@ class Transform(ABC):
         """The tensor of a decoded, upright RGB image."""
 
     @abstractmethod
-    def of_file(
-        self,
-        source: str | os.PathLike[str] | bytes,
-        *,
-        max_pixels: int = MAX_PIXELS,
-        name: str = "",
-        side: int | None = None,
-    ) -> Tensor:
-        """The tensor of a file, or of the bytes of one, which errors call `name`. Raises `ImageDecodeError`.
+    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
+        """The tensor of a file, or of the bytes of one. Raises `ImageDecodeError`.
 
         `side` is that of the square tensor, where the transform has no size of its own for all.
         """
 
 
 class EvalTransform(Transform):
-    """See `eval_transform`."""
+    """That of evaluation, prediction and export checks; `preprocess` as a tensor. Raises `UsageError`."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         num_channels(preprocessing)
@@ -48,27 +40,28 @@ class EvalTransform(Transform):
     def __call__(self, image: Image.Image) -> Tensor:
         return torch.from_numpy(preprocess(image, self.preprocessing))
 
-    def of_file(
-        self,
-        source: str | os.PathLike[str] | bytes,
-        *,
-        max_pixels: int = MAX_PIXELS,
-        name: str = "",
-        side: int | None = None,
-    ) -> Tensor:
+    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
         assert side is None, "what is evaluated is prepared as the card says"
-        return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels, name=name))
+        return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels))
 
 
 class TrainTransform(Transform):
-    """See `train_transform`."""
+    """Random crop, flips, RandAugment or colour jitter, normalisation, random erasing, in timm's implementation.
 
-    def __init__(self, augment: AugmentConfig, preprocessing: Preprocessing, *, reduced_decode: bool) -> None:
+    `reduced_decode` lets a JPEG be decoded at a fraction of its size where the random crop is larger than the tensor by
+    that much (see `decode_crop`); the random numbers are the same either way.
+
+    Draws from the global generators of Python, NumPy and torch: call it inside `seeding.seeded(seed, epoch, sample)`,
+    as `ImageFolder` does, and what it does depends on nothing else. Raises `UsageError`.
+    """
+
+    def __init__(self, augment: AugmentConfig, preprocessing: Preprocessing, *, reduced_decode: bool = True) -> None:
         from timm.data import create_transform  # half a second: only training pays for it
 
         self.preprocessing = preprocessing
         self.reduced_decode = reduced_decode
         self.grey = num_channels(preprocessing) == 1
+        self._resampling = RESAMPLING[preprocessing.interpolation]
         crop, self._distort, normalise = create_transform(
             preprocessing.image_size,
             is_training=True,
@@ -95,35 +88,20 @@ class TrainTransform(Transform):
                     operation.aug_fn = posterize
 
     def __call__(self, image: Image.Image) -> Tensor:
-        return self._resized(image, self.preprocessing.image_size)
+        crop = self._choose(image.size)
+        return self._finish(resized_crop(image, crop, self.preprocessing.image_size, self._resampling))
 
-    def of_file(
-        self,
-        source: str | os.PathLike[str] | bytes,
-        *,
-        max_pixels: int = MAX_PIXELS,
-        name: str = "",
-        side: int | None = None,
-    ) -> Tensor:
-        upright = self.preprocessing.exif_orientation
-        size = self.preprocessing.image_size if side is None else (side, side)
-        if not self.reduced_decode:
-            image = decode(source, max_pixels=max_pixels, exif_orientation=upright, name=name).image
-            return self._resized(image, size)
+    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
         crop = decode_crop(
             source,
             self._choose,
-            size,
-            RESAMPLING[self.preprocessing.interpolation],
+            self.preprocessing.image_size if side is None else (side, side),
+            self._resampling,
             max_pixels=max_pixels,
-            exif_orientation=upright,
-            name=name,
+            exif_orientation=self.preprocessing.exif_orientation,
+            reduced=self.reduced_decode,
         )
         return self._finish(crop)
-
-    def _resized(self, image: Image.Image, size: tuple[int, int]) -> Tensor:
-        resampling = RESAMPLING[self.preprocessing.interpolation]
-        return self._finish(resized_crop(image, self._choose(image.size), size, resampling))
 
     def _choose(self, size: tuple[int, int]) -> Crop:
         """timm's random part of an image of that width and height, which it wants to see, but need not hold pixels."""
@@ -154,20 +132,3 @@ def posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image
     from timm.data.auto_augment import posterize as timms
 
     return timms(image, bits_to_keep, **fill) if bits_to_keep > 0 else Image.new(image.mode, image.size)
-
-
-def eval_transform(preprocessing: Preprocessing) -> Transform:
-    """The transform of evaluation, prediction and export checks; `preprocess` as a tensor. Raises `UsageError`."""
-    return EvalTransform(preprocessing)
-
-
-def train_transform(augment: AugmentConfig, preprocessing: Preprocessing, *, reduced_decode: bool = True) -> Transform:
-    """Random crop, flips, RandAugment or colour jitter, normalisation, random erasing, in timm's implementation.
-
-    `reduced_decode` lets a JPEG be decoded at a fraction of its size where the random crop is larger than the tensor by
-    that much (see `decode_crop`); the random numbers are the same either way.
-
-    Draws from the global generators of Python, NumPy and torch: call it inside `seeding.seeded(seed, epoch, sample)`,
-    as `ImageFolder` does, and what it does depends on nothing else. Raises `UsageError`.
-    """
-    return TrainTransform(augment, preprocessing, reduced_decode=reduced_decode)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor
 
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader
-from hybridvit.evaluate.run import Answerer, Watch, counted, ignore
+from hybridvit.evaluate.run import Answerer, Watch, counted, ignore, of_all_ranks
 from hybridvit.task import Outputs, Scores, Task
 
 
@@ -43,32 +42,28 @@ def agreement(
     """
     metrics = task.metric(card), task.metric(card, num_examples=num_examples)
     num_same = 0
-    furthest: dict[str, tuple[float, float]] = {}  # by output: the largest difference, the largest number
+    furthest: dict[str, np.ndarray] = {}  # by output: the largest difference, the largest number
     for number, batch in enumerate(loader, start=1):
         answers = first(batch), second(batch)
         for metric, outputs in zip(metrics, answers, strict=True):
             metric.update(outputs, batch)
         one, other = (arrays(outputs) for outputs in answers)
         for name, expected in one.items():
-            difference, largest = furthest.get(name, (0.0, 0.0))
-            apart = float(np.abs(expected - other[name]).max(initial=0))
-            furthest[name] = max(difference, apart), max(largest, float(np.abs(expected).max(initial=0)))
+            largest = [np.abs(values).max(initial=0) for values in (expected - other[name], expected)]
+            furthest[name] = np.fmax(furthest.get(name, 0.0), np.array(largest, float))
         pairs = zip(task.results(one, batch.frames, card), task.results(other, batch.frames, card), strict=True)
         num_same += sum(this.agrees(that) for this, that in pairs)
         watch(number, len(loader))
     num_samples, _ = counted(loader)
-    shares = _of_all_ranks((num_same, furthest))
-    names = {name for _, found in shares for name in found}
+    shares = of_all_ranks((num_same, furthest))
+    for _, found in shares:
+        furthest |= {name: np.fmax(furthest.get(name, 0.0), values) for name, values in found.items()}
     return Agreement(
         first=metrics[0].compute(),
         second=metrics[1].compute(),
         num_same=sum(same for same, _ in shares),
         num_samples=num_samples,
-        max_difference=max(
-            max(found[name][0] for _, found in shares if name in found)
-            / (max(found[name][1] for _, found in shares if name in found) or 1.0)
-            for name in names
-        ),
+        max_difference=max(float(difference / (scale or 1.0)) for difference, scale in furthest.values()),
     )
 
 
@@ -86,14 +81,3 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-Share = tuple[int, dict[str, tuple[float, float]]]
-
-
-def _of_all_ranks(share: Share) -> list[Share]:
-    if not torch.distributed.is_initialized():
-        return [share]
-    shares: list[Share] = [(0, {}) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(shares, share)
-    return shares

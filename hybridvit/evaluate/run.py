@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import nn
 
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader, make_eval_loader
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 Answerer = Callable[[Batch], Outputs]
 Watch = Callable[[int, int], None]
 """Told how many of how many batches are done."""
+Share = TypeVar("Share")
 
 
 def ignore(done: int, total: int) -> None:
@@ -63,14 +65,20 @@ def evaluate(
 
 def counted(loader: Loader) -> tuple[int, int]:
     """Samples given out in the last pass and those left out, over all processes; DatasetError if there was none."""
-    counts = torch.tensor([loader.num_used, loader.num_total - loader.num_used])
-    if torch.distributed.is_initialized():
-        shares: list[Tensor | None] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(shares, counts)
-        counts = torch.stack([share for share in shares if share is not None]).sum(0)
-    if not counts[0]:
+    shares = of_all_ranks((loader.num_used, loader.num_total - loader.num_used))
+    num_used, num_skipped = (sum(counts) for counts in zip(*shares, strict=True))
+    if not num_used:
         raise DatasetError("There is no image to evaluate on. Check the folder of the validation images.")
-    return int(counts[0]), int(counts[1])
+    return num_used, num_skipped
+
+
+def of_all_ranks(share: Share) -> list[Share]:
+    """What each process gives, in the order of their ranks; every process calls it and gets the same."""
+    if not torch.distributed.is_initialized():
+        return [share]
+    shares = [share] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, share)
+    return shares
 
 
 def evaluate_model(
@@ -95,22 +103,25 @@ def evaluate_model(
 @contextmanager
 def answering(model: nn.Module, task: Task) -> Iterator[Answerer]:
     """The model, wherever it lies, as an answerer; within the context it is in eval mode and records no gradient."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield _ModelAnswers(model, task)
-    finally:
-        model.train(was_training)
+    with _in_eval_mode(model), torch.no_grad():
+        yield _ModelAnswers(model, task)
 
 
 def ready(model: nn.Module) -> nn.Module:
-    """What answers fastest: the folded form, or the model itself in eval mode where there is no exact one."""
+    """What answers fastest: the folded form, or the model itself where there is no exact one."""
+    with _in_eval_mode(model):
+        try:
+            return fold(model)
+        except FoldError:
+            return model
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     was_training = model.training
+    model.eval()
     try:
-        return fold(model.eval())
-    except FoldError:
-        return model
+        yield
     finally:
         model.train(was_training)
 

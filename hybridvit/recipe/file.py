@@ -1,7 +1,6 @@
 """Recipes as files: finding them by name, reading them with overrides, writing them resolved, comparing two."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,31 +59,25 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] 
     """
     path = find_recipe(name_or_path)
     content = _read_yaml(path)
-    kind = find_task(_task(content, overrides)).recipe
+    given = list(_given(overrides))
+    kind = find_task(str(dict(given).get("task") or content.get("task", DEFAULT_TASK))).recipe
     values = _values_in(content, kind, path)
-    for key, text in _as_texts(overrides, kind):
+    for key, text in given:
         group, _, option = key.partition(".")
-        fix = f"Write --{key} VALUE."
-        if group == "model_options" and option:
-            value = converted(text, ModelOption, name=f"Recipe key '{key}'", fix=fix)
+        is_option = group == "model_options" and option
+        annotation = ModelOption if is_option else _annotation(key, kind)
+        if text is None and annotation is not bool:
+            raise UsageError(f"Recipe key '{key}' has no value. Write --{key} VALUE.")
+        value = converted(
+            "true" if text is None else text, annotation, name=f"Recipe key '{key}'", fix=f"Write --{key} VALUE."
+        )
+        if is_option:
             values[group] = {**values.get(group, {}), option: value}
         else:
-            values[key] = converted(text, keys_of(kind)[1][key], name=f"Recipe key '{key}'", fix=fix)
+            values[key] = value
     if "model" not in values:
         raise UsageError(f"{path} names no model. Add a line such as 'model: fastvit_t8', or pass --model.")
     return _build(values, kind)
-
-
-def _task(content: Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> str:
-    """The task that a recipe names, on the command line or in its file; its other keys depend on it."""
-    if isinstance(overrides, Mapping):
-        given = dict(overrides)
-    else:
-        given = {key.removeprefix("--"): value for key, value in itertools.pairwise(overrides)}
-        given |= {
-            key.removeprefix("--"): value for key, _, value in (word.partition("=") for word in overrides) if value
-        }
-    return str(given.get("task", content.get("task", DEFAULT_TASK)))
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -145,32 +138,29 @@ def _values_in(content: Mapping[str, Any], kind: type[Recipe], path: Path) -> di
     return values
 
 
-def _as_texts(overrides: Sequence[str] | Mapping[str, Any], kind: type[Recipe]) -> Iterator[tuple[str, str]]:
-    """Each override as its key, which is known, and the text of its value, in the order given."""
-    groups, leaves = keys_of(kind)
+def _given(overrides: Sequence[str] | Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Each override as its key and the text of its value, None where a command line gives none, in the order given."""
     if isinstance(overrides, Mapping):
-        words = [f"--{key}={as_text(value)}" for key, value in overrides.items()]
-    else:
-        words = list(overrides)
+        yield from ((key, as_text(value)) for key, value in overrides.items())
+        return
+    words = list(overrides)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
             raise UsageError(f"'{word}' stands where a recipe key is expected. Write --key value, as in --seed 1.")
         key, equals, value = word[2:].partition("=")
-        if key not in leaves and key.partition(".")[0] != "model_options":
-            if key in groups:
-                raise UsageError(
-                    f"Recipe key '{key}' is a group: set the keys in it one by one, {_in_group(key, leaves)}."
-                )
-            raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
-        if not equals:
-            if words and not words[0].startswith("--"):
-                value = words.pop(0)
-            elif leaves.get(key) is bool:
-                value = "true"
-            else:
-                raise UsageError(f"Recipe key '{key}' has no value. Write --{key} VALUE.")
-        yield key, value
+        has_next = words and not words[0].startswith("--")
+        yield key, value if equals else words.pop(0) if has_next else None
+
+
+def _annotation(key: str, kind: type[Recipe]) -> Any:
+    """Of the value of a key. Raises UsageError for a group and an unknown key."""
+    groups, leaves = keys_of(kind)
+    if key in groups:
+        raise UsageError(f"Recipe key '{key}' is a group: set the keys in it one by one, {_in_group(key, leaves)}.")
+    if key not in leaves:
+        raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
+    return leaves[key]
 
 
 def keys_of(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:

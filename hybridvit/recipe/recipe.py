@@ -11,7 +11,6 @@ from hybridvit.recipe.groups import DataConfig, EmaConfig, OptimConfig, Schedule
 ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
 
 TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +86,6 @@ class Recipe:
         at_least("timeout_seconds", self.timeout_seconds, 5, "saving and validating must fit in")
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1, "there must be a device")
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"Recipe key 'precision' is '{self.precision}', but the loop trains in {' or '.join(PRECISIONS)}."
-            )
         if self.data.needs_root and not self.data.root and not self.dry_run:
             raise UsageError(
                 "Recipe key 'data.root' is empty, but the images must come from somewhere. Give the folder that holds "

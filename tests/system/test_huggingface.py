@@ -15,7 +15,7 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.huggingface import HuggingFaceImages, hold_out, load_split
 from hybridvit.data.loader import make_train_loader
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # the library leaves files to the garbage collector
@@ -34,12 +34,12 @@ def rows(images: list[bytes | None], labels: list[Any], label: Any = None) -> Da
 
 
 def open_rows(dataset: Dataset, **options: Any) -> HuggingFaceImages:
-    return HuggingFaceImages(dataset, source="some/set", **{"transform": eval_transform(SMALL), **options})
+    return HuggingFaceImages(dataset, source="some/set", **{"transform": EvalTransform(SMALL), **options})
 
 
 def test_rows_give_the_tensors_of_the_same_files_in_a_folder(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "photos", per_class=2)
-    options = {"transform": train_transform(AugmentConfig(), SMALL), "training": True, "seed": 3}
+    options = {"transform": TrainTransform(AugmentConfig(), SMALL), "training": True, "seed": 3}
     files = ImageFolder(folder, **options)
     images = open_rows(rows([Path(path).read_bytes() for path in files.paths], list(files.labels)), **options)
     assert images.class_names == files.class_names

@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from no_augment import NO_AUGMENT
 from PIL import Image
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.cli.main import main
 from hybridvit.data import inspect
-from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.check import check_folder
 from hybridvit.data.crop import Crop, decode_crop
 from hybridvit.data.decode import Decoded, decode, decode_image
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.preprocess import preprocess
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import ImageDecodeError
 from hybridvit.export import Runner
 
@@ -183,8 +183,8 @@ def test_one_decoder_gives_the_same_pixels_in_every_use(
     expected = {name: decode_image(data) for name, data in files.items()}
     assert {image.size for image in expected.values()} == {(SIDE, SIDE)}
 
-    evaluated = ImageFolder(root, transform=eval_transform(preprocessing))
-    trained = ImageFolder(root, transform=train_transform(AugmentConfig.off(), preprocessing), training=True)
+    evaluated = ImageFolder(root, transform=EvalTransform(preprocessing))
+    trained = ImageFolder(root, transform=TrainTransform(NO_AUGMENT, preprocessing), training=True)
     assert len(evaluated) == len(trained) == len(files)
     for index, path in enumerate(evaluated.paths):
         tensor = torch.from_numpy(preprocess(expected[Path(path).name], preprocessing))

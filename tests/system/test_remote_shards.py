@@ -22,7 +22,7 @@ from hybridvit.data.shards import remote as remote_module
 from hybridvit.data.shards.cache import ShardCache
 from hybridvit.data.shards.images import ShardImages
 from hybridvit.data.shards.remote import Patience, Remote
-from hybridvit.data.transforms import eval_transform
+from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, UsageError
 
 IMPATIENT = Patience(attempts=2, first_wait_s=0.01, stall_s=0.5)
@@ -114,7 +114,7 @@ def server(shards: Path) -> Iterator[Server]:
 
 def open_remote(url: str, folder: Path, *, max_bytes: int = GB, **options: object) -> ShardImages:
     cache = ShardCache(folder / "cache", max_bytes)
-    return ShardImages(url, **{"transform": eval_transform(SMALL), "cache": cache, "patience": IMPATIENT, **options})
+    return ShardImages(url, **{"transform": EvalTransform(SMALL), "cache": cache, "patience": IMPATIENT, **options})
 
 
 def settled(images: ShardImages) -> None:
@@ -126,7 +126,7 @@ def settled(images: ShardImages) -> None:
 
 
 def test_over_http_the_images_are_those_of_the_folder(server: Server, shards: Path, tmp_path: Path) -> None:
-    here = ShardImages(str(shards), transform=eval_transform(SMALL), window=2)
+    here = ShardImages(str(shards), transform=EvalTransform(SMALL), window=2)
     there = open_remote(server.url, tmp_path, window=2)
     assert there.fingerprint == here.fingerprint
     assert all(torch.equal(here[index][0], there[index][0]) for index in range(len(here)))
@@ -227,7 +227,7 @@ def test_s3_goes_through_its_file_system(shards: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(remote_module, "_open", lambda protocol, patience: {"s3": Bucket()}[protocol])
     images = open_remote("s3://bucket/set", tmp_path)
-    here = ShardImages(str(shards), transform=eval_transform(SMALL))
+    here = ShardImages(str(shards), transform=EvalTransform(SMALL))
     assert all(torch.equal(here[index][0], images[index][0]) for index in range(len(here)))
     settled(images)
 
@@ -312,7 +312,7 @@ def read_all(
 
 
 def test_processes_share_a_cache_that_holds_a_third_of_the_set(server: Server, shards: Path, tmp_path: Path) -> None:
-    here = ShardImages(str(shards), transform=eval_transform(SMALL))
+    here = ShardImages(str(shards), transform=EvalTransform(SMALL))
     reference = [here.encoded(0, index) for index in range(len(here))]
     bound = 2 * max(shard.num_bytes for shard in here.index.shards)
     assert bound < sum(shard.num_bytes for shard in here.index.shards) / 3

@@ -27,7 +27,7 @@ from hybridvit.data.shards import write as write_module
 from hybridvit.data.shards.images import ShardImages
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.data.shards.write import write_shards
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, DiskFull, ImageDecodeError, UsageError
 
 BLOCKS = Blocks(sizes=(5, 3, 7, 4, 6), window=2)
@@ -45,7 +45,7 @@ def shards(folder: Path, tmp_path: Path) -> Path:
 
 
 def open_shards(root: Path, **options: object) -> ShardImages:
-    return ShardImages(str(root), **{"transform": eval_transform(SMALL), **options})
+    return ShardImages(str(root), **{"transform": EvalTransform(SMALL), **options})
 
 
 # order
@@ -112,7 +112,7 @@ def test_steps_have_the_same_samples_for_any_processes_and_start_anywhere() -> N
 
 
 def test_shards_hold_the_files_of_the_folder_byte_for_byte(folder: Path, shards: Path) -> None:
-    files = ImageFolder(folder, transform=eval_transform(SMALL))
+    files = ImageFolder(folder, transform=EvalTransform(SMALL))
     packed = open_shards(shards)
     assert packed.class_names == files.class_names
     assert len(packed.index.shards) > 3
@@ -124,13 +124,13 @@ def test_shards_hold_the_files_of_the_folder_byte_for_byte(folder: Path, shards:
 
 
 def test_equal_seed_epoch_and_number_give_equal_tensors_from_folder_and_shards(folder: Path, shards: Path) -> None:
-    packed = open_shards(shards, transform=train_transform(AugmentConfig(), SMALL), training=True, seed=5)
+    packed = open_shards(shards, transform=TrainTransform(AugmentConfig(), SMALL), training=True, seed=5)
     listing = scan_folder(folder)
     order = [listing.paths.index(str(folder / "/".join(path.split("/")[-2:]))) for path in packed.paths]
     listing.__dict__.update(
         paths=tuple(listing.paths[each] for each in order), labels=tuple(listing.labels[each] for each in order)
     )
-    files = ImageFolder(listing, transform=train_transform(AugmentConfig(), SMALL), training=True, seed=5)
+    files = ImageFolder(listing, transform=TrainTransform(AugmentConfig(), SMALL), training=True, seed=5)
     for index in range(len(files)):
         one, other = files.draw(3, index), packed.draw(3, index)
         assert torch.equal(one.image, other.image)
@@ -158,7 +158,7 @@ def test_webdataset_reads_the_shards(shards: Path) -> None:
 
 
 def test_the_loader_resumes_in_the_middle_of_an_epoch_with_any_workers(shards: Path) -> None:
-    images = open_shards(shards, transform=train_transform(AugmentConfig(), SMALL), training=True, seed=2, window=2)
+    images = open_shards(shards, transform=TrainTransform(AugmentConfig(), SMALL), training=True, seed=2, window=2)
     straight = list(make_train_loader(images, batch_size=4, num_steps=9, seed=2))
     assert Counter(sample for batch in straight[:6] for sample in batch.samples.tolist()) == Counter(range(24))
     for workers in (0, 2):

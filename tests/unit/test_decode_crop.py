@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from no_augment import NO_AUGMENT
 from PIL import Image
 from timm.data import create_transform
 
@@ -15,7 +16,7 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.crop import Crop, decode_crop, largest_reduction, resized_crop
 from hybridvit.data.decode import MAX_PIXELS, decode_image
 from hybridvit.data.seeding import seeded
-from hybridvit.data.transforms import TrainTransform, train_transform
+from hybridvit.data.transforms import TrainTransform
 from hybridvit.errors import ImageDecodeError
 
 
@@ -84,7 +85,7 @@ def test_nothing_changes_where_no_detail_can_be_left_out(kind, size):
     file = BytesIO()
     waves(*sides).save(file, kind)
     preprocessing = Preprocessing(image_size=(64, 64))
-    reduced, full = (train_transform(AugmentConfig(), preprocessing, reduced_decode=on) for on in (True, False))
+    reduced, full = (TrainTransform(AugmentConfig(), preprocessing, reduced_decode=on) for on in (True, False))
     for sample in range(20):
         with seeded(sample):
             ours = reduced.of_file(file.getvalue())
@@ -97,7 +98,7 @@ def test_training_equals_timm_to_the_last_bit(channels):
     """The random stream, the crop, the distortions, the normalisation and the erasing."""
     augment = AugmentConfig(random_erasing=0.6)
     preprocessing = Preprocessing(image_size=(48, 64)).for_channels(channels)
-    ours = train_transform(augment, preprocessing)
+    ours = TrainTransform(augment, preprocessing)
     theirs = create_transform(
         (48, 64),
         is_training=True,
@@ -126,7 +127,7 @@ def test_reduction_changes_no_random_number_and_few_levels():
     data = encode(waves(900, 700))
     preprocessing = Preprocessing(image_size=(64, 64), mean=(0.0,) * 3, std=(1 / 255,) * 3)
     augment = AugmentConfig(scale=(0.3, 1.0), rand_augment="", color_jitter=0.0, random_erasing=0.0)
-    reduced, full = (train_transform(augment, preprocessing, reduced_decode=on) for on in (True, False))
+    reduced, full = (TrainTransform(augment, preprocessing, reduced_decode=on) for on in (True, False))
     differences = []
     for sample in range(12):
         with seeded(sample):
@@ -141,7 +142,7 @@ def test_reduction_changes_no_random_number_and_few_levels():
 
 def test_a_truncated_jpeg_is_refused_at_any_size(tmp_path: Path):
     data = encode(waves(900, 700))
-    transform = train_transform(AugmentConfig(scale=(1.0, 1.0)), Preprocessing(image_size=(64, 64)))
+    transform = TrainTransform(AugmentConfig(scale=(1.0, 1.0)), Preprocessing(image_size=(64, 64)))
     assert isinstance(transform, TrainTransform)
     path = tmp_path / "cut.jpg"
     path.write_bytes(data[: len(data) // 2])
@@ -154,10 +155,10 @@ def test_a_truncated_jpeg_is_refused_at_any_size(tmp_path: Path):
 def test_exif_orientation_can_be_left_alone_in_training():
     data = encode(waves(700, 300), orientation=6)
     preprocessing = Preprocessing(image_size=(64, 64), exif_orientation=False)
-    augment = AugmentConfig.off()
+    augment = NO_AUGMENT
     stored = encode(waves(700, 300))
     for reduced in (True, False):
-        ours = train_transform(augment, preprocessing, reduced_decode=reduced)
+        ours = TrainTransform(augment, preprocessing, reduced_decode=reduced)
         with seeded(1):
             result = ours.of_file(data)
         with seeded(1):

@@ -16,7 +16,7 @@ from hybridvit.data.digits import write_digits
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.scan import Listing, find_images, scan_folder
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 
 SMALL = Preprocessing(image_size=(16, 16), crop_fraction=1.0)
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def open_folder(root: Path | Listing, **options: object) -> ImageFolder:
-    return ImageFolder(root, transform=eval_transform(SMALL), **options)
+    return ImageFolder(root, transform=EvalTransform(SMALL), **options)
 
 
 def test_classes_are_the_folders_sorted_by_bytes(root):
@@ -167,7 +167,7 @@ def test_augmentation_depends_on_seed_epoch_and_sample_alone(root):
         Image.fromarray(noisy).save(root / f"cat/noise{number}.png")
 
     def draw(seed: int, epoch: int, sample: int) -> torch.Tensor:
-        images = ImageFolder(root, transform=train_transform(augment, SMALL), training=True, seed=seed)
+        images = ImageFolder(root, transform=TrainTransform(augment, SMALL), training=True, seed=seed)
         torch.rand(3)  # the caller's own use of the generators must not matter
         np.random.rand()
         image = images.draw(epoch, sample).image
@@ -181,7 +181,7 @@ def test_augmentation_depends_on_seed_epoch_and_sample_alone(root):
 
 
 def test_drawing_leaves_the_callers_generators_alone(root):
-    images = ImageFolder(root, transform=train_transform(AugmentConfig(), SMALL), training=True)
+    images = ImageFolder(root, transform=TrainTransform(AugmentConfig(), SMALL), training=True)
     torch.manual_seed(5)
     np.random.seed(5)
     expected = torch.rand(2), np.random.rand(2)

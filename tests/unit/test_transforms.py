@@ -7,6 +7,7 @@ import resource
 import numpy as np
 import pytest
 import torch
+from no_augment import NO_AUGMENT
 from PIL import Image
 from timm.data import create_transform
 
@@ -14,7 +15,7 @@ from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.preprocess import cut, preprocess
 from hybridvit.data.seeding import derive_seed, seeded
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import UsageError
 
 
@@ -45,7 +46,7 @@ def test_evaluation_equals_timm_to_the_last_bit(size, image_size, crop_mode, cro
         mean=settings.mean,
         std=settings.std,
     )
-    ours = eval_transform(settings)(noise(*size))
+    ours = EvalTransform(settings)(noise(*size))
     assert ours.shape == (3, *image_size)
     torch.testing.assert_close(ours, theirs(noise(*size)), rtol=0, atol=0)
 
@@ -76,13 +77,13 @@ def test_a_plain_image_comes_out_as_the_formula_says():
 
 def test_one_mean_makes_the_image_grey():
     settings = Preprocessing(image_size=(8, 8), mean=(0.5,), std=(0.5,))
-    for transform in (eval_transform(settings), train_transform(AugmentConfig(random_erasing=0.0), settings)):
+    for transform in (EvalTransform(settings), TrainTransform(AugmentConfig(random_erasing=0.0), settings)):
         tensor = transform(Image.new("RGB", (20, 20), (255, 255, 255)))
         assert tensor.shape == (1, 8, 8)
-    torch.testing.assert_close(eval_transform(settings)(Image.new("RGB", (9, 9), "white")), torch.ones(1, 8, 8))
+    torch.testing.assert_close(EvalTransform(settings)(Image.new("RGB", (9, 9), "white")), torch.ones(1, 8, 8))
 
 
-@pytest.mark.parametrize("build", [eval_transform, lambda settings: train_transform(AugmentConfig(), settings)])
+@pytest.mark.parametrize("build", [EvalTransform, lambda settings: TrainTransform(AugmentConfig(), settings)])
 def test_two_means_are_refused_before_any_image(build):
     with pytest.raises(UsageError, match=r"2 means and 3 standard deviations.*1 channel .* or 3"):
         build(Preprocessing(mean=(0.5, 0.5)))
@@ -108,7 +109,7 @@ def test_the_defaults_are_timms_training_transform_with_the_same_seeds():
         re_prob=0.25,
         re_mode="pixel",
     )
-    ours = train_transform(AugmentConfig(), settings)
+    ours = TrainTransform(AugmentConfig(), settings)
     for sample in range(12):
         with seeded(0, sample):
             expected = theirs(noise(80, 60))
@@ -119,7 +120,7 @@ def test_the_defaults_are_timms_training_transform_with_the_same_seeds():
 def test_with_everything_off_training_sees_the_evaluation_image():
     settings = Preprocessing(image_size=(32, 32), crop_fraction=1.0)
     image = noise(50, 50)
-    torch.testing.assert_close(train_transform(AugmentConfig.off(), settings)(image), eval_transform(settings)(image))
+    torch.testing.assert_close(TrainTransform(NO_AUGMENT, settings)(image), EvalTransform(settings)(image))
 
 
 def test_flips_happen_only_where_asked_for():
@@ -127,8 +128,8 @@ def test_flips_happen_only_where_asked_for():
     image = Image.fromarray(np.tile(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], (16, 1, 3)))  # brighter right
     off = AugmentConfig(scale=(1, 1), ratio=(1, 1), hflip=0, rand_augment="", color_jitter=0, random_erasing=0)
     on = AugmentConfig(scale=(1, 1), ratio=(1, 1), hflip=1, rand_augment="", color_jitter=0, random_erasing=0)
-    kept, flipped = train_transform(off, settings)(image), train_transform(on, settings)(image)
-    torch.testing.assert_close(kept, eval_transform(settings)(image))
+    kept, flipped = TrainTransform(off, settings)(image), TrainTransform(on, settings)(image)
+    torch.testing.assert_close(kept, EvalTransform(settings)(image))
     torch.testing.assert_close(flipped, kept.flip(-1))
 
 
@@ -153,7 +154,7 @@ def test_a_setting_out_of_range_is_named(change, words):
 
 @pytest.mark.parametrize("policy", ["rand-m9-mstd0.5-inc1", "rand-m7-n3-p0.8", "rand-m15-mmax20", "rand", ""])
 def test_every_accepted_policy_is_one_timm_runs(policy):
-    transform = train_transform(AugmentConfig(rand_augment=policy), Preprocessing(image_size=(16, 16)))
+    transform = TrainTransform(AugmentConfig(rand_augment=policy), Preprocessing(image_size=(16, 16)))
     assert transform(noise(30, 30)).shape == (3, 16, 16)
 
 
@@ -167,8 +168,8 @@ def test_seeds_differ_wherever_their_parts_do():
 
 @pytest.mark.parametrize("policy", ["rand-m10-n9-inc1", "rand-m0-n9"])  # the ends of both scales: no bit is kept
 def test_rand_augment_at_its_strongest_posterizes_to_black(policy: str) -> None:
-    settings = dataclasses.replace(AugmentConfig.off(), rand_augment=policy)
-    transform = pickle.loads(pickle.dumps(train_transform(settings, Preprocessing(image_size=(32, 32)))))
+    settings = dataclasses.replace(NO_AUGMENT, rand_augment=policy)
+    transform = pickle.loads(pickle.dumps(TrainTransform(settings, Preprocessing(image_size=(32, 32)))))
     (posterize,) = [operation for operation in transform._distort.transforms[0].ops if "Posterize" in operation.name]
     posterize.prob = 1.0
     assert posterize(noise(8, 8)).getextrema() == ((0, 0),) * 3

@@ -149,17 +149,13 @@ def write_index(folder: Path, class_names: Sequence[str], shards: Iterable[tuple
     listed: list[Shard] = []
     end = 0
     for shard, entries in shards:
-        table = np.zeros(len(entries), ROW)
-        encoded = [entry.key.encode(errors="surrogateescape") for entry in entries]
-        ends = end + np.cumsum([len(key) for key in encoded], dtype=np.uint64)
-        table["offset"] = [entry.offset for entry in entries]
-        table["length"] = [entry.length for entry in entries]
-        table["label"] = [entry.label for entry in entries]
-        table["kind"] = [kinds.setdefault(entry.kind, len(kinds)) for entry in entries]
-        table["key_end"] = ends
-        end = int(ends[-1]) if len(ends) else end
-        rows.append(table)
-        keys.append(b"".join(encoded))
+        table = []
+        for entry in entries:
+            keys.append(entry.key.encode(errors="surrogateescape"))
+            end += len(keys[-1])
+            kind = kinds.setdefault(entry.kind, len(kinds))
+            table.append((entry.offset, entry.length, end, entry.label, kind))
+        rows.append(np.array(table, ROW))
         listed.append(shard)
     arrays = {
         SAMPLES: np.concatenate(rows) if rows else np.zeros(0, ROW),

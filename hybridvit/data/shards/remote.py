@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from hybridvit.data.samples import SourceFault
 from hybridvit.errors import UsageError
@@ -71,11 +71,10 @@ class Remote:
             try:
                 return attempt()
             except Exception as error:  # each protocol's library raises its own kinds
-                if _is_final(error) or number == self.patience.attempts:
+                fault = _judged(error)
+                if fault.is_final or number == self.patience.attempts:
                     tries = f" in {number} attempts" if number > 1 else ""
-                    raise SourceFault(
-                        f"{url} could not be fetched{tries}: {_reason(error)}. {_advice(error)}"
-                    ) from error
+                    raise SourceFault(f"{url} could not be fetched{tries}: {fault.reason}. {fault.advice}") from error
             time.sleep(self.patience.first_wait_s * 2 ** (number - 1))
         raise AssertionError("the last attempt returns or raises")
 
@@ -115,36 +114,31 @@ def _open(protocol: str, patience: Patience) -> Any:
         ) from error
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether another attempt would end the same."""
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-        return True
-    if isinstance(error, OSError) and error.errno in _DISK:
-        return True
+class _Fault(NamedTuple):
+    """What a failed attempt comes to."""
+
+    reason: str
+    advice: str = "Check the network, and resume the run."
+    is_final: bool = False  # whether another attempt would end the same
+
+
+def _judged(error: Exception) -> _Fault:
+    message = " ".join(str(error).split()) or "no reason given"
+    reason = f"{message[:200]} ({type(error).__name__})"
     status = getattr(error, "status", None)  # of aiohttp's ClientResponseError
-    return isinstance(status, int) and 400 <= status < 500 and status not in _RETRIED_STATUS
-
-
-def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, TimeoutError):
-        return "no byte arrived for too long"
-    status, message = getattr(error, "status", None), " ".join(str(error).split()) or "no reason given"
-    if isinstance(status, int):
-        return f"the server answers {status} ({getattr(error, 'message', '') or message})"
-    return message if isinstance(error, _WrongContent) else f"{message[:200]} ({type(error).__name__})"
-
-
-def _advice(error: Exception) -> str:
+        return _Fault("there is no such file", "Check the URL, and that all files of the set were uploaded.", True)
     if isinstance(error, _WrongContent):
-        return "If the shards were written again, put the index that belongs to them beside them (hybridvit index)."
-    if isinstance(error, FileNotFoundError):
-        return "Check the URL, and that all files of the set were uploaded."
+        advice = "If the shards were written again, put the index that belongs to them beside them (hybridvit index)."
+        return _Fault(message, advice)
     if isinstance(error, OSError) and error.errno in _DISK:
-        return "Free some space, or set data.cache to a folder on a larger disk."
-    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
-        return (
-            "Check that you may read it; for s3, the credentials in the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID)."
-        )
-    return "Check the network, and resume the run."
+        return _Fault(reason, "Free some space, or set data.cache to a folder on a larger disk.", True)
+    if isinstance(status, int):
+        reason = f"the server answers {status} ({getattr(error, 'message', '') or message})"
+    if isinstance(error, PermissionError) or status in (401, 403):
+        advice = "Check that you may read it; for s3, the credentials in the environment (AWS_PROFILE, "
+        return _Fault(reason, f"{advice}AWS_ACCESS_KEY_ID).", True)
+    if isinstance(error, TimeoutError):
+        return _Fault("no byte arrived for too long")
+    is_refused = isinstance(status, int) and 400 <= status < 500 and status not in _RETRIED_STATUS
+    return _Fault(reason, is_final=is_refused or isinstance(error, IsADirectoryError))

@@ -142,20 +142,17 @@ def _label(
         value = json.loads(text)[label_key] if kind == "json" else text.decode().strip()
         label = _number(value, labels)
     except (ValueError, KeyError, TypeError) as error:
+        where = f" under '{label_key}'" if kind == "json" else ""
         raise DatasetError(
-            f"{path}: '{key}.{kind}' begins with {text[:40]!r}, but it must hold a class number"
-            f"{_where(kind, label_key)}. Where the number has another key, name it with --label KEY; where classes are "
-            "given by name, list the names with --classes FILE."
+            f"{path}: '{key}.{kind}' begins with {text[:40]!r}, but it must hold a class number{where}. Where the "
+            "number has another key, name it with --label KEY; where classes are given by name, list the names with "
+            "--classes FILE."
         ) from error
     if not 0 <= label < _MOST_CLASSES:
         raise DatasetError(
             f"{path}: the label of '{key}' is {label}, but classes are numbered from 0 to {_MOST_CLASSES - 1:,}."
         )
     return label
-
-
-def _where(kind: str, label_key: str) -> str:
-    return f" under '{label_key}'" if kind == "json" else ""
 
 
 def _number(value: object, labels: Mapping[str, int] | None) -> int:

@@ -11,11 +11,7 @@ from hybridvit.recipe.groups import DataConfig, Source
 from hybridvit.recipe.recipe import Recipe
 
 SOURCES = {
-    "folder": Source(
-        meaning="image folders",
-        opener="hybridvit.data.folder:open_folders",
-        needs_root=True,
-    ),
+    "folder": Source(meaning="image folders", opener="hybridvit.data.folder:open_folders", needs_root=True),
     "shards": Source(
         meaning="tar files with an index (`hybridvit shard`), here or behind a URL",
         opener="hybridvit.data.shards.images:open_shards",
@@ -29,21 +25,16 @@ SOURCES = {
         keys=("image_column", "label_column"),
     ),
     "digits": Source(
-        meaning="scikit-learn's digits, written to root first",
-        opener="hybridvit.data.digits:open_digits",
+        meaning="scikit-learn's digits, written to root first", opener="hybridvit.data.digits:open_digits"
     ),
-    "generated": Source(
-        meaning="colours and noise",
-        opener="hybridvit.data.generated:open_generated",
-    ),
+    "generated": Source(meaning="colours and noise", opener="hybridvit.data.generated:open_generated"),
     "two_marks": Source(
-        meaning="two marks far apart, same or different",
-        opener="hybridvit.data.two_marks:open_two_marks",
+        meaning="two marks far apart, same or different", opener="hybridvit.data.two_marks:open_two_marks"
     ),
 }
 """Where labelled images can come from.
 
-An opener is given the recipe's `data` and the options of `DrawOptions` for the training and for the validation images,
+An opener is given the recipe's `data` and the `ImageOptions` for the training and for the validation images,
 and gives these two as `LabelledImages`. It raises DatasetError or UsageError where they are not to be had.
 """
 _SOURCES_HELP = "; ".join(f"{name}: {source.meaning}" for name, source in SOURCES.items()) + "."

@@ -9,7 +9,7 @@ from hybridvit.data.class_names import difference
 from hybridvit.data.encoded import ImageOptions, OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.samples import LabelledImages
-from hybridvit.data.transforms import eval_transform, train_transform
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError
 from hybridvit.models.registry import find_variant
 from hybridvit.task import Splits
@@ -27,13 +27,13 @@ def open_splits(recipe: ClassifyRecipe) -> Splits:
         exif_orientation=data.exif_orientation,
     )
     training: ImageOptions = {
-        "transform": train_transform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
+        "transform": TrainTransform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
         "sizes": data.train_sizes,
         "training": True,
         "on_bad_image": data.on_bad_image,
         "seed": recipe.seed,
     }
-    evaluation: ImageOptions = {"transform": eval_transform(preprocessing), "on_bad_image": data.on_bad_image}
+    evaluation: ImageOptions = {"transform": EvalTransform(preprocessing), "on_bad_image": data.on_bad_image}
     train, validation = SOURCES[data.source].load()(data, training, evaluation)
     check_images(train, validation)
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
@@ -71,7 +71,7 @@ def open_labelled(root: str, card: ModelCard, *, on_bad_image: OnBadImage = "err
     """
     images = ImageFolder(
         root,
-        transform=eval_transform(card.preprocessing),
+        transform=EvalTransform(card.preprocessing),
         class_names=card.class_names or None,
         on_bad_image=on_bad_image,
     )

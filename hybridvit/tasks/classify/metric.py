@@ -2,10 +2,10 @@
 
 import heapq
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics import Metric as TorchMetric
@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Confusion
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
 from hybridvit.tasks.classify.result import results_of
@@ -76,7 +77,7 @@ class ClassifyMetric(Metric):
             },
             parts=parts,
             per_image=np.concatenate(self._right) if self._right else None,
-            examples=tuple(self._best(_of_all_ranks(self._examples))),
+            examples=tuple(self._best(chain.from_iterable(of_all_ranks(self._examples)))),
         )
 
     def _shown(self, logits: Tensor, labels: Tensor, samples: Tensor) -> Iterable[Example]:
@@ -109,14 +110,6 @@ class ClassifyMetric(Metric):
 def class_names_of(card: ModelCard) -> tuple[str, ...]:
     """The card's classes, or their numbers if it names none."""
     return card.class_names or tuple(str(index) for index in range(card.options.get("num_classes", 1000)))
-
-
-def _of_all_ranks(examples: list[Example]) -> list[Example]:
-    if not torch.distributed.is_initialized():
-        return examples
-    shares: list[list[Example]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(shares, examples)
-    return [example for share in shares for example in share]
 
 
 def _percent(share: Tensor) -> float:

@@ -1,6 +1,5 @@
 """The model that a run starts from: random, or with the weights of an earlier training that fit its images."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def starting_model(recipe: ClassifyRecipe, class_names: tuple[str, ...]) -> Back
     options: dict[str, Any] = dict(recipe.model_options)
     if recipe.pretrained is not False:
         found = find_weights(recipe.model, recipe.pretrained)
-        _check(contents_of(found.path), found.source, class_names, recipe.reset_head)
+        _check(found.path, found.source, class_names, recipe.reset_head)
     model = create_model(
         recipe.model,
         pretrained=recipe.pretrained,
@@ -39,40 +38,24 @@ def starting_model(recipe: ClassifyRecipe, class_names: tuple[str, ...]) -> Back
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """What a file of weights is, as far as it decides whether they can be trained further on other images."""
-
-    is_folded: bool
-    num_classes: int  # 0: it has no classifier
-    class_names: tuple[str, ...]  # empty if unknown
-
-
-def contents_of(path: Path) -> Contents:
-    """Raises CheckpointError for a file that is no weights of these models."""
+def _check(path: Path, source: str, class_names: tuple[str, ...], reset_head: bool) -> None:
+    """Raise UsageError or CheckpointError for a file of weights that cannot be trained further on these classes."""
     file = read_tensors(path)
     naming = naming_of(file.tensors, path)
     tensors = to_ours(file.tensors, naming, path)
-    card = card_of(file)
-    return Contents(
-        is_folded=form_of(tensors) != "training",
-        num_classes=num_classes_of(tensors),
-        class_names=card.class_names if card is not None else class_names_of(tensors, naming),
-    )
-
-
-def _check(contents: Contents, source: str, class_names: tuple[str, ...], reset_head: bool) -> None:
-    if contents.is_folded:
+    if form_of(tensors) != "training":
         raise CheckpointError(
             f"{source} is folded: its branches are merged, and training needs them apart. Give the weights it was "
             "folded from, such as the model.safetensors of their run."
         )
     if reset_head:
         return
-    known = contents.class_names
+    card = card_of(file)
+    known = card.class_names if card is not None else class_names_of(tensors, naming)  # empty if unknown
+    num_classes = num_classes_of(tensors)  # 0: it has no classifier
     fix = "Add --reset_head to start with a new classifier and keep all other weights."
-    if contents.num_classes != len(class_names):
-        has = f"has {contents.num_classes} classes" if contents.num_classes else "has no classifier"
+    if num_classes != len(class_names):
+        has = f"has {num_classes} classes" if num_classes else "has no classifier"
         how = f" ({difference(known, class_names)})" if known else ""
         raise UsageError(f"{source} {has}, the images have {len(class_names)}{how}. {fix}")
     if known and known != class_names:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import hybridvit
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
     from hybridvit.data.encoded import OnBadImage
     from hybridvit.data.samples import Samples
-    from hybridvit.tasks.classify.teacher import TeacherFinder
 
 
+@dataclass(frozen=True)
 class Classify(Task):
     """One of the classes that the training folders name."""
+
+    tries: bool = False  # with an untrained teacher
 
     name = "classify"
     quantities = (
@@ -31,7 +34,7 @@ class Classify(Task):
     answers = ("logits",)
 
     def tried(self) -> "Classify":
-        return _TriedClassify()
+        return Classify(tries=True)
 
     def companions(self, recipe: ClassifyRecipe, num_classes: int) -> "Sequence[nn.Module]":
         from hybridvit.tasks.classify.teacher import teacher_architecture
@@ -49,12 +52,9 @@ class Classify(Task):
         return open_labelled(root, card, on_bad_image=on_bad_image)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        import torch
-
         from hybridvit.data.loader import stacked
 
-        batch = stacked(samples)
-        return batch._replace(targets=torch.as_tensor(batch.targets, dtype=torch.long))
+        return stacked(samples)
 
     def example(self, recipe: ClassifyRecipe, num_images: int) -> Batch:
         import torch
@@ -82,14 +82,10 @@ class Classify(Task):
 
     def objective(self, recipe: ClassifyRecipe, card: ModelCard, place: Place) -> Objective:
         from hybridvit.tasks.classify.objective import ClassifyObjective
+        from hybridvit.tasks.classify.teacher import find_teacher, untrained_teacher
 
-        return ClassifyObjective(recipe, card, place, find_teacher=self.find_teacher())
-
-    def find_teacher(self) -> "TeacherFinder":
-        """Where the teacher of a distillation comes from."""
-        from hybridvit.tasks.classify.teacher import find_teacher
-
-        return find_teacher
+        find = untrained_teacher if self.tries else find_teacher
+        return ClassifyObjective(recipe, card, place, find_teacher=find)
 
     def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
         return {"logits": model(inputs).float()}
@@ -103,12 +99,3 @@ class Classify(Task):
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
     ) -> Sequence[ClassifyResult]:
         return results_of(outputs, card, most)
-
-
-class _TriedClassify(Classify):
-    """With an untrained teacher."""
-
-    def find_teacher(self) -> "TeacherFinder":
-        from hybridvit.tasks.classify.teacher import untrained_teacher
-
-        return untrained_teacher
