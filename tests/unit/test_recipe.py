@@ -115,6 +115,7 @@ def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: st
     ("words", "said"),
     [
         (["--optim.lrr", "1"], "'optim.lrr' is unknown. The nearest are 'optim.lr'"),
+        (["--model_options.", "1"], "'model_options.' is unknown. The nearest are 'model_options'"),
         (["--seed", "x"], "'seed' is 'x', but it must be a whole number. Write --seed VALUE"),
         (["--data.val", "train"], "are both 'train', but accuracy on the images trained on tells nothing"),
         (["--data.val_share", "0.6"], "must lie between 0.0 and 0.5"),
