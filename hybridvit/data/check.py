@@ -5,7 +5,6 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 from hybridvit.data.check_findings import describe_findings
 from hybridvit.data.check_report import CheckReport, Finding, finding
@@ -24,13 +23,6 @@ create table files (
 )"""
 
 
-class Folders(NamedTuple):
-    """What the folders of a data set say before any image is opened."""
-
-    splits: dict[str, tuple[str, ...]]  # name -> classes
-    findings: list[Finding]
-
-
 def check_folder(
     root: str,
     *,
@@ -46,8 +38,8 @@ def check_folder(
     Raises `DatasetError` where there is no data set to check: no such folder, or neither class folders nor splits.
     """
     began = time.monotonic()
-    folders = _folders(root)
-    names = sorted({name for classes in folders.splits.values() for name in classes}, key=os.fsencode)
+    splits, findings = _folders(root)
+    names = sorted({name for classes in splits.values() for name in classes}, key=os.fsencode)
     table = sqlite3.connect("")  # on disk, without a name, gone when closed
     try:
         table.text_factory = os.fsdecode  # names that are not UTF-8 included
@@ -55,7 +47,7 @@ def check_folder(
         table.execute(_TABLE)
         others: Counter[str] = Counter()
         unreadable: list[str] = []
-        _list_files(table, root, folders.splits, names, others, unreadable)
+        _list_files(table, root, splits, names, others, unreadable)
         total = table.execute("select count(*) from files").fetchone()[0]
         bad = 0
         files = ((number, os.path.join(root, path)) for number, path in _paths(table, total))
@@ -65,21 +57,22 @@ def check_folder(
             if done % _BATCH == 0:
                 table.commit()
             on_progress(done, total, bad)
-        findings = folders.findings + describe_findings(
-            table, root, splits=folders.splits, names=names, others=others, unreadable=unreadable
-        )
-        return CheckReport.of(table, root, folders.splits, names, findings, seconds=time.monotonic() - began)
+        findings += describe_findings(table, root, splits=splits, names=names, others=others, unreadable=unreadable)
+        return CheckReport.of(table, root, splits, names, findings, seconds=time.monotonic() - began)
     finally:
         table.close()
 
 
-def _folders(root: str) -> Folders:
-    """The splits of a data set and the classes in each. Raises `DatasetError` where there are none."""
+def _folders(root: str) -> tuple[dict[str, tuple[str, ...]], list[Finding]]:
+    """The classes in each split, by its name, and what the folders give reason to say before any image is opened.
+
+    Raises `DatasetError` where there are neither classes nor splits.
+    """
     present = subfolders(root)
     splits = [name for name in present if name.lower() in SPLITS]
     only_splits = len(splits) == len(present) or len(splits) > 1
     if not only_splits or not any(subfolders(os.path.join(root, split)) for split in splits):
-        return Folders({WHOLE: tuple(class_folders(root))}, _outside(root, (WHOLE,)))
+        return {WHOLE: tuple(class_folders(root))}, _outside(root, (WHOLE,))
     beside = [name for name in present if name not in splits]
     findings = [
         *_outside(root, splits),
@@ -89,7 +82,7 @@ def _folders(root: str) -> Folders:
     found = {split: tuple(subfolders(os.path.join(root, split))) for split in splits}
     for split in (split for split in splits if not found[split]):
         findings += finding("warning", "no-classes", "Splits without class folders, which are not checked", [split])
-    return Folders({split: classes for split, classes in found.items() if classes}, findings)
+    return {split: classes for split, classes in found.items() if classes}, findings
 
 
 def _outside(root: str, splits: Sequence[str]) -> list[Finding]:

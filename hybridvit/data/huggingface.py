@@ -38,8 +38,8 @@ class HuggingFaceImages(EncodedImages):
         from datasets import Image
 
         self.source = source
-        self._image_column = image_column or _only(dataset, source, "image", _is_image, "data.image_column")
-        self._label_column = label_column or _only(dataset, source, "label", _is_class, "data.label_column")
+        self._image_column = image_column or _only(dataset, source, "image", _of_kind(dataset, Image))
+        self._label_column = label_column or _label_column(dataset, source)
         for column in (self._image_column, self._label_column):
             if column not in dataset.features:
                 raise DatasetError(
@@ -127,7 +127,7 @@ def hold_out(dataset: Any, share: float, source: str, label_column: str = "") ->
 
     Raises `DatasetError` for a class with one image.
     """
-    column = label_column or _only(dataset, source, "label", _is_class, "data.label_column")
+    column = label_column or _label_column(dataset, source)
     labels = np.asarray(_labels(dataset, source, column)[0])
     held_out: list[int] = []
     for label in np.unique(labels).tolist():
@@ -153,30 +153,23 @@ def _labels(dataset: Any, source: str, column: str) -> tuple[Column, tuple[str, 
     return Column(values.astype(np.int32)), tuple(names)
 
 
-def _only(dataset: Any, source: str, what: str, fits: Any, key: str) -> str:
-    """The one column that fits; of several labels, a ClassLabel goes before integers."""
-    found = fits(dataset.features)
+def _only(dataset: Any, source: str, what: str, found: list[str]) -> str:
+    """The one column that was found."""
     if len(found) == 1:
         return found[0]
     fault = f"has no {what} column; its columns are {', '.join(dataset.features)}"
     if found:
         fault = f"has {len(found)} columns that could be the {what}: {', '.join(found)}"
-    raise DatasetError(f"{source} {fault}. Name it: --{key} COLUMN.")
+    raise DatasetError(f"{source} {fault}. Name it: --data.{what}_column COLUMN.")
 
 
-def _is_image(features: Any) -> list[str]:
-    from datasets import Image
-
-    return [name for name, feature in features.items() if isinstance(feature, Image)]
-
-
-def _is_class(features: Any) -> list[str]:
+def _label_column(dataset: Any, source: str) -> str:
+    """A ClassLabel goes before integers."""
     from datasets import ClassLabel, Value
 
-    classes = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-    numbers = [
-        name
-        for name, feature in features.items()
-        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint"))
-    ]
-    return classes or numbers
+    integers = [name for name in _of_kind(dataset, Value) if dataset.features[name].dtype.startswith(("int", "uint"))]
+    return _only(dataset, source, "label", _of_kind(dataset, ClassLabel) or integers)
+
+
+def _of_kind(dataset: Any, kind: type) -> list[str]:
+    return [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
