@@ -42,7 +42,11 @@ class Quantity:
 
     def text(self, value: float) -> str:
         """The value with its unit."""
-        return f"{value:.{self.decimals}f} {self.unit}".rstrip()
+        return f"{self.number(value)} {self.unit}".rstrip()
+
+    def number(self, value: float) -> str:
+        """The value alone."""
+        return f"{value:.{self.decimals}f}"
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` is better than `other`; equals are not."""

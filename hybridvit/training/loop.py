@@ -263,19 +263,7 @@ class Loop:
     def _tell(self, outcome: StepOutcome) -> None:
         pace, position = self.pace, self.position
         pace.step(self.run.recipe.data.total_batch)
-        row = None
-        if position.step % self.log_every == 0:
-            lap = pace.lap("step")
-            row = {
-                "step": position.step,
-                "epoch": position.step / self.run.steps_per_epoch,
-                "loss": outcome.loss,
-                "lr": learning_rate(self.run.optimizer),
-                "grad_norm": outcome.norm,
-                "images_per_second": round(lap.images_per_second, 1),
-                "data_wait": round(lap.data_wait, 4),
-                "seconds": round(self.seconds, 1),
-            }
+        is_logged = position.step % self.log_every == 0
         self.observers.stepped(
             Step(
                 step=position.step,
@@ -285,9 +273,23 @@ class Loop:
                 seconds_per_step=pace.seconds_per_step,
                 seconds=self.seconds,
                 data_wait=pace.data_wait,
-                slow_loader=pace.slow_loader() if row is not None else None,
-                row=row,
+                slow_loader=pace.slow_loader() if is_logged else None,
             )
+        )
+        if not is_logged:
+            return
+        lap = pace.lap("step")
+        self.observers.logged(
+            {
+                "step": position.step,
+                "epoch": position.step / self.run.steps_per_epoch,
+                "loss": outcome.loss,
+                "lr": learning_rate(self.run.optimizer),
+                "grad_norm": outcome.norm,
+                "images_per_second": round(lap.images_per_second, 1),
+                "data_wait": round(lap.data_wait, 4),
+                "seconds": round(self.seconds, 1),
+            }
         )
 
     def _count_skipped(self, skipped: bool) -> None:

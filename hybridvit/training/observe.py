@@ -32,7 +32,6 @@ class Step:
     seconds: float  # of training, in all sessions
     data_wait: float  # share of this session's time that went into waiting for images
     slow_loader: float | None  # that share, once, where it is too large
-    row: Row | None  # of steps.csv; for about 50 steps in an epoch
 
 
 class Observer:
@@ -43,6 +42,9 @@ class Observer:
 
     def stepped(self, step: Step) -> None:
         """A step was taken."""
+
+    def logged(self, row: Row) -> None:
+        """The numbers of the step that was just taken: a row of steps.csv. For about 50 steps in an epoch."""
 
     def validating(self, done: int, total: int) -> None:
         """`done` of `total` batches of a pass over the validation samples are seen."""
@@ -85,6 +87,10 @@ class Observers(Observer):
     def stepped(self, step: Step) -> None:
         for observer in self._observers:
             observer.stepped(step)
+
+    def logged(self, row: Row) -> None:
+        for observer in self._observers:
+            observer.logged(row)
 
     def validating(self, done: int, total: int) -> None:
         for observer in self._observers:

@@ -66,10 +66,7 @@ class RunResult:
 
     def summary(self) -> list[str]:
         """What the run came to, in lines for a person."""
-
-        def number(value: float) -> str:
-            return f"{value:.{self.headline.decimals}f}"
-
+        number = self.headline.number
         averaged = "" if self.averaged is None else f"   averaged {number(self.averaged)}"
         folded = "   folded: it cannot be"
         if self.agreement is not None and self.folded is not None:
@@ -156,7 +153,7 @@ def train(
                     return _train(run, bar, allow_data_change)
             finally:
                 if fabric.global_rank == 0:
-                    folder.release()
+                    folder.lock.release()
 
 
 @contextmanager

@@ -150,8 +150,8 @@ def test_a_resumed_run_shows_what_an_uninterrupted_one_shows(tmp_path: Path, fin
 def test_steps_of_another_layout_are_started_anew(tmp_path: Path) -> None:
     (tmp_path / "steps.csv").write_text("step,loss\n1,2.0\n")
     log = StepsCsv(tmp_path / "steps.csv", first_step=1)
-    log.step(dict.fromkeys(STEP_COLUMNS, 2))
-    log.close()
+    log.logged(dict.fromkeys(STEP_COLUMNS, 2))
+    log.ended(None)
     assert [row["step"] for row in read_steps(tmp_path / "steps.csv")] == [2]
 
 
@@ -278,7 +278,6 @@ def step_of(step: int, pace: Pace) -> Step:
         seconds=pace.session_seconds,
         data_wait=pace.data_wait,
         slow_loader=None,
-        row=None,
     )
 
 
@@ -446,9 +445,9 @@ def test_the_real_package_works_offline(tmp_path: Path, monkeypatch: pytest.Monk
     pytest.importorskip("wandb", reason="wandb is an extra")
     monkeypatch.setenv("WANDB_MODE", "offline")
     log = WeightsAndBiases("project", run_id="abcd1234", folder=tmp_path, config={"model": "m"})
-    log.step({"step": 1, "loss": 2.0})
+    log.logged({"step": 1, "loss": 2.0})
     log.validated({"step": 1, "top1": 50.0})
-    log.close()
+    log.ended(None)
     assert log.run_id == "abcd1234"
     (folder,) = (tmp_path / "wandb").glob("offline-run-*-abcd1234")
     assert (folder / "run-abcd1234.wandb").stat().st_size > 0

@@ -1,13 +1,12 @@
 """The numbers of a run in files, consistent with the checkpoint that the run goes on from.
 
-Each logger knows from which step the run goes on: rows that a killed run wrote after it are dropped, for they come
-again.
+Each of these observers is told from which step the run goes on: rows that a killed run wrote after it are dropped, for
+they come again. Only rank 0 has them.
 """
 
 import csv
 import io
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,29 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hybridvit.atomic import write_text
 from hybridvit.errors import DiskFull
-from hybridvit.training.observe import Row
+from hybridvit.training.observe import Observer, Row
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "seconds")
 FLUSH_SECONDS = 5.0
 
 
-class Logger(ABC):
-    """Takes the numbers of a run, on rank 0. `row["step"]` places them."""
-
-    @abstractmethod
-    def step(self, row: Row) -> None:
-        """One training step, with `STEP_COLUMNS`; about 50 in an epoch."""
-
-    @abstractmethod
-    def validated(self, row: Row) -> None:
-        """One validation: a row of metrics.csv."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """The run has ended, for whatever reason."""
-
-
-class MetricsCsv(Logger):
+class MetricsCsv(Observer):
     """One row per validation, in metrics.csv."""
 
     def __init__(self, path: Path, *, history: Sequence[Row]) -> None:
@@ -46,22 +29,16 @@ class MetricsCsv(Logger):
         if self._rows or path.exists():
             self._write()
 
-    def step(self, row: Row) -> None:
-        pass
-
     def validated(self, row: Row) -> None:
         self._rows.append(dict(row))
         self._write()
-
-    def close(self) -> None:
-        pass
 
     def _write(self) -> None:
         # Written whole each time: there are few rows, and a reader or a kill never meets half of one.
         write_text(self._path, _as_csv(list(self._rows[0]) if self._rows else [], self._rows))
 
 
-class StepsCsv(Logger):
+class StepsCsv(Observer):
     """One row per logged step, in steps.csv, appended every few seconds.
 
     `first_step`: rows of later steps, and one that a kill cut short, are dropped at the start.
@@ -74,7 +51,7 @@ class StepsCsv(Logger):
         self._waiting: list[Row] = []
         self._flushed = time.monotonic()
 
-    def step(self, row: Row) -> None:
+    def logged(self, row: Row) -> None:
         self._waiting.append(row)
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self._flush()
@@ -82,7 +59,7 @@ class StepsCsv(Logger):
     def validated(self, row: Row) -> None:
         self._flush()
 
-    def close(self) -> None:
+    def ended(self, error: BaseException | None) -> None:
         self._flush()
 
     def _flush(self) -> None:
@@ -98,20 +75,20 @@ class StepsCsv(Logger):
             ) from error
 
 
-class TensorBoard(Logger):
+class TensorBoard(Observer):
     """The same as curves: train/* and validation/*."""
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
 
-    def step(self, row: Row) -> None:
+    def logged(self, row: Row) -> None:
         self._add("train", row, without=("step", "epoch", "seconds"))
 
     def validated(self, row: Row) -> None:
         self._add("validation", row, without=("step",))
         self._writer.flush()
 
-    def close(self) -> None:
+    def ended(self, error: BaseException | None) -> None:
         self._writer.close()
 
     def _add(self, group: str, row: Row, *, without: Sequence[str]) -> None:

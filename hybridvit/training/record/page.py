@@ -3,7 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hybridvit.card import Preprocessing
@@ -23,9 +23,9 @@ MOST_EVENTS = 40
 MOST_MARKS = 12  # of resumes in the curves
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RunRecord:
-    """All that the report of a run is made of."""
+    """All that the report of a run is made of, kept up to date while it goes on."""
 
     folder: Path
     recipe: Recipe
@@ -33,13 +33,15 @@ class RunRecord:
     samples: Samples  # to validate on
     preprocessing: Preprocessing
     facts: Sequence[tuple[str, str]]
-    history: Sequence[Row]
     events: Sequence[Event]
-    step: int
     total_steps: int
     steps_per_epoch: int
-    seconds: float  # of training, over all sessions
-    data_wait: float  # share of the steps' time that went into waiting for images, in this session
+    history: list[Row] = field(default_factory=list)
+    step: int = 0
+    seconds: float = 0.0  # of training, over all sessions
+    data_wait: float = 0.0  # share of the steps' time that went into waiting for images, in this session
+    skipped: int = 0  # steps whose gradient left float16's range
+    wandb: str = ""  # address of the run's page at Weights & Biases
     ended: str = ""  # why it ended before its last step; empty while it goes on
     weights: str = ""  # which ones the model file holds, once it is written
     agreement: Agreement | None = None  # of the model with its folded form
@@ -52,11 +54,6 @@ class RunRecord:
     @property
     def headline(self) -> Quantity:
         return self.quantities[0]
-
-    @property
-    def known(self) -> Mapping[str, Quantity]:
-        """The quantities by name."""
-        return {quantity.name: quantity for quantity in self.quantities}
 
 
 def run_report(record: RunRecord) -> Report:
@@ -115,12 +112,12 @@ def _lead(record: RunRecord) -> str:
     )
 
 
-def _best(record: RunRecord) -> tuple[float, Row, str]:
+def _best(headline: Quantity, history: Sequence[Row]) -> tuple[float, Row, str]:
     """Value, row and weights of the best validation; the first of equals."""
-    name, best = record.headline.name, None
-    for row in record.history:
+    name, best = headline.name, None
+    for row in history:
         for key, weights in ((name, "raw"), (f"ema_{name}", "averaged")):
-            if key in row and (best is None or record.headline.better(row[key], best[0])):
+            if key in row and (best is None or headline.better(row[key], best[0])):
                 best = row[key], row, weights
     assert best is not None
     return best
@@ -129,11 +126,8 @@ def _best(record: RunRecord) -> tuple[float, Row, str]:
 def _figures(record: RunRecord) -> list[Figure]:
     if not record.history:
         return []
-    last, headline = record.history[-1], record.headline
-    raw, averaged = last[headline.name], last.get(f"ema_{headline.name}")
-    is_averaged = averaged is not None and headline.better(averaged, raw)
-    weights = record.weights or ("averaged" if is_averaged else "raw")
-    value = averaged if weights == "averaged" and averaged is not None else raw
+    headline = record.headline
+    value, last, weights = _best(headline, record.history[-1:])  # the weights that the model file holds, or would
     same = record.agreement
     note = f"{weights} weights, epoch {last['epoch']:.4g}"
     if same is not None and headline.unit == "%":
@@ -142,7 +136,7 @@ def _figures(record: RunRecord) -> list[Figure]:
     if same is not None:
         note = f"same answer on {_same(same)} images"
         figures.append(Figure(value=headline.text(same.second.values[headline.name]), label="Folded", note=note))
-    best, row, best_weights = _best(record)
+    best, row, best_weights = _best(headline, record.history)
     return [
         *figures,
         Figure(value=f"{row['epoch']:.4g}", label="Best epoch", note=f"{headline.text(best)}, {best_weights} weights"),
@@ -161,15 +155,15 @@ def _results(record: RunRecord) -> Table | None:
         return None
     last = record.history[-1]
     shown = [*_told(record), *(quantity for quantity in record.quantities if quantity.name == "loss")]
-    rows = [["raw", *(_number(quantity, last[quantity.name]) for quantity in shown)]]
+    rows = [["raw", *(quantity.number(last[quantity.name]) for quantity in shown)]]
     if f"ema_{record.headline.name}" in last:
-        rows.append(["averaged", *(_number(quantity, last[f"ema_{quantity.name}"]) for quantity in shown)])
+        rows.append(["averaged", *(quantity.number(last[f"ema_{quantity.name}"]) for quantity in shown)])
     note = f"model.safetensors holds the {record.weights} weights"
     note += ", the better on these images." if len(rows) > 1 else "."
     same = record.agreement
     if same is not None:
         folded = same.second.values
-        rows.append([f"{record.weights}, folded", *(_number(quantity, folded[quantity.name]) for quantity in shown)])
+        rows.append([f"{record.weights}, folded", *(quantity.number(folded[quantity.name]) for quantity in shown)])
         note += (
             f" Folded, they give the same answer on {_same(same)} images, and no output differs by more than "
             f"{same.max_difference:.0e} of the largest (both forms in 32 bits)."
@@ -232,12 +226,11 @@ def _history(record: RunRecord) -> Table | None:
     if not record.history:
         return None
     columns = list(record.history[0])
+    known = {quantity.name: quantity for quantity in record.quantities}
     return Table(
         title="The numbers",
         head=[column.replace("_", " ") for column in columns],
-        rows=[
-            [_cell(column, row.get(column, float("nan")), record.known) for column in columns] for row in record.history
-        ],
+        rows=[[_cell(column, row.get(column, float("nan")), known) for column in columns] for row in record.history],
         note="As in metrics.csv; steps.csv has the training loss, the gradient norm and the speed between them.",
     )
 
@@ -250,11 +243,7 @@ def _cell(column: str, value: float, known: Mapping[str, Quantity]) -> str:
     if column == "lr":
         return f"{value:.3g}"
     quantity = known.get(column.removeprefix("ema_"))
-    return f"{value:.4f}" if quantity is None else _number(quantity, value)
-
-
-def _number(quantity: Quantity, value: float) -> str:
-    return f"{value:.{quantity.decimals}f}"
+    return f"{value:.4f}" if quantity is None else quantity.number(value)
 
 
 def _galleries(record: RunRecord, examples: Sequence[Example]) -> list[Gallery]:
@@ -303,6 +292,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     sessions = 1 + sum(event.kind == "resume" for event in record.events)
     return [
         *record.facts,
+        *([("Skipped steps", f"{record.skipped:,}, whose gradient left float16's range")] if record.skipped else []),
+        *([("Weights & Biases", record.wandb)] if record.wandb else []),
         (
             "Schedule",
             f"{record.total_steps // record.steps_per_epoch:,} epochs of {record.steps_per_epoch:,} steps of "

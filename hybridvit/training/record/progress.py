@@ -75,11 +75,11 @@ class TrainingProgress(Observer):
         if self._validation_began is not None:  # the average's, if there is one, follows the raw weights' at once
             seconds = (time.monotonic() - self._validation_began) * (2 if f"ema_{name}" in row else 1)
             self._validation_seconds, self._validation_began = seconds, None
-        averaged = f" (averaged weights {self._number(row[f'ema_{name}'])})" if f"ema_{name}" in row else ""
+        averaged = f" (averaged weights {self._headline.number(row[f'ema_{name}'])})" if f"ema_{name}" in row else ""
         left = f"  {self.time_left()} left" if self._step < self._beginning.total_steps else ""
         self.said(
             f"epoch {row['epoch']:g}  step {row['step']:g}/{self._beginning.total_steps}  "
-            f"train loss {row['train_loss']:.3f}  {name} {self._number(row[name])}{averaged}  "
+            f"train loss {row['train_loss']:.3f}  {name} {self._headline.number(row[name])}{averaged}  "
             f"{row['images_per_second']:.0f} images/s{left}"
         )
         self._show_training()
@@ -97,9 +97,6 @@ class TrainingProgress(Observer):
         validations = -(-of.total_steps // of.steps_per_validation) - self._step // of.steps_per_validation
         seconds = (of.total_steps - self._step) * self._last.seconds_per_step
         return clock(seconds + max(validations, 0) * (self._validation_seconds or 0.0))
-
-    def _number(self, value: float) -> str:
-        return f"{value:.{self._headline.decimals}f}"
 
     def _show_training(self) -> None:
         pieces = [f"{self.time_left()} left"]

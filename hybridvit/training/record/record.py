@@ -11,9 +11,9 @@ from hybridvit.evaluate.agreement import Agreement
 from hybridvit.recipe.file import as_plain
 from hybridvit.report.content import Report
 from hybridvit.report.html import render
-from hybridvit.training.observe import Beginning, Observer, Row, Step
+from hybridvit.training.observe import Beginning, Observer, Observers, Row, Step
 from hybridvit.training.record.events import Events
-from hybridvit.training.record.logbook import Logger, MetricsCsv, StepsCsv, TensorBoard
+from hybridvit.training.record.logbook import MetricsCsv, StepsCsv, TensorBoard
 from hybridvit.training.record.page import RunRecord, run_report
 from hybridvit.training.record.weights_and_biases import WeightsAndBiases
 from hybridvit.training.run.interrupt import Stopped
@@ -32,13 +32,19 @@ class Record(Observer):
         self._run, self._say = run, say
         self.events = Events(run.folder.events, leads=run.leads)
         self._state: dict[str, str] = {}
-        self._loggers: list[Logger] = []
+        self._numbers = Observers()
         self._wandb: WeightsAndBiases | None = None
-        self._history: list[Row] = []
-        self._last: Step | None = None
-        self._seconds, self._step = 0.0, 0
-        self._ended, self._weights = "", ""
-        self._agreement: Agreement | None = None
+        self._page = RunRecord(
+            folder=run.folder.path,
+            recipe=run.recipe,
+            quantities=run.task.quantities,
+            samples=run.splits.validation,
+            preprocessing=run.splits.preprocessing,
+            facts=_facts(run),
+            events=self.events.known,
+            total_steps=run.total_steps,
+            steps_per_epoch=run.steps_per_epoch,
+        )
         self._has_warned = False
 
     def state(self) -> dict[str, str]:
@@ -48,7 +54,8 @@ class Record(Observer):
         self._state = dict(state)
 
     def begun(self, beginning: Beginning) -> None:
-        self._history, self._step, self._seconds = list(beginning.history), beginning.step, beginning.seconds
+        page = self._page
+        page.history, page.step, page.seconds = list(beginning.history), beginning.step, beginning.seconds
         self.events.step = beginning.step
         self.events.__enter__()
         if not self._run.leads:
@@ -58,21 +65,18 @@ class Record(Observer):
         else:
             self.events.add("Started.", "start")
         folder = self._run.folder
-        self._loggers = [
+        self._numbers = Observers(
             MetricsCsv(folder.metrics, history=beginning.history),
             StepsCsv(folder.steps, first_step=beginning.step),
             TensorBoard(folder.tensorboard, first_step=beginning.step),
             *self._weights_and_biases(),
-        ]
+        )
         self._write()
 
     def stepped(self, step: Step) -> None:
-        self._last, self._step, self.events.step = step, step.step, step.step
-        self._seconds = step.seconds
-        if step.row is None:
-            return
-        for logger in self._loggers:
-            logger.step(step.row)
+        page = self._page
+        page.step, page.seconds, page.data_wait, page.skipped = step.step, step.seconds, step.data_wait, step.skipped
+        self.events.step = step.step
         if step.slow_loader is not None and self._run.leads:
             text = (
                 f"{step.slow_loader:.0%} of the time goes into waiting for images. Raise data.workers (now "
@@ -82,27 +86,28 @@ class Record(Observer):
             self._say.said(text)
             self.events.add(text)
 
+    def logged(self, row: Row) -> None:
+        self._numbers.logged(row)
+
     def validated(self, row: Row) -> None:
-        self._history.append(row)
+        self._page.history.append(row)
         self.events.gather()
-        for logger in self._loggers:
-            logger.validated(row)
+        self._numbers.validated(row)
         self._write()
 
     def ended(self, error: BaseException | None) -> None:
         try:
             if isinstance(error, HybridViTError | Stopped | KeyboardInterrupt):
-                self._ended = str(error) or "interrupted."
-                self.events.add(self._ended, "end")
+                self._page.ended = str(error) or "interrupted."
+                self.events.add(self._page.ended, "end")
                 self._write()
         finally:
-            for logger in self._loggers:
-                logger.close()
+            self._numbers.ended(error)
             self.events.__exit__(None, None, None)
 
     def finish(self, *, weights: str, agreement: Agreement | None) -> Report | None:
         """The last page, once the model is written. Every process calls it; rank 0 gets what the page says."""
-        self._weights, self._agreement = weights, agreement
+        self._page.weights, self._page.agreement = weights, agreement
         self.events.add("Finished.", "end")
         self.events.gather()
         return self._write()
@@ -112,8 +117,10 @@ class Record(Observer):
         if not self._run.leads:
             return None
         path = self._run.folder.report
+        if self._wandb is not None:
+            self._page.wandb = self._wandb.address  # none any more, once it has failed
         try:
-            report = run_report(self._describe())
+            report = run_report(self._page)
             write_text(path, render(report))
         except Exception as error:  # whatever it is, days of training are worth more than a page about them
             if not self._has_warned:
@@ -122,46 +129,7 @@ class Record(Observer):
             return None
         return report
 
-    def _describe(self) -> RunRecord:
-        run = self._run
-        return RunRecord(
-            folder=run.folder.path,
-            recipe=run.recipe,
-            quantities=run.task.quantities,
-            samples=run.splits.validation,
-            preprocessing=run.splits.preprocessing,
-            facts=self._facts(),
-            history=self._history,
-            events=self.events.known,
-            step=self._step,
-            total_steps=run.total_steps,
-            steps_per_epoch=run.steps_per_epoch,
-            seconds=self._seconds,
-            data_wait=self._last.data_wait if self._last is not None else 0.0,
-            ended=self._ended,
-            weights=self._weights,
-            agreement=self._agreement,
-        )
-
-    def _facts(self) -> list[tuple[str, str]]:
-        run = self._run
-        parameters = sum(parameter.numel() for parameter in run.model.parameters())
-        names, fabric = run.splits.train.class_names, run.fabric
-        classes = f" of {len(names):,} classes" if names else ""
-        processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "one process"
-        facts = [
-            ("Model", f"{run.recipe.model}, {parameters:,} parameters"),
-            ("Training images", f"{len(run.splits.train):,}{classes}"),
-            ("Validation images", f"{len(run.splits.validation):,}"),
-            ("Trained on", f"{fabric.device.type}, {processes}, precision {run.recipe.precision}"),
-        ]
-        if self._last is not None and self._last.skipped:
-            facts.append(("Skipped steps", f"{self._last.skipped:,}, whose gradient left float16's range"))
-        if self._wandb is not None and self._wandb.address:
-            facts.append(("Weights & Biases", self._wandb.address))
-        return facts
-
-    def _weights_and_biases(self) -> list[Logger]:
+    def _weights_and_biases(self) -> list[WeightsAndBiases]:
         recipe: Any = self._run.recipe
         if not recipe.wandb:
             return []
@@ -175,3 +143,16 @@ class Record(Observer):
         if self._wandb.address:
             self._say.said(f"Weights & Biases: {self._wandb.address}")
         return [self._wandb]
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    names, fabric = run.splits.train.class_names, run.fabric
+    classes = f" of {len(names):,} classes" if names else ""
+    processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "one process"
+    return [
+        ("Model", f"{run.recipe.model}, {parameters:,} parameters"),
+        ("Training images", f"{len(run.splits.train):,}{classes}"),
+        ("Validation images", f"{len(run.splits.validation):,}"),
+        ("Trained on", f"{fabric.device.type}, {processes}, precision {run.recipe.precision}"),
+    ]

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.errors import UsageError
-from hybridvit.training.observe import Row
-from hybridvit.training.record.logbook import Logger
+from hybridvit.training.observe import Observer, Row
 
 START_SECONDS = 60.0  # to reach the service
 FINISH_SECONDS = 120.0  # to send what is left; the rest stays on disk
@@ -28,7 +27,7 @@ def require_wandb() -> Any:
         ) from error
 
 
-class WeightsAndBiases(Logger):
+class WeightsAndBiases(Observer):
     """Logs to one run of `project`, and after a resume to the same one.
 
     The variables of the service are honoured, WANDB_MODE=offline above all; without a login nothing is asked. After
@@ -67,24 +66,24 @@ class WeightsAndBiases(Logger):
         """Of the run's page; empty if there is none."""
         return str(getattr(self._run, "url", None) or "")
 
-    def step(self, row: Row) -> None:
-        self._send("train", row, without=("step",))
+    def logged(self, row: Row) -> None:
+        self._send("train", row)
 
     def validated(self, row: Row) -> None:
-        self._send("validation", row, without=("step",))
+        self._send("validation", row)
 
-    def close(self) -> None:
+    def ended(self, error: BaseException | None) -> None:
         if self._run is not None:
             try:
                 self._run.finish()
-            except Exception as error:
-                self._give_up("finish", error)
+            except Exception as failure:
+                self._give_up("finish", failure)
 
-    def _send(self, group: str, row: Row, *, without: tuple[str, ...]) -> None:
+    def _send(self, group: str, row: Row) -> None:
         step = int(row["step"])
         if self._run is None or step <= self._sent_step:
             return
-        values = {f"{group}/{name}": value for name, value in row.items() if name not in without}
+        values = {f"{group}/{name}": value for name, value in row.items() if name != "step"}
         try:
             self._run.log(values, step=step)
         except Exception as error:
