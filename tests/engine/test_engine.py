@@ -18,6 +18,7 @@ from hybridvit.training.auto_batch import largest_fitting
 from hybridvit.training.engine import devices
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import build_fabric, check_abilities
+from hybridvit.training.engine.launch import is_communication, is_timeout
 from hybridvit.training.engine.launched import Launched, check_launched, launched
 from hybridvit.training.engine.memory import micro_batch_sizes, out_of_memory, with_micro_batch
 
@@ -59,6 +60,19 @@ def test_what_counts_as_out_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_what_counts_as_another_process_that_does_not_answer() -> None:
+    gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/{}] {}"
+    closed = RuntimeError(gloo.format("pair.cc:538", "Connection closed by peer [127.0.0.1]:2029"))
+    late = RuntimeError(gloo.format("unbound_buffer.cc:81", "Timed out waiting 10000ms for recv operation to complete"))
+    assert is_communication(closed)
+    assert is_communication(late)
+    assert is_communication(torch.distributed.DistBackendError("NCCL communicator was aborted on rank 1."))
+    assert is_communication(torch.distributed.DistNetworkError("Connection reset by peer"))
+    assert not is_communication(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_communication(RuntimeError("shape mismatch"))
+    assert (is_timeout(closed), is_timeout(late)) == (False, True)
 
 
 TORCHRUN = {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}

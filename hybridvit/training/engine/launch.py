@@ -6,7 +6,6 @@ import sys
 import time
 from datetime import timedelta
 
-import torch
 import torch.distributed
 from lightning_fabric import Fabric
 
@@ -14,8 +13,6 @@ from hybridvit.errors import ProcessLost, first_line
 from hybridvit.training.run.interrupt import Stopped, StopRequest
 
 JOIN_SECONDS = 120.0  # at least, for all processes to start: that takes as long as the slowest disk
-BROKEN = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
-"""Words of the errors that backends raise when another process does not answer and that have no type of their own."""
 
 _attempt = "hybridvit"
 
@@ -56,10 +53,21 @@ def connect(timeout_seconds: float) -> torch.distributed.Store:
 
 
 def is_communication(error: BaseException) -> bool:
-    """Whether an error says no more than that another process does not answer."""
-    text = str(error).lower()
-    broken = isinstance(error, torch.distributed.DistError) or any(word in text for word in BROKEN)
-    return broken and not isinstance(error, torch.OutOfMemoryError)
+    """Whether an error says no more than that another process does not answer.
+
+    Those of NCCL, of the store and of sockets have types. Gloo's have none: up to torch 2.14 its C++ exceptions become
+    plain RuntimeErrors, told by the source file of gloo with which their text begins.
+    """
+    return isinstance(error, torch.distributed.DistError) or _says(error, "gloo")
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a communication error says that the time was up; neither NCCL, the store nor gloo has a type for it."""
+    return _says(error, "timed out", "timeout")
+
+
+def _says(error: BaseException, *words: str) -> bool:
+    return any(word in str(error).lower() for word in words)
 
 
 def _join_this_attempt(backend: str, stop: StopRequest, timeout_seconds: float) -> None:

@@ -22,7 +22,7 @@ import torch.distributed
 from lightning_fabric import Fabric
 
 from hybridvit.errors import ProcessLost, first_line
-from hybridvit.training.engine.launch import attempt, connect, is_communication
+from hybridvit.training.engine.launch import attempt, connect, is_communication, is_timeout
 from hybridvit.training.run.interrupt import Stopped, StopRequest
 
 BEAT_SECONDS = 1.0
@@ -136,7 +136,7 @@ class PeerWatch:
 
     def _explain(self, error: BaseException) -> ProcessLost:
         """Which process is to blame for a collective that failed, from what all of them said last."""
-        waited = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+        waited = is_timeout(error)
         before = self._beats()
         time.sleep(2.5 * BEAT_SECONDS)
         silent = [rank for rank, beat in self._beats().items() if rank in before and before[rank].number == beat.number]
