@@ -1,5 +1,6 @@
 """data.micro_batch auto: the largest micro-batch that fits, found by trying; the batch of a step stays as it is."""
 
+import bisect
 import copy
 import gc
 from collections.abc import Callable, Sequence
@@ -88,11 +89,8 @@ def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | 
     """The largest of ascending `sizes` that fits, by bisection; the largest of all is tried first."""
     if not sizes or fits(sizes[-1]):
         return sizes[-1] if sizes else None
-    low, high = -1, len(sizes) - 1  # sizes[low] fits, sizes[high] does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(sizes[middle]) else (low, middle)
-    return sizes[low] if low >= 0 else None
+    num_fitting = bisect.bisect_left(sizes, True, hi=len(sizes) - 1, key=lambda size: not fits(size))
+    return sizes[num_fitting - 1] if num_fitting else None
 
 
 def _number_of_run(recipe: Recipe) -> int | None:

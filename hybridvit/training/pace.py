@@ -13,19 +13,27 @@ RECENT = 0.9  # weight of the past in the speed shown
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lap:
-    """A stretch of training."""
-
-    images_per_second: float  # validation and saving not counted; 0 without a step
-    data_wait: float  # share of the steps' time that went into waiting for images
-
-
 @dataclass(frozen=True)
-class _Totals:
+class Lap:
+    """A stretch of training; validation and saving are not counted."""
+
     images: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
+    seconds: float = 0.0  # of steps
+    waited: float = 0.0  # seconds of these that went into waiting for images
+
+    @property
+    def images_per_second(self) -> float:
+        """0 without a step."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def data_wait(self) -> float:
+        """The share of waiting."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def after(self, earlier: "Lap") -> "Lap":
+        """What came after `earlier`, with which this one begins."""
+        return Lap(self.images - earlier.images, self.seconds - earlier.seconds, self.waited - earlier.waited)
 
 
 class Pace:
@@ -36,9 +44,9 @@ class Pace:
         self._began = self._last = now()
         self._steps = 0
         self._told = False
-        self._totals = self._judged = _Totals()
+        self._whole = self._first = Lap()
         self._waited = 0.0  # in the step that goes on
-        self._laps: dict[str, _Totals] = {}
+        self._laps: dict[str, Lap] = {}  # what each of them began after
         self._recent = 0.0
         self._images = 0  # of the last step
 
@@ -71,12 +79,10 @@ class Pace:
     def step(self, images: int) -> None:
         """A step over `images` images is done."""
         seconds = max(self._now() - self._last, 1e-9)
-        before = self._totals
-        self._totals = _Totals(
-            before.images + images, before.seconds + seconds, before.waited + min(self._waited, seconds)
-        )
+        whole = self._whole
+        self._whole = Lap(whole.images + images, whole.seconds + seconds, whole.waited + min(self._waited, seconds))
         if self._steps == 0:  # workers start, kernels are chosen: no word about what follows
-            self._judged = self._totals
+            self._first = self._whole
         self._recent = RECENT * self._recent + (1 - RECENT) * seconds if self._steps > 1 else seconds
         self._images = images
         self._steps += 1
@@ -89,27 +95,19 @@ class Pace:
 
     def lap(self, name: str) -> Lap:
         """The stretch since the last lap of that name."""
-        before, self._laps[name] = self._laps.get(name, _Totals()), self._totals
-        return _lap(before, self._totals)
+        before, self._laps[name] = self._laps.get(name, Lap()), self._whole
+        return self._whole.after(before)
 
     @property
     def data_wait(self) -> float:
         """The share of waiting in all steps but the first."""
-        return _lap(self._judged, self._totals).data_wait
+        return self._whole.after(self._first).data_wait
 
     def slow_loader(self) -> float | None:
         """That share where it is too large, and measured for long enough; told once, else None."""
-        measured = self._steps >= FEWEST_STEPS and self._totals.seconds - self._judged.seconds >= FEWEST_SECONDS
+        judged = self._whole.after(self._first)
+        measured = self._steps >= FEWEST_STEPS and judged.seconds >= FEWEST_SECONDS
         if self._told or not measured or self.data_wait <= SLOW_LOADER:
             return None
         self._told = True
         return self.data_wait
-
-
-def _lap(before: _Totals, after: _Totals) -> Lap:
-    seconds = after.seconds - before.seconds
-    if seconds <= 0:
-        return Lap(images_per_second=0.0, data_wait=0.0)
-    return Lap(
-        images_per_second=(after.images - before.images) / seconds, data_wait=(after.waited - before.waited) / seconds
-    )

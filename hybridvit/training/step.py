@@ -1,5 +1,6 @@
 """One optimizer step: its micro-batches, the norm of the gradient, and whether all ranks take it or none does."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,8 @@ class Stepper:
         norm = self._gradient_norm()
         losses, norm_value, received = self._exchange(loss_sum / self.accumulate, norm)
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        finite_norm = _is_finite(norm_value)
-        if not all(map(_is_finite, [*losses, *rates])) or (not finite_norm and self._scaler is None):
+        finite_norm = math.isfinite(norm_value)
+        if not all(map(math.isfinite, [*losses, *rates])) or (not finite_norm and self._scaler is None):
             self._undo()
             raise self._non_finite(losses, norm_value, torch.cat(samples).tolist(), moment.step)
         if finite_norm:
@@ -132,7 +133,7 @@ class Stepper:
         else:
             everyone = own[None]
         losses, norms, signals = zip(*everyone.tolist(), strict=True)
-        refused = [value for value in norms if not _is_finite(value)]
+        refused = [value for value in norms if not math.isfinite(value)]
         return list(losses), refused[0] if refused else norms[self.fabric.global_rank], int(max(signals))
 
     def _undo(self) -> None:
@@ -165,7 +166,7 @@ class Stepper:
         if self.fabric.world_size > 1:
             own, files_by_rank = files_by_rank[0], [[] for _ in range(self.fabric.world_size)]
             torch.distributed.all_gather_object(files_by_rank, own)
-        guilty = [not _is_finite(loss) for loss in losses]
+        guilty = [not math.isfinite(loss) for loss in losses]
         files = [
             file for names, bad in zip(files_by_rank, guilty, strict=True) if bad or not any(guilty) for file in names
         ]
@@ -175,7 +176,3 @@ class Stepper:
             "are as before the step. Look at these images, lower --optim.lr or set --optim.clip_norm, and resume from "
             "the last checkpoint."
         )
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")  # false for NaN too

@@ -100,7 +100,7 @@ def test_an_earlier_run_is_moved_aside_and_the_move_is_said(tmp_path: Path, caps
     for _ in range(3):
         folder = open_run(recipe)
         (folder.path / "recipe.yaml").write_text("model: x\n")
-        folder.release()
+        folder.lock.release()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-1", "run-2"]
     assert f"The earlier run in {tmp_path / 'run'} is kept in {tmp_path / 'run-2'}." in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "run-2").iterdir()] == ["recipe.yaml"]
@@ -119,7 +119,7 @@ def test_resuming_nothing_is_an_error_unless_auto_says_that_it_starts(
     with pytest.raises(CheckpointError, match="nothing to resume"):
         open_run(short(tmp_path / "run"), resume=True)
     assert not (tmp_path / "run").exists()
-    open_run(short(tmp_path / "run"), resume="auto").release()
+    open_run(short(tmp_path / "run"), resume="auto").lock.release()
     assert "starting anew" in capsys.readouterr().out
 
 

@@ -13,7 +13,6 @@ result.json        best metrics, and which weights they belong to
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -43,52 +42,20 @@ FIXED = ("model", "optim.name")
 Resume = bool | Literal["auto"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """A locked run folder. `snapshot`: where to go on from, None at a fresh start."""
+    """A locked run folder, and where its files lie. `snapshot`: where to go on from, None at a fresh start."""
 
-    path: Path
-    lock: RunLock
-    snapshot: Path | None
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / RECIPE
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def steps(self) -> Path:
-        return self.path / "steps.csv"
-
-    @property
-    def events(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / CHECKPOINTS
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def result(self) -> Path:
-        return self.path / "result.json"
-
-    def release(self) -> None:
-        self.lock.release()
+    def __init__(self, path: Path, lock: RunLock, *, snapshot: Path | None = None) -> None:
+        self.path, self.lock, self.snapshot = path, lock, snapshot
+        self.recipe = path / RECIPE
+        self.report = path / "report.html"
+        self.metrics = path / "metrics.csv"
+        self.steps = path / "steps.csv"
+        self.tensorboard = path / "tensorboard"
+        self.events = path / "events.jsonl"
+        self.checkpoints = path / CHECKPOINTS
+        self.model = path / "model.safetensors"
+        self.result = path / "result.json"
 
 
 def open_run(
@@ -121,13 +88,13 @@ def open_run(
         lock = RunLock(path, say=say)
         sweep(path / CHECKPOINTS)
         say(f"Going on from {snapshot}.")
-        return RunFolder(path=path, lock=lock, snapshot=snapshot)
+        return RunFolder(path, lock, snapshot=snapshot)
     if resume:
         say(f"No whole checkpoint in {path / CHECKPOINTS}: starting anew.")
     if _is_filled(path):
         _move_aside(path, say)
     path.mkdir(parents=True, exist_ok=True)
-    return RunFolder(path=path, lock=RunLock(path, say=say), snapshot=None)
+    return RunFolder(path, RunLock(path, say=say))
 
 
 def _refuse_changes(path: Path, recipe: Recipe, allow_changes: bool) -> None:

@@ -201,9 +201,7 @@ def _forget(snapshots: Iterable[Path]) -> None:
 
 def _remove(path: Path) -> None:
     """Delete a snapshot; a kill in between leaves a temporary name, never half a snapshot."""
-    doomed = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    shutil.rmtree(path.rename(_temporary(path)))
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -13,8 +13,8 @@ class DeviceState:
 
     name: str  # cpu, cuda:0, mps
     description: str
-    memory: int | None  # bytes; None where the device shares the machine's
-    memory_free: int | None
+    memory: int | None = None  # bytes; None where the device shares the machine's
+    memory_free: int | None = None
     bfloat16: bool
     problem: str = ""  # why it cannot train; empty if it can
 
@@ -25,21 +25,11 @@ class DeviceState:
 
 def device_states() -> list[DeviceState]:
     """All devices of this machine that torch knows, the CPU first."""
-    states = [
-        DeviceState(
-            name="cpu", description="CPU", memory=None, memory_free=None, bfloat16=True, problem=_problem_of("cpu")
-        )
-    ]
+    states = [DeviceState(name="cpu", description="CPU", bfloat16=True, problem=_problem_of("cpu"))]
     if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            states.append(_cuda(index))
+        states += [_cuda(index) for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        problem = _problem_of("mps")
-        states.append(
-            DeviceState(
-                name="mps", description="Apple GPU", memory=None, memory_free=None, bfloat16=False, problem=problem
-            )
-        )
+        states.append(DeviceState(name="mps", description="Apple GPU", bfloat16=False, problem=_problem_of("mps")))
     return states
 
 

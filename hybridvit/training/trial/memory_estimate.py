@@ -46,7 +46,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        return self.weights + self.averaged + self.optimizer + self.teacher + self.exchange + self.step
+        return sum(size for _, size in self.lines())
 
     def lines(self) -> list[tuple[str, int]]:
         """What it is made of, in words, without what is not there."""

@@ -8,6 +8,13 @@ from hybridvit.models.registry import FAMILIES, find_variant
 from hybridvit.recipe.recipe import Recipe
 
 TOTAL_BATCH = 16
+LEFT_OUT = {
+    "compile": (False, "torch.compile, which takes minutes"),
+    "strategy": ("ddp", "strategy {}, which needs several devices"),
+    "sync_batchnorm": (False, "sync_batchnorm, which needs several GPUs"),
+    "wandb": ("", "Weights & Biases"),
+}
+"""Keys that a trial does without: the value that they get in it, and what is said."""
 SIZE_OPTIONS = ("depths", "widths")  # a recipe that sets these has made a model of its own size
 
 
@@ -35,18 +42,10 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
     if recipe.precision == "16-mixed" and not _has_cuda(recipe):
         changed.append("changed: precision 16-mixed needs a GPU; 32-true takes its place")
         settings["precision"] = "32-true"
-    if recipe.compile:
-        changed.append("left out: torch.compile, which takes minutes")
-        settings["compile"] = False
-    if recipe.strategy != "ddp":
-        changed.append(f"left out: strategy {recipe.strategy}, which needs several devices")
-        settings["strategy"] = "ddp"
-    if recipe.sync_batchnorm:
-        changed.append("left out: sync_batchnorm, which needs several GPUs")
-        settings["sync_batchnorm"] = False
-    if recipe.wandb:
-        changed.append("left out: Weights & Biases")
-        settings["wandb"] = ""
+    for key, (harmless, what) in LEFT_OUT.items():
+        if getattr(recipe, key) != harmless:
+            changed.append(f"left out: {what.format(getattr(recipe, key))}")
+            settings[key] = harmless
     return dataclasses.replace(recipe, **settings), changed
 
 
