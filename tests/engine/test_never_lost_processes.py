@@ -3,16 +3,17 @@
 import contextlib
 import json
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fresh import ENVIRONMENT, command
+from fresh import ENVIRONMENT, output_of
 
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 
@@ -20,83 +21,98 @@ TIMEOUT_SECONDS = 10
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One of two that trained together, at its end."""
+
+    pid: int
+    code: int
+    ended: float  # in seconds since 1970
+    text: str  # what it wrote to stderr
 
 
-def start_pair(folder: Path, what: str, rank: int) -> list[subprocess.Popen[str]]:
-    """Two processes without a launcher that would end one when the other has: each has to see to itself."""
-    folder.mkdir()
-    port = str(free_port())
-    return [
-        subprocess.Popen(
-            command("pair", what, rank, folder / "run", TIMEOUT_SECONDS),
-            env=ENVIRONMENT | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(local_rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for local_rank in (0, 1)
-    ]
+PAIRS = [("raise", 1), ("kill", 0), ("hang", 1)]  # process 0 is the one that all others wait for
+NIGHTLY_PAIRS = [("kill", 1), ("hang", 0)]
 
 
+def run_pairs(folder: Path, pairs: Sequence[tuple[str, int]]) -> dict[tuple[str, int], list[Process]]:
+    """Let one process of each pair do what it is to do, and wait for both. They run at the same time."""
+    words = [f"{what}:{rank}" for what, rank in pairs]
+    ends = json.loads(output_of("pairs", folder, TIMEOUT_SECONDS, *words, timeout=300).splitlines()[-1])
+    return {
+        pair: [
+            Process(
+                pid=pid,
+                code=code,
+                ended=ended,
+                text=(folder / f"{pair[0]}-{pair[1]}" / f"stderr-{rank}.txt").read_text(encoding="utf-8"),
+            )
+            for rank, (pid, code, ended) in enumerate(processes)
+        ]
+        for pair, processes in zip(pairs, ends, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pairs")
+
+
+@pytest.fixture(scope="module")
+def everyday_pairs(folder: Path) -> dict[tuple[str, int], list[Process]]:
+    return run_pairs(folder, PAIRS)
+
+
+@pytest.fixture(scope="module")
+def nightly_pairs(folder: Path) -> dict[tuple[str, int], list[Process]]:
+    return run_pairs(folder, NIGHTLY_PAIRS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.parametrize(
-    ("what", "rank"),
-    [
-        ("raise", 1),
-        ("kill", 0),  # the one that all others wait for
-        pytest.param("kill", 1, marks=pytest.mark.nightly),
-        ("hang", 1),
-        pytest.param("hang", 0, marks=pytest.mark.nightly),
-    ],
+    ("what", "rank"), [*PAIRS, *(pytest.param(*pair, marks=pytest.mark.nightly) for pair in NIGHTLY_PAIRS)]
 )
-def test_the_others_end_in_time_and_say_who_is_to_blame(tmp_path: Path, what: str, rank: int) -> None:
-    pair = start_pair(tmp_path / what, what, rank)
-    texts = ["", ""]
-    guilty, survivor = pair[rank], pair[1 - rank]
-    if what == "hang":
-        wait_until(lambda: (tmp_path / what / "run" / "hangs").exists() or survivor.poll() is not None, 300)
-    else:
-        texts[rank] = guilty.communicate(timeout=300)[1]
-    began = time.monotonic()
-    texts[1 - rank] = survivor.communicate(timeout=300)[1]
-    seconds = time.monotonic() - began
-    texts[rank] = texts[rank] or guilty.communicate(timeout=30)[1]
+def test_the_others_end_in_time_and_say_who_is_to_blame(
+    request: pytest.FixtureRequest, folder: Path, what: str, rank: int
+) -> None:
+    ran = request.getfixturevalue("everyday_pairs" if (what, rank) in PAIRS else "nightly_pairs")
+    guilty, survivor = ran[what, rank][rank], ran[what, rank][1 - rank]
+    run = folder / f"{what}-{rank}" / "run"
+    seconds = survivor.ended - ((run / "hangs").stat().st_mtime if what == "hang" else guilty.ended)
     print(f"{what} of process {rank}: the other one ended {seconds:.1f} s after it")
-    text = texts[1 - rank]
-    assert survivor.returncode == 8, text
-    assert text.count("\nError: ") == 1, text
+    text = survivor.text
+    assert survivor.code == 8, text
+    assert len(re.findall("^Error: ", text, flags=re.MULTILINE)) == 1, text
     assert "Traceback" not in text
     assert f"Process {1 - rank} waited" in text
     assert "step 2 for others that do not go on" in text
     assert "go on with --resume" in text
     if what == "raise":
-        assert guilty.returncode == 3, texts[rank]
+        assert guilty.code == 3, guilty.text
         assert f"Process {rank} of 2" in text
         assert "ended" in text
         assert "with DatasetError: The images are gone." in text
     if what == "kill":
-        assert guilty.returncode == -signal.SIGKILL
+        assert guilty.code == -signal.SIGKILL
         assert f"Process {rank} of 2" in text
         assert "is gone" in text
         assert "it was killed or crashed" in text
     if what == "hang":
-        assert guilty.returncode == 8, texts[rank]
+        assert guilty.code == 8, guilty.text
         assert f"waited for {TIMEOUT_SECONDS} seconds at the exchange of gradients of step 2" in text
         assert f"Process {rank} of 2 (id {guilty.pid} on" in text
         assert "is stuck at the images of step 2" in text
-        assert "in disturb" in texts[rank]  # the stack says in which line
-        assert "in disturb" in (tmp_path / what / "run" / f"stacks-{rank}.txt").read_text()
+        assert "in disturb" in guilty.text  # the stack says in which line
+        assert "in disturb" in (run / f"stacks-{rank}.txt").read_text()
     assert seconds < TIMEOUT_SECONDS + 25  # of which 10 are for a process that ends slowly by itself
-    newest = newest_snapshot(tmp_path / what / "run" / "checkpoints")
+    newest = newest_snapshot(run / "checkpoints")
     assert newest is not None
     assert read_snapshot(newest)["position"]["step"] == 2
 
 
 RECIPE = """
 model: fastvit_debug
-data: {{source: generated, image_size: 32, total_batch: 8, workers: 1}}
+data: {{source: generated, image_size: 32, total_batch: 8, workers: {workers}}}
 output: {output}
 schedule: {{epochs: 4000, warmup_epochs: 0}}
 validate_every: 5000
@@ -105,14 +121,14 @@ accelerator: cpu
 """
 
 
-def launched(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """`hybridvit train` under torchrun, two processes with a loader process each, past its first checkpoint."""
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+
+def launched(folder: Path, *options: str, by: Sequence[str] = TORCHRUN, workers: int = 0) -> subprocess.Popen[str]:
+    """`hybridvit train`, by default in two processes under torchrun, past its first checkpoint."""
     config = folder / "recipe.yaml"
-    config.write_text(RECIPE.format(output=folder / "run"))
-    words = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *("-m", "hybridvit", "train", "--config", str(config), *options),
-    ]
+    config.write_text(RECIPE.format(output=folder / "run", workers=workers))
+    words = [sys.executable, *by, "-m", "hybridvit", "train", "--config", str(config), *options]
     with (folder / "log.txt").open("a") as log:
         marked = ENVIRONMENT | {"NEVER_LOST": str(folder)}
         launcher = subprocess.Popen(words, stderr=log, stdout=log, env=marked, text=True)
@@ -141,7 +157,7 @@ def processes_of(folder: Path) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found by /proc")
 def test_when_the_launcher_is_killed_its_processes_save_and_end_and_leave_no_worker(tmp_path: Path) -> None:
-    launcher = launched(tmp_path)
+    launcher = launched(tmp_path, workers=1)
     assert len(processes_of(tmp_path)) >= 5  # launcher, 2 training processes, 2 of theirs that load images
     launcher.kill()
     launcher.wait()
@@ -158,13 +174,14 @@ def test_when_the_launcher_is_killed_its_processes_save_and_end_and_leave_no_wor
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found by /proc")
-def test_when_the_training_processes_are_killed_no_worker_of_theirs_stays(tmp_path: Path) -> None:
-    launcher = launched(tmp_path)
-    trainers = [process for process in processes_of(tmp_path) if parent_of(process) == launcher.pid]
-    assert len(trainers) == 2
-    for process in [launcher.pid, *trainers]:
+@pytest.mark.parametrize("by", [pytest.param((), id="alone"), pytest.param(TORCHRUN, marks=pytest.mark.nightly)])
+def test_when_the_training_processes_are_killed_no_worker_of_theirs_stays(tmp_path: Path, by: Sequence[str]) -> None:
+    first = launched(tmp_path, by=by, workers=1)
+    others = [process for process in processes_of(tmp_path) if parent_of(process) == first.pid]
+    assert len(others) == (2 if by else 1)  # training processes, or the one that loads images
+    for process in [first.pid, *(others if by else ())]:
         os.kill(process, signal.SIGKILL)
-    launcher.wait()
+    first.wait()
     began = time.monotonic()
     wait_until(lambda: not processes_of(tmp_path), 10)
     print(f"the last worker was gone {time.monotonic() - began:.1f} s after the training processes")

@@ -11,7 +11,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import pytest
 import torch
 from tiny_runs import assert_same_bits
 
+from hybridvit.cli.main import main
 from hybridvit.errors import CheckpointError, DiskFull
 from hybridvit.training.run import snapshot
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot, sweep
@@ -266,29 +266,22 @@ TINY = (
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a file system needs root")
-def test_the_command_ends_with_7_on_a_full_disk_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_the_command_ends_with_7_on_a_full_disk_and_goes_on_when_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     disk, config = tmp_path / "disk", tmp_path / "tiny.yaml"
     config.write_text(TINY.format(output=disk / "run"))
-    command = [sys.executable, "-m", "hybridvit", "train", "--config", str(config)]
+    words = ["train", "--config", str(config)]
     with small_disk(disk, "700k"):
         # the first checkpoint fits; a second one beside it does not
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-        )
-        assert done.returncode == 7, done.stderr
-        assert "could not be written" in done.stderr
-        assert "No space left on device" in done.stderr
-        assert "Traceback" not in done.stderr
+        assert main(words) == 7
+        text = capsys.readouterr().err
+        assert "could not be written" in text
+        assert "No space left on device" in text
+        assert "Traceback" not in text
         assert newest_snapshot(disk / "run" / "checkpoints") is not None
         subprocess.run(["mount", "-o", "remount,size=50M", str(disk)], check=True)
-        again = subprocess.run(
-            [*command, "--resume"],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=False,
-        )
-        assert again.returncode == 0, again.stderr
+        assert main([*words, "--resume"]) == 0
         assert (disk / "run" / "model.safetensors").is_file()
 
 

@@ -156,21 +156,6 @@ def test_metrics_after_a_resume_are_those_of_a_straight_run(tmp_path: Path, unin
 TOGETHER = dataclasses.replace(TINY, devices=2, data=dataclasses.replace(TINY.data, total_batch=8, micro_batch=2))
 
 
-def stop_together(folder: Path) -> None:
-    """One of two gets the signal; both stop, and end in the bits of a straight run when they go on."""
-    straight = run(dataclasses.replace(TOGETHER, output=str(folder / "straight")))
-
-    def disturb(what: str, count: int) -> None:
-        if (what, count) == ("loss", 9) and os.environ["RANK"] == "1":
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    stopped = dataclasses.replace(TOGETHER, output=str(folder / "stopped"))
-    with pytest.raises(Stopped) as stop:
-        run(stopped, disturb=disturb)
-    assert stop.value.code == 143
-    assert_same_bits(run(stopped, resume=True), straight)
-
-
 class Poisoned(TinyTask):
     """The second process's images of the second step are no numbers."""
 

@@ -13,5 +13,5 @@ def test_check_data_shard_and_train_work_with_spawned_processes(tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     digests = dict(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("model "))
-    assert digests.keys() == {"folder-0", "folder-2", "shards-2"}
-    assert digests["folder-0"] == digests["folder-2"]
+    assert digests.keys() == {"folder-0", "folder-1", "shards-1"}
+    assert digests["folder-0"] == digests["folder-1"]

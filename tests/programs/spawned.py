@@ -45,5 +45,5 @@ if __name__ == "__main__":
     write_photos(photos)
     assert main(["check-data", str(photos), "--workers", "2"]) == 0
     assert main(["shard", str(photos), str(shards)]) == 0
-    for source, root, workers in (("folder", photos, 0), ("folder", photos, 2), ("shards", shards, 2)):
+    for source, root, workers in (("folder", photos, 0), ("folder", photos, 1), ("shards", shards, 1)):
         print(f"model {source}-{workers}", trained(folder, source=source, root=root, workers=workers))
