@@ -104,6 +104,14 @@ def prepare(folder: Path, situation: str) -> Path:
 SITUATIONS = ("between others", "a damaged one in its place", "the first one")
 
 
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where the system has one: for what writes or syncs tens of thousands of files."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
+        yield Path(folder)
+
+
 def saved_trace(tmp_path: Path, situation: str) -> list[str]:
     folder = tmp_path / "counted" / "checkpoints"
     if situation != "the first one":
@@ -118,13 +126,13 @@ def saved_trace(tmp_path: Path, situation: str) -> list[str]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("situation", SITUATIONS)
 @pytest.mark.parametrize("fault", ["ENOSPC", "EDQUOT", "EIO", "dies"])
-def test_a_fault_at_any_step_of_a_save_leaves_a_whole_checkpoint(tmp_path: Path, situation: str, fault: str) -> None:
-    trace = saved_trace(tmp_path, situation)
+def test_a_fault_at_any_step_of_a_save_leaves_a_whole_checkpoint(memory: Path, situation: str, fault: str) -> None:
+    trace = saved_trace(memory, situation)
     assert {line.split()[0] for line in trace} >= {"mkdir", "write", "chmod", "fsync", "rename"}
     error = None if fault == "dies" else getattr(errno, fault)
     for times in (1, 10_000) if error else (1,):  # a fault that passes, and one that stays
         for step in range(len(trace)):
-            folder = tmp_path / f"{times}-{step}" / "checkpoints"
+            folder = memory / f"{times}-{step}" / "checkpoints"
             folder.parent.mkdir()
             if situation != "the first one":
                 prepare(folder, situation)
@@ -298,7 +306,7 @@ def save_for_ever(folder: Path, told: int) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize("kills", [50, pytest.param(500, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.nightly)])
 def test_a_process_killed_at_random_moments_of_saving_loses_at_most_the_save_it_was_at(
     tmp_path: Path, kills: int
 ) -> None:
@@ -371,16 +379,8 @@ SWAPS = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, where the system has one: for what writes tens of thousands of files."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
-        yield Path(folder)
-
-
 @pytest.mark.parametrize(
-    "mutations", [20_000, pytest.param(2_000_000, marks=(pytest.mark.nightly, pytest.mark.timeout(3600)))]
+    "mutations", [5_000, pytest.param(2_000_000, marks=(pytest.mark.nightly, pytest.mark.timeout(3600)))]
 )
 def test_mutated_manifests_and_states_are_refused_or_change_nothing(
     memory: Path, tmp_path: Path, mutations: int
