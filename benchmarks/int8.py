@@ -19,11 +19,12 @@ import torch
 from comparison import compare, report
 
 from hybridvit.checkpoints import load
+from hybridvit.data.preprocess import prepare
 from hybridvit.export import EXPORTERS, ExportedRunner, load_runner
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise import plan_from_folder
-from hybridvit.export.quantise.plan import batches
+from hybridvit.measure.choose import top1_of
 from hybridvit.models.backbone import Backbone
 
 THREADS = 2
@@ -37,19 +38,13 @@ def trained(folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def top1(runner: ExportedRunner, paths: tuple[str, ...], labels: tuple[int, ...]) -> float:
-    """Accuracy of a file, in percent."""
-    answers = [runner(batch)["logits"].argmax(1) for batch in batches(paths, runner.card.preprocessing)]
-    return 100 * float((np.concatenate(answers) == np.array(labels)).mean())
-
-
 def of_target(model: Backbone, data: Path, target: str, side: int | None, *, max_drop: float, rounds: int) -> object:
     """Both files of one target at one size: their accuracy if the size is the model's own, and their times."""
     size = model.card.preprocessing.image_size if side is None else (side, side)
     plan = plan_from_folder(data / "train", model.card, labelled=data / "test", max_drop=max_drop)
     if side is not None:
-        plan = replace(plan, labelled=plan.labelled[::11][:NUM_MEASURED], labels=plan.labels[::11][:NUM_MEASURED])
-        plan = replace(plan, max_drop=None)
+        some = replace(plan.labelled, paths=plan.labelled.paths[::11][:NUM_MEASURED])
+        plan = replace(plan, labelled=some, max_drop=None)
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder, f"{name}{EXPORTERS[target].suffix}") for name in ("fp32", "int8")}
         fp32 = export(model, paths["fp32"], to=target, options=ExportOptions(image_size=size))
@@ -63,13 +58,13 @@ def of_target(model: Backbone, data: Path, target: str, side: int | None, *, max
             "bytes": {"fp32": fp32.size_bytes, "int8": int8.size_bytes},
         }
         if side is None:
-            accuracy = {name: top1(runner, plan.labelled, plan.labels) for name, runner in runners.items()}
+            accuracy = {name: top1_of(str(path), data / "test") for name, path in paths.items()}
             drop = accuracy["fp32"] - accuracy["int8"]
             print(
                 f"\n{target}: top-1 {accuracy['fp32']:.2f} % in fp32, {accuracy['int8']:.2f} % in int8, drop {drop:.2f}"
             )
-            results |= {"top1": accuracy, "drop": drop, "report": int8.accuracy.to_dict() if int8.accuracy else None}
-        image = next(batches(plan.labelled[:1], replace(model.card.preprocessing, image_size=size)))
+            results |= {"top1": accuracy, "drop": drop, "report": int8.quality.to_dict() if int8.quality else None}
+        image = prepare(plan.labelled.paths[0], replace(model.card.preprocessing, image_size=size))[None]
         candidates = {name: _call(runner, image) for name, runner in runners.items()}
         title = f"{model.card.architecture}, {target}, batch 1, {size[0]} px, {THREADS} threads"
         return results | {"times": compare(title, candidates, rounds=rounds)}

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hybridvit.atomic import check_place
 from hybridvit.cli.size import parse_size
@@ -16,6 +16,7 @@ from hybridvit.export.targets import exporter_for
 from hybridvit.loading import is_exported
 
 if TYPE_CHECKING:
+    from hybridvit.export.quantise.quality import Quality
     from hybridvit.export.summary import ExportSummary
 
 MOST_IMAGES = 64  # that outputs are compared on; more would take time and prove nothing new
@@ -179,18 +180,21 @@ def _nothing(text: str) -> None:
     pass
 
 
-def _accuracy(cost: dict[str, Any]) -> list[tuple[str, str]]:
-    low, high = cost["drop_interval"]
-    kept = f"{len(cost['kept'])} of {cost['num_layers']} layers"
+def _quality(cost: "Quality") -> list[tuple[str, str]]:
+    quantity, kept = cost.quantity, f"{len(cost.kept)} of {cost.num_layers} layers"
+    after, before, everything = (quantity.text(value) for value in (cost.after, cost.before, cost.everything))
+    between, unit = "", "points" if quantity.unit == "%" else quantity.unit
+    if cost.drop_interval is not None:
+        between = " (95 %: {:+.{digits}f} to {:+.{digits}f})".format(*cost.drop_interval, digits=quantity.decimals)
     return [
         (
-            "Top-1 accuracy",
-            f"{cost['top1']:.2f} %; fp32 {cost['top1_fp32']:.2f} %, all layers int8 {cost['top1_all']:.2f} %",
+            quantity.title.capitalize() + (" accuracy" if quantity.unit == "%" else ""),
+            f"{after}; fp32 {before}, all layers int8 {everything}",
         ),
-        ("  lost", f"{cost['drop']:.2f} points (95 %: {low:+.2f} to {high:+.2f}) on {cost['num_images']} images"),
-        ("Same answer as fp32", f"{cost['same_answer']:.2f} %"),
-        ("In floating point", kept + (f": {', '.join(cost['kept'])}" if cost["kept"] else "")),
-        ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost["worst_layers"][:5])),
+        ("  lost", f"{cost.drop:.{quantity.decimals}f} {unit}{between} on {cost.num_images} images"),
+        ("Same answer as fp32", f"{cost.same_answer:.2f} %"),
+        ("In floating point", kept + (f": {', '.join(cost.kept)}" if cost.kept else "")),
+        ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost.worst_layers[:5])),
     ]
 
 
@@ -204,8 +208,8 @@ def _print(done: "ExportSummary", *, last: bool) -> None:
         ("  by folding alone", f"{done.folding_error:.1e}"),
         ("Compared on", done.compared),
     ]
-    if done.accuracy is not None:
-        rows += _accuracy(done.accuracy)
+    if done.quality is not None:
+        rows += _quality(done.quality)
     if done.not_run:
         rows += [("Not run", done.not_run), ("Still to do", f"python {done.verify_with}, where such files run")]
     print(f"Exported {done.architecture}, folded, to {done.path}")

@@ -19,8 +19,8 @@ from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.original import Original
 from hybridvit.export.overflow import check_fits_half
 from hybridvit.export.parity import Parity, compare
-from hybridvit.export.quantise.accuracy import Accuracy
 from hybridvit.export.quantise.plan import QuantisationPlan
+from hybridvit.export.quantise.quality import Quality
 from hybridvit.export.quantise.search import quantise
 from hybridvit.export.resolve import resolve
 from hybridvit.export.runners import ExportedRunner
@@ -48,7 +48,7 @@ class ExportReport:
     weights: WeightCheck | None  # compared as well, where files of the target do not run here
     folding: FoldReport
     metadata: dict[str, str]
-    accuracy: Accuracy | None = None  # of int8
+    quality: Quality | None = None  # of int8
 
 
 def export(
@@ -91,7 +91,7 @@ def export(
         if spec.precision == "fp16":
             check_fits_half(draft.model, original.examples(images))
         draft.metadata["hybridvit.weights_sha256"] = _digest(model)
-        accuracy = _written(draft, original, quantisation)
+        quality = _written(draft, original, quantisation)
         checked = exporter.check_weights(draft.model, draft.path)
         parity = _compared(draft, original, images, options.limit)
         draft.note({"hybridvit.parity": json.dumps(parity.to_dict())})
@@ -106,7 +106,7 @@ def export(
         weights=checked,
         folding=_folding(model, folded, spec),
         metadata=draft.metadata,
-        accuracy=accuracy,
+        quality=quality,
     )
 
 
@@ -154,7 +154,7 @@ def _check_images(spec: GraphSpec, images: np.ndarray | None, plan: Quantisation
         )
 
 
-def _written(draft: Draft, original: Original, plan: QuantisationPlan | None) -> Accuracy | None:
+def _written(draft: Draft, original: Original, plan: QuantisationPlan | None) -> Quality | None:
     """Write the file; in integers as accurately as planned."""
     if plan is None:
         draft.write()
@@ -165,9 +165,9 @@ def _written(draft: Draft, original: Original, plan: QuantisationPlan | None) ->
         return draft.opened()
 
     floating = draft.exporter.floating_layers(draft.model)
-    accuracy = quantise(draft.model, original, draft.card.preprocessing, plan, attempt, floating=floating)
-    draft.metadata["hybridvit.accuracy"] = json.dumps(accuracy.to_dict())
-    return accuracy
+    quality = quantise(draft.model, original, draft.card, plan, attempt, floating=floating)
+    draft.metadata["hybridvit.accuracy"] = json.dumps(quality.to_dict())
+    return quality
 
 
 def _compared(draft: Draft, original: Original, images: np.ndarray | None, limit: float | None) -> Parity:

@@ -1,15 +1,15 @@
 """An export in plain values: what a command prints, and what crosses from one process to another."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from hybridvit.export.pipeline import ExportReport
+from hybridvit.export.quantise.quality import Quality
 from hybridvit.export.spec import GraphSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSummary:
-    """The result of one export, of JSON types alone."""
+    """The result of one export."""
 
     architecture: str
     target: str
@@ -24,7 +24,7 @@ class ExportSummary:
     compared: str  # on what
     not_run: str = ""  # why files of the target do not run here, and what stood in for that
     verify_with: str = ""  # the script that does the rest where they run
-    accuracy: dict[str, Any] | None = None  # int8: what it costs
+    quality: Quality | None = None  # int8: what it costs
 
 
 def summary(report: ExportReport) -> ExportSummary:
@@ -51,7 +51,7 @@ def summary(report: ExportReport) -> ExportSummary:
         else f"{weights.reason}: computed from the written program, {weights.num_tensors} weights compared to "
         f"{weights.max_error:.0e}",
         verify_with="" if weights is None else weights.verify_with,
-        accuracy=None if report.accuracy is None else report.accuracy.to_dict(),
+        quality=report.quality,
     )
 
 

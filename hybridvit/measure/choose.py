@@ -6,14 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hybridvit.data.scan import scan_folder
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.quantise.accuracy import first_answers, percent, right_answers
-from hybridvit.export.quantise.plan import batches
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
@@ -24,11 +19,13 @@ from hybridvit.measure.latency import MIN_ROUNDS
 from hybridvit.measure.result import BenchResult, Skipped
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.models.registry import FAMILIES, VARIANTS
+from hybridvit.task import find_task
 
 SPREAD = 3.0
 """A model is not measured if its multiply-adds predict more than so many times the time that is allowed: between
 networks of one kind, time per multiply-add differs by less on one device."""
 ORDINARY = "torch"
+BATCH = 32  # images in memory at a time, for an accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,10 +241,15 @@ def top1_of(path: str, data: Path) -> float:
 
     Raises DatasetError for a folder whose classes are not the model's.
     """
+    from hybridvit.data.loader import make_eval_loader
+    from hybridvit.evaluate.run import evaluate
+    from hybridvit.export.quantise.quality import value_of
+
     runner = open_runner(path)
-    listing = scan_folder(data, runner.card.class_names or None)
-    answers = [first_answers(runner(images)) for images in batches(listing.paths, runner.card.preprocessing)]
-    return percent(right_answers(np.concatenate(answers), listing.labels))
+    task = find_task(runner.card.task)
+    loader = make_eval_loader(task.labelled(str(data), runner.card), collate=task.collate, batch_size=BATCH)
+    found = evaluate(lambda batch: runner(batch.inputs), task, loader, runner.card)
+    return value_of(found.scores, task.headline)
 
 
 def _check(

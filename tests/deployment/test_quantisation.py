@@ -25,7 +25,7 @@ from hybridvit.export.options import ExportOptions
 from hybridvit.export.original import Original
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise import QuantisationPlan, plan_from_folder
-from hybridvit.export.quantise.accuracy import paired_interval
+from hybridvit.export.quantise.quality import paired_interval
 from hybridvit.export.quantise.search import quantise
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.facts import machine_card
@@ -100,26 +100,27 @@ def exported(request, folder: Path, model: nn.Module, tmp_path_factory: pytest.T
 
 def test_the_search_finds_the_layer_that_hurts_and_keeps_few(exported) -> None:
     _, report = exported
-    accuracy = report.accuracy
-    assert accuracy.top1_fp32 > 90
-    assert accuracy.top1_all < accuracy.top1_fp32 - 10
-    assert accuracy.drop <= 3.0
-    assert accuracy.worst_layers[0][0].startswith(HURT)
-    by_search = [name for name in accuracy.kept if not is_one_pixel(name, report.target)]
-    assert by_search[0] == accuracy.worst_layers[0][0]
-    assert 1 <= len(by_search) <= 3 < accuracy.num_layers - len(accuracy.kept)
+    quality = report.quality
+    assert quality.before > 90
+    assert quality.everything < quality.before - 10
+    assert quality.drop <= 3.0
+    assert quality.worst_layers[0][0].startswith(HURT)
+    by_search = [name for name in quality.kept if not is_one_pixel(name, report.target)]
+    assert by_search[0] == quality.worst_layers[0][0]
+    assert 1 <= len(by_search) <= 3 < quality.num_layers - len(quality.kept)
 
 
 def test_the_file_has_the_reported_accuracy_and_carries_the_report(exported) -> None:
     plan, report = exported
     runner = hybridvit.load(report.path)
     assert runner.spec.precision == "int8"
-    images = np.stack([hybridvit.data.preprocess.prepare(p, runner.card.preprocessing) for p in plan.labelled])
-    answers = runner(images)["logits"].argmax(1)
-    assert 100 * (answers == np.array(plan.labels)).mean() == pytest.approx(report.accuracy.top1)
+    samples = plan.labelled.opened(runner.card)
+    images, labels = (np.stack(each) for each in zip(*(samples[place] for place in range(len(samples))), strict=True))
+    assert 100 * (runner(images)["logits"].argmax(1) == labels).mean() == pytest.approx(report.quality.after)
     stored = json.loads(runner.metadata["hybridvit.accuracy"])
-    assert stored == json.loads(json.dumps(report.accuracy.to_dict()))
-    assert stored["num_images"] == len(plan.labels) == 120 - 24
+    assert stored == json.loads(json.dumps(report.quality.to_dict()))
+    assert stored["num_images"] == len(plan.labelled.paths) == 120 - 24
+    assert stored["top1"] == pytest.approx(stored["top1_fp32"] - stored["drop"])
     assert stored["drop_interval"][0] < stored["drop"] < stored["drop_interval"][1]
 
 
@@ -132,7 +133,7 @@ def test_onnxruntime_computes_kept_layers_in_floating_point_and_the_others_in_in
 
     plan = plan_from_folder(folder, model.card, num_calibration=8, keep=("stages.1.blocks.0", "head.*"))
     report = export(model, tmp_path / "m.onnx", options=ExportOptions(precision="int8"), quantisation=plan)
-    assert {name.rsplit(".", 1)[0] for name in report.accuracy.kept} >= {"stages.1.blocks.0", "head"}
+    assert {name.rsplit(".", 1)[0] for name in report.quality.kept} >= {"stages.1.blocks.0", "head"}
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
@@ -141,7 +142,7 @@ def test_onnxruntime_computes_kept_layers_in_floating_point_and_the_others_in_in
     layers = [node for node in onnx.load(tmp_path / "m.onnx").graph.node if node.op_type in ("Conv", "Gemm")]
     for node in layers:
         scopes = next(entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes"))
-        is_kept = any(f"'backbone.{name}'" in scopes for name in report.accuracy.kept)
+        is_kept = any(f"'backbone.{name}'" in scopes for name in report.quality.kept)
         weight_is_float = not node.input[1].endswith("DequantizeLinear_Output")
         assert weight_is_float == is_kept, node.name
         if is_kept and node.name in computed:
@@ -156,9 +157,9 @@ def test_bytes_as_pixels_and_a_fixed_batch_and_top_k(target: str, folder: Path, 
     report = export(
         model, path, to=target, options=ExportOptions(precision="int8", uint8=True, batch=4, top_k=2), quantisation=plan
     )
-    assert report.accuracy.drop <= 4
-    assert all(name.startswith(HURT) or is_one_pixel(name, target) for name in report.accuracy.kept)
-    assert report.accuracy.num_conversions == 1
+    assert report.quality.drop <= 4
+    assert all(name.startswith(HURT) or is_one_pixel(name, target) for name in report.quality.kept)
+    assert report.quality.num_conversions == 1
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_openvino_answers_alike_with_each_instruction_set(exported, limit: str, 
         pytest.skip(f"this CPU has no {INSTRUCTION_SETS[limit]}")
     plan, report = exported
     runner = hybridvit.load(report.path)
-    images = np.stack([prepare(path, runner.card.preprocessing) for path in plan.labelled])
+    images = np.stack([prepare(path, runner.card.preprocessing) for path in plan.labelled.paths])
     np.save(tmp_path / "images.npy", images)
     subprocess.run(
         [sys.executable, PROGRAM, report.path, tmp_path / "images.npy", tmp_path / "logits.npy"],
@@ -232,26 +233,25 @@ def test_attention_is_quantised_too(name: str, target: str, tmp_path: Path, fold
         options=ExportOptions(precision="int8", image_size=(64, 64)),
         quantisation=plan_from_folder(folder, model.card, num_calibration=16),
     )
-    assert report.accuracy.same_answer > 90
+    assert report.quality.same_answer > 90
 
 
 def test_calibration_takes_evenly_over_the_classes_and_the_same_each_time(folder: Path, model: nn.Module) -> None:
     plan = plan_from_folder(folder, model.card, num_calibration=12)
     assert plan == plan_from_folder(folder, model.card, num_calibration=12)
-    per_class = [sum(Path(path).parent.name == name for path in plan.calibration) for name in "abcd"]
-    assert len(plan.calibration) == 12
+    per_class = [sum(Path(path).parent.name == name for path in plan.calibration.paths) for name in "abcd"]
+    assert len(plan.calibration.paths) == 12
     sizes = [len(list((folder / name).glob("*"))) if (folder / name).exists() else 0 for name in "abcd"]
     assert all(count == size or count >= 12 // 4 for count, size in zip(per_class, sizes, strict=True))
-    assert set(plan.calibration).isdisjoint(plan.labelled)
-    assert len(plan.calibration) + len(plan.labelled) == 120
-    assert set(plan_from_folder(folder, model.card, labelled=folder, num_calibration=120).labelled) == set(
-        plan.calibration + plan.labelled
-    )
+    assert set(plan.calibration.paths).isdisjoint(plan.labelled.paths)
+    assert len(plan.calibration.paths) + len(plan.labelled.paths) == 120
+    again = plan_from_folder(folder, model.card, labelled=folder, num_calibration=120)
+    assert set(again.labelled.paths) == set(plan.calibration.paths + plan.labelled.paths)
 
 
 def test_a_small_folder_calibrates_on_what_it_has(folder: Path, model: nn.Module) -> None:
-    assert len(plan_from_folder(folder, model.card).calibration) == 60  # of 120 images; half measure
-    assert len(plan_from_folder(folder, model.card, labelled=folder).calibration) == 120
+    assert len(plan_from_folder(folder, model.card).calibration.paths) == 60  # of 120 images; half measure
+    assert len(plan_from_folder(folder, model.card, labelled=folder).calibration.paths) == 120
 
 
 def test_folders_that_cannot_calibrate_are_refused(folder: Path, model: nn.Module, tmp_path: Path) -> None:
@@ -319,17 +319,17 @@ def searched(model: nn.Module, plan: QuantisationPlan, needed: int) -> tuple[Stu
     original = Original(model, spec)
     runtime = Stubborn(original, needed)
     deployed = DeployedModel(hybridvit.fold(model), spec)
-    return runtime, lambda: quantise(deployed, original, model.card.preprocessing, plan, runtime)
+    return runtime, lambda: quantise(deployed, original, model.card, plan, runtime)
 
 
 def test_the_search_needs_few_conversions_and_leaves_the_file_that_it_chose(folder: Path, model: nn.Module) -> None:
     plan = plan_from_folder(folder, model.card, num_calibration=8, max_drop=0.5)
     runtime, run = searched(model, plan, needed=11)
-    accuracy = run()
-    assert 11 <= len(accuracy.kept) <= 12
-    assert len(runtime.kept) == len(accuracy.kept)
+    quality = run()
+    assert 11 <= len(quality.kept) <= 12
+    assert len(runtime.kept) == len(quality.kept)
     assert runtime.asked[:5] == [0, 1, 2, 4, 8]
-    assert accuracy.num_conversions == len(runtime.asked) <= 9
+    assert quality.num_conversions == len(runtime.asked) <= 9
 
 
 def test_a_budget_that_cannot_be_met_says_what_was_reached(folder: Path, model: nn.Module) -> None:

@@ -4,39 +4,48 @@ import fnmatch
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hybridvit.card import ModelCard, Preprocessing
-from hybridvit.data.preprocess import prepare
-from hybridvit.data.scan import Listing, scan_folder
+from hybridvit.card import ModelCard
+from hybridvit.data.samples import LabelledImages, Samples
+from hybridvit.data.scan import relative
 from hybridvit.errors import DatasetError, UsageError, nearest
+from hybridvit.task import Sample, find_task
 
-BATCH = 32  # images in memory at a time
 USUAL_CALIBRATION = 128  # images, if there are so many
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of the samples that a task finds in a folder, in this order."""
+
+    folder: str
+    paths: tuple[str, ...]
+
+    def opened(self, card: ModelCard) -> Samples:
+        """With what is true of them, prepared as the card says."""
+        return _Some(find_task(card.task).labelled(self.folder, card), self.paths)
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisationPlan:
     """How a model becomes one of 8-bit integers. `plan_from_folder` makes one.
 
-    Raises UsageError for a budget that is none, or labels that are not one for each image.
+    Raises UsageError for a budget that is none, or for no images.
     """
 
-    calibration: tuple[str, ...]  # image files that the ranges are taken from
-    labelled: tuple[str, ...]  # other image files, that the accuracy is measured on
-    labels: tuple[int, ...]  # their classes
-    max_drop: float | None = None  # points of top-1 accuracy that may be lost; None: whatever it costs
+    calibration: Chosen  # that the ranges are taken from
+    labelled: Chosen  # others, that the quality is measured on
+    max_drop: float | None = None  # of the task's headline, in its unit or points; None: whatever it costs
     keep: tuple[str, ...] = ()  # layers, blocks or patterns of their names (*) that stay in floating point
 
     def __post_init__(self) -> None:
-        if not self.calibration or not self.labelled or len(self.labelled) != len(self.labels):
+        if not self.calibration.paths or not self.labelled.paths:
             raise UsageError(
-                f"The plan has {len(self.calibration)} images to calibrate on, {len(self.labelled)} to measure and "
-                f"{len(self.labels)} labels, but it needs at least one of each, and a label for each image that is "
-                "measured. Use plan_from_folder."
+                f"The plan has {len(self.calibration.paths)} images to calibrate on and {len(self.labelled.paths)} to "
+                "measure, but it needs at least one of each. Use plan_from_folder."
             )
         if self.max_drop is not None and not (math.isfinite(self.max_drop) and self.max_drop >= 0):
             raise UsageError(
@@ -54,17 +63,17 @@ def plan_from_folder(
     max_drop: float | None = None,
     keep: Sequence[str] = (),
 ) -> QuantisationPlan:
-    """Calibrate on `num_calibration` images of root/<class>/<image>, taken evenly over the classes.
+    """Calibrate on `num_calibration` images of the folder, taken evenly over the classes where there are some.
 
     By default on 128, or as many as the folder allows. The same files give the same choice on every machine. The others
-    measure the accuracy, or all in `labelled`. Classes are matched by name with the card's. Raises DatasetError for a
-    folder that is empty, not labelled, has classes that the model does not know, or too few images; UsageError for
-    numbers that cannot be.
+    measure what the integers cost, or all in `labelled`. What is true of the images is found as the card's task does
+    it. Raises DatasetError as that does, or for too few images; UsageError for numbers that cannot be.
     """
     if num_calibration is not None and (type(num_calibration) is not int or num_calibration < 1):
         raise UsageError(f"num_calibration is {num_calibration!r}, but must be a whole number of images from 1.")
-    listing = _scan(folder, card)
-    most = len(listing.paths) if labelled is not None else len(listing.paths) // 2
+    task, folder = find_task(card.task), os.fspath(folder)
+    samples = task.labelled(folder, card)
+    most = len(samples) if labelled is not None else len(samples) // 2
     if most == 0:
         raise DatasetError(
             f"{folder} has one image, but int8 needs one to calibrate on and another to measure the accuracy. Add "
@@ -76,29 +85,15 @@ def plan_from_folder(
         others = "" if labelled is not None else ", at least half of which have to measure the accuracy"
         fix = "" if labelled is not None else ", or name another folder that measures it"
         raise DatasetError(
-            f"{folder} has {len(listing.paths)} images{others}, but {num_calibration} are wanted for the calibration. "
+            f"{folder} has {len(samples)} images{others}, but {num_calibration} are wanted for the calibration. "
             f"Calibrate on {most} or fewer{fix}, or add images."
         )
-    chosen = _evenly(listing, num_calibration)
+    chosen = _evenly(samples, folder, num_calibration)
     if labelled is not None:
-        measured = _scan(labelled, card)
-        paths, labels = measured.paths, measured.labels
+        measured = Chosen(os.fspath(labelled), tuple(task.labelled(os.fspath(labelled), card).paths))
     else:
-        rest = sorted(set(range(len(listing.paths))).difference(chosen))
-        paths, labels = tuple(listing.paths[i] for i in rest), tuple(listing.labels[i] for i in rest)
-    return QuantisationPlan(
-        calibration=tuple(listing.paths[place] for place in chosen),
-        labelled=paths,
-        labels=labels,
-        max_drop=max_drop,
-        keep=tuple(keep),
-    )
-
-
-def batches(paths: Sequence[str], preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """The images (n c h w) of files, prepared, some at a time."""
-    for start in range(0, len(paths), BATCH):
-        yield np.stack([prepare(path, preprocessing) for path in paths[start : start + BATCH]])
+        measured = Chosen(folder, tuple(path for path in samples.paths if path not in chosen))
+    return QuantisationPlan(calibration=Chosen(folder, chosen), labelled=measured, max_drop=max_drop, keep=tuple(keep))
 
 
 def matching(keep: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
@@ -120,27 +115,28 @@ def matching(keep: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(layer for layer in layers if layer in kept)
 
 
-def _scan(folder: str | os.PathLike[str], card: ModelCard) -> Listing:
-    listing = scan_folder(folder, card.class_names or None)
-    num_classes = card.options.get("num_classes", 1000)
-    if len(listing.class_names) != num_classes:
-        raise DatasetError(
-            f"{folder} has {len(listing.class_names)} class folders, but the model answers with {num_classes} classes "
-            "and does not name them. Give a folder with exactly these classes, in the order of their names."
-        )
-    return listing
+class _Some(Samples):
+    """Those of `samples` with these paths, numbered anew."""
+
+    def __init__(self, samples: Samples, paths: Sequence[str]) -> None:
+        places = {path: place for place, path in enumerate(samples.paths)}
+        self._samples, self._places = samples, [places[path] for path in paths]
+        self.paths, self.fingerprint = paths, samples.fingerprint
+
+    def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
+        return self._samples.draw(epoch, self._places[index], step)._replace(number=index)
 
 
-def _evenly(listing: Listing, count: int) -> list[int]:
-    """So many places in the listing, class after class in turn; inside a class the hash of the path decides."""
-    seen: dict[int, int] = {}
+def _evenly(samples: Samples, root: str, count: int) -> tuple[str, ...]:
+    """So many paths, class after class in turn; inside a class the hash of the path below `root` decides."""
+    labels = samples.labels if isinstance(samples, LabelledImages) else [0] * len(samples)
+    ranked = sorted(
+        zip(samples.paths, labels, strict=True),
+        key=lambda each: hashlib.sha256(os.fsencode(relative(each[0], root))).digest(),
+    )
+    seen: Counter[int] = Counter()
     order = []
-    for place in sorted(range(len(listing.paths)), key=lambda place: _rank(listing, place)):
-        label = listing.labels[place]
-        order.append((seen.get(label, 0), label, place))
-        seen[label] = seen.get(label, 0) + 1
-    return [place for _, _, place in sorted(order)[:count]]
-
-
-def _rank(listing: Listing, place: int) -> bytes:
-    return hashlib.sha256(os.fsencode(os.path.relpath(listing.paths[place], listing.root))).digest()
+    for path, label in ranked:
+        order.append((seen[label], label, path))
+        seen[label] += 1
+    return tuple(path for _, _, path in sorted(order)[:count])

@@ -7,21 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hybridvit.card import Preprocessing
+from hybridvit.card import ModelCard
+from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import ExportError, UsageError
+from hybridvit.evaluate.agreement import agreement
+from hybridvit.evaluate.run import evaluate
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.original import Original
-from hybridvit.export.quantise.accuracy import Accuracy, first_answers, paired_interval, percent, right_answers
-from hybridvit.export.quantise.plan import QuantisationPlan, batches, matching
+from hybridvit.export.quantise.plan import QuantisationPlan, matching
+from hybridvit.export.quantise.quality import Quality, drop_interval, lost, unit_of_drops, value_of
 from hybridvit.export.quantise.sensitivity import rank_layers
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.task import Batch, Outputs, find_task
 
 _log = logging.getLogger(__name__)
 
+BATCH = 32  # images in memory at a time
 NUM_RANKED = 8  # images that decide which layers are sensitive: every layer is run on them
 NUM_WORST = 10  # layers in the report
-ROUNDING = 1e-9  # points: of the subtraction
+ROUNDING = 1e-9  # of the subtraction
+ABSENT = -1e9  # the logit of a class that a file does not name among the most probable
 INSIDE = "backbone."  # where the model is inside a deployed one; names are given and reported without it
 
 Write = Callable[[Quantisation], ExportedRunner]
@@ -33,36 +39,35 @@ class Attempt:
     """A conversion that was measured."""
 
     num_kept: int  # of the ranked layers
-    answers: np.ndarray
-    right: np.ndarray  # which of them are
+    value: float  # of the headline
 
 
 def quantise(
     model: DeployedModel,
     original: Original,
-    preprocessing: Preprocessing,
+    card: ModelCard,
     plan: QuantisationPlan,
     write: Write,
     *,
     floating: Sequence[str] = (),
-) -> Accuracy:
+) -> Quality:
     """Write a file of integers within the plan's budget, and measure it in its own runtime.
 
-    `preprocessing` is that of the file, `floating` the layers that its target keeps by a rule. With a budget, layers
+    `card` is that of the file, `floating` the layers that its target keeps by a rule. With a budget, layers
     return to floating point in the order of their sensitivity: 1, 2, 4, ... until the drop is small enough, then by
     bisection to about the fewest. Raises ExportError with the best that was reached if the budget cannot be met,
-    UsageError for unknown layers in `plan.keep` or a graph that gives no logits.
+    UsageError for unknown layers in `plan.keep` or a graph that gives no answers.
     """
     if model.spec.returns != "logits":
         raise UsageError(
             f"The file is to return {model.spec.returns} in int8, but what integers cost is measured as accuracy, "
             "which needs classes. Use --returns logits, or --precision fp16."
         )
-    search = _Search(model, original, preprocessing, plan, write, floating)
+    search = _Search(model, original, card, plan, write, floating)
     chosen = _fewest(search.attempt, search.fits, most=len(search.ranked))
     if chosen is None:
         raise search.beyond_budget()
-    return search.accuracy(chosen)
+    return search.quality(chosen)
 
 
 class _Search:
@@ -72,73 +77,90 @@ class _Search:
         self,
         model: DeployedModel,
         original: Original,
-        preprocessing: Preprocessing,
+        card: ModelCard,
         plan: QuantisationPlan,
         write: Write,
         floating: Sequence[str],
     ) -> None:
-        self.preprocessing, self.plan, self.write = preprocessing, plan, write
-        self.images = _as_graph(model, np.concatenate(list(batches(plan.calibration, preprocessing))))
+        self.model, self.original, self.card, self.plan, self.write = model, original, card, plan, write
+        self.task = find_task(card.task)
+        self.quantity = self.task.headline
+        calibration, labelled = plan.calibration.opened(card), plan.labelled.opened(card)
+        self.images = _as_graph(model, torch.stack([calibration[place][0] for place in range(len(calibration))]))
         self.ranking = rank_layers(model, self.images[:: max(1, len(self.images) // NUM_RANKED)][:NUM_RANKED])
         self.names = [each.name.removeprefix(INSIDE) for each in self.ranking]
         fixed = {*matching(plan.keep, self.names), *(name.removeprefix(INSIDE) for name in floating)}
         self.always = [name for name in self.names if name in fixed]
         self.ranked = [name for name in self.names if name not in fixed]
-        labelled = batches(plan.labelled, preprocessing)
-        self.expected = np.concatenate([original(batch)[0].argmax(1) for batch in labelled])
-        self.before = right_answers(self.expected, plan.labels)
+        self.loader = make_eval_loader(labelled, collate=self.task.collate, batch_size=BATCH)
+        self.before = value_of(evaluate(self.expected, self.task, self.loader, card).scores, self.quantity)
         self.tried: list[Attempt] = []
 
-    def converted(self, num_kept: int) -> ExportedRunner:
+    def expected(self, batch: Batch) -> Outputs:
+        """What the model answers as it was given."""
+        return dict(zip(self.model.spec.answers, self.original(batch.inputs.numpy()), strict=True))
+
+    def given(self, batch: Batch) -> Outputs:
+        """What the file that was written last answers."""
+        outputs = self.runner(batch.inputs.numpy())
+        if self.model.spec.top_k is None:
+            return outputs
+        logits = np.full((len(batch.inputs), self.model.backbone.num_classes), ABSENT, np.float32)
+        chances = np.log(np.maximum(outputs["probabilities"], np.finfo(np.float32).tiny))
+        np.put_along_axis(logits, outputs["indices"].astype(np.int64), chances, 1)
+        return {"logits": logits}
+
+    def convert(self, num_kept: int) -> None:
         kept = (*self.always, *self.ranked[:num_kept])
-        return self.write(Quantisation(self.images, tuple(INSIDE + name for name in kept)))
+        self.runner = self.write(Quantisation(self.images, tuple(INSIDE + name for name in kept)))
 
     def attempt(self, num_kept: int) -> Attempt:
-        runner = self.converted(num_kept)
-        measured = batches(self.plan.labelled, self.preprocessing)
-        answers = np.concatenate([first_answers(runner(batch)) for batch in measured])
-        made = Attempt(num_kept, answers, right_answers(answers, self.plan.labels))
-        self.tried.append(made)
-        _log.info("int8, %d layers kept: top-1 %.2f %%.", len(self.always) + num_kept, percent(made.right))
-        return made
+        self.convert(num_kept)
+        scores = evaluate(self.given, self.task, self.loader, self.card).scores
+        self.tried.append(Attempt(num_kept, value_of(scores, self.quantity)))
+        text = self.quantity.text(self.tried[-1].value)
+        _log.info("int8, %d layers kept: %s %s.", len(self.always) + num_kept, self.quantity.title, text)
+        return self.tried[-1]
 
     def drop(self, each: Attempt) -> float:
-        return percent(self.before) - percent(each.right)
+        return lost(self.quantity, self.before, each.value)
 
     def fits(self, each: Attempt) -> bool:
         return self.plan.max_drop is None or self.drop(each) <= self.plan.max_drop + ROUNDING
 
     def beyond_budget(self) -> ExportError:
-        best = min(self.tried, key=self.drop)
+        quantity, best = self.quantity, min(self.tried, key=self.drop)
+        least, all_of_them = (f"{self.drop(each):.{quantity.decimals}f}" for each in (best, self.tried[0]))
         return ExportError(
-            f"int8 was to cost {self.plan.max_drop:g} points of top-1 at most, but the least that was reached is "
-            f"{self.drop(best):.2f} (from {percent(self.before):.2f} % on {len(self.before)} images), with "
-            f"{len(self.always)} layers kept by name or rule and {best.num_kept} of the other {len(self.ranked)} by "
-            f"sensitivity; all of these in integers cost {self.drop(self.tried[0]):.2f}. Nothing was written. Allow "
-            "more with --max_drop, calibrate on more images, or use --precision fp16."
+            f"int8 was to cost {self.plan.max_drop:g} {unit_of_drops(quantity)} of {quantity.title} at most, but the "
+            f"least that was reached is {least} (from {quantity.text(self.before)} on {len(self.plan.labelled.paths)} "
+            f"images), with {len(self.always)} layers kept by name or rule and {best.num_kept} of the other "
+            f"{len(self.ranked)} by sensitivity; all of these in integers cost {all_of_them}. Nothing was written. "
+            "Allow more with --max_drop, calibrate on more images, or use --precision fp16."
         )
 
-    def accuracy(self, chosen: Attempt) -> Accuracy:
+    def quality(self, chosen: Attempt) -> Quality:
         """What `chosen` is worth; its file is the one that was written last."""
-        num_conversions = len(self.tried)
-        if chosen is not self.tried[-1]:
-            self.converted(chosen.num_kept)
-            num_conversions += 1
-        worst = zip(self.names[:NUM_WORST], self.ranking, strict=False)
-        return Accuracy(
-            num_images=len(self.plan.labels),
-            num_calibration=len(self.plan.calibration),
-            top1_fp32=percent(self.before),
-            top1_all=percent(self.tried[0].right),
-            top1=percent(chosen.right),
-            drop=self.drop(chosen),
-            drop_interval=paired_interval(self.before, chosen.right),
-            same_answer=percent(chosen.answers == self.expected),
+        is_written = chosen is self.tried[-1]
+        if not is_written:
+            self.convert(chosen.num_kept)
+        found = agreement(self.expected, self.given, self.task, self.loader, self.card)
+        after, worst = value_of(found.second, self.quantity), zip(self.names[:NUM_WORST], self.ranking, strict=False)
+        return Quality(
+            quantity=self.quantity,
+            num_images=found.num_samples,
+            num_calibration=len(self.images),
+            before=self.before,
+            everything=self.tried[0].value,
+            after=after,
+            drop=lost(self.quantity, self.before, after),
+            drop_interval=drop_interval(self.quantity, found.first, found.second),
+            same_answer=100 * found.num_same / found.num_samples,
             max_drop=self.plan.max_drop,
             num_layers=len(self.names),
             kept=(*self.always, *self.ranked[: chosen.num_kept]),
             worst_layers=tuple((name, each.change) for name, each in worst),
-            num_conversions=num_conversions,
+            num_conversions=len(self.tried) + (not is_written),
         )
 
 
@@ -155,9 +177,8 @@ def _fewest(attempt: Callable[[int], Attempt], fits: Callable[[Attempt], bool], 
     return found
 
 
-def _as_graph(model: DeployedModel, images: np.ndarray) -> torch.Tensor:
+def _as_graph(model: DeployedModel, images: torch.Tensor) -> torch.Tensor:
     """Images as a runner takes them, as the graph does."""
-    tensor = torch.from_numpy(images)
     if model.spec.pixels == "uint8":
-        return tensor.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # b h w c
-    return tensor
+        return images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # b h w c
+    return images
