@@ -154,7 +154,7 @@ def _outputs(checkpoint: Path, targets: list[str], precision: str, output: str |
         stem = checkpoint.name.partition(".")[0] + ("" if precision == "fp32" else f"-{precision}")
         paths = {target: folder / f"{stem}{suffix}" for target, suffix in suffixes.items()}
     for target, path in paths.items():
-        if not exporter_for(target).is_folder:
+        if not exporter_for(target).record:
             check_place(path)
     return paths
 

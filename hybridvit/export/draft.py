@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import cast
 
 from torch import nn
@@ -38,7 +39,7 @@ class Draft:
 
     def write(self, quantisation: Quantisation | None = None) -> None:
         """Convert, in place of what was written before."""
-        self.exporter.convert(self.model, self.model.spec, self.path, quantisation=quantisation)
+        self.exporter.convert(self.model, self.path, quantisation)
         self.note({})
 
     def note(self, entries: dict[str, str]) -> None:
@@ -56,12 +57,12 @@ class Draft:
 @contextmanager
 def drafted(folded: nn.Module, spec: GraphSpec, exporter: Exporter, path: Path) -> Iterator[Draft]:
     """A draft of `folded`, rewritten for the target; it takes its place at `path` if the block ends without error."""
-    for rewrite in exporter.rewrites() if isinstance(folded, Backbone) else ():
-        folded = rewrite(folded)
+    for name in exporter.rewrites if isinstance(folded, Backbone) else ():
+        folded = resolve_name(name)(folded)
     model = DeployedModel(cast(Backbone, folded), spec)  # timm's have the methods that it calls
     card = model.backbone.card  # with uint8 pixels its mean and deviation leave levels from 0 to 255 as they are
     card = replace(card, form="folded", preprocessing=replace(card.preprocessing, image_size=spec.image_size))
     metadata = card_metadata(card) | spec.metadata()
     metadata |= {"hybridvit.versions": json.dumps(package_versions()), KEY: OPEN}
-    with replacing_with(path, exporter.companions, is_folder=exporter.is_folder) as temporary:
+    with replacing_with(path, exporter.companions, is_folder=bool(exporter.record)) as temporary:
         yield Draft(model, exporter, temporary, card, metadata)

@@ -1,19 +1,21 @@
 """What a deployment target has to be able to do. One file per target, in `targets/`, implements it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridvit.errors import UsageError
+import numpy as np
+
+from hybridvit.errors import UsageError, nearest
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import seal
-from hybridvit.export.spec import GraphSpec, Precision
+from hybridvit.export.spec import Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from hybridvit.export.graph import DeployedModel
 
@@ -28,6 +30,23 @@ class Quantisation:
     images: "Tensor"  # to calibrate on, as the graph takes them
     kept: tuple[str, ...] = ()  # names of modules inside the deployed model that keep floating point
 
+    def check_names(self, model: "DeployedModel") -> None:
+        """Raise UsageError if a kept name is no module of `model`."""
+        known = dict(model.named_modules())
+        for name in self.kept:
+            if name not in known:
+                raise UsageError(
+                    f"'{name}' is to keep floating point, but this model has no module of that name. Nearest: "
+                    f"{nearest(name, known)}."
+                )
+
+    def batches(self, size: int, *, only_whole: bool = True) -> list[np.ndarray]:
+        """The images, so many at a time; the first ones come again where they do not fill the last of whole batches."""
+        images = self.images.numpy()
+        if only_whole:
+            images = images[np.arange(-(-len(images) // size) * size) % len(images)]
+        return [images[start : start + size] for start in range(0, len(images), size)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightCheck:
@@ -36,7 +55,6 @@ class WeightCheck:
     reason: str  # why it does not run here
     num_tensors: int  # weights that were found inside and compared
     max_error: float  # largest difference of one / largest weight of its tensor
-    verify_with: str  # name of the script beside it that does the rest where it runs
 
 
 class Exporter(ABC):
@@ -45,10 +63,12 @@ class Exporter(ABC):
     target: str  # as given to --to
     runtime = ""  # as `bench` names it; "" where it has nothing to time on a machine like this
     suffix: str  # of the file that is opened
-    is_folder = False  # whether that file is a folder
+    record = ""  # where it is a folder: the file inside that holds the metadata
+    runner: type[ExportedRunner]  # opens it
     writer_packages: tuple[str, ...]  # import names needed to convert
     runner_packages: tuple[str, ...]  # import names needed to run
     extra: str  # the extra of hybridvit that installs both
+    rewrites: tuple[str, ...] = ()  # "module:function", exact ones of the folded model that its runtime gains from
     precisions: tuple[Precision, ...] = ("fp32",)
     limits: Mapping[Precision, float] = LIMITS
     takes_dynamic_batch = True
@@ -57,10 +77,8 @@ class Exporter(ABC):
     default_batch: int | None = None
 
     @abstractmethod
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
-        """Write `model` (fp32, eval) to `path` as `spec` says; `quantisation` is there for int8 and only then.
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
+        """Write `model` (fp32, eval) to `path` as its spec says; `quantisation` is there for int8 and only then.
 
         Raises ExportError if the model cannot be converted.
         """
@@ -71,15 +89,15 @@ class Exporter(ABC):
 
     def seal(self, path: Path) -> None:
         """Close the open `hybridvit.sha256` of an annotated file, so that damage is noticed when it is opened."""
-        seal(path)
+        seal(path, path / self.record)
 
-    @abstractmethod
     def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
-        """Open a file of this target. Raises CheckpointError if it is damaged or not ours."""
+        """Open a file of this target; `threads` has no effect where the runtime counts its own.
 
-    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
-        """Exact rewrites of the folded model that its runtime gains from, applied in order."""
-        return ()
+        Raises CheckpointError if it is damaged or not ours, UsageError where its runtime is missing.
+        """
+        self.require(self.runner_packages)
+        return self.runner(path, threads)
 
     def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
         """Names of the layers inside `model` that `convert` leaves in floating point by a rule of this target."""

@@ -11,6 +11,16 @@ from hybridvit.models.raw_pixels import fold_preprocessing
 from hybridvit.task import find_task
 
 
+def given_by(model: Backbone, spec: GraphSpec, images: Tensor) -> tuple[Tensor, ...]:
+    """What `spec` asks of a model, in float32; of the most probable classes all logits."""
+    if spec.returns == "pyramid":
+        return tuple(fmap.float() for fmap in model.features(images).values())
+    if spec.returns == "features":
+        return (model.forward_head(model.forward_features(images), pre_logits=True).float(),)
+    answers = find_task(model.card.task).forward(model, images)
+    return tuple(answers[name] for name in spec.answers)
+
+
 class DeployedModel(nn.Module):
     """A folded model between the ends that `spec` describes; `model` is unchanged.
 
@@ -19,26 +29,25 @@ class DeployedModel(nn.Module):
 
     def __init__(self, model: Backbone, spec: GraphSpec) -> None:
         super().__init__()
-        self.spec, self._task = spec, find_task(model.card.task)
+        self.spec = spec
         self.backbone = fold_preprocessing(model) if spec.pixels == "uint8" else copy.deepcopy(model)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs named `spec.outputs`, in float32; a single one is not in a tuple."""
+        outputs = self.outputs(images)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Those of `forward`, always in a tuple."""
         weight = next(self.backbone.parameters())
         if self.spec.pixels == "uint8":
             images = images.permute(0, 3, 1, 2)  # b c h w
-        images = images.to(weight.dtype)
-        if self.spec.returns == "pyramid":
-            return tuple(fmap.float() for fmap in self.backbone.features(images).values())
-        if self.spec.returns == "features":
-            return self.backbone.forward_head(self.backbone.forward_features(images), pre_logits=True).float()
-        answers = self._task.forward(self.backbone, images)
-        if self.spec.top_k is not None:
-            probabilities, indices = answers["logits"].softmax(1).topk(self.spec.top_k)
-            return probabilities, indices.to(torch.int32)
-        outputs = tuple(answers[name] for name in self.spec.answers)
-        return outputs if len(outputs) > 1 else outputs[0]
+        made = given_by(self.backbone, self.spec, images.to(weight.dtype))
+        if self.spec.top_k is None:
+            return made
+        probabilities, indices = made[0].softmax(1).topk(self.spec.top_k)
+        return probabilities, indices.to(torch.int32)
 
     def example(self, batch: int = 2, size: tuple[int, int] | None = None) -> Tensor:
         """A batch to convert with, as `forward` takes it."""

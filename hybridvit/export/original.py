@@ -4,17 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybridvit.export.parity import pictures
+from hybridvit.export.graph import given_by
+from hybridvit.export.parity import normalised, pictures
 from hybridvit.export.spec import GraphSpec
 from hybridvit.models.backbone import Backbone
-from hybridvit.task import find_task
 
 
 class Original:
     """A model in eval mode that answers in fp32 to what a file with the ends `spec` is given."""
 
     def __init__(self, model: Backbone, spec: GraphSpec) -> None:
-        self.model, self.spec, self._task = model, spec, find_task(model.card.task)
+        self.model, self.spec = model, spec
         preprocessing = model.card.preprocessing
         self.mean, self.std = (
             np.asarray(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
@@ -29,14 +29,8 @@ class Original:
             batch = (batch / 255 - self.mean) / self.std
         images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(next(self.model.parameters()).device)
         with torch.inference_mode():
-            if self.spec.returns == "pyramid":
-                made = list(self.model.features(images).values())
-            elif self.spec.returns == "features":
-                made = [self.model.forward_head(self.model.forward_features(images), pre_logits=True)]
-            else:
-                answers = self._task.forward(self.model, images)
-                made = [answers[name] for name in self.spec.answers]
-        return [each.float().cpu().numpy() for each in made]
+            made = given_by(self.model, self.spec, images)
+        return [each.cpu().numpy() for each in made]
 
     def given(self, images: np.ndarray) -> np.ndarray:
         """Preprocessed images (n, c, h, w) as the runner takes them: with uint8 pixels levels from 0 to 255 again."""
@@ -45,8 +39,7 @@ class Original:
     def examples(self, images: np.ndarray | None) -> list[Tensor]:
         """Batches as the graph takes them: drawn pictures, and `images` if there are any."""
         drawn = pictures(2, self.spec.channels, self.spec.image_size, np.random.default_rng(0))
-        batches = [((drawn / 255 - self.mean) / self.std).astype(np.float32)]
-        batches += [] if images is None else [images]
+        batches = [normalised(drawn, self.model.card.preprocessing), *([] if images is None else [images])]
         tensors = [torch.from_numpy(self.given(batch)) for batch in batches]
         if self.spec.pixels == "uint8":
             return [tensor.to(torch.uint8).permute(0, 2, 3, 1) for tensor in tensors]  # b h w c

@@ -1,14 +1,13 @@
 """Which layers exceed what float16 can hold, asked before a model is converted to it."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from hybridvit.errors import ExportError
+from hybridvit.export.watched import watched
 
 LARGEST = torch.finfo(torch.float16).max  # 65504
 INSIDE = "backbone."  # where the model is inside a deployed one
@@ -23,7 +22,13 @@ def check_fits_half(model: nn.Module, batches: list[Tensor]) -> None:
     reached: dict[str, float] = {}
     for name, parameter in model.named_parameters():
         _note(reached, name, parameter)
-    with _watching(model, reached):
+
+    def see(name: str, module: nn.Module, inputs: object, outputs: object) -> None:
+        for each in tree_leaves(outputs):
+            if name and isinstance(each, Tensor) and each.is_floating_point():
+                _note(reached, name, each)
+
+    with watched(model, see, nn.Module):
         for batch in batches:
             model(batch)
     # a block is named for what it adds itself, such as its input, and not for a layer inside it
@@ -35,24 +40,6 @@ def check_fits_half(model: nn.Module, batches: list[Tensor]) -> None:
             f"float16 holds numbers up to {LARGEST:.0f}, but these exceed it: {listed}{more}. Use --precision bf16 or "
             "fp32, or train with weight decay on these layers."
         )
-
-
-@contextmanager
-def _watching(model: nn.Module, reached: dict[str, float]) -> Iterator[None]:
-    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(module: nn.Module, inputs: object, outputs: object) -> None:
-            for each in tree_leaves(outputs):
-                if isinstance(each, Tensor) and each.is_floating_point():
-                    _note(reached, name, each)
-
-        return hook
-
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _note(reached: dict[str, float], name: str, tensor: Tensor) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from hybridvit.card import Preprocessing
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
 from hybridvit.task import find_task
@@ -66,11 +67,13 @@ def compare(
     `images` (n, c, h, w) are preprocessed as the runner's card says.
     """
     generator, spec, worst = np.random.default_rng(seed), runner.spec, 0.0
-    for num, image_size in itertools.product(batch_sizes, image_sizes):
-        batch = _as_given(spec, generator.normal(127.5, 60, (num, spec.channels, *image_size)), runner)
-        worst = max(worst, _error(spec, runner(batch), reference(batch)))
-    for image_size in image_sizes:
-        batch = _as_given(spec, pictures(NUM_PICTURES, spec.channels, image_size, generator), runner)
+    noise = (
+        generator.normal(127.5, 60, (num, spec.channels, *size))
+        for num, size in itertools.product(batch_sizes, image_sizes)
+    )
+    drawn = (pictures(NUM_PICTURES, spec.channels, size, generator) for size in image_sizes)
+    for levels in itertools.chain(noise, drawn):
+        batch = _as_given(spec, levels, runner)
         worst = max(worst, _error(spec, runner(batch), reference(batch)))
     num_same, num_images = 0, 0 if images is None else len(images)
     for start in range(0, num_images, max(batch_sizes)):
@@ -109,7 +112,11 @@ def _as_given(spec: GraphSpec, levels: np.ndarray, runner: ExportedRunner) -> np
     """Levels from 0 to 255 as the runner takes them; noise may leave that range unless pixels are bytes."""
     if spec.pixels == "uint8":
         return np.rint(levels).clip(0, 255).astype(np.float32)
-    preprocessing = runner.card.preprocessing
+    return normalised(levels, runner.card.preprocessing)
+
+
+def normalised(levels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Levels from 0 to 255 (n, c, h, w) as `preprocessing` says; float32."""
     mean, std = (np.asarray(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     return ((levels / 255 - mean) / std).astype(np.float32)
 

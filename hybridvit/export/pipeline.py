@@ -90,7 +90,8 @@ def export(
     with drafted(folded, spec, exporter, path) as draft:
         if spec.precision == "fp16":
             check_fits_half(draft.model, original.examples(images))
-        draft.metadata["hybridvit.weights_sha256"] = _digest(model)
+        weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+        draft.metadata["hybridvit.weights_sha256"] = digest(weights)
         quality = _written(draft, original, quantisation)
         checked = exporter.check_weights(draft.model, draft.path)
         parity = _compared(draft, original, images, options.limit)
@@ -114,10 +115,6 @@ def _fixed_size(model: Backbone, spec: GraphSpec) -> tuple[int, int] | None:
     """The only size of the file, if positions depend on it and become constants."""
     is_only = spec.range_px is None and not spec.image_sizes
     return spec.image_size if is_only and depends_on_size(model) else None
-
-
-def _digest(model: nn.Module) -> str:
-    return digest({name: value.cpu().contiguous() for name, value in model.state_dict().items()})
 
 
 def _folding(model: nn.Module, folded: nn.Module, spec: GraphSpec) -> FoldReport:

@@ -92,6 +92,12 @@ def fold_constants(module: fx.GraphModule) -> int:
     return count
 
 
+def module_of(node: fx.Node) -> str:
+    """The name of the innermost module that a node was traced in; "" outside of all."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return stack[-1][0] if stack else ""
+
+
 def _export(model: nn.Module, example: Tensor, axes: Axes | None) -> ExportedProgram:
     # what tracing assumes of a dynamic side becomes a check in the graph; as a guard it would forbid the side
     return torch.export.export(model, (example,), dynamic_shapes=axes, prefer_deferred_runtime_asserts_over_guards=True)

@@ -17,9 +17,12 @@ def resolve(model: Backbone, card: ModelCard, exporter: Exporter, options: Expor
         if value not in known:
             raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
     if precision not in exporter.precisions:
+        from hybridvit.export.targets import EXPORTERS
+
+        able = [name for name, other in EXPORTERS.items() if precision in other.precisions]
         raise UsageError(
-            f"The target '{target}' has no {precision}: it writes {', '.join(exporter.precisions)}. "
-            f"{_others('precision', precision)}"
+            f"The target '{target}' has no {precision}: it writes {', '.join(exporter.precisions)}. Targets with "
+            f"{precision}: {', '.join(able)}."
         )
     sizes = tuple(as_size(size) for size in options.image_sizes)
     if sizes and not exporter.takes_several_sizes:
@@ -73,10 +76,3 @@ def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:
     if type(top_k) is not int or not 1 <= top_k <= model.num_classes:
         raise UsageError(f"top_k is {top_k!r}, but must be a whole number from 1 to {model.num_classes}.")
     return top_k
-
-
-def _others(option: str, value: str) -> str:
-    from hybridvit.export.targets import EXPORTERS
-
-    able = [name for name, exporter in EXPORTERS.items() if value in exporter.precisions]
-    return f"Targets with {value}: {', '.join(able)}." if able else f"Use another {option}."

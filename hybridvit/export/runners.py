@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybridvit.card import ModelCard
-from hybridvit.errors import UsageError
+from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export.bundle import read_card
-from hybridvit.export.seal import check_seal
+from hybridvit.export.seal import check_folder_seal, check_seal
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.memory import enough_memory
 from hybridvit.task import find_task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+def read_file(path: Path) -> bytes:
+    """The content of an exported file. Raises CheckpointError where there is none."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
+    return path.read_bytes()
+
 
 Outputs = dict[str, np.ndarray]
 """The answers to a batch by name: "logits", or what a file was exported to give."""
@@ -46,8 +54,12 @@ class ExportedRunner(Runner):
     metadata: dict[str, str]
     spec: GraphSpec
 
+    @abstractmethod
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Open `path` with so many threads, or as many as the runtime likes. Raises CheckpointError."""
+
     def describe(self, path: Path, metadata: Mapping[str, str], content: bytes | None = None) -> None:
-        """Read the card and the spec; `content` is that of the file, if it was sealed.
+        """Read the card and the spec; `content` is that of the file, if it was sealed; a folder always is.
 
         Raises CheckpointError if `path` is not one of our files, or damaged.
         """
@@ -55,6 +67,8 @@ class ExportedRunner(Runner):
         self.card, self.spec = read_card(self.metadata, path), GraphSpec.read(self.metadata, path)
         if content is not None:
             check_seal(content, self.metadata, path)
+        elif path.is_dir():
+            check_folder_seal(path, self.metadata)
 
     @abstractmethod
     def run(self, images: np.ndarray) -> list[np.ndarray]:

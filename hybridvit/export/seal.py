@@ -15,12 +15,15 @@ OPEN = "0" * 64
 """What stands in the metadata of a file that is not sealed yet."""
 
 
-def seal(path: Path) -> None:
-    """Put the digest in the place of the zeros that `annotate` wrote under KEY."""
-    content = path.read_bytes()
-    assert content.count(OPEN.encode()) == 1, f"{path} has no one place for its digest"
-    digest = hashlib.sha256(content).hexdigest()
-    path.write_bytes(content.replace(OPEN.encode(), digest.encode()))
+def seal(path: Path, holder: Path) -> None:
+    """Put the digest of `path` in the place of the zeros that `annotate` wrote under KEY.
+
+    They are in `holder`: the same file, or if `path` is a folder, one inside it.
+    """
+    content = holder.read_bytes()
+    assert content.count(OPEN.encode()) == 1, f"{holder} has no one place for its digest"
+    digest = _of_folder(path, OPEN) if path.is_dir() else hashlib.sha256(content).hexdigest()
+    holder.write_bytes(content.replace(OPEN.encode(), digest.encode()))
 
 
 def check_seal(content: bytes, metadata: Mapping[str, str], path: Path) -> None:
@@ -35,24 +38,17 @@ def check_seal(content: bytes, metadata: Mapping[str, str], path: Path) -> None:
     )
 
 
-def seal_folder(folder: Path, holder: Path) -> None:
-    """Put the digest in the place of the zeros that `annotate` wrote under KEY into `holder`, a file of `folder`."""
-    content = holder.read_bytes()
-    assert content.count(OPEN.encode()) == 1, f"{holder} has no one place for its digest"
-    holder.write_bytes(content.replace(OPEN.encode(), _digest(folder, OPEN).encode()))
-
-
 def check_folder_seal(folder: Path, metadata: Mapping[str, str]) -> None:
     """Raise CheckpointError if the files of `folder` are not those that were sealed."""
     digest = metadata.get(KEY, "")
-    if len(digest) != 64 or _digest(folder, digest) != digest:
+    if len(digest) != 64 or _of_folder(folder, digest) != digest:
         raise CheckpointError(
             f"{folder} is damaged or was changed: its files are not those of its digest. Copy the whole folder anew, "
             "or export it again."
         )
 
 
-def _digest(folder: Path, digest: str) -> str:
+def _of_folder(folder: Path, digest: str) -> str:
     """The digest of all files, in which zeros stand for `digest`."""
     total = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hybridvit.export.pipeline import ExportReport
 from hybridvit.export.quantise.quality import Quality
 from hybridvit.export.spec import GraphSpec
+from hybridvit.export.targets import exporter_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ def summary(report: ExportReport) -> ExportSummary:
         if weights is None
         else f"{weights.reason}: computed from the written program, {weights.num_tensors} weights compared to "
         f"{weights.max_error:.0e}",
-        verify_with="" if weights is None else weights.verify_with,
+        verify_with="" if weights is None else exporter_for(report.target).companions(report.path)[0].name,
         quality=report.quality,
     )
 

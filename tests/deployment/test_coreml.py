@@ -24,6 +24,7 @@ from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.quiet import quiet
 from hybridvit.export.spec import GraphSpec
+from hybridvit.export.summary import summary
 from hybridvit.export.targets.coreml import SPEC_FILE, CoreMLExporter, _read_spec
 from hybridvit.export.targets.coreml_model import compare_weights
 from hybridvit.export.targets.coreml_program import constants, evaluate, load_program
@@ -57,7 +58,7 @@ def test_every_weight_is_found_inside_unchanged(exported: ExportReport) -> None:
     assert exported.weights.num_tensors > 50
     assert exported.weights.max_error == 0
     assert exported.weights.reason == "Core ML is part of macOS"
-    assert exported.weights.verify_with == "m.verify_on_mac.py"
+    assert summary(exported).verify_with == "m.verify_on_mac.py"
     assert exported.parity.max_error <= 1e-6
 
 
@@ -132,8 +133,8 @@ class Changed(CoreMLExporter):
     def __init__(self, change: str) -> None:
         self.change = change
 
-    def convert(self, model: DeployedModel, spec: GraphSpec, path: Path, *, quantisation: object = None) -> None:
-        other = DeployedModel(model.backbone, spec)
+    def convert(self, model: DeployedModel, path: Path, quantisation: Quantisation | None = None) -> None:
+        other = DeployedModel(model.backbone, model.spec)
         if self.change == "weight":
             other.backbone.stem[0].conv.weight[0, 0, 0, 0] += 1e-3
         else:
@@ -142,7 +143,7 @@ class Changed(CoreMLExporter):
                 if isinstance(child, nn.GELU):
                     child.approximate = "tanh"
             other.backbone.stem[0].register_forward_hook(lambda module, inputs, output: output.relu())
-        super().convert(other, spec, path)
+        super().convert(other, path)
 
 
 def test_a_package_with_another_weight_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +160,7 @@ def test_int8_is_of_the_weights_and_spares_what_is_named(tmp_path: Path) -> None
     spec = GraphSpec(image_size=(32, 32), batch=1, precision="int8")
     model = DeployedModel(hybridvit.fold(made()), spec)
     path = tmp_path / "m.mlpackage"
-    exporter.convert(model, spec, path, quantisation=Quantisation(images=model.example(), kept=(kept,)))
+    exporter.convert(model, path, Quantisation(images=model.example(), kept=(kept,)))
     program = load_program(path)
     compare_weights(model, program)
     kinds = {op.outputs[0].name: op.op_type for op in program.functions["main"].operations}

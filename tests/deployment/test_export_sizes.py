@@ -29,9 +29,13 @@ def made(name: str) -> nn.Module:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((name, to), id=f"{name}-{to}", marks=pytest.mark.xdist_group(f"dynamic-{name}-{to}"))
-        for name in SMALLEST
-        for to in ("onnx", "openvino")
+        pytest.param((name, to), id=f"{name}-{to}", marks=(pytest.mark.xdist_group(f"dynamic-{name}-{to}"), *marks))
+        for name, to, marks in (
+            ("fastvit_debug", "onnx", ()),
+            ("fastervit_debug", "openvino", ()),  # whose graph is made through ONNX
+            ("fastvit_debug", "openvino", (pytest.mark.nightly,)),
+            ("fastervit_debug", "onnx", (pytest.mark.nightly,)),
+        )
     ],
 )
 def dynamic(

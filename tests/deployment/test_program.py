@@ -35,11 +35,12 @@ def test_weights_keep_their_names() -> None:
     assert set(program.state_dict) == set(model.state_dict())
 
 
-@pytest.mark.parametrize("size", [(64, 64), (49, 130)])
-def test_dynamic_sides_are_refused_by_no_check_inside(size: tuple[int, int]) -> None:
+def test_dynamic_sides_are_refused_by_no_check_inside() -> None:
     model = deployed("fastervit_debug", range_px=(49, 256))
-    images = torch.randn(2, 3, *size)
-    assert relative_error(exported_program(model).module()(images), model(images)) <= 1e-5
+    computed = exported_program(model).module()
+    for size in ((64, 64), (49, 130)):
+        images = torch.randn(2, 3, *size)
+        assert relative_error(computed(images), model(images)) <= 1e-5, size
 
 
 def test_several_sizes_are_dynamic_in_the_sides_that_differ() -> None:

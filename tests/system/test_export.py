@@ -71,12 +71,10 @@ def test_a_folded_model_exports_too(model: nn.Module, tmp_path: Path) -> None:
 class Wrong(OnnxExporter):
     """Converts a model other than the one it was given."""
 
-    def convert(
-        self, model: DeployedModel, spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
+    def convert(self, model: DeployedModel, path: Path, quantisation: Quantisation | None = None) -> None:
         with torch.no_grad():
             model.backbone.head.fc.bias[0] += 1e-3
-        super().convert(model, spec, path, quantisation=quantisation)
+        super().convert(model, path, quantisation)
 
 
 def test_a_file_over_the_limit_is_not_kept(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +116,7 @@ def test_a_model_that_cannot_be_converted_says_why_in_one_line(model: nn.Module,
     deployed = DeployedModel(hybridvit.fold(model), spec)
     deployed.backbone.stem = SortsByData()
     with pytest.raises(ExportError, match=r"cannot convert this model to ONNX \([^\n]+\)") as raised:
-        OnnxExporter().convert(deployed, spec, tmp_path / "m.onnx")
+        OnnxExporter().convert(deployed, tmp_path / "m.onnx")
     assert "\n" not in str(raised.value)
 
 

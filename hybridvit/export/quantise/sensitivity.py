@@ -1,6 +1,6 @@
 """Which layers suffer most from 8-bit integers: one at a time, in PyTorch, whatever the runtime will be."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridvit.export.graph import DeployedModel
+from hybridvit.export.watched import watched
 
 LEVELS = 255  # steps of an 8-bit scale
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -29,40 +30,26 @@ def rank_layers(model: DeployedModel, images: Tensor) -> tuple[Suffering, ...]:
     input to the 256 values between the least and the largest that the images cause.
     """
     ranges: dict[str, tuple[float, float]] = {}
-    with _observing(model, ranges):
-        expected = _outputs(model, images)
+
+    def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        low, high = inputs[0].amin().item(), inputs[0].amax().item()
+        before = ranges.get(name, (0.0, 0.0))  # zero is always a value: padding needs it
+        ranges[name] = min(low, before[0]), max(high, before[1])
+
+    with watched(model, see, *LAYERS):
+        expected = _first(model, images)
     spread = expected.std().clamp_min(torch.finfo(expected.dtype).tiny)
     ranking = []
     for name, (low, high) in ranges.items():
         with _rounded(model.get_submodule(name), low, high):
-            change = (_outputs(model, images) - expected).square().mean().sqrt() / spread
+            change = (_first(model, images) - expected).square().mean().sqrt() / spread
         ranking.append(Suffering(name, change.item()))
     return tuple(sorted(ranking, key=lambda each: -each.change))
 
 
-def _outputs(model: DeployedModel, images: Tensor) -> Tensor:
-    outputs = model(images)
-    first = outputs[0] if isinstance(outputs, tuple) else outputs  # of a pyramid the finest; of a top-k the chances
-    return first.flatten(1)
-
-
-@contextmanager
-def _observing(model: nn.Module, ranges: dict[str, tuple[float, float]]) -> Iterator[None]:
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            low, high = inputs[0].amin().item(), inputs[0].amax().item()
-            before = ranges.get(name, (0.0, 0.0))  # zero is always a value: padding needs it
-            ranges[name] = min(low, before[0]), max(high, before[1])
-
-        return hook
-
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LAYERS)]
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _first(model: DeployedModel, images: Tensor) -> Tensor:
+    """The first output: of a pyramid the finest map, of a top-k the chances."""
+    return model.outputs(images)[0].flatten(1)
 
 
 @contextmanager

@@ -1,14 +1,11 @@
 """Apple's Core AI: an .aimodel for macOS 27 and iOS 27, which Apple's own runtime on the CPU runs on Linux, too."""
 
 import asyncio
-import io
 import json
 import platform
-import warnings
 import weakref
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +13,9 @@ import numpy as np
 
 from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.exporter import Exporter, Quantisation
+from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.seal import check_folder_seal, seal_folder
-from hybridvit.export.spec import INPUT, GraphSpec
+from hybridvit.export.spec import INPUT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +25,42 @@ if TYPE_CHECKING:
 METADATA_FILE, OURS = "metadata.json", "creatorDefinedMetadata"
 
 
+class CoreAIRunner(ExportedRunner):
+    """A folder in Core AI: the system's on macOS 27, else the one of the Python package, which computes on the CPU.
+
+    Core AI's calls are coroutines; a thread of its own waits for them, so that a runner works in a notebook as well.
+    """
+
+    runtime = "coreai"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.describe(path, _metadata(path))
+        from coreai.authoring.asset import AIModelAsset
+
+        self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(max_workers=1)
+        executable = AIModelAsset.load(path).executable()
+        model = self._wait(executable.__aenter__())
+        self._function = model.load_function("main")
+        weakref.finalize(self, _close, self._loop, self._thread, executable)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        from coreai.runtime import NDArray
+
+        outputs = self._wait(self._function({INPUT: NDArray(images)}))
+        return [np.array(outputs[name].numpy()) for name in self.spec.outputs]
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._thread.submit(self._loop.run_until_complete, coroutine).result()
+
+
 class CoreAIExporter(Exporter):
     """Through torch.export. Half precision is that of the graph; its ends stay as they are."""
 
     target = "coreai"
     suffix = ".aimodel"
-    is_folder = True
+    record = METADATA_FILE
+    runner = CoreAIRunner
     writer_packages = ("coreai_torch", "coreai")
     runner_packages = ("coreai",)
     extra = "coreai"
@@ -41,25 +68,22 @@ class CoreAIExporter(Exporter):
     takes_dynamic_size = False
     default_batch = 1
 
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
         """Write the folder."""
         import torch
 
         from hybridvit.export.program import exported_program
 
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # of torch versions that it was not tested with: every file is compared
+        with quiet():  # it warns of torch versions that it was not tested with: every file is compared
             import coreai_torch
 
-            dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[spec.precision]
+            dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[model.spec.precision]
             # pooling by itself comes out as a view with strides, which Core AI lacks
             table = dict(coreai_torch.get_decomp_table().items()) | {torch.ops.aten.adaptive_avg_pool2d.default: _mean}
-            program = exported_program(model if spec.precision == "fp32" else model.in_dtype(dtype), table)
+            program = exported_program(model.in_dtype(dtype), table)
             try:
                 coreai_torch.TorchConverter().add_exported_program(
-                    program, input_names=[INPUT], output_names=list(spec.outputs)
+                    program, input_names=[INPUT], output_names=list(model.spec.outputs)
                 ).to_coreai().save_asset(path)
             except (ValueError, RuntimeError, NotImplementedError, TypeError) as error:
                 raise ExportError(
@@ -80,50 +104,10 @@ class CoreAIExporter(Exporter):
 
         AIModelAsset.load(path).update_metadata(update)
 
-    def seal(self, path: Path) -> None:
-        """The digest of all files of the folder."""
-        seal_folder(path, path / METADATA_FILE)
-
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "CoreAIRunner":
-        """Open `path` with Core AI; `threads` has no effect."""
-        self.require(self.runner_packages)
-        return CoreAIRunner(path)
-
     def why_not_here(self) -> str:
         """Its runtime is made for macOS and Linux."""
         system = platform.system()
         return "" if system in ("Darwin", "Linux") else f"Core AI's runtime is not made for {system}"
-
-
-class CoreAIRunner(ExportedRunner):
-    """A folder in Core AI: the system's on macOS 27, else the one of the Python package, which computes on the CPU.
-
-    Core AI's calls are coroutines; a thread of its own waits for them, so that a runner works in a notebook as well.
-    """
-
-    runtime = "coreai"
-
-    def __init__(self, path: Path) -> None:
-        metadata = _metadata(path)
-        self.describe(path, metadata)
-        check_folder_seal(path, metadata)
-        from coreai.authoring.asset import AIModelAsset
-
-        self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(max_workers=1)
-        executable = AIModelAsset.load(path).executable()
-        model = self._wait(executable.__aenter__())
-        self._function = model.load_function("main")
-        weakref.finalize(self, _close, self._loop, self._thread, executable)
-
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a checked batch."""
-        from coreai.runtime import NDArray
-
-        outputs = self._wait(self._function({INPUT: NDArray(images)}))
-        return [np.array(outputs[name].numpy()) for name in self.spec.outputs]
-
-    def _wait(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self._thread.submit(self._loop.run_until_complete, coroutine).result()
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: ThreadPoolExecutor, executable: Any) -> None:

@@ -7,23 +7,19 @@ and its program is computed operation by operation (`coreml_program`); a script 
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridvit.atomic import TEMPORARY
 from hybridvit.errors import CheckpointError, ExportError, UsageError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.seal import check_folder_seal, seal_folder
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from hybridvit.export.graph import DeployedModel
 
 SPEC_FILE = "Data/com.apple.CoreML/model.mlmodel"  # inside the package: its graph and metadata, a protobuf
@@ -33,37 +29,84 @@ INT8_LIMIT = 1.0  # for the script: int8 is judged by its accuracy, here only an
 NOT_HERE = "Core ML is part of macOS"
 
 
+class CoreMLRunner(ExportedRunner):
+    """A package in Core ML, on a Mac."""
+
+    runtime = "coreml"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.describe(path, _read_spec(path).description.metadata.userDefined)
+        with quiet():
+            import coremltools as ct
+
+            self.model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.ALL)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        given: object = images
+        if self.spec.pixels == "uint8":
+            from PIL import Image
+
+            given = Image.fromarray(images[0, ..., 0] if self.spec.channels == 1 else images[0])
+        answers = self.model.predict({INPUT: given})
+        return [np.asarray(answers[name]) for name in self.spec.outputs]
+
+
+class ProgramRunner(ExportedRunner):
+    """The program inside a package, read back from disk and computed in PyTorch: see `coreml_program`."""
+
+    runtime = "coreml, computed from its program"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        from hybridvit.export.targets.coreml_program import load_program
+
+        self.describe(path, _read_spec(path).description.metadata.userDefined)
+        with quiet():
+            self.program = load_program(path)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch. Raises ExportError for an operation that `coreml_program` does not know."""
+        import torch
+
+        from hybridvit.export.targets.coreml_program import evaluate
+
+        planar = images.transpose(0, 3, 1, 2) if self.spec.pixels == "uint8" else images  # b c h w
+        try:
+            answers = evaluate(self.program, torch.from_numpy(np.ascontiguousarray(planar, np.float32)))
+        except (NotImplementedError, ValueError) as error:
+            raise ExportError(
+                f"The Core ML package that was written cannot be computed here ({error}), so it is not proven. It was "
+                "not kept. Another version of coremltools may write other operations."
+            ) from error
+        return [answers[name].numpy() for name in self.spec.outputs]
+
+
 class CoreMLExporter(Exporter):
     """Through torch.export: tracing bakes attention's sizes in. int8 is of the weights; the rest computes in fp16."""
 
     target = "coreml"
     suffix = ".mlpackage"
-    is_folder = True
+    record = SPEC_FILE
+    runner = CoreMLRunner
     writer_packages = ("coremltools",)
     runner_packages = ("coremltools", "PIL")
     extra = "coreml"
+    rewrites = ("hybridvit.export.targets.coreml_channels_first:channels_first",)
     precisions = ("fp32", "fp16", "int8")
     takes_dynamic_batch = False  # flexible shapes leave the Neural Engine, and are many times slower
     takes_dynamic_size = False
     takes_several_sizes = True
     default_batch = 1
 
-    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
-        """Imported late, for the rewrites know the models."""
-        from hybridvit.export.targets.coreml_channels_first import channels_first
-
-        return (channels_first,)
-
     def companions(self, path: Path) -> Sequence[Path]:
         """The script that verifies the package on a Mac, and what it compares with."""
         return (path.with_suffix(".verify_on_mac.py"), path.with_suffix(".verify_on_mac.npz"))
 
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
         """Write the package for iOS 17, macOS 14 and later, with its verification beside it."""
         from hybridvit.export.targets.coreml_model import write_answers
 
+        spec = model.spec
         _check(model, spec)
         with quiet():
             package = _converted(model, spec)
@@ -85,19 +128,14 @@ class CoreMLExporter(Exporter):
         known.author, known.license = card["source"], card["licence"]
         (path / SPEC_FILE).write_bytes(model.SerializeToString())
 
-    def seal(self, path: Path) -> None:
-        """The digest of all files of the package."""
-        seal_folder(path, path / SPEC_FILE)
-
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "CoreMLRunner":
-        """Open `path` with Core ML, which chooses the compute units by itself; `threads` has no effect."""
+    def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
+        """Open `path` with Core ML, which chooses the compute units by itself."""
         if reason := self.why_not_here():
             raise UsageError(
                 f"{path} cannot run on this machine: {reason}. On a Mac, `python {self.companions(path)[0].name}` "
                 "verifies it; here, export the model with --to onnx or openvino."
             )
-        self.require(self.runner_packages)
-        return CoreMLRunner(path)
+        return super().load_runner(path, threads=threads)
 
     def load_to_prove(self, path: Path) -> ExportedRunner:
         """Core ML on a Mac; elsewhere the written program, computed operation by operation."""
@@ -125,71 +163,7 @@ class CoreMLExporter(Exporter):
             reason=self.why_not_here(),
             num_tensors=num_tensors,
             max_error=max_error,
-            verify_with=self.companions(path.with_name(_final_name(path)))[0].name,
         )
-
-
-class CoreMLRunner(ExportedRunner):
-    """A package in Core ML, on a Mac."""
-
-    runtime = "coreml"
-
-    def __init__(self, path: Path) -> None:
-        metadata = dict(_read_spec(path).description.metadata.userDefined)
-        self.describe(path, metadata)
-        check_folder_seal(path, metadata)
-        with quiet():
-            import coremltools as ct
-
-            self.model = ct.models.MLModel(str(path), compute_units=ct.ComputeUnit.ALL)
-
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a checked batch."""
-        given: object = images
-        if self.spec.pixels == "uint8":
-            from PIL import Image
-
-            given = Image.fromarray(images[0, ..., 0] if self.spec.channels == 1 else images[0])
-        answers = self.model.predict({INPUT: given})
-        return [np.asarray(answers[name]) for name in self.spec.outputs]
-
-
-class ProgramRunner(ExportedRunner):
-    """The program inside a package, read back from disk and computed in PyTorch: see `coreml_program`."""
-
-    runtime = "coreml, computed from its program"
-
-    def __init__(self, path: Path) -> None:
-        from hybridvit.export.targets.coreml_program import load_program
-
-        metadata = dict(_read_spec(path).description.metadata.userDefined)
-        self.describe(path, metadata)
-        check_folder_seal(path, metadata)
-        with quiet():
-            self.program = load_program(path)
-
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a checked batch. Raises ExportError for an operation that `coreml_program` does not know."""
-        import torch
-
-        from hybridvit.export.targets.coreml_program import evaluate
-
-        planar = images.transpose(0, 3, 1, 2) if self.spec.pixels == "uint8" else images  # b c h w
-        try:
-            answers = evaluate(self.program, torch.from_numpy(np.ascontiguousarray(planar, np.float32)))
-        except (NotImplementedError, ValueError) as error:
-            raise ExportError(
-                f"The Core ML package that was written cannot be computed here ({error}), so it is not proven. It was "
-                "not kept. Another version of coremltools may write other operations."
-            ) from error
-        return [answers[name].numpy() for name in self.spec.outputs]
-
-
-def _final_name(path: Path) -> str:
-    """Of a package that may not be in its place yet."""
-    return (
-        f"{path.stem.partition(TEMPORARY)[0].removeprefix('.')}{path.suffix}" if TEMPORARY in path.stem else path.name
-    )
 
 
 def _check(model: "DeployedModel", spec: GraphSpec) -> None:

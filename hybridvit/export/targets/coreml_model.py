@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from hybridvit.errors import ExportError
 from hybridvit.export.graph import DeployedModel
-from hybridvit.export.parity import pictures
+from hybridvit.export.parity import normalised, pictures
 from hybridvit.export.spec import INPUT
 from hybridvit.export.targets.coreml_program import constants
+from hybridvit.export.watched import watched
 
 HALF_ROUNDING, HALF_TINY = 2**-11, 2**-24  # of a weight in fp16: relative, and one step below its normal numbers
 INT8_LEVELS = 127
@@ -30,17 +30,14 @@ class PlanarModel(DeployedModel):
 
     def __init__(self, deployed: DeployedModel, *, labelled: bool) -> None:
         torch.nn.Module.__init__(self)
-        self.spec, self._task = replace(deployed.spec, pixels="float32"), deployed._task
+        self.spec = replace(deployed.spec, pixels="float32")
         self.backbone, self.labelled = deployed.backbone, labelled
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of `deployed`, behind the probabilities if they are wanted."""
-        outputs = super().forward(images)
-        if not self.labelled:
-            return outputs
-        assert isinstance(outputs, Tensor)
-        return outputs.softmax(1), outputs
+        made = super().outputs(images)
+        return (made[0].softmax(1), *made) if self.labelled else made
 
 
 def class_names(model: DeployedModel) -> list[str]:
@@ -74,7 +71,9 @@ def write_answers(model: DeployedModel, limit: float, path: Path) -> None:
         "outputs": spec.outputs,
         "limit": limit,
     }
-    answers = dict(zip(spec.outputs, _answers(model, _planar_input(model, levels)), strict=True))
+    with torch.no_grad():
+        made = PlanarModel(model, labelled=False).outputs(_planar_input(model, levels))
+    answers = dict(zip(spec.outputs, made, strict=True))
     arrays: dict[str, Any] = {f"output_{name}": output.numpy() for name, output in answers.items()}
     arrays |= {"facts": np.asarray(json.dumps(facts)), "levels": levels.transpose(0, 2, 3, 1)}  # n h w c
     np.savez_compressed(path, **arrays)
@@ -133,33 +132,19 @@ def _planar_input(model: DeployedModel, levels: np.ndarray) -> Tensor:
     """Levels from 0 to 255 (n, c, h, w) as the converted program takes them."""
     if model.spec.pixels == "uint8":
         return torch.from_numpy(levels).float()
-    preprocessing = model.backbone.card.preprocessing
-    mean, std = (np.asarray(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    return torch.from_numpy(((levels / 255 - mean) / std).astype(np.float32))
+    return torch.from_numpy(normalised(levels, model.backbone.card.preprocessing))
 
 
 def _used(model: DeployedModel) -> dict[str, bool]:
     """The modules by name that take part in an answer, and whether they are layers; other weights are folded away."""
     used: dict[str, bool] = {}
 
-    def remember(name: str, module: torch.nn.Module) -> RemovableHandle:
-        is_layer = isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
-        return module.register_forward_pre_hook(lambda module, inputs: used.update({name: is_layer}))
+    def see(name: str, module: torch.nn.Module, inputs: object, output: object) -> None:
+        used[name] = isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
 
-    handles = [remember(name, module) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model(model.example(batch=1))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), watched(model, see, torch.nn.Module):
+        model(model.example(batch=1))
     return used
-
-
-@torch.no_grad()
-def _answers(model: DeployedModel, images: Tensor) -> tuple[Tensor, ...]:
-    outputs = PlanarModel(model, labelled=False)(images)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 def _names_of(parameter: str) -> list[str]:

@@ -13,7 +13,7 @@ import functools
 import json
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +23,49 @@ from hybridvit.errors import CheckpointError, ExportError, UsageError, first_lin
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import LIMITS, Exporter, Quantisation
 from hybridvit.export.quiet import quiet, quiet_native
-from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.spec import GraphSpec
+from hybridvit.export.runners import ExportedRunner, read_file
 
 if TYPE_CHECKING:
     from executorch.runtime import Runtime
-    from torch import nn
 
     from hybridvit.export.graph import DeployedModel
 
 OPENING = '{"hybridvit.pte": "1"'  # how the metadata begin
 ROOM_BYTES = 2**14  # for metadata besides the card
+
+
+class ExecuTorchRunner(ExportedRunner):
+    """An exported file in ExecuTorch's runtime. One call runs at a time; the threads are those of the process."""
+
+    runtime = "executorch"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        content = read_file(path)
+        self.describe(path, _read_metadata(content, path), content)
+        runtime = _runtime()
+        _set_threads(threads)
+        try:
+            program = runtime.load_program(content)
+            self._forward = program.load_method("forward")
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} does not open in this version of ExecuTorch ({first_line(error)}). Export it again with "
+                "`hybridvit export CHECKPOINT --to executorch`."
+            ) from error
+        self._program = program  # owns the weights
+        # of a dynamic batch too: executorch 1.5 sets memory aside for 15 images where 64 are asked for
+        self._largest_batch = program.metadata("forward").input_tensor_meta(0).sizes()[0]
+        self._lock = threading.Lock()
+        _open_runners.add(self)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        import torch
+
+        parts = torch.from_numpy(images).split(self._largest_batch)
+        with self._lock:
+            outputs = [self._forward.execute((part,)) for part in parts]
+        return [np.concatenate([each.numpy() for each in same]) for same in zip(*outputs, strict=True)]
 
 
 class ExecuTorchExporter(Exporter):
@@ -42,24 +74,20 @@ class ExecuTorchExporter(Exporter):
     target = "executorch"
     runtime = "executorch"
     suffix = ".pte"
+    runner = ExecuTorchRunner
     writer_packages = ("executorch", "torchao")
     runner_packages = ("executorch",)
     extra = "executorch"
+    rewrites = (
+        "hybridvit.models.fastvit.rewrites:doubling_as_depthwise",
+        "hybridvit.export.rewrites:depthwise_in_parts",
+    )
     precisions = ("fp32", "int8")
     limits = LIMITS | {"fp32": 1e-4}
     takes_dynamic_size = False  # executorch 1.5 cannot lower a graph whose sides are open: an assertion in its passes
     default_batch = 1
 
-    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
-        """Imported late, for the rewrites know the models."""
-        from hybridvit.export.rewrites import depthwise_in_parts
-        from hybridvit.models.fastvit.rewrites import doubling_as_depthwise
-
-        return (doubling_as_depthwise, depthwise_in_parts)
-
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
         """Write one file; the images go in and the answers come out as with every other target."""
         from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
         from hybridvit.export.targets.xnnpack_int8 import quantised_graph
@@ -88,47 +116,6 @@ class ExecuTorchExporter(Exporter):
                 f"The metadata take {len(text)} bytes, but {path} has room for {room}. Shorten the class names."
             )
         path.write_bytes(content[:start] + text.ljust(room) + content[start + room :])
-
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "ExecuTorchRunner":
-        """Open `path` with ExecuTorch. `threads` holds for all files that one process has open."""
-        self.require(self.runner_packages)
-        return ExecuTorchRunner(path, threads=threads)
-
-
-class ExecuTorchRunner(ExportedRunner):
-    """An exported file in ExecuTorch's runtime. One call runs at a time."""
-
-    runtime = "executorch"
-
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        if not path.is_file():
-            raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
-        content = path.read_bytes()
-        self.describe(path, _read_metadata(content, path), content)
-        runtime = _runtime()
-        _set_threads(threads)
-        try:
-            program = runtime.load_program(content)
-            self._forward = program.load_method("forward")
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} does not open in this version of ExecuTorch ({first_line(error)}). Export it again with "
-                "`hybridvit export CHECKPOINT --to executorch`."
-            ) from error
-        self._program = program  # owns the weights
-        # of a dynamic batch too: executorch 1.5 sets memory aside for 15 images where 64 are asked for
-        self._largest_batch = program.metadata("forward").input_tensor_meta(0).sizes()[0]
-        self._lock = threading.Lock()
-        _open_runners.add(self)
-
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a checked batch."""
-        import torch
-
-        parts = torch.from_numpy(images).split(self._largest_batch)
-        with self._lock:
-            outputs = [self._forward.execute((part,)) for part in parts]
-        return [np.concatenate([each.numpy() for each in same]) for same in zip(*outputs, strict=True)]
 
 
 _open_runners: "weakref.WeakSet[ExecuTorchRunner]" = weakref.WeakSet()

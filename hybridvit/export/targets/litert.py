@@ -1,6 +1,6 @@
 """LiteRT (TensorFlow Lite): one .tflite file with its record inside, of one batch and image size, run by XNNPACK."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,78 +11,12 @@ from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.quiet import quiet_native
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import KEY
-from hybridvit.export.spec import INPUT, GraphSpec
+from hybridvit.export.spec import INPUT
 from hybridvit.export.targets.litert_file import TFLiteFile
 from hybridvit.machine.facts import usable_cores
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from hybridvit.export.graph import DeployedModel
-
-
-class LiteRTExporter(Exporter):
-    """Through torch.export and litert-torch, which asks for an older torch than the other converters run with.
-
-    fp16 means float16 weights: on a CPU they are widened when the file is opened and the arithmetic is fp32; GPUs and
-    NPUs compute as they are set. int8 means 8-bit weights per channel and 8-bit activations, calibrated, between
-    floating-point ends.
-    """
-
-    target = "litert"
-    runtime = "litert"
-    suffix = ".tflite"
-    writer_packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
-    runner_packages = ("ai_edge_litert",)
-    extra = "litert"
-    precisions = ("fp32", "fp16", "int8")
-    takes_dynamic_batch = False
-    takes_dynamic_size = False
-    default_batch = 1
-
-    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
-        """Imported late, for the rewrites know the models."""
-        from hybridvit.export.rewrites import depthwise_in_parts
-
-        return (depthwise_in_parts,)
-
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
-        """Write the graph, with tensors named after the modules of `model`; its signature is that of `spec`."""
-        from hybridvit.export.targets.litert_graph import tflite_graph
-        from hybridvit.export.targets.litert_weights import with_float16_weights, with_integers
-
-        graph = tflite_graph(model)
-        content = graph.content
-        if spec.precision == "fp16":
-            content = with_float16_weights(content)
-        elif spec.precision == "int8":
-            assert quantisation is not None
-            content = with_integers(graph, model, quantisation)
-        TFLiteFile(content, {}).write(path)
-
-    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Replace the record behind the graph by what it holds and `metadata`."""
-        file = TFLiteFile.read(path)
-        TFLiteFile(file.graph, {**file.metadata, **metadata}).write(path)
-
-    def seal(self, path: Path) -> None:
-        """Put the digest into the record, whose own checksum has to be right again."""
-        TFLiteFile.read(path).sealed().write(path)
-
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "LiteRTRunner":
-        """Open `path` with LiteRT's interpreter."""
-        self.require(self.runner_packages)
-        return LiteRTRunner(path, threads=threads)
-
-    def how_to_install(self) -> str:
-        """What to run: an environment of its own to write files, one package to run them."""
-        return (
-            "Its converter needs torch older than 2.15, so give it an environment of its own: python -m venv "
-            f'.venv-litert; .venv-litert/bin/pip install "hybridvit[{self.extra}]"; then .venv-litert/bin/hybridvit '
-            "export ... --to litert. To run .tflite files, pip install ai-edge-litert is enough, with any torch."
-        )
 
 
 class LiteRTRunner(ExportedRunner):
@@ -90,7 +24,7 @@ class LiteRTRunner(ExportedRunner):
 
     runtime = "litert"
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         file = TFLiteFile.read(path)
@@ -116,3 +50,55 @@ class LiteRTRunner(ExportedRunner):
         """The outputs of a checked batch."""
         outputs = self.signature(**{INPUT: images})
         return [outputs[name] for name in self.spec.outputs]
+
+
+class LiteRTExporter(Exporter):
+    """Through torch.export and litert-torch, which asks for an older torch than the other converters run with.
+
+    fp16 means float16 weights: on a CPU they are widened when the file is opened and the arithmetic is fp32; GPUs and
+    NPUs compute as they are set. int8 means 8-bit weights per channel and 8-bit activations, calibrated, between
+    floating-point ends.
+    """
+
+    target = "litert"
+    runtime = "litert"
+    suffix = ".tflite"
+    runner = LiteRTRunner
+    writer_packages = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
+    runner_packages = ("ai_edge_litert",)
+    extra = "litert"
+    rewrites = ("hybridvit.export.rewrites:depthwise_in_parts",)
+    precisions = ("fp32", "fp16", "int8")
+    takes_dynamic_batch = False
+    takes_dynamic_size = False
+    default_batch = 1
+
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
+        """Write the graph, with tensors named after the modules of `model`; its signature is that of its spec."""
+        from hybridvit.export.targets.litert_graph import tflite_graph
+        from hybridvit.export.targets.litert_weights import with_float16_weights, with_integers
+
+        graph = tflite_graph(model)
+        content = graph.content
+        if model.spec.precision == "fp16":
+            content = with_float16_weights(content)
+        elif quantisation is not None:
+            content = with_integers(graph, model, quantisation)
+        TFLiteFile(content, {}).write(path)
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Replace the record behind the graph by what it holds and `metadata`."""
+        file = TFLiteFile.read(path)
+        TFLiteFile(file.graph, {**file.metadata, **metadata}).write(path)
+
+    def seal(self, path: Path) -> None:
+        """Put the digest into the record, whose own checksum has to be right again."""
+        TFLiteFile.read(path).sealed().write(path)
+
+    def how_to_install(self) -> str:
+        """What to run: an environment of its own to write files, one package to run them."""
+        return (
+            "Its converter needs torch older than 2.15, so give it an environment of its own: python -m venv "
+            f'.venv-litert; .venv-litert/bin/pip install "hybridvit[{self.extra}]"; then .venv-litert/bin/hybridvit '
+            "export ... --to litert. To run .tflite files, pip install ai-edge-litert is enough, with any torch."
+        )

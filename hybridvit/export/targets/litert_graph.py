@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import fx
 
 from hybridvit.errors import ExportError, first_line
-from hybridvit.export.program import exported_program
+from hybridvit.export.program import exported_program, module_of
 from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.spec import INPUT
 
@@ -64,7 +64,7 @@ def _named(model: "DeployedModel") -> tuple[fx.GraphModule, dict[str, str]]:
     """
     module = exported_program(model).module(check_guards=False)
     graph = module.graph
-    modules = {node: _module_of(node) for node in graph.nodes}
+    modules = {node: module_of(node) for node in graph.nodes}
     for node, name in modules.items():
         if name:
             node.meta["nn_module_stack"] = {name: ("", name)}
@@ -74,9 +74,3 @@ def _named(model: "DeployedModel") -> tuple[fx.GraphModule, dict[str, str]]:
     makers = {output: modules[node] for output, node in made.items() if isinstance(node, fx.Node)}
     graph.output_node().args = (made,)
     return fx.GraphModule(module, graph).eval(), makers
-
-
-def _module_of(node: fx.Node) -> str:
-    """The name of the innermost module that a node was traced in; "" outside of all."""
-    stack = node.meta.get("nn_module_stack")
-    return list(stack.values())[-1][0] if stack else ""

@@ -4,9 +4,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.spec import INPUT
@@ -41,15 +38,9 @@ def with_integers(graph: "TFLiteGraph", model: "DeployedModel", quantisation: Qu
 
     Raises UsageError if a kept name is no module of `model`.
     """
-    modules = dict(model.named_modules())
-    for name in quantisation.kept:
-        if name not in modules:
-            raise UsageError(
-                f"'{name}' is to keep floating point, but the model has no such module. Nearest: "
-                f"{nearest(name, modules)}."
-            )
+    quantisation.check_names(model)
     # the matrices that pool the carriers are shared by two kinds of operation that want their channels on other axes
-    kept = [*quantisation.kept, *(name for name, module in modules.items() if isinstance(module, MapCarriers))]
+    kept = [*quantisation.kept, *(name for name, module in model.named_modules() if isinstance(module, MapCarriers))]
     with quiet(), quiet_native():
         from ai_edge_quantizer import qtyping
         from ai_edge_quantizer.algorithm_manager import AlgorithmName
@@ -63,7 +54,7 @@ def with_integers(graph: "TFLiteGraph", model: "DeployedModel", quantisation: Qu
             quantizer.update_quantization_recipe(
                 operations_of(name, graph.last), operations.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
             )
-        batches = {SIGNATURE: [{INPUT: batch} for batch in _batches(quantisation.images.numpy(), model)]}
+        batches = {SIGNATURE: [{INPUT: batch} for batch in quantisation.batches(len(model.example()))]}
         ranges = quantizer.calibrate(batches, num_threads=usable_cores())
         if not ranges:  # all is kept
             return graph.content
@@ -78,10 +69,3 @@ def operations_of(module: str, last: Mapping[str, str]) -> str:
     inside = rf"(^|;){re.escape(module)}[.;]"
     named_otherwise = [re.escape(name) for name, of in last.items() if f"{of}.".startswith(f"{module}.")]
     return "|".join([inside, *named_otherwise])
-
-
-def _batches(images: np.ndarray, model: "DeployedModel") -> list[np.ndarray]:
-    """Batches of the one size that the graph takes; the first images come again where they do not fill the last."""
-    size = len(model.example())
-    indices = np.arange(-(-len(images) // size) * size) % len(images)
-    return [images[chosen] for chosen in indices.reshape(-1, size)]

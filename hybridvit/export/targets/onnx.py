@@ -4,11 +4,7 @@ fp16 is exact to what half precision holds, and halves the file; on x86 it is no
 each operator there. No bf16: the operators as torch writes them (opset 20) do not take it.
 """
 
-import io
-import logging
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +12,12 @@ import numpy as np
 
 from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
-from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.spec import INPUT, GraphSpec
-from hybridvit.export.targets.onnx_names import SCOPES
+from hybridvit.export.quiet import quiet
+from hybridvit.export.runners import ExportedRunner, read_file
+from hybridvit.export.spec import INPUT
+from hybridvit.export.targets.onnx_int8 import SCOPES, quantise_onnx
 
 if TYPE_CHECKING:
-    from torch import nn
     from torch.onnx import ONNXProgram
 
     from hybridvit.export.graph import DeployedModel
@@ -30,36 +26,65 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 2**31 - 2**24  # of weights: protobuf ends at 2 GiB, and the graph itself needs some
 
 
+class OnnxRunner(ExportedRunner):
+    """An exported file in ONNX Runtime's CPU provider, which computes in fp32 as written."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: ours say more
+        # idle threads sleep: else they spin after each call and slow down whatever runs next, such as another runtime
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        content = read_file(path)  # not the path: a file that points to others on this disk is refused
+        try:
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except (
+            states.Fail,
+            states.InvalidArgument,
+            states.InvalidGraph,
+            states.InvalidProtobuf,
+            states.NotImplemented,
+            states.RuntimeException,
+        ) as error:
+            raise CheckpointError(
+                f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
+                f"({first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
+            ) from error
+        self.describe(path, self.session.get_modelmeta().custom_metadata_map, content)
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a checked batch."""
+        return [np.asarray(output) for output in self.session.run(None, {INPUT: images})]
+
+
 class OnnxExporter(Exporter):
     """Through torch.export, never by tracing: Python control flow cannot be baked in unseen."""
 
     target = "onnx"
     runtime = "onnxruntime"
     suffix = ".onnx"
+    runner = OnnxRunner
     writer_packages = ("onnx", "onnxscript", "onnxruntime")
     runner_packages = ("onnxruntime",)
     extra = "export"
+    rewrites = ("hybridvit.models.fastvit.rewrites:doubling_as_depthwise",)
     precisions = ("fp32", "fp16", "int8")
 
-    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
-        """Imported late, for the rewrites know the models."""
-        from hybridvit.models.fastvit.rewrites import doubling_as_depthwise
-
-        return (doubling_as_depthwise,)
-
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
         """Write one file with opset and operator names as torch chooses them; the weights are inside."""
         import torch
 
-        program = onnx_program(model.in_dtype(torch.float16) if spec.precision == "fp16" else model, spec)
+        program = onnx_program(model.in_dtype(torch.float16) if model.spec.precision == "fp16" else model)
         if quantisation is None:
             program.save(path, external_data=False)
-            return
-        from hybridvit.export.targets.onnx_int8 import quantise_onnx
-
-        quantise_onnx(program.model_proto, quantisation, spec.batch, path)
+        else:
+            quantise_onnx(program.model_proto, quantisation, model.spec.batch, path)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Add `metadata` to the model's properties; of torch's notes, which name local files, module names stay."""
@@ -75,43 +100,29 @@ class OnnxExporter(Exporter):
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.save(model, path)
 
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "OnnxRunner":
-        """Open `path` with ONNX Runtime."""
-        self.require(self.runner_packages)
-        return OnnxRunner(path, threads=threads)
 
-
-def onnx_program(model: "DeployedModel", spec: GraphSpec) -> "ONNXProgram":
-    """`model` as an ONNX graph with the ends that `spec` describes."""
+def onnx_program(model: "DeployedModel") -> "ONNXProgram":
+    """`model` as an ONNX graph with the ends that its spec describes."""
     import torch
-    from torch.export import Dim
 
+    from hybridvit.export.program import dynamic_axes
     from hybridvit.export.sizes import example_size
 
+    spec = model.spec
     size = sum(parameter.nbytes for parameter in model.parameters())
     if size > LARGEST_BYTES:
         raise ExportError(
             f"The weights of {model.backbone.card.architecture} are {size / 2**30:.1f} GiB, but an ONNX file holds 2, "
             "and OpenVINO's is made through one. Use --precision fp16, or --to executorch."
         )
-    height, width = (1, 2) if spec.pixels == "uint8" else (2, 3)
-    axes = {} if spec.batch is not None else {0: Dim("batch")}
-    if spec.range_px is not None:
-        smallest, largest = spec.range_px
-        axes |= {axis: Dim(name, min=smallest, max=largest) for axis, name in ((height, "height"), (width, "width"))}
     example = model.example(size=None if spec.range_px is None else example_size(spec.range_px))
-    # the exporter reports its progress on stdout and warns about its own internals; its errors still come through
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
     try:
-        with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with torch.no_grad(), quiet():  # its errors still come through
             program = torch.onnx.export(
                 model,
                 (example,),
                 dynamo=True,
-                dynamic_shapes=(axes,) if axes else None,
+                dynamic_shapes=dynamic_axes(spec),
                 input_names=[INPUT],
                 output_names=list(spec.outputs),
                 verbose=False,
@@ -121,47 +132,5 @@ def onnx_program(model: "DeployedModel", spec: GraphSpec) -> "ONNXProgram":
             f"torch {torch.__version__} cannot convert this model to ONNX "
             f"({first_line(error.__cause__ or error)}). Another version of torch or onnxscript may do it."
         ) from error
-    finally:
-        exporter_log.setLevel(level)
     assert program is not None  # dynamo=True always returns a program
     return program
-
-
-class OnnxRunner(ExportedRunner):
-    """An exported file in ONNX Runtime's CPU provider, which computes in fp32 as written."""
-
-    runtime = "onnxruntime"
-
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as states
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only: ours say more
-        # idle threads sleep: else they spin after each call and slow down whatever runs next, such as another runtime
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        if not path.is_file():
-            raise CheckpointError(f"There is no file {path}. Check the path, or export one with `hybridvit export`.")
-        try:
-            content = path.read_bytes()  # not the path: a file that points to others on this disk is refused
-            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except (
-            states.Fail,
-            states.InvalidArgument,
-            states.InvalidGraph,
-            states.InvalidProtobuf,
-            states.NotImplemented,
-            states.RuntimeException,
-        ) as error:
-            reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
-            raise CheckpointError(
-                f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
-                f"({reason}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
-            ) from error
-        self.describe(path, self.session.get_modelmeta().custom_metadata_map, content)
-
-    def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a checked batch."""
-        return [np.asarray(output) for output in self.session.run(None, {INPUT: images})]

@@ -4,20 +4,19 @@ Activations are unsigned and weights signed, one scale per output channel: with 
 leaves depthwise convolutions in floating point, each between two conversions.
 """
 
-import json
+import ast
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.quiet import quiet
 from hybridvit.export.spec import INPUT
-from hybridvit.export.targets.onnx_names import SCOPES
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""The entry of a node's metadata in which torch puts a list of the modules that the node came from."""
 BATCH = 8  # images per calibration run, where the graph takes any number
 
 
@@ -37,7 +36,7 @@ def quantise_onnx(model: "ModelProto", quantisation: Quantisation, batch: int | 
         quantize_static(
             model,
             path,
-            _Batches(quantisation.images.numpy(), batch),
+            _Batches(quantisation, batch),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
             nodes_to_exclude=sorted(excluded),
@@ -71,7 +70,7 @@ def floating_nodes(graph: "GraphProto", modules: tuple[str, ...]) -> set[str]:
 def _scopes(node: "NodeProto") -> list[str]:
     """The names of the modules that a node was inside of."""
     entry = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
-    return json.loads(entry.replace("'", '"'))
+    return ast.literal_eval(entry)
 
 
 def _give_floats(path: Path, kept: set[str]) -> None:
@@ -103,19 +102,11 @@ def _before_quantisation(graph: "GraphProto") -> dict[str, str]:
     return {name: source[quantised] for name, quantised in dequantised.items() if quantised in source}
 
 
-def filled(images: np.ndarray, batch: int) -> np.ndarray:
-    """`images` and some of them again, so that they make whole batches."""
-    missing = -len(images) % batch
-    return np.concatenate([images, np.resize(images, (missing, *images.shape[1:]))]) if missing else images
-
-
 class _Batches:
     """What ONNX Runtime calls a CalibrationDataReader."""
 
-    def __init__(self, images: np.ndarray, batch: int | None) -> None:
-        size = batch or BATCH
-        images = filled(images, batch or 1)
-        self._parts = iter([images[start : start + size] for start in range(0, len(images), size)])
+    def __init__(self, quantisation: Quantisation, batch: int | None) -> None:
+        self._parts = iter(quantisation.batches(batch or BATCH, only_whole=batch is not None))
 
     def get_next(self) -> dict[str, Any] | None:
         """The next inputs, or None after the last."""

@@ -5,7 +5,7 @@ What it computes in is never left to the runtime, which takes bf16 by itself whe
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,11 @@ import numpy as np
 from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.spec import GraphSpec, Precision
+from hybridvit.export.spec import Precision
 from hybridvit.export.targets.onnx import onnx_program
 
 if TYPE_CHECKING:
     from openvino import Model
-    from torch import nn
 
     from hybridvit.export.graph import DeployedModel
 
@@ -34,74 +33,6 @@ CAPABILITIES = "OPTIMIZATION_CAPABILITIES"  # the property of the device that na
 NEEDS = {"f16": "FP16", "bf16": "BF16"}  # of these
 
 
-class OpenVINOExporter(Exporter):
-    """Through ONNX: OpenVINO's own reader of torch programs knows no arithmetic on dynamic sizes (2026.4)."""
-
-    target = "openvino"
-    runtime = "openvino"
-    suffix = ".xml"
-    writer_packages = ("openvino", "onnx", "onnxscript")
-    runner_packages = ("openvino",)
-    extra = "openvino"
-    precisions = ("fp32", "fp16", "bf16", "int8")
-
-    def rewrites(self) -> "Sequence[Callable[[nn.Module], nn.Module]]":
-        """Imported late, for the rewrites know the models."""
-        from hybridvit.models.fastvit.rewrites import doubling_as_depthwise
-
-        return (doubling_as_depthwise,)
-
-    def companions(self, path: Path) -> Sequence[Path]:
-        """The weights."""
-        return (path.with_suffix(".bin"),)
-
-    def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
-        """Those of one pixel."""
-        from hybridvit.export.targets.openvino_int8 import one_pixel_layers
-
-        return one_pixel_layers(model)
-
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
-        """Write the IR: weights in fp32, or for fp16 in that; bf16 is what fp32 weights are computed in."""
-        import openvino
-
-        program = onnx_program(model, spec)
-        try:
-            # not openvino.convert_model, which reports its use over the network
-            graph = openvino.Core().read_model(program.model_proto.SerializeToString(), b"")
-        except RuntimeError as error:
-            raise ExportError(
-                f"OpenVINO {openvino.__version__} cannot read this model ({first_line(error)}). Another version of "
-                "openvino may."
-            ) from error
-        if quantisation is not None:
-            self.require(("nncf",))
-            from hybridvit.export.targets.openvino_int8 import quantise_openvino
-
-            kept = (*quantisation.kept, *self.floating_layers(model))
-            graph = quantise_openvino(graph, program.model_proto, replace(quantisation, kept=kept), spec.batch)
-        openvino.save_model(graph, path, compress_to_fp16=spec.precision == "fp16")
-
-    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Put `metadata` and the digest of the weights into the graph's rt_info."""
-        import openvino
-
-        graph = _read(path)
-        for key, value in metadata.items():
-            graph.set_rt_info(value, key.split("."))
-        openvino.save_model(graph, path, compress_to_fp16=False)
-        # of the weights as they lie now: widening nodes of fp16 may have been put together with them
-        graph.set_rt_info(_digest(path.with_suffix(".bin").read_bytes()), DIGEST.split("."))
-        openvino.save_model(graph, path, compress_to_fp16=False)
-
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "OpenVINORunner":
-        """Open `path` and the .bin beside it with OpenVINO."""
-        self.require(self.runner_packages)
-        return OpenVINORunner(path, threads=threads)
-
-
 class OpenVINORunner(ExportedRunner):
     """An exported pair of files on OpenVINO's CPU device.
 
@@ -111,7 +42,7 @@ class OpenVINORunner(ExportedRunner):
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         import openvino
 
         graph = _read(path)
@@ -145,6 +76,63 @@ class OpenVINORunner(ExportedRunner):
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of a checked batch."""
         return [np.array(output) for output in self.compiled([images]).to_tuple()]
+
+
+class OpenVINOExporter(Exporter):
+    """Through ONNX: OpenVINO's own reader of torch programs knows no arithmetic on dynamic sizes (2026.4)."""
+
+    target = "openvino"
+    runtime = "openvino"
+    suffix = ".xml"
+    runner = OpenVINORunner
+    writer_packages = ("openvino", "onnx", "onnxscript")
+    runner_packages = ("openvino",)
+    extra = "openvino"
+    rewrites = ("hybridvit.models.fastvit.rewrites:doubling_as_depthwise",)
+    precisions = ("fp32", "fp16", "bf16", "int8")
+
+    def companions(self, path: Path) -> Sequence[Path]:
+        """The weights."""
+        return (path.with_suffix(".bin"),)
+
+    def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
+        """Those of one pixel."""
+        from hybridvit.export.targets.openvino_int8 import one_pixel_layers
+
+        return one_pixel_layers(model)
+
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
+        """Write the IR: weights in fp32, or for fp16 in that; bf16 is what fp32 weights are computed in."""
+        import openvino
+
+        program = onnx_program(model)
+        try:
+            # not openvino.convert_model, which reports its use over the network
+            graph = openvino.Core().read_model(program.model_proto.SerializeToString(), b"")
+        except RuntimeError as error:
+            raise ExportError(
+                f"OpenVINO {openvino.__version__} cannot read this model ({first_line(error)}). Another version of "
+                "openvino may."
+            ) from error
+        if quantisation is not None:
+            self.require(("nncf",))
+            from hybridvit.export.targets.openvino_int8 import quantise_openvino
+
+            kept = (*quantisation.kept, *self.floating_layers(model))
+            graph = quantise_openvino(graph, program.model_proto, replace(quantisation, kept=kept), model.spec.batch)
+        openvino.save_model(graph, path, compress_to_fp16=model.spec.precision == "fp16")
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Put `metadata` and the digest of the weights into the graph's rt_info."""
+        import openvino
+
+        graph = _read(path)
+        for key, value in metadata.items():
+            graph.set_rt_info(value, key.split("."))
+        openvino.save_model(graph, path, compress_to_fp16=False)
+        # of the weights as they lie now: widening nodes of fp16 may have been put together with them
+        graph.set_rt_info(_digest(path.with_suffix(".bin").read_bytes()), DIGEST.split("."))
+        openvino.save_model(graph, path, compress_to_fp16=False)
 
 
 def _read(path: Path) -> "Model":

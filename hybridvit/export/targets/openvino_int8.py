@@ -3,14 +3,15 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.quiet import quiet
-from hybridvit.export.targets.onnx_int8 import filled, floating_nodes
+from hybridvit.export.targets.onnx_int8 import floating_nodes
+from hybridvit.export.watched import watched
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -27,8 +28,7 @@ def quantise_openvino(graph: "Model", source: "ModelProto", quantisation: Quanti
     halve the range of the first layer's weights against an overflow of 16-bit sums on x86 without VNNI; that costs
     accuracy everywhere, and is not done.
     """
-    size = batch or 1
-    images = filled(quantisation.images.numpy(), size)
+    batches = quantisation.batches(batch or 1)
     kept = floating_nodes(source.graph, quantisation.kept)
     with quiet(), _no_telemetry():
         import nncf
@@ -38,9 +38,9 @@ def quantise_openvino(graph: "Model", source: "ModelProto", quantisation: Quanti
         names = [op.get_friendly_name() for op in graph.get_ops() if _source_of(op.get_friendly_name()) in kept]
         return nncf.quantize(
             graph,
-            nncf.Dataset([images[start : start + size] for start in range(0, len(images), size)]),
+            nncf.Dataset(batches),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(images) // size,
+            subset_size=len(batches),
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
             advanced_parameters=AdvancedQuantizationParameters(
                 overflow_fix=OverflowFix.DISABLE,
@@ -57,20 +57,16 @@ def one_pixel_layers(model: "DeployedModel") -> tuple[str, ...]:
     a FastViT compute maps of 1x1 pixels in integers; which of the layers does it could not be narrowed down, and it is
     the CPU that runs the file that counts, not the one that writes it. Integers gain no time on a map of one pixel.
     """
-    found: set[nn.Module] = set()
+    found: dict[str, None] = {}
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def see(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if 1 in output.shape[-2:]:
-            found.add(module)
+            found[name] = None
 
-    handles = [each.register_forward_hook(note) for each in model.modules() if isinstance(each, nn.Conv2d)]
     smallest = model.spec.range_px[0] if model.spec.range_px else None
-    try:
+    with watched(model, see, nn.Conv2d):
         model(model.example(size=None if smallest is None else (smallest, smallest)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return tuple(name for name, module in model.named_modules() if module in found)
+    return tuple(found)
 
 
 def _source_of(name: str) -> str:

@@ -29,60 +29,12 @@ TUNED_BATCH, LARGEST_BATCH = 8, 64  # of an engine for any batch: the one its ke
 Shape = tuple[int, int, int, int]
 
 
-class TensorRTExporter(Exporter):
-    """Through ONNX."""
-
-    target = "tensorrt"
-    runtime = "tensorrt"
-    suffix = ".engine"
-    writer_packages = ("onnx", "onnxscript")  # tensorrt and the GPU are asked for in `convert`, which knows the way out
-    runner_packages = ("tensorrt",)
-    extra = "tensorrt"
-    precisions = ("fp32", "fp16")
-    limits = GPU_LIMITS
-
-    def companions(self, path: Path) -> Sequence[Path]:
-        """The metadata, for which an engine has no place."""
-        return (path.with_name(f"{path.name}.json"),)
-
-    def convert(
-        self, model: "DeployedModel", spec: GraphSpec, path: Path, *, quantisation: Quantisation | None = None
-    ) -> None:
-        """Build the engine for this GPU. Raises UsageError, with the way over ONNX, where there is none."""
-        if missing := _missing():
-            raise UsageError(
-                f"A TensorRT engine is built on the GPU that is to run it, but {missing}. Export there, or build it "
-                f"there from ONNX: `{onnx_command(spec)}`, then "
-                f"`{trtexec_command(model.backbone.card.architecture, spec)}`."
-            )
-        import torch
-
-        from hybridvit.export.targets.onnx import onnx_program
-
-        graph = onnx_program(model.in_dtype(torch.float16) if spec.precision == "fp16" else model, spec).model_proto
-        path.write_bytes(_engine(graph.SerializeToString(), spec))
-
-    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Write `metadata` beside the engine."""
-        self.companions(path)[0].write_text(json.dumps(dict(metadata), ensure_ascii=False, indent=1), encoding="utf-8")
-
-    def seal(self, path: Path) -> None:
-        """The digest of the engine, which ties the two files together."""
-        self.annotate(path, _metadata(path) | {KEY: hashlib.sha256(path.read_bytes()).hexdigest()})
-
-    def load_runner(self, path: Path, *, threads: int | None = None) -> "TensorRTRunner":
-        """Open `path` and the .json beside it; `threads` has no effect."""
-        if missing := _missing():
-            raise UsageError(f"{path} cannot run here: {missing}.")
-        return TensorRTRunner(path)
-
-
 class TensorRTRunner(ExportedRunner):
     """An engine on the current GPU."""
 
     runtime = "tensorrt"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         import tensorrt
         import torch
 
@@ -125,6 +77,54 @@ class TensorRTRunner(ExportedRunner):
                 raise RuntimeError(f"TensorRT could not run {self.path} on a batch of {images.shape}.")
         self._stream.synchronize()
         return [tensors[name].cpu().numpy() for name in self.spec.outputs]
+
+
+class TensorRTExporter(Exporter):
+    """Through ONNX."""
+
+    target = "tensorrt"
+    runtime = "tensorrt"
+    suffix = ".engine"
+    runner = TensorRTRunner
+    writer_packages = ("onnx", "onnxscript")  # tensorrt and the GPU are asked for in `convert`, which knows the way out
+    runner_packages = ("tensorrt",)
+    extra = "tensorrt"
+    precisions = ("fp32", "fp16")
+    limits = GPU_LIMITS
+
+    def companions(self, path: Path) -> Sequence[Path]:
+        """The metadata, for which an engine has no place."""
+        return (path.with_name(f"{path.name}.json"),)
+
+    def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
+        """Build the engine for this GPU. Raises UsageError, with the way over ONNX, where there is none."""
+        spec = model.spec
+        if missing := _missing():
+            raise UsageError(
+                f"A TensorRT engine is built on the GPU that is to run it, but {missing}. Export there, or build it "
+                f"there from ONNX: `{onnx_command(spec)}`, then "
+                f"`{trtexec_command(model.backbone.card.architecture, spec)}`."
+            )
+        import torch
+
+        from hybridvit.export.targets.onnx import onnx_program
+
+        graph = onnx_program(model.in_dtype(torch.float16) if spec.precision == "fp16" else model).model_proto
+        path.write_bytes(_engine(graph.SerializeToString(), spec))
+
+    def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """Write `metadata` beside the engine."""
+        self.companions(path)[0].write_text(json.dumps(dict(metadata), ensure_ascii=False, indent=1), encoding="utf-8")
+
+    def seal(self, path: Path) -> None:
+        """The digest of the engine, which ties the two files together."""
+        self.annotate(path, _metadata(path) | {KEY: hashlib.sha256(path.read_bytes()).hexdigest()})
+
+    def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
+        """Open `path` and the .json beside it."""
+        if missing := _missing():
+            raise UsageError(f"{path} cannot run here: {missing}.")
+        return super().load_runner(path, threads=threads)
 
 
 def onnx_command(spec: GraphSpec) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Quantisation
+from hybridvit.export.program import module_of
 from hybridvit.export.quiet import quiet
 from hybridvit.export.targets.xnnpack import xnnpack_graph
 
@@ -33,21 +33,15 @@ def quantised_graph(model: "DeployedModel", quantisation: Quantisation) -> fx.Gr
         )
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    known = dict(model.named_modules())
-    for name in quantisation.kept:
-        if name not in known:
-            raise UsageError(
-                f"'{name}' is to keep floating point, but this model has no module of that name. Nearest: "
-                f"{nearest(name, known)}."
-            )
+    quantisation.check_names(model)
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
-    quantizer.set_filter_function(lambda node: _is_quantised(node) and not _is_inside(node, quantisation.kept))
-    size = model.spec.batch or 1
+    kept = tuple(f"{name}." for name in quantisation.kept)
+    quantizer.set_filter_function(lambda node: _is_quantised(node) and not f"{module_of(node)}.".startswith(kept))
     with torch.no_grad(), quiet():
         prepared = prepare_pt2e(xnnpack_graph(model), quantizer)
-        for start in range(0, len(quantisation.images) - size + 1, size):
-            prepared(quantisation.images[start : start + size])
+        for batch in quantisation.batches(model.spec.batch or 1):
+            prepared(torch.from_numpy(batch))
         return convert_pt2e(prepared)
 
 
@@ -59,17 +53,13 @@ def _is_quantised(node: fx.Node) -> bool:
     if node.op == "get_attr" or node.target == torch.ops.aten.relu.default:
         return True
     if node.target in LAYERS:
-        return not _is_mean(node) and not _is_large_depthwise(node)
+        is_mean = _weight_shape(node)[0] == 1  # a layer with one output is the mean of a LayerNorm
+        return not is_mean and not _is_large_depthwise(node)
     if node.target != torch.ops.aten.add.Tensor:
         return False
     terms = [each for each in node.args if isinstance(each, fx.Node) and each.op == "call_function"]
     same = len(terms) == 2 and all(each.meta["val"].shape == node.meta["val"].shape for each in terms)
     return same and not _is_large_depthwise(terms[1])  # the parts of a large depthwise convolution stay together
-
-
-def _is_mean(layer: fx.Node) -> bool:
-    """A layer with one output is the mean of a LayerNorm."""
-    return _weight_shape(layer)[0] == 1
 
 
 def _is_large_depthwise(node: fx.Node) -> bool:
@@ -84,10 +74,3 @@ def _weight_shape(layer: fx.Node) -> Sequence[int]:
     weight = layer.args[1]
     assert isinstance(weight, fx.Node)
     return weight.meta["val"].shape
-
-
-def _is_inside(node: fx.Node, names: tuple[str, ...]) -> bool:
-    """Whether a module named in `names`, or one inside it, computes `node`."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    path = stack[-1][0] if stack else ""
-    return any(f"{path}.".startswith(f"{name}.") for name in names)
