@@ -16,8 +16,8 @@ from hybridvit.export.targets import exporter_for
 from hybridvit.loading import is_exported
 
 if TYPE_CHECKING:
+    from hybridvit.export.pipeline import ExportReport
     from hybridvit.export.quantise.quality import Quality
-    from hybridvit.export.summary import ExportSummary
 
 MOST_IMAGES = 64  # that outputs are compared on; more would take time and prove nothing new
 
@@ -198,19 +198,25 @@ def _quality(cost: "Quality") -> list[tuple[str, str]]:
     ]
 
 
-def _print(done: "ExportSummary", *, last: bool) -> None:
-    limit = "for int8 no limit: it knows photos, not noise" if done.limit is None else f"limit {done.limit:.0e}"
+def _print(done: "ExportReport", *, last: bool) -> None:
+    spec, parity, checked = done.spec, done.parity, done.weights
+    limit = "for int8 no limit: it knows photos, not noise" if parity.limit is None else f"limit {parity.limit:.0e}"
     rows = [
-        ("Size", f"{done.size_bytes / 1e6:.2f} MB, {done.precision}"),
-        ("Takes", done.takes),
-        ("Gives", done.gives),
-        ("Largest difference", f"{done.max_error:.1e} of the largest output ({limit})"),
-        ("  by folding alone", f"{done.folding_error:.1e}"),
-        ("Compared on", done.compared),
+        ("Size", f"{done.size_bytes / 1e6:.2f} MB, {spec.precision}"),
+        ("Takes", spec.takes),
+        ("Gives", spec.gives),
+        ("Largest difference", f"{parity.max_error:.1e} of the largest output ({limit})"),
+        ("  by folding alone", f"{done.folding.max_error:.1e}"),
+        ("Compared on", parity.compared_on),
     ]
     if done.quality is not None:
         rows += _quality(done.quality)
-    if done.not_run:
-        rows += [("Not run", done.not_run), ("Still to do", f"python {done.verify_with}, where such files run")]
+    if checked is not None:
+        weights = f"{checked.num_tensors} weights compared to {checked.max_error:.0e}"
+        script = exporter_for(done.target).companions(done.path)[0].name
+        rows += [
+            ("Not run", f"{checked.reason}: computed from the written program, {weights}"),
+            ("Still to do", f"python {script}, where such files run"),
+        ]
     print(f"Exported {done.architecture}, folded, to {done.path}")
     print(pairs(rows) + ("" if last else "\n"))

@@ -16,7 +16,7 @@ from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
-    from hybridvit.export.summary import ExportSummary
+    from hybridvit.export.pipeline import ExportReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class ExportJob:
     keep: tuple[str, ...] = ()
 
 
-def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -> "ExportSummary":
-    """Carry out `job` in a child process and return the summary of its report; `show` is given what it printed.
+def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -> "ExportReport":
+    """Carry out `job` in a child process and return its report; `show` is given what it printed.
 
     Raises the error of the child; ExportError or OutOfMemory if it died.
     """
@@ -79,7 +79,7 @@ def _clear(output: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def carry_out(job: ExportJob) -> "ExportSummary":
+def carry_out(job: ExportJob) -> "ExportReport":
     """Do `job` in this process, which prints how far it is."""
     _tell_progress()
     import numpy as np
@@ -88,7 +88,6 @@ def carry_out(job: ExportJob) -> "ExportSummary":
     from hybridvit.data.preprocess import prepare
     from hybridvit.export.pipeline import export
     from hybridvit.export.quantise.plan import plan_from_folder
-    from hybridvit.export.summary import summary
 
     model = load(job.checkpoint)
     prepared = model.card.preprocessing
@@ -104,7 +103,7 @@ def carry_out(job: ExportJob) -> "ExportSummary":
             max_drop=job.max_drop,
             keep=job.keep,
         )
-    return summary(export(model, job.output, to=job.to, options=job.options, images=images, quantisation=plan))
+    return export(model, job.output, to=job.to, options=job.options, images=images, quantisation=plan)
 
 
 def _tell_progress() -> None:

@@ -35,6 +35,14 @@ class Parity:
         """Within the limit, and NaN is not."""
         return math.isfinite(self.max_error) and (self.limit is None or self.max_error <= self.limit)
 
+    @property
+    def compared_on(self) -> str:
+        """On what, in words."""
+        sizes = ", ".join(f"{height}x{width}" for height, width in self.image_sizes)
+        drawn = f"random batches of {', '.join(map(str, self.batch_sizes))} and drawn pictures at {sizes} px"
+        real = f"; {self.real_images} images, same answer on {self.num_same}" if self.real_images else ""
+        return drawn + real
+
     def to_dict(self) -> dict[str, object]:
         """Plain types for JSON."""
         return asdict(self)

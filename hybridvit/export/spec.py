@@ -54,6 +54,25 @@ class GraphSpec:
         """The shape of a batch as the graph takes it."""
         return (batch, *size, self.channels) if self.pixels == "uint8" else (batch, self.channels, *size)
 
+    @property
+    def takes(self) -> str:
+        """The input in words."""
+        if self.range_px is not None:
+            sides, between = "height x width", f", each side from {self.range_px[0]} to {self.range_px[1]}"
+        else:
+            sides, between = " or ".join(f"{height} x {width}" for height, width in self.sizes), ""
+        batch = "batch" if self.batch is None else str(self.batch)
+        if self.pixels == "uint8":
+            return f"{batch} x {sides} x {self.channels}{between}, uint8 pixels"
+        return f"{batch} x {self.channels} x {sides}{between}, fp32"
+
+    @property
+    def gives(self) -> str:
+        """The outputs in words."""
+        if self.top_k is not None:
+            return f"probabilities and indices of the {self.top_k} most probable classes"
+        return ", ".join(self.outputs)
+
     def metadata(self) -> dict[str, str]:
         """The spec as an entry of a file's metadata."""
         return {"hybridvit.graph": json.dumps(asdict(self))}
