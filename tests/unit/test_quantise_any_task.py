@@ -123,3 +123,14 @@ def test_an_interval_needs_a_mean_over_images() -> None:
     low, high = drop_interval(quantity, each, Scores(values={"top1": 1.0}, per_image=per_image - [0.0, 1.0, 2.0]))
     assert (low + high) / 2 == pytest.approx(1)
     assert high - low == pytest.approx(2 * 1.96 / 3**0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "only_whole", "lengths"), [(4, True, [4, 4, 4]), (4, False, [4, 4, 2]), (16, True, [16])]
+)
+def test_every_image_calibrates_whatever_the_batch(size: int, only_whole: bool, lengths: list[int]) -> None:
+    images = torch.arange(10.0).view(-1, 1, 1, 1)
+    batches = Quantisation(images).batches(size, only_whole=only_whole)
+    assert [len(batch) for batch in batches] == lengths
+    given = np.concatenate(batches).ravel()
+    np.testing.assert_array_equal(given, np.arange(len(given)) % 10)

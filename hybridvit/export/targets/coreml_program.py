@@ -86,12 +86,17 @@ def _list(values: Any) -> list[int]:
     return [int(value) for value in values]
 
 
+def _padding(pad_type: str, pad: Any) -> list[int]:
+    """Of the top, bottom, left and right."""
+    if pad_type not in ("custom", "valid"):
+        raise NotImplementedError(f"padding '{pad_type}'")
+    return _list(pad) if pad_type == "custom" else [0] * 4
+
+
 def _conv(
     x: Tensor, weight: Tensor, strides: Any, pad_type: str, pad: Any, dilations: Any, groups: int, bias: Any = None
 ) -> Tensor:
-    if pad_type not in ("custom", "valid"):
-        raise NotImplementedError(f"padding '{pad_type}' of a convolution")
-    top, bottom, left, right = _list(pad) if pad_type == "custom" else (0, 0, 0, 0)
+    top, bottom, left, right = _padding(pad_type, pad)
     padded = F.pad(x, (left, right, top, bottom))
     return F.conv2d(padded, weight, bias, _list(strides), 0, _list(dilations), int(groups))
 
@@ -105,9 +110,9 @@ def _avg_pool(
     exclude_padding_from_average: bool,
     ceil_mode: bool,
 ) -> Tensor:
-    top, bottom, left, right = _list(pad) if pad_type == "custom" else (0, 0, 0, 0)
-    if pad_type not in ("custom", "valid") or top != bottom or left != right:
-        raise NotImplementedError(f"padding '{pad_type}' of a pooling")
+    top, bottom, left, right = _padding(pad_type, pad)
+    if top != bottom or left != right:
+        raise NotImplementedError("a pooling with another padding on each side")
     return F.avg_pool2d(
         x, _list(kernel_sizes), _list(strides), (top, left), bool(ceil_mode), not exclude_padding_from_average
     )

@@ -27,10 +27,8 @@ _log = logging.getLogger(__name__)
 
 NAMESPACE = "hybridvit"  # of our entries in the graph's rt_info
 DIGEST = "hybridvit.bin_sha256"  # of the weights file: the two files are one model, and can be parted
-HINTS: dict[Precision, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
-"""What a file computes in; int8: what is not in integers."""
-CAPABILITIES = "OPTIMIZATION_CAPABILITIES"  # the property of the device that names them
-NEEDS = {"f16": "FP16", "bf16": "BF16"}  # of these
+HINTS: dict[Precision, tuple[str, str]] = {"fp16": ("f16", "FP16"), "bf16": ("bf16", "BF16")}
+"""What a file computes in that does not compute in f32, and the capability that the device needs for it."""
 
 
 class OpenVINORunner(ExportedRunner):
@@ -53,7 +51,9 @@ class OpenVINORunner(ExportedRunner):
                 "of another export. Copy both files together, or export again."
             )
         core = openvino.Core()
-        config: dict[str, object] = {"INFERENCE_PRECISION_HINT": self._hint(core.get_property("CPU", CAPABILITIES))}
+        config: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": self._hint(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        }
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         self.compiled = core.compile_model(graph, "CPU", config)
@@ -64,14 +64,14 @@ class OpenVINORunner(ExportedRunner):
         return str(self.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
     def _hint(self, capabilities: Sequence[str]) -> str:
-        hint = HINTS[self.spec.precision]
-        if hint in NEEDS and NEEDS[hint] not in capabilities:
-            _log.warning(
-                "This CPU has no instructions for %s: the file is computed in fp32, more exactly and no faster.",
-                self.spec.precision,
-            )
-            return "f32"
-        return hint
+        precision = self.spec.precision
+        hint, needed = HINTS.get(precision, ("f32", ""))
+        if needed in ("", *capabilities):
+            return hint
+        _log.warning(
+            "This CPU has no instructions for %s: the file is computed in fp32, more exactly and no faster.", precision
+        )
+        return "f32"
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of a checked batch."""
