@@ -307,7 +307,7 @@ class Stubborn:
         return self.answer
 
     def answer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        logits = np.concatenate([self.original(each[None])[0] for each in images])
+        logits = self.original(images)[0].copy()
         if len(self.kept) < self.needed:
             logits[::3] = np.roll(logits[::3], 1, axis=1)
         return {"logits": logits}
