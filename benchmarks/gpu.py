@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from hybridvit.measure.bench import bench
+from hybridvit.measure.options import BenchOptions
 
 OURS = ("fastvit_t8", "fastvit_sa12", "fastvit_sa24", "fastvit_ma36", "fastervit_0", "fastervit_2")
 PEERS = ("fastvit_sa12.apple_in1k", "repvit_m1_1.dist_450e_in1k", "convnext_tiny.fb_in1k", "resnet50.a1_in1k")
@@ -23,12 +24,14 @@ if __name__ == "__main__":
     output = parser.parse_args().output
     result = bench(
         [*OURS, *(PEERS if find_spec("timm") else ())],
-        runtimes=parser.parse_args().runtimes,
-        precisions=("fp16",),
-        batches=(1, 8, 128),
-        device="cuda",
-        rounds=30,
-        budget_s=30,
+        BenchOptions(
+            runtimes=parser.parse_args().runtimes,
+            precisions=("fp16",),
+            batch=(1, 8, 128),
+            device="cuda",
+            rounds=30,
+            seconds=30,
+        ),
         show=lambda text: print(text, file=sys.stderr, flush=True),
     )
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from hybridvit.atomic import check_place, write_text
+from hybridvit.atomic import write_text
+from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
-from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import aligned, pairs
+from hybridvit.measure.options import DEFAULTS, BenchOptions
 
 if TYPE_CHECKING:
     from hybridvit.measure.bench import BenchResult
@@ -16,26 +18,30 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is made of a result beside the text."""
+
+    chart: Path | None = None
+    """file for the charts, accuracy against latency and more: .html or .png."""
+    csv: Path | None = None
+    """file for the table with all columns; the first are timm's."""
+    json: Path | None = None
+    """file for the JSON line."""
+    against: str | None = None
+    """JSON of an earlier run, to compare with: exit code 9 if a candidate is slower now."""
+    tolerance: float = 5.0
+    """how much slower, in percent, is not slower yet."""
+
+
+NOTHING = Output()
+
+
 def bench(
     models: list[str],
     *,
-    runtimes: list[str] | None = None,
-    precisions: list[str] | None = None,
-    forms: list[str] | None = None,
-    batch: list[int] | None = None,
-    image_size: list[str] | None = None,
-    threads: int | None = None,
-    device: Literal["cpu", "cuda"] | None = None,
-    rounds: int | None = None,
-    calls: int | None = None,
-    seconds: float | None = None,
-    protocol: str | None = None,
-    files: str | None = None,
-    chart: str | None = None,
-    csv: str | None = None,
-    json: str | None = None,
-    against: str | None = None,
-    tolerance: float = 5.0,
+    options: BenchOptions = DEFAULTS,
+    output: Output = NOTHING,
 ) -> int:
     """Time models against each other on this machine.
 
@@ -57,78 +63,33 @@ def bench(
 
     Args:
         models: names from `hybridvit list` or of timm, checkpoints, or exported files.
-        runtimes: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; by default \
-torch, onnxruntime and openvino, where installed.
-        precisions: fp32, fp16, bf16, int8 (calibrated on noise, for its time alone); by default fp32.
-        forms: folded, training (in PyTorch); by default folded.
-        batch: images per call, one or several; times are per call; by default 1.
-        image_size: height x width in pixels, one or several: 256, or 192x320; by default each model's own.
-        threads: CPU threads of every runtime; by default all cores that this process may use.
-        device: cpu or cuda, for PyTorch; by default cpu.
-        rounds: turns of each candidate, at least 8; by default 50.
-        calls: timed calls of a turn; by default 3.
-        seconds: stop after this time, but not before 8 rounds.
-        protocol: that of a paper, which sets what is not given: fastvit-gpu, fastervit-gpu, phone.
-        files: folder that keeps the converted files for another run.
-        chart: file for the charts, accuracy against latency and more: .html or .png.
-        csv: file for the table with all columns; the first are timm's.
-        json: file for the JSON line.
-        against: JSON of an earlier run, to compare with: exit code 9 if a candidate is slower now.
-        tolerance: how much slower, in percent, is not slower yet.
     """
     from hybridvit.measure.against import SLOWER, compare
     from hybridvit.measure.bench import bench as run_bench
-    from hybridvit.measure.protocols import options_of
     from hybridvit.measure.result import read_result
 
-    for output in (csv, json):
-        if output is not None:
-            check_place(Path(output))
-    if chart is not None:
-        from hybridvit.charts.tradeoff import check_chart_path
-
-        check_chart_path(Path(chart))
-    before = None if against is None else read_result(against)
-    given: dict[str, Any] = {
-        "runtimes": runtimes,
-        "precisions": precisions,
-        "forms": forms,
-        "batches": batch,
-        "image_sizes": image_size and [parse_size(size) for size in image_size],
-        "threads": threads,
-        "device": device,
-        "rounds": rounds,
-        "calls": calls,
-        "budget_s": seconds,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
+    check_outputs(output.csv, output.json, chart=output.chart)
+    before = None if output.against is None else read_result(output.against)
 
     def save(result: "BenchResult") -> None:
-        if json is not None:
-            write_text(Path(json), result.json() + "\n")
+        if output.json is not None:
+            write_text(output.json, result.json() + "\n")
 
     with status_line() as show:
-        result = run_bench(
-            models,
-            **options_of(protocol, options),
-            files=None if files is None else Path(files),
-            show=show,
-            keep=save,
-        )
+        result = run_bench(models, options, show=show, keep=save)
     whole = result.to_dict()
     _print(result, whole)
-    if csv is not None:
-        write_text(Path(csv), result.csv())
-    if json is not None:
-        write_text(Path(json), result.json() + "\n")
-    comparison = None if before is None else compare(whole, before, tolerance=tolerance / 100)
+    if output.csv is not None:
+        write_text(output.csv, result.csv())
+    save(result)
+    comparison = None if before is None else compare(whole, before, tolerance=output.tolerance / 100)
     if comparison is not None:
         print("\n" + comparison.text())
     print(result.json())
-    if chart is not None:
+    if output.chart is not None:
         from hybridvit.charts.tradeoff import draw
 
-        draw(whole, Path(chart))
+        draw(whole, output.chart)
     if not result.is_complete:
         print("Interrupted. The rounds until then are kept.", file=sys.stderr)
         return INTERRUPTED

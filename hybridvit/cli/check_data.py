@@ -6,13 +6,14 @@ from collections.abc import Callable
 from json import dumps
 from pathlib import Path
 
+from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
 from hybridvit.errors import DatasetError, UsageError
 
 LINE_EVERY_SECONDS = 10.0
 
 
-def check_data(root: str, *, workers: int | None = None, json: str | None = None) -> int:
+def check_data(root: str, *, workers: int | None = None, json: Path | None = None) -> int:
     """Decode every image of a data set and report what a training would trip over.
 
     The folder holds one folder per class, or splits such as train/ and val/ that do. Reported are bad files by cause,
@@ -28,19 +29,18 @@ def check_data(root: str, *, workers: int | None = None, json: str | None = None
         workers: processes that decode; 0 decodes in this one, by default one per core.
         json: file to write the whole report to, with all bad files and groups of equal ones.
     """
-    from hybridvit.atomic import check_place, write_text
+    from hybridvit.atomic import write_text
     from hybridvit.data.check import check_folder
     from hybridvit.machine.facts import usable_cores
 
     if workers is not None and workers < 0:
         raise UsageError(f"--workers is {workers}, but it must be at least 0 (0: this process decodes).")
-    if json is not None:
-        check_place(Path(json))
+    check_outputs(json)
     workers = usable_cores() if workers is None else workers
     with status_line(in_logs=True) as show:
         report = check_folder(root, workers=workers, on_progress=_reporter(show))
     if json is not None:
-        write_text(Path(json), dumps(report.to_dict(), indent=1) + "\n")
+        write_text(json, dumps(report.to_dict(), indent=1) + "\n")
     print(report.text())
     return 0 if report.is_usable else DatasetError.exit_code
 

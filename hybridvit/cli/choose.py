@@ -1,36 +1,18 @@
 """`hybridvit choose`: which model, runtime and precision on this device?"""
 
-import json as json_lines
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
+from json import dumps
 from typing import TYPE_CHECKING
 
 from hybridvit.cli.progress import status_line
-from hybridvit.cli.size import parse_size
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError
+from hybridvit.measure.options import CHOOSE_DEFAULTS, ChooseOptions
 
 if TYPE_CHECKING:
     from hybridvit.measure.choose import Choice, Configuration
 
 
-def choose(
-    *,
-    max_latency_ms: float | None = None,
-    models: list[str] | None = None,
-    runtime: list[str] | None = None,
-    precisions: list[str] | None = None,
-    max_drop: float = 0.5,
-    data: str | None = None,
-    calibration: str | None = None,
-    image_size: str | None = None,
-    threads: int | None = None,
-    rounds: int = 50,
-    seconds: float | None = None,
-    files: str | None = None,
-    json: bool = False,
-) -> None:
+def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> None:
     """Find the most accurate model that is fast enough on this device, or the fastest way to run one.
 
     With --max_latency_ms the answer is the most accurate configuration whose median time per image is below that.
@@ -45,52 +27,13 @@ def choose(
 --calibration runs/data/digits/train --precisions fp32 bf16 int8 --files deployed
 
     Args:
-        max_latency_ms: longest median time for one image, in milliseconds.
-        models: names from `hybridvit list`, of timm, or checkpoints; by default all of ours with published weights.
-        runtime: torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; one or several; by default \
-torch, onnxruntime and openvino, where installed.
-        precisions: fp32, fp16, bf16, int8; by default fp32.
-        max_drop: percentage points of top-1 that may be lost.
-        data: folder of class folders that a checkpoint's accuracy is measured on.
-        calibration: folder of class folders that int8 is calibrated on.
-        image_size: height x width in pixels; by default each model's own.
-        threads: CPU threads; by default all cores that this process may use.
-        rounds: turns of each candidate, at least 8.
-        seconds: stop measuring after this time, but not before 8 rounds.
-        files: folder that keeps the files, so that the chosen one can be used.
         json: one line of JSON.
     """
-    from hybridvit.export.spec import PRECISIONS
-    from hybridvit.measure.candidate import check_names
     from hybridvit.measure.choose import choose as run_choose
 
-    wanted = check_names("precision", precisions or ["fp32"], PRECISIONS)
-    with ExitStack() as stack:
-        if files is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridvit-choose-")))
-        else:
-            folder = Path(files)
-            folder.mkdir(parents=True, exist_ok=True)
-        show = stack.enter_context(status_line())
-        choice = run_choose(
-            models,
-            runtimes=runtime,
-            precisions=[each for each in PRECISIONS if each in wanted],
-            max_latency_ms=max_latency_ms,
-            max_drop=max_drop,
-            data=None if data is None else Path(data),
-            calibration=None if calibration is None else Path(calibration),
-            image_size=parse_size(image_size),
-            threads=threads,
-            rounds=rounds,
-            budget_s=seconds,
-            files=folder,
-            show=show,
-        )
-    if json:
-        print(json_lines.dumps(_as_dict(choice), ensure_ascii=False))
-    else:
-        print(_text(choice))
+    with status_line() as show:
+        choice = run_choose(options, show=show)
+    print(dumps(_as_dict(choice), ensure_ascii=False) if json else _text(choice))
     if choice.chosen is None:
         raise UsageError(
             f"Nothing fits: {choice.rule}. Allow more time or a larger loss, or name other models, runtimes or "

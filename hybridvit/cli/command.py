@@ -1,17 +1,24 @@
 """A command of the command line, made from a typed function: its signature is its options, its docstring its help."""
 
 import argparse
+import dataclasses
 import inspect
 import re
 import textwrap
 import typing
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hybridvit.annotations import converted
-from hybridvit.cli.help import HelpFormatter, described, reflow
+from hybridvit.cli.help import HelpFormatter, described, field_texts, one_line, reflow
+from hybridvit.cli.size import Size, parse_size
 from hybridvit.errors import UsageError, nearest
+
+READERS: dict[Any, Callable[[str], Any]] = {Path: Path, Size: parse_size}
+"""Types of which any text that they take is right, or says itself what is wrong."""
 
 
 class Command(ABC):
@@ -30,14 +37,23 @@ class Command(ABC):
 
 
 class SignatureCommand(Command):
-    """Parameters without a default are positional (a list takes one or more words); keyword-only ones are options."""
+    """Parameters without a default are positional (a list takes one or more words); keyword-only ones are options.
+
+    A parameter that is a dataclass stands for its fields: they are options like the others, and their docstrings the
+    help.
+    """
 
     def __init__(self, name: str, function: Callable[..., int | None]) -> None:
         self.name = name
         self.function = function
-        self.description, self.parameter_help = _read_docstring(inspect.getdoc(function) or "")
+        self.description, self._texts = _read_docstring(inspect.getdoc(function) or "")
         self.summary = self.description.splitlines()[0]
-        self._parameters = inspect.signature(function, eval_str=True).parameters
+        given = inspect.signature(function, eval_str=True).parameters.values()
+        self._groups: dict[str, type[Any]] = {
+            each.name: each.annotation for each in given if dataclasses.is_dataclass(each.annotation)
+        }
+        flat = (_fields(self._groups[each.name]) if each.name in self._groups else [each] for each in given)
+        self._parameters = {each.name: each for some in flat for each in some}
         self._see = f"See `hybridvit {name} --help`."
 
     def help(self) -> str:
@@ -50,7 +66,11 @@ class SignatureCommand(Command):
             print(self.help(), end="")
             return 0
         self._check_option_names(words)
-        return self.function(**self._values(words)) or 0
+        values = self._values(words)
+        for name, group in self._groups.items():
+            named = [field.name for field in dataclasses.fields(group) if field.name in values]
+            values[name] = group(**{each: values.pop(each) for each in named})
+        return self.function(**values) or 0
 
     def _values(self, words: Sequence[str]) -> dict[str, Any]:
         """The values of the parameters among `words`, by name. Raises UsageError."""
@@ -66,6 +86,8 @@ class SignatureCommand(Command):
     def _value(self, parameter: inspect.Parameter, text: Any) -> Any:
         if isinstance(text, list):
             return [self._value(parameter.replace(annotation=_item_type(parameter.annotation)), each) for each in text]
+        if reader := _reader(parameter.annotation):
+            return reader(text)
         return converted(text, parameter.annotation, name=f"--{parameter.name}", fix=self._see)
 
     def _parser(self) -> argparse.ArgumentParser:
@@ -82,19 +104,11 @@ class SignatureCommand(Command):
             exit_on_error=False,
         )
         parser.add_argument("-h", "--help", action="help", help="Show this help message and exit.")
+        texts = ChainMap(self._texts, *map(field_texts, self._groups.values()))
         for parameter in self._parameters.values():
-            argument = parser.add_argument(_word(parameter), **self._settings(parameter))
+            argument = parser.add_argument(_word(parameter), **_settings(parameter, texts[parameter.name]))
             argument.required = False  # `_values` names all that are missing
         return parser
-
-    def _settings(self, parameter: inspect.Parameter) -> dict[str, Any]:
-        text, annotation = self.parameter_help[parameter.name], parameter.annotation
-        if annotation is bool:
-            return {"action": "store_true", "help": text}
-        default = None if parameter.default is parameter.empty else parameter.default
-        if item := _item_type(annotation):
-            return {"nargs": "+", **described(text, item, " ".join(default or ()))}
-        return described(text, annotation, default)
 
     def _check_option_names(self, words: Sequence[str]) -> None:
         options = [_word(each) for each in self._parameters.values() if each.kind is each.KEYWORD_ONLY]
@@ -120,10 +134,35 @@ def _word(parameter: inspect.Parameter) -> str:
     return f"--{parameter.name}" if parameter.kind is parameter.KEYWORD_ONLY else parameter.name
 
 
+def _settings(parameter: inspect.Parameter, text: str) -> dict[str, Any]:
+    """What `add_argument` is told of a parameter besides its name."""
+    annotation = parameter.annotation
+    if annotation is bool:
+        return {"action": "store_true", "help": text}
+    default = None if parameter.default is parameter.empty else parameter.default
+    if item := _item_type(annotation):
+        return {"nargs": "+", **described(text, str if item in READERS else item, " ".join(default or ()))}
+    return described(text, str if _reader(annotation) else annotation, default)
+
+
+def _reader(annotation: Any) -> Callable[[str], Any] | None:
+    """What reads the text of a type of READERS, or of one or None."""
+    return next((READERS[kind] for kind in (annotation, *typing.get_args(annotation)) if kind in READERS), None)
+
+
+def _fields(group: type) -> list[inspect.Parameter]:
+    """The fields of a dataclass as parameters."""
+    hints = typing.get_type_hints(group)
+    return [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in dataclasses.fields(group)
+    ]
+
+
 def _item_type(annotation: Any) -> Any:
-    """X of list[X] or list[X] | None; None for anything else."""
+    """X of list[X], Sequence[X], and of these or None; None for anything else."""
     for candidate in (annotation, *typing.get_args(annotation)):
-        if typing.get_origin(candidate) is list:
+        if typing.get_origin(candidate) in (list, Sequence):
             return typing.get_args(candidate)[0]
     return None
 
@@ -134,5 +173,5 @@ def _read_docstring(text: str) -> tuple[str, dict[str, str]]:
     helps = {}
     for entry in re.split(r"\n(?=\S)", textwrap.dedent(arguments).strip()):
         name, _, words = entry.partition(":")
-        helps[name.strip()] = " ".join(words.split()).replace("%", "%%")  # as argparse wants it
+        helps[name.strip()] = one_line(words)
     return description.strip(), helps

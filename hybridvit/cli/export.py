@@ -1,12 +1,13 @@
 """`hybridvit export`: files for other runtimes, proven equal."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.atomic import check_place
-from hybridvit.cli.size import parse_size
+from hybridvit.cli.size import Size
 from hybridvit.cli.table import pairs
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
@@ -22,28 +23,89 @@ if TYPE_CHECKING:
 MOST_IMAGES = 64  # that outputs are compared on; more would take time and prove nothing new
 
 
-def export(
-    checkpoint: str,
-    *,
-    to: list[str] = ["onnx"],  # noqa: B006  (never changed)
-    precision: Precision = "fp32",
-    output: str | None = None,
-    batch: str | None = None,
-    image_size: str | None = None,
-    image_sizes: list[str] | None = None,
-    dynamic_size: bool = False,
-    uint8: bool = False,
-    returns: Returns = "logits",
-    top_k: int | None = None,
-    images: list[str] | None = None,
-    limit: float | None = None,
-    calibration: str | None = None,
-    labelled: str | None = None,
-    calibration_images: int | None = None,
-    max_drop: float | None = None,
-    keep: list[str] | None = None,
-    verbose: bool = False,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for: `ExportOptions` in the words of the command line, the targets, and what is compared."""
+
+    to: Sequence[str] = ("onnx",)
+    """one or more targets."""
+    precision: Precision = "fp32"
+    """of the numbers inside, fp32, fp16, bf16 or int8; not every target has each."""
+    output: str | None = None
+    """file to write, or the folder for several targets; by default beside the checkpoint."""
+    batch: str | None = None
+    """images per call, or dynamic; by default dynamic where the target takes it well, else 1."""
+    image_size: Size | None = None
+    """height x width in pixels that the file will take: 256, or 192x320; by default the checkpoint's own."""
+    image_sizes: Sequence[Size] = ()
+    """several sizes in one file (coreml)."""
+    dynamic_size: bool = False
+    """let the file take any height and width from 32 to 2048 px, for a FasterViT from where it has more than one window
+    (113 px); image_size is then only what `predict` resizes to."""
+    uint8: bool = False
+    """take pixels as they are decoded (batch x height x width x channels); the normalisation is inside."""
+    returns: Returns = "logits"
+    """logits, features (the pooled vector before the classifier) or pyramid (the four feature maps)."""
+    top_k: int | None = None
+    """give the probabilities and indices of so many classes instead of all logits."""
+    images: Sequence[str] = ()
+    """images, folders or patterns to compare on besides random ones; the first 64 are used."""
+    limit: float | None = None
+    """largest difference from PyTorch, relative to the largest output; by default 1e-5 (fp32), 5e-3 (fp16), 5e-2
+    (bf16)."""
+    calibration: str | None = None
+    """int8: a folder of class folders. Images from it set the range of every number inside, the others measure what the
+    integers cost."""
+    labelled: str | None = None
+    """int8: another such folder that measures the cost, instead of what is left of the first."""
+    calibration_images: int | None = None
+    """int8: how many set the ranges, taken evenly over the classes; by default 128, or half of a smaller folder (all of
+    it beside `labelled`)."""
+    max_drop: float | None = None
+    """int8: points of top-1 accuracy that may be lost; the layers that hurt most stay in floating point until it is
+    met."""
+    keep: Sequence[str] | None = None
+    """int8: layers or blocks, by name or pattern, that stay in floating point."""
+    verbose: bool = False
+    """show what the converters print."""
+
+    def job(self, checkpoint: str) -> ExportJob:
+        """What one process does, its target and output left open. Raises UsageError for what no target can have."""
+        of_int8 = (self.calibration, self.labelled, self.calibration_images, self.max_drop, self.keep)
+        if self.precision != "int8" and any(each is not None for each in of_int8):
+            raise UsageError(
+                "--calibration, --labelled, --calibration_images, --max_drop and --keep are for int8, but the "
+                f"precision is {self.precision}. Use --precision int8, or leave them out."
+            )
+        options = ExportOptions(
+            precision=self.precision,
+            batch=_batch(self.batch),
+            image_size=self.image_size,
+            image_sizes=tuple(self.image_sizes),
+            dynamic_size=self.dynamic_size,
+            uint8=self.uint8,
+            returns=self.returns,
+            top_k=self.top_k,
+            limit=self.limit,
+        )
+        return ExportJob(
+            checkpoint=checkpoint,
+            output="",
+            to="",
+            options=options,
+            images=_images(self.images),
+            calibration=self.calibration,
+            labelled=self.labelled,
+            calibration_images=self.calibration_images,
+            max_drop=self.max_drop,
+            keep=tuple(self.keep or ()),
+        )
+
+
+DEFAULTS = Request()
+
+
+def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
     """Write a checkpoint for other runtimes, and prove that it answers the same.
 
     The model is folded first. Each target converts and runs in a process of its own. The written file is run by its
@@ -65,70 +127,19 @@ def export(
 
     Args:
         checkpoint: .safetensors, .pth or .pth.tar, in any form.
-        to: one or more targets.
-        precision: of the numbers inside, fp32, fp16, bf16 or int8; not every target has each.
-        output: file to write, or the folder for several targets; by default beside the checkpoint.
-        batch: images per call, or dynamic; by default dynamic where the target takes it well, else 1.
-        image_size: height x width in pixels that the file will take: 256, or 192x320; by default the checkpoint's own.
-        image_sizes: several sizes in one file (coreml).
-        dynamic_size: let the file take any height and width from 32 to 2048 px, for a FasterViT from where it has more
-            than one window (113 px); image_size is then only what `predict` resizes to.
-        uint8: take pixels as they are decoded (batch x height x width x channels); the normalisation is inside.
-        returns: logits, features (the pooled vector before the classifier) or pyramid (the four feature maps).
-        top_k: give the probabilities and indices of so many classes instead of all logits.
-        images: images, folders or patterns to compare on besides random ones; the first 64 are used.
-        limit: largest difference from PyTorch, relative to the largest output; by default 1e-5 (fp32), 5e-3 (fp16),
-            5e-2 (bf16).
-        calibration: int8: a folder of class folders. Images from it set the range of every number inside, the others
-            measure what the integers cost.
-        labelled: int8: another such folder that measures the cost, instead of what is left of the first.
-        calibration_images: int8: how many set the ranges, taken evenly over the classes; by default 128, or half of a
-            smaller folder (all of it beside `labelled`).
-        max_drop: int8: points of top-1 accuracy that may be lost; the layers that hurt most stay in floating point
-            until it is met.
-        keep: int8: layers or blocks, by name or pattern, that stay in floating point.
-        verbose: show what the converters print.
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
-    of_int8 = (calibration, labelled, calibration_images, max_drop, keep)
-    if precision != "int8" and any(each is not None for each in of_int8):
-        raise UsageError(
-            "--calibration, --labelled, --calibration_images, --max_drop and --keep are for int8, but the precision is "
-            f"{precision}. Use --precision int8, or leave them out."
-        )
-    targets = list(dict.fromkeys(to))
-    outputs = _outputs(Path(checkpoint), targets, precision, output)
+    job = request.job(checkpoint)
+    targets = list(dict.fromkeys(request.to))
+    outputs = _outputs(Path(checkpoint), targets, request.precision, request.output)
     for target in targets:
         exporter = exporter_for(target)
         exporter.require(exporter.writer_packages)
-    options = ExportOptions(
-        precision=precision,
-        batch=_batch(batch),
-        image_size=parse_size(image_size),
-        image_sizes=tuple(size for word in image_sizes or () if (size := parse_size(word))),
-        dynamic_size=dynamic_size,
-        uint8=uint8,
-        returns=returns,
-        top_k=top_k,
-        limit=limit,
-    )
-    job = ExportJob(
-        checkpoint=checkpoint,
-        output="",
-        to="",
-        options=options,
-        images=_images(images),
-        calibration=calibration,
-        labelled=labelled,
-        calibration_images=calibration_images,
-        max_drop=max_drop,
-        keep=tuple(keep or ()),
-    )
     failed: HybridViTError | None = None
     for target, path in outputs.items():
         try:
-            done = run_apart(replace(job, to=target, output=str(path)), show=print if verbose else _nothing)
+            done = run_apart(replace(job, to=target, output=str(path)), show=print if request.verbose else _nothing)
         except HybridViTError as error:
             if len(targets) == 1:
                 raise
@@ -170,7 +181,7 @@ def _batch(word: str | None) -> Batch:
     return int(word)
 
 
-def _images(words: list[str] | None) -> tuple[str, ...]:
+def _images(words: Sequence[str]) -> tuple[str, ...]:
     from hybridvit.data.scan import find_images
 
     return tuple(str(path) for path in find_images(words)[:MOST_IMAGES]) if words else ()

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from hybridvit.atomic import check_place, write_text
+from hybridvit.atomic import write_text
+from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
-from hybridvit.cli.size import parse_size
+from hybridvit.cli.size import Size
 from hybridvit.cli.table import aligned, pairs
+from hybridvit.measure.options import BenchOptions
 
 
 def mixers(
@@ -19,8 +21,8 @@ def mixers(
     rounds: int = 30,
     seconds: float | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
-    chart: str | None = None,
-    json: str | None = None,
+    chart: Path | None = None,
+    json: Path | None = None,
 ) -> None:
     """Time pooling against RepMixer over image sizes: FastViT's Figure 3 on this machine.
 
@@ -41,19 +43,12 @@ def mixers(
         chart: file for the picture: .html or .png.
         json: file for the JSON line.
     """
-    from hybridvit.measure.mixers import SIDES_PX, measure_mixers, reductions
+    from hybridvit.measure.mixers import measure_mixers, reductions
 
-    _check_outputs(chart, json)
+    check_outputs(json, chart=chart)
     with status_line() as show:
-        result = measure_mixers(
-            sides_px=image_sizes or SIDES_PX,
-            runtimes=runtimes,
-            threads=threads,
-            rounds=rounds,
-            budget_s=seconds,
-            device=device,
-            show=show,
-        )
+        options = BenchOptions(runtimes=runtimes, threads=threads, device=device, rounds=rounds, seconds=seconds)
+        result = measure_mixers(image_sizes, options, show=show)
     whole = result.to_dict()
     found = reductions(whole)
     print(aligned(_reduction_lines(found)))
@@ -64,7 +59,7 @@ def mixers(
     if chart is not None:
         from hybridvit.charts.tradeoff import draw_resolution
 
-        draw_resolution(whole["bench"], Path(chart), "Pooling against RepMixer in MetaFormer-S12, batch 1")
+        draw_resolution(whole["bench"], chart, "Pooling against RepMixer in MetaFormer-S12, batch 1")
     _finish({**whole, "reductions": found}, json)
 
 
@@ -92,12 +87,12 @@ def stages(
     model: str,
     *,
     batch: int = 1,
-    image_size: str | None = None,
+    image_size: Size | None = None,
     threads: int | None = None,
     rounds: int = 50,
     device: Literal["cpu", "cuda"] = "cpu",
-    chart: str | None = None,
-    json: str | None = None,
+    chart: Path | None = None,
+    json: Path | None = None,
 ) -> None:
     """Tell what each stage of a model costs: time, multiply-adds, parameters and memory (FasterViT's Figure S.4).
 
@@ -120,9 +115,8 @@ def stages(
     from hybridvit.machine.facts import machine_card
     from hybridvit.measure.stages import profile_stages
 
-    _check_outputs(chart, json)
-    size = parse_size(image_size)
-    costs = profile_stages(model, batch=batch, image_size=size, threads=threads, device=device, rounds=rounds)
+    check_outputs(json, chart=chart)
+    costs = profile_stages(model, batch=batch, image_size=image_size, threads=threads, device=device, rounds=rounds)
     whole_ms = sum(cost.median_ms for cost in costs)
     lines = [("stage", "median ms", "95 % interval", "share", "multiply-adds G", "parameters M", "activations MiB")]
     for cost in costs:
@@ -144,23 +138,14 @@ def stages(
     if chart is not None:
         from hybridvit.charts.tradeoff import draw_stages
 
-        draw_stages([cost.to_dict() for cost in costs], Path(chart), f"{model}, batch {batch}: what each stage costs")
+        draw_stages([cost.to_dict() for cost in costs], chart, f"{model}, batch {batch}: what each stage costs")
     found = {"model": model, "batch": batch, "stages": [cost.to_dict() for cost in costs]}
     _finish({**found, "machine": machine_card().to_dict()}, json)
 
 
-def _check_outputs(chart: str | None, json: str | None) -> None:
-    if json is not None:
-        check_place(Path(json))
-    if chart is not None:
-        from hybridvit.charts.tradeoff import check_chart_path
-
-        check_chart_path(Path(chart))
-
-
-def _finish(result: dict[str, Any], path: str | None) -> None:
+def _finish(result: dict[str, Any], path: Path | None) -> None:
     """The JSON line, on stdout and in the file."""
     line = json_lines.dumps(result, ensure_ascii=False)
     if path is not None:
-        write_text(Path(path), line + "\n")
+        write_text(path, line + "\n")
     print(line)

@@ -1,6 +1,7 @@
 """How help looks: as wide as the terminal allows, types and defaults in few words."""
 
 import argparse
+import dataclasses
 import re
 import shutil
 import textwrap
@@ -30,6 +31,20 @@ def described(text: str, annotation: Any, default: Any = None) -> dict[str, str]
     facts = [fact for fact in facts if fact != in_words(str)]
     shown = {"metavar": f"{{{','.join(choices)}}}"} if choices else {}
     return shown | {"help": f"{text} ({', '.join(facts)})" if facts else text}
+
+
+def field_texts(config: type) -> dict[str, str]:
+    """The docstring of each field of a dataclass, as one line for argparse."""
+    import docstring_parser
+
+    inherited = (each for each in reversed(config.__mro__) if dataclasses.is_dataclass(each))
+    found = (each for part in inherited for each in docstring_parser.parse_from_object(part).params)
+    return {each.arg_name: one_line(each.description or "") for each in found}
+
+
+def one_line(text: str) -> str:
+    """A help text without line breaks, and with what argparse would read as a format escaped."""
+    return " ".join(text.split()).replace("%", "%%")
 
 
 def help_width() -> int:

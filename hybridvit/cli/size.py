@@ -4,11 +4,12 @@ import re
 
 from hybridvit.errors import UsageError
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
+
+def parse_size(text: str) -> Size:
     """ "256" or "192x320" (height x width, pixels) as (height, width). Raises UsageError for anything else."""
-    if text is None:
-        return None
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
     if not match or 0 in (size := (int(match[1]), int(match[2] or match[1]))):
         raise UsageError(

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridvit.atomic import check_place, write_text
+from hybridvit.atomic import write_text
+from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
@@ -22,8 +23,8 @@ def tables(
     runtime: str = "onnxruntime",
     rounds: int = 30,
     no_measuring: bool = False,
-    json_file: str | None = None,
-    output: str | None = None,
+    json_file: Path | None = None,
+    output: Path | None = None,
 ) -> None:
     """Write the tables of both papers as Markdown, with what this machine does beside the published figures.
 
@@ -50,9 +51,7 @@ def tables(
     from hybridvit.measure.result import read_result
 
     chosen = find_tables(names)
-    for path in (json_file, output):
-        if path is not None:
-            check_place(Path(path))
+    check_outputs(json_file, output)
     result = merged([read_result(path) for path in measured or ()])
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
@@ -60,23 +59,24 @@ def tables(
             new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds)
             result = merged([result, new])
             if json_file is not None:
-                write_text(Path(json_file), json.dumps(result, ensure_ascii=False) + "\n")
+                write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")
             if not new.get("complete", True):
                 break  # interrupted: the table shows what was measured until then
     text = render_tables(chosen, result, _counted(chosen, result), runtime=runtime)
     if output is None:
         print(text, end="")
     else:
-        write_text(Path(output), text)
+        write_text(output, text)
 
 
 def measured_rows(models: Sequence[str], *, runtime: str, side: int, rounds: int) -> dict[str, Any]:
     """Records of `models` at batch 1 and of those skipped, as a result of `hybridvit bench` has them."""
     from hybridvit.measure.bench import bench
+    from hybridvit.measure.options import BenchOptions
 
     with status_line(in_logs=True) as show:
-        result = bench(models, runtimes=[runtime], image_sizes=[(side, side)], rounds=rounds, show=show)
-    return result.to_dict()
+        options = BenchOptions(runtimes=[runtime], image_size=[(side, side)], rounds=rounds)
+        return bench(models, options, show=show).to_dict()
 
 
 def _measured_or_skipped(models: Sequence[str], *, runtime: str, side: int, rounds: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from hybridvit.cli.command import Command, split
-from hybridvit.cli.help import HelpFormatter, described, reflow
+from hybridvit.cli.help import HelpFormatter, described, field_texts, reflow
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
 from hybridvit.recipe.file import load_recipe, recipe_names, recipe_text, recipe_titles
@@ -118,7 +118,7 @@ def _keys_help() -> str:
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False, formatter_class=HelpFormatter)
     kind = find_task(DEFAULT_TASK).recipe
     _add_keys(parser.add_argument_group("The run"), kind)
-    titles = _docstrings(kind)
+    titles = field_texts(kind)
     for field in fields(kind):
         if is_dataclass(field.type):
             _add_keys(parser.add_argument_group(titles[field.name]), field.type, f"{field.name}.")
@@ -126,7 +126,7 @@ def _keys_help() -> str:
 
 
 def _add_keys(group: Any, config: Any, prefix: str = "") -> None:
-    texts = _docstrings(config)
+    texts = field_texts(config)
     for field in fields(config):
         if is_dataclass(field.type):
             continue
@@ -135,12 +135,3 @@ def _add_keys(group: Any, config: Any, prefix: str = "") -> None:
             field.metadata.get("help", texts[field.name]), field.type, default
         )
         group.add_argument(f"--{prefix}{field.name}", **settings)
-
-
-def _docstrings(config: type) -> dict[str, str]:
-    """The docstring of each field of a dataclass, as one line."""
-    import docstring_parser
-
-    inherited = (each for each in reversed(config.__mro__) if is_dataclass(each))
-    found = (each for part in inherited for each in docstring_parser.parse_from_object(part).params)
-    return {each.arg_name: " ".join((each.description or "").split()).replace("%", "%%") for each in found}

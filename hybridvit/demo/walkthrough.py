@@ -20,6 +20,7 @@ from hybridvit.folding.fold import fold
 from hybridvit.folding.report import fold_report
 from hybridvit.measure.bench import bench
 from hybridvit.measure.counts import count, graph_nodes
+from hybridvit.measure.options import BenchOptions
 from hybridvit.models.backbone import Backbone
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.html import write_report
@@ -27,7 +28,7 @@ from hybridvit.task import find_task
 from hybridvit.training.record.page import clock
 from hybridvit.training.train import train
 
-BENCH_SECONDS = 20.0
+MEASURED = BenchOptions(runtimes=("torch", "onnxruntime"), forms=("folded", "training"), rounds=300, seconds=20.0)
 STEPS = 7
 
 
@@ -56,13 +57,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         exported = _exported(model, output / "model.onnx", images)
     with step(6, "Measure"):
         size = model.card.preprocessing.image_size
-        measured = bench(
-            [model],
-            runtimes=("torch", "onnxruntime"),
-            forms=("folded", "training"),
-            rounds=300,
-            budget_s=BENCH_SECONDS,
-        )
+        measured = bench([model], MEASURED)
         print(table(measured.records()))
     with step(7, "Predict with the exported model"):
         predict(str(exported.path), paths[:: len(paths) // 3][:3], top=2)

@@ -119,6 +119,11 @@ class Exporter(ABC):
         """For a target that does not run here: the weights in `path` against those of `model`."""
         return None
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Import names of all that is needed to convert and to run."""
+        return (*self.writer_packages, *self.runner_packages)
+
     def require(self, packages: tuple[str, ...]) -> None:
         """Raise UsageError naming the extra to install if one of `packages` is missing."""
         missing = [name for name in packages if find_spec(name) is None]

@@ -8,69 +8,35 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hybridvit.checkpoints import save_checkpoint
 from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
-from hybridvit.export.spec import PRECISIONS
-from hybridvit.export.targets import EXPORTERS
-from hybridvit.machine.facts import check_threads, machine_card
+from hybridvit.machine.facts import machine_card
 from hybridvit.machine.limits import limits
-from hybridvit.machine.threads import POLICY, given_environment
-from hybridvit.measure.candidate import RUNTIMES, TARGETS, Candidate, check_names, combinations
+from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.conditions import Watch
 from hybridvit.measure.counts import Counts, counted
-from hybridvit.measure.latency import Latency, Turn, check_rounds, take_turns
+from hybridvit.measure.latency import Latency, Turn, take_turns
+from hybridvit.measure.options import DEFAULTS, BenchOptions
+from hybridvit.measure.plan import Plan, plan_of
 from hybridvit.measure.prepare import prepared
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
-from hybridvit.measure.subject import FORMS, Subject, find_subject
+from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.measure.worker import Worker
 from hybridvit.models.backbone import Backbone
 
-PREFERRED = ("torch", "onnxruntime", "openvino")  # measured where they are installed, if none is named
 BYTES = 4  # of a number, at most
 COPIES = 3  # of the weights, while a file is opened
 SPARE = 0.1  # of the free memory, kept so: without it the system reads the libraries from disk anew in every turn
 KEEP_SECONDS = 10.0  # between two deliveries of what is measured so far
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to measure and how; see `bench`."""
-
-    runtimes: Sequence[str]
-    precisions: Sequence[str]
-    forms: Sequence[str]
-    batches: Sequence[int]
-    image_sizes: Sequence[tuple[int, int] | None]
-    threads: int
-    device: str
-    rounds: int
-    calls: int
-    budget_s: float | None
-    protocol: str
-
-
 def bench(
     models: Sequence[str | Backbone | Subject],
+    options: BenchOptions = DEFAULTS,
     *,
-    runtimes: Sequence[str] | None = None,
-    precisions: Sequence[str] = ("fp32",),
-    forms: Sequence[str] = ("folded",),
-    batches: Sequence[int] = (1,),
-    image_sizes: Sequence[tuple[int, int] | None] = (None,),
-    threads: int | None = None,
-    device: str = "cpu",
-    rounds: int = 50,
-    calls: int = 3,
-    budget_s: float | None = None,
-    files: Path | None = None,
-    protocol: str = "",
     show: Callable[[str], None] = lambda _: None,
     keep: Callable[[BenchResult], None] = lambda _: None,
 ) -> BenchResult:
@@ -83,60 +49,26 @@ def bench(
 
     Args:
         models: names of ours or timm's, checkpoints, exported files, or models with a card.
-        runtimes: of RUNTIMES; by default torch, onnxruntime and openvino, those that are installed.
-        precisions: of fp32, fp16, bf16, int8 (calibrated on noise: right for its time, not for its answers).
-        forms: "folded", "training" (of ours and timm's, in PyTorch).
-        batches: images per call, one after the other.
-        image_sizes: (height, width) in pixels, one after the other; None: each model's own.
-        threads: of every runtime; by default all cores that this process may use.
-        device: "cpu" or "cuda", of PyTorch.
-        rounds: turns of each candidate, at least 8.
-        calls: timed calls per turn, after one that is not.
-        budget_s: end after so many seconds, but not before 8 rounds; of each batch and image size.
-        files: a folder that keeps the converted files, and where those of an earlier run are taken from.
-        protocol: name of the protocol that the other options follow, for the record.
+        options: what to measure and how; several batches and image sizes are measured one after the other, each for
+            `seconds` at most, and a folder for files is made and serves the next run too.
         show: told what is going on.
         keep: given the result so far, from time to time.
 
     Raises UsageError for an unknown model, runtime, precision, form or device, for packages that are missing, and for
     nothing to measure; if every candidate failed, the error of the first.
     """
-    card = machine_card()
-    chosen = installed_runtimes(runtimes)
-    plan = Plan(
-        runtimes=chosen,
-        precisions=check_names("precision", precisions, PRECISIONS),
-        forms=check_names("form", forms, FORMS),
-        batches=batches,
-        image_sizes=image_sizes,
-        threads=threads or card.cores,
-        device=device,
-        rounds=rounds,
-        calls=calls,
-        budget_s=budget_s,
-        protocol=protocol,
-    )
-    _check(models, plan, threads)
-    with ExitStack() as stack:
-        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridvit-bench-")))
-        found = [_subject(model, temporary / f"{index}.safetensors") for index, model in enumerate(models)]
+    plan = plan_of(options)
+    if not models:
+        raise UsageError("There is nothing to measure. Name at least one model.")
+    with tempfile.TemporaryDirectory(prefix="hybridvit-bench-") as temporary:
+        found = [_subject(model, Path(temporary, f"{index}.safetensors")) for index, model in enumerate(models)]
         subjects = list({subject.name: subject for subject in found}.values())  # named twice, measured once
-        if files is not None:
-            files.mkdir(parents=True, exist_ok=True)
-        run = _Run(plan, files or temporary, show, keep)
+        folder = options.files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        run = _Run(plan, folder, show, keep)
         try:
-            for batch, image_size in product(plan.batches, plan.image_sizes):
-                group = combinations(
-                    subjects,
-                    runtimes=plan.runtimes,
-                    precisions=plan.precisions,
-                    forms=plan.forms,
-                    batch=batch,
-                    image_size=image_size,
-                    threads=plan.threads,
-                    device=device,
-                )
-                run.measure(list(group))
+            for group in plan.groups(subjects):
+                run.measure(group)
         except KeyboardInterrupt:
             if not run.rows:
                 raise
@@ -173,7 +105,7 @@ class _Run:
             times: dict[str, list[float]] = {}
             plan, kept, done = self.plan, time.monotonic(), 0
             try:
-                for times in take_turns(turns, rounds=plan.rounds, calls=plan.calls, budget_s=plan.budget_s):
+                for times in take_turns(turns, rounds=plan.rounds, calls=plan.calls, budget_s=plan.seconds):
                     done += 1
                     self.show(f"round {done}/{plan.rounds}")
                     if time.monotonic() - kept > KEEP_SECONDS:
@@ -291,30 +223,6 @@ def _check_memory(candidate: Candidate, counts: Counts | None, spare: float) -> 
         )
 
 
-def installed_runtimes(asked: Sequence[str] | None) -> list[str]:
-    """The runtimes to measure, by default those of PREFERRED that are installed.
-
-    Raises UsageError for an unknown one, or one whose packages are missing.
-    """
-    if asked is None:
-        return [name for name in PREFERRED if name not in TARGETS or _is_installed(name)]
-    chosen = check_names("runtime", asked, RUNTIMES)
-    for name in chosen:
-        if name in TARGETS:
-            exporter = EXPORTERS[TARGETS[name]]
-            exporter.require((*exporter.writer_packages, *exporter.runner_packages))
-    return chosen
-
-
-def _is_installed(runtime: str) -> bool:
-    exporter = EXPORTERS[TARGETS[runtime]]
-    try:
-        exporter.require((*exporter.writer_packages, *exporter.runner_packages))
-    except UsageError:
-        return False
-    return True
-
-
 def _subject(model: str | Backbone | Subject, path: Path) -> Subject:
     """A name as `find_subject` reads it; a model as a file that a child process can read."""
     if isinstance(model, Subject):
@@ -324,24 +232,3 @@ def _subject(model: str | Backbone | Subject, path: Path) -> Subject:
     save_checkpoint(model, path)
     found = find_subject(str(path))
     return Subject(**vars(found) | {"name": model.card.architecture})
-
-
-def _check(models: Sequence[str | Backbone | Subject], plan: Plan, threads: int | None) -> None:
-    if not models:
-        raise UsageError("There is nothing to measure. Name at least one model.")
-    for batch in plan.batches:
-        if batch < 1:
-            raise UsageError(f"The batch is {batch}, but at least one image must be in it. Use --batch 1.")
-    if plan.calls < 1:
-        raise UsageError(f"calls is {plan.calls}, but at least one call of a turn must be timed. Use --calls 3.")
-    check_rounds(plan.rounds)
-    check_threads(threads)
-    if given_environment().get(POLICY, "").upper() == "ACTIVE":
-        raise UsageError(
-            f"{POLICY} is ACTIVE: threads of the candidates that wait for their turn would keep the cores busy while "
-            "another is timed. Leave it unset."
-        )
-    if plan.device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"The device is '{plan.device}', but this measures on cpu or cuda. Use --device cpu.")
-    if plan.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"The device is '{plan.device}', but torch sees no CUDA GPU here. Use --device cpu.")

@@ -1,13 +1,12 @@
 """One thing to time: a model in a form, a runtime, a precision, for a batch of a size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hybridvit.errors import UsageError, nearest
-from hybridvit.export.spec import PRECISIONS, Precision
+from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
-from hybridvit.measure.subject import FORMS, Form, Subject
+from hybridvit.measure.subject import Form, Subject
 
 TORCH = ("torch", "torch-compile")
 # runtime -> the export target that writes for it
@@ -65,42 +64,3 @@ def check_names(kind: str, asked: Sequence[str], known: Sequence[str]) -> list[s
         if name not in known:
             raise UsageError(f"There is no {kind} '{name}'. Nearest: {nearest(name, known)}.")
     return list(dict.fromkeys(asked))
-
-
-def combinations(
-    subjects: Sequence[Subject],
-    *,
-    runtimes: Sequence[str],
-    precisions: Sequence[str],
-    forms: Sequence[str],
-    batch: int,
-    image_size: tuple[int, int] | None,
-    threads: int,
-    device: str,
-) -> Iterator[Candidate]:
-    """Every candidate that the names describe, possible or not (`why_not`).
-
-    An exported file has one, in its own runtime, and so has a subject that names one; the training form is for PyTorch
-    alone.
-    """
-    for subject in subjects:
-        size = image_size or subject.image_size
-        shared: dict[str, Any] = {
-            "subject": subject,
-            "batch": batch,
-            "image_size": size,
-            "threads": threads,
-            "device": device,
-        }
-        if subject.kind == "exported":
-            yield Candidate(
-                **shared, form="folded", runtime=subject.runtime, precision=subject.precision, file=subject.source
-            )
-            continue
-        for runtime in (subject.runtime,) if subject.runtime else runtimes:
-            for form in FORMS:
-                if form not in forms or (form == "training" and (runtime not in TORCH or subject.is_folded)):
-                    continue
-                for precision in PRECISIONS:
-                    if precision in ((subject.precision,) if subject.runtime else precisions):
-                        yield Candidate(**shared, form=form, runtime=runtime, precision=precision)

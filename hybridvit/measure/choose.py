@@ -1,22 +1,26 @@
 """The best configuration on this device: the most accurate that is fast enough, or the fastest that loses little."""
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.spec import Precision
+from hybridvit.export.spec import PRECISIONS, Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
-from hybridvit.measure.bench import bench, installed_runtimes
-from hybridvit.measure.candidate import TARGETS, TORCH
+from hybridvit.measure.bench import bench
+from hybridvit.measure.candidate import TARGETS, TORCH, check_names
 from hybridvit.measure.counts import counted
 from hybridvit.measure.latency import MIN_ROUNDS
-from hybridvit.measure.result import BenchResult, Skipped
+from hybridvit.measure.options import CHOOSE_DEFAULTS, BenchOptions, ChooseOptions
+from hybridvit.measure.plan import installed_runtimes
+from hybridvit.measure.result import BenchResult
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.models.registry import FAMILIES, VARIANTS
 from hybridvit.task import find_task
@@ -61,92 +65,73 @@ class Choice:
     result: BenchResult
 
 
-def choose(
-    models: Sequence[str] | None = None,
-    *,
-    runtimes: Sequence[str] | None = None,
-    precisions: Sequence[Precision] = ("fp32",),
-    max_latency_ms: float | None = None,
-    max_drop: float = 0.5,
-    data: Path | None = None,
-    calibration: Path | None = None,
-    image_size: tuple[int, int] | None = None,
-    threads: int | None = None,
-    rounds: int = 50,
-    budget_s: float | None = None,
-    files: Path,
-    show: Callable[[str], None] = lambda _: None,
-) -> Choice:
-    """Measure `models` in `runtimes` and `precisions` at batch 1, and choose.
+def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], None] = lambda _: None) -> Choice:
+    """Measure models in runtimes and precisions at batch 1, and choose.
 
     With `max_latency_ms`: the most accurate configuration whose median, at the upper end of its interval, is below it.
-    Without: the fastest that loses at most `max_drop` points of top-1.
+    Without: the fastest that loses at most `max_drop` points of top-1; with int8, layers are kept in floating point
+    until no more is lost. The ordinary way (timm's model or else ours, PyTorch, eager, folded, fp32) is measured beside
+    them.
 
     Accuracies of models by name are the published ones, of fp32; what another precision costs is then not known, and
     is said to be so. Those of checkpoints are measured on `data`.
 
-    Args:
-        models: names, or with `data` checkpoints; by default all of ours that weights are published of.
-        runtimes: as `bench`; the ordinary way (timm's model or else ours, PyTorch, eager, folded, fp32) is measured
-            beside them.
-        precisions: of fp32, fp16, bf16, int8.
-        max_latency_ms: per image.
-        max_drop: points of top-1; with int8 layers are kept in floating point until no more is lost.
-        data: folder of class folders to measure the accuracy of checkpoints on.
-        calibration: folder of class folders that int8 is calibrated on.
-        image_size: (height, width) in pixels; by default each model's own.
-        threads: of every runtime.
-        rounds: as `bench`.
-        budget_s: as `bench`.
-        files: folder for the files that are written, the chosen one among them.
-        show: told what is going on.
-
-    Raises UsageError for options that contradict each other, and what `bench` and `export` raise.
+    `show` is told what is going on. Raises UsageError for options that contradict each other, and what `bench` and
+    `export` raise.
     """
-    subjects = [find_subject(name) for name in models or published()]
-    _check(subjects, precisions, max_latency_ms, max_drop, data, calibration)
-    chosen_runtimes = installed_runtimes(runtimes)
-    left_out: list[str] = []
-    accuracies: dict[str, Measured] = {}
-    if data is None:
-        measured = subjects
-        if max_latency_ms is not None:
-            measured, left_out = _plausible(subjects, chosen_runtimes, max_latency_ms, threads, image_size)
-    else:
-        judge = _Judge(data, calibration, max_drop, image_size, files, show)
-        for subject in subjects:
-            judge.judge(subject, [(each, precision) for each in chosen_runtimes for precision in precisions])
-        measured, accuracies, left_out = judge.subjects, judge.accuracies, judge.left_out
-    ordinary = {subject.name: _ordinary(subject) for subject in subjects}
-    beside = [each for each in ordinary.values() if each not in measured]
-    result = bench(
-        [*measured, *beside],
-        # of a checkpoint the other runtimes have their files, whose accuracy is known
-        runtimes=list(dict.fromkeys([ORDINARY, *(each for each in chosen_runtimes if data is None or each in TORCH)])),
-        precisions=list(dict.fromkeys(["fp32", *precisions])) if data is None else ["fp32"],
-        image_sizes=(image_size,),
-        threads=threads,
-        rounds=rounds,
-        budget_s=budget_s,
-        files=files,
-        show=show,
-    )
+    wanted = check_names("precision", options.precisions or ["fp32"], PRECISIONS)
+    precisions = [each for each in PRECISIONS if each in wanted]
+    with tempfile.TemporaryDirectory(prefix="hybridvit-choose-") as temporary:
+        folder = options.files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        subjects = [find_subject(name) for name in options.models or published()]
+        _check(subjects, precisions, options)
+        runtimes = installed_runtimes(options.runtime)
+        found = _Field(subjects=subjects)
+        if options.data is not None:
+            found = _judged(subjects, [*product(runtimes, precisions)], options.data, options, folder, show)
+        elif options.max_latency_ms is not None:
+            found = _plausible(subjects, runtimes, options.max_latency_ms, options)
+        ordinary = {subject.name: _ordinary(subject) for subject in subjects}
+        beside = [each for each in ordinary.values() if each not in found.subjects]
+        measuring = BenchOptions(
+            # of a checkpoint the other runtimes have their files, whose accuracy is known
+            runtimes=[ORDINARY, *(each for each in runtimes if options.data is None or each in TORCH)],
+            precisions=["fp32", *precisions] if options.data is None else ["fp32"],
+            image_size=[options.image_size] if options.image_size else None,
+            threads=options.threads,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            files=folder,
+        )
+        result = bench([*found.subjects, *beside], measuring, show=show)
     not_asked = {each.name for each in beside}
     configurations = [
-        _configuration(record, accuracies.get(record["model"]), ordinary, result)
+        _configuration(record, found.accuracies.get(record["model"]), ordinary, result)
         for record in result.records()
-        if record["model"] not in not_asked and record["runtime"] in chosen_runtimes
+        if record["model"] not in not_asked and record["runtime"] in runtimes
     ]
-    fitting = [each for each in configurations if each.fits(max_latency_ms, max_drop)]
-    order = _by_accuracy if max_latency_ms is not None else _by_time
+    return _choice(configurations, found.left_out, options, result)
+
+
+def _choice(
+    configurations: list[Configuration], left_out: list[str], options: ChooseOptions, result: BenchResult
+) -> Choice:
+    """The best of what was measured by the rule of `options`, before the others."""
+    order, rule = _by_time, f"the fastest that loses at most {options.max_drop:g} points of top-1"
+    if options.max_latency_ms is not None:
+        order = _by_accuracy
+        rule = (
+            f"the most accurate with a median of at most {options.max_latency_ms:g} ms (upper end of its 95 % interval)"
+        )
+    fitting = [each for each in configurations if each.fits(options.max_latency_ms, options.max_drop)]
+    skipped = [each for each in result.skipped if not each.candidate.why_not()]
     return Choice(
         chosen=min(fitting, key=order, default=None),
         configurations=tuple(sorted(configurations, key=order)),
-        left_out=(*left_out, *(_reason(each) for each in result.skipped if not each.candidate.why_not())),
-        rule=f"the most accurate with a median of at most {max_latency_ms:g} ms (upper end of its 95 % interval)"
-        if max_latency_ms is not None
-        else f"the fastest that loses at most {max_drop:g} points of top-1",
-        accuracy_from="published, of fp32" if data is None else f"measured on {data}",
+        left_out=(*left_out, *(f"{each.candidate.label}: {each.reason}" for each in skipped)),
+        rule=rule,
+        accuracy_from="published, of fp32" if options.data is None else f"measured on {options.data}",
         result=result,
     )
 
@@ -185,55 +170,57 @@ class Measured:
     drop: float  # below the checkpoint's own
 
 
-class _Judge:
-    """Exports checkpoints in several ways, and measures what each file gets right."""
+@dataclass(frozen=True, kw_only=True)
+class _Field:
+    """What to time: models and files, the accuracies of files by name, and what stays out with the reason."""
 
-    def __init__(
-        self,
-        data: Path,
-        calibration: Path | None,
-        max_drop: float,
-        image_size: tuple[int, int] | None,
-        files: Path,
-        show: Callable[[str], None],
-    ) -> None:
-        self.data, self.calibration, self.max_drop = data, calibration, max_drop
-        self.image_size, self.files, self.show = image_size, files, show
-        self.subjects: list[Subject] = []
-        self.accuracies: dict[str, Measured] = {}
-        self.left_out: list[str] = []
+    subjects: list[Subject]
+    accuracies: dict[str, Measured] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
-    def judge(self, checkpoint: Subject, ways: Sequence[tuple[str, Precision]]) -> None:
-        """The checkpoint itself, in PyTorch, and one file per way."""
-        top1 = top1_of(checkpoint.source, self.data)
-        self.subjects.append(checkpoint)
-        self.accuracies[checkpoint.name] = Measured(checkpoint=checkpoint.name, top1=top1, drop=0.0)
+
+def _judged(
+    checkpoints: Sequence[Subject],
+    ways: Sequence[tuple[str, Precision]],
+    data: Path,
+    options: ChooseOptions,
+    folder: Path,
+    show: Callable[[str], None],
+) -> _Field:
+    """Each checkpoint itself, in PyTorch, and one file per way (runtime, precision), with what they get right."""
+    found = _Field(subjects=[])
+    for checkpoint in checkpoints:
+        top1 = top1_of(checkpoint.source, data)
+        found.subjects.append(checkpoint)
+        found.accuracies[checkpoint.name] = Measured(checkpoint=checkpoint.name, top1=top1, drop=0.0)
         for runtime, precision in ways:
             if runtime in TORCH or precision not in EXPORTERS[TARGETS[runtime]].precisions:
                 continue
-            path = self.files / f"{Path(checkpoint.source).stem}-{runtime}-{precision}"
-            path = path.with_name(path.name + EXPORTERS[TARGETS[runtime]].suffix)
-            self.show(f"exporting {path.name}")
+            suffix = EXPORTERS[TARGETS[runtime]].suffix
+            path = folder / f"{Path(checkpoint.source).stem}-{runtime}-{precision}{suffix}"
+            show(f"exporting {path.name}")
             try:
-                run_apart(self._job(checkpoint, runtime, precision, path))
-                of_file = top1_of(str(path), self.data)
+                run_apart(_job(checkpoint, runtime, precision, path, options))
+                of_file = top1_of(str(path), data)
             except HybridViTError as error:
-                self.left_out.append(f"{checkpoint.name}, {runtime}, {precision}: {error}")
+                found.left_out.append(f"{checkpoint.name}, {runtime}, {precision}: {error}")
                 continue
-            found = find_subject(str(path))
-            self.subjects.append(found)
-            self.accuracies[found.name] = Measured(checkpoint=checkpoint.name, top1=of_file, drop=top1 - of_file)
+            subject = find_subject(str(path))
+            found.subjects.append(subject)
+            found.accuracies[subject.name] = Measured(checkpoint=checkpoint.name, top1=of_file, drop=top1 - of_file)
+    return found
 
-    def _job(self, checkpoint: Subject, runtime: str, precision: Precision, path: Path) -> ExportJob:
-        job = ExportJob(
-            checkpoint=checkpoint.source,
-            output=str(path),
-            to=TARGETS[runtime],
-            options=ExportOptions(precision=precision, batch=1, image_size=self.image_size),
-        )
-        if precision != "int8":
-            return job
-        return replace(job, calibration=str(self.calibration), labelled=str(self.data), max_drop=self.max_drop)
+
+def _job(checkpoint: Subject, runtime: str, precision: Precision, path: Path, options: ChooseOptions) -> ExportJob:
+    job = ExportJob(
+        checkpoint=checkpoint.source,
+        output=str(path),
+        to=TARGETS[runtime],
+        options=ExportOptions(precision=precision, batch=1, image_size=options.image_size),
+    )
+    if precision != "int8":
+        return job
+    return replace(job, calibration=str(options.calibration), labelled=str(options.data), max_drop=options.max_drop)
 
 
 def top1_of(path: str, data: Path) -> float:
@@ -252,16 +239,10 @@ def top1_of(path: str, data: Path) -> float:
     return value_of(found.scores, task.headline)
 
 
-def _check(
-    subjects: Sequence[Subject],
-    precisions: Sequence[str],
-    max_latency_ms: float | None,
-    max_drop: float,
-    data: Path | None,
-    calibration: Path | None,
-) -> None:
-    if max_latency_ms is not None and not (math.isfinite(max_latency_ms) and max_latency_ms > 0):
-        raise UsageError(f"max_latency_ms is {max_latency_ms:g}, but must be a time above 0. Use --max_latency_ms 8.")
+def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: ChooseOptions) -> None:
+    limit, data, max_drop = options.max_latency_ms, options.data, options.max_drop
+    if limit is not None and not (math.isfinite(limit) and limit > 0):
+        raise UsageError(f"max_latency_ms is {limit:g}, but must be a time above 0. Use --max_latency_ms 8.")
     if not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop is {max_drop:g}, but must be a number of percentage points from 0, such as 0.5.")
     for subject in subjects:
@@ -275,26 +256,26 @@ def _check(
                 else f"{subject.name} has no trained weights here, so --data says nothing of it. Give a checkpoint, or "
                 "leave --data out for published accuracies."
             )
-    if "int8" in precisions and data is not None and calibration is None:
+    if "int8" in precisions and data is not None and options.calibration is None:
         raise UsageError("int8 needs images to calibrate on. Give --calibration with a folder of class folders.")
-    if data is None and calibration is not None:
+    if data is None and options.calibration is not None:
         raise UsageError("There are images to calibrate on, but none to measure the accuracy on. Give --data as well.")
 
 
 def _plausible(
-    subjects: Sequence[Subject],
-    runtimes: Sequence[str],
-    max_latency_ms: float,
-    threads: int | None,
-    image_size: tuple[int, int] | None,
-) -> tuple[list[Subject], list[str]]:
+    subjects: Sequence[Subject], runtimes: Sequence[str], max_latency_ms: float, options: ChooseOptions
+) -> _Field:
     """Those that could be fast enough at the time per multiply-add of the smallest, and why the others are not."""
+    size = options.image_size
     costs: dict[str, int] = {}
     for subject in subjects:
-        counts = counted(subject, image_size or subject.image_size)
+        counts = counted(subject, size or subject.image_size)
         costs[subject.name] = counts.multiply_adds if counts else 0
     smallest = min(subjects, key=lambda each: costs[each.name] or math.inf)
-    probe = bench([smallest], runtimes=runtimes, image_sizes=(image_size,), threads=threads, rounds=MIN_ROUNDS)
+    probing = BenchOptions(
+        runtimes=runtimes, image_size=[size] if size else None, threads=options.threads, rounds=MIN_ROUNDS
+    )
+    probe = bench([smallest], probing)
     rate = min(record["median_ms"] for record in probe.records()) / max(costs[smallest.name], 1)
     kept, reasons = [], []
     for subject in subjects:
@@ -306,7 +287,7 @@ def _plausible(
                 f"{subject.name}: not measured; at the rate of {smallest.name} its {costs[subject.name] / 1e9:.1f} "
                 f"billion multiply-adds take {predicted:.0f} ms"
             )
-    return kept or [smallest], reasons
+    return _Field(subjects=kept or [smallest], left_out=reasons)
 
 
 def _ordinary(subject: Subject) -> Subject:
@@ -316,10 +297,6 @@ def _ordinary(subject: Subject) -> Subject:
         theirs = find_subject(f"{subject.source}.{VARIANTS[subject.source].published.weights[0][0]}")
         return replace(theirs, runtime=ORDINARY)
     return subject
-
-
-def _reason(skipped: Skipped) -> str:
-    return f"{skipped.candidate.label}: {skipped.reason}"
 
 
 def _by_accuracy(each: Configuration) -> tuple[float, float]:

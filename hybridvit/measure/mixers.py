@@ -1,9 +1,11 @@
 """FastViT's Figure 3 on this machine: pooling against RepMixer in one network, over image sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hybridvit.measure.bench import bench
+from hybridvit.measure.options import DEFAULTS, BenchOptions
 from hybridvit.measure.result import BenchResult
 from hybridvit.measure.subject import Subject
 
@@ -30,9 +32,14 @@ def subjects() -> tuple[Subject, Subject]:
     )
 
 
-def measure_mixers(*, sides_px: Sequence[int] = SIDES_PX, **options: Any) -> BenchResult:
-    """Time both at every side (pixels), batch 1; `options` are those of `bench`."""
-    return bench(subjects(), image_sizes=[(side, side) for side in sides_px], **options)
+def measure_mixers(
+    sides_px: Sequence[int] | None = None,
+    options: BenchOptions = DEFAULTS,
+    *,
+    show: Callable[[str], None] = lambda _: None,
+) -> BenchResult:
+    """Time both at every side (pixels, by default SIDES_PX), batch 1, in place of the image sizes of `options`."""
+    return bench(subjects(), replace(options, image_size=[(side, side) for side in sides_px or SIDES_PX]), show=show)
 
 
 def reductions(result: dict[str, Any]) -> list[dict[str, Any]]:

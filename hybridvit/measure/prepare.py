@@ -23,7 +23,7 @@ def prepared(candidate: Candidate, folder: Path) -> Candidate:
     if not candidate.target or candidate.file:
         return candidate
     exporter = EXPORTERS[candidate.target]
-    exporter.require((*exporter.writer_packages, *exporter.runner_packages))
+    exporter.require(exporter.packages)
     height, width = candidate.image_size
     name = Path(candidate.subject.name).name.replace(".", "-")
     stem = f"{name}-{candidate.runtime}-{candidate.precision}-batch{candidate.batch}-{height}x{width}"

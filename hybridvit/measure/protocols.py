@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridvit.errors import UsageError, nearest
+from hybridvit.measure.options import BenchOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +18,13 @@ class Protocol:
 
 PROTOCOLS: dict[str, Protocol] = {
     "fastvit-gpu": Protocol(
-        options={"batches": (8,), "device": "cuda", "runtimes": ("torch-compile",), "rounds": 100, "calls": 1},
+        options={"batch": (8,), "device": "cuda", "runtimes": ("torch-compile",), "rounds": 100, "calls": 1},
         source="FastViT, supplement: batch 8, median of 100 runs after 100 that are not timed, TensorRT on an RTX "
         "2080Ti; here PyTorch's compiler unless --runtimes tensorrt is given, and one call before each timed one",
     ),
     "fastervit-gpu": Protocol(
         options={
-            "batches": (128,),
+            "batch": (128,),
             "device": "cuda",
             "runtimes": ("torch",),
             "precisions": ("fp16",),
@@ -34,26 +35,28 @@ PROTOCOLS: dict[str, Protocol] = {
         "fp16 with channels last",
     ),
     "phone": Protocol(
-        options={"batches": (1,), "precisions": ("fp32",)},
+        options={"batch": (1,), "precisions": ("fp32",)},
         source="FastViT, supplement: batch 1, Core ML on an iPhone 12 Pro; here whatever runtime is named, on this "
         "device",
     ),
 }
 
 
-def options_of(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `bench`: those of the protocol, and `given` before them.
+def given_of(options: BenchOptions) -> dict[str, Any]:
+    """What is given of `options`, and of the rest what their protocol sets; by name.
 
     Raises UsageError for an unknown protocol, or for a given value that makes it another one.
     """
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    name = options.protocol
     if name is None:
-        return dict(given)
+        return given
     if name not in PROTOCOLS:
         raise UsageError(f"There is no protocol '{name}'. Nearest: {nearest(name, PROTOCOLS)}.")
-    protocol = PROTOCOLS[name]
-    if "batches" in given and tuple(given["batches"]) != protocol.options["batches"]:
+    protocol = PROTOCOLS[name].options
+    if "batch" in given and tuple(given["batch"]) != protocol["batch"]:
         raise UsageError(
-            f"The protocol {name} has batch {protocol.options['batches'][0]}, but --batch {given['batches'][0]} is "
-            "given. Leave one of them out."
+            f"The protocol {name} has batch {protocol['batch'][0]}, but --batch {given['batch'][0]} is given. Leave "
+            "one of them out."
         )
-    return {**protocol.options, **given, "protocol": name}
+    return {**protocol, **given}

@@ -6,7 +6,8 @@ from multiprocessing.connection import Connection
 from hybridvit.errors import ProcessLost
 from hybridvit.machine.threads import POLICY, let_waiting_threads_sleep
 from hybridvit.measure import worker
-from hybridvit.measure.candidate import Candidate, combinations
+from hybridvit.measure.candidate import Candidate
+from hybridvit.measure.plan import Plan
 from hybridvit.measure.subject import find_subject
 
 
@@ -19,16 +20,8 @@ if __name__ == "__main__":
     let_waiting_threads_sleep()
     print(f"here: {os.environ[POLICY]}")
     worker.serve = tell
-    for each in combinations(
-        [find_subject("fastvit_debug")],
-        runtimes=("torch", "onnxruntime"),
-        precisions=("fp32",),
-        forms=("folded",),
-        batch=1,
-        image_size=None,
-        threads=1,
-        device="cpu",
-    ):
+    plan = Plan(runtimes=("torch", "onnxruntime"), threads=1)
+    for each in next(plan.groups([find_subject("fastvit_debug")])):
         try:
             worker.Worker(each)
         except ProcessLost as told:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +24,16 @@ from hybridvit.machine import threads
 from hybridvit.measure import bench as bench_module
 from hybridvit.measure import worker as worker_module
 from hybridvit.measure.bench import bench
+from hybridvit.measure.options import BenchOptions
 from hybridvit.measure.result import read_result
 from hybridvit.peers import Accuracy
 
-QUICK = {"rounds": 8, "calls": 1, "threads": 1}
+
+def quick(**options: Any) -> BenchOptions:
+    """Options for a measurement of seconds."""
+    return BenchOptions(rounds=8, calls=1, threads=1, **options)
+
+
 WORDS = ("--rounds", "8", "--calls", "1", "--threads", "1")
 
 
@@ -48,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> None:
     models = ["fastvit_debug", "test_convnext.r160_in1k", str(folder / "m.onnx")]
-    result = bench(models, runtimes=("torch", "onnxruntime"), image_sizes=((64, 96),), **QUICK)
+    result = bench(models, quick(runtimes=("torch", "onnxruntime"), image_size=((64, 96),)))
     rows = [(row.candidate.subject.name, row.candidate.runtime) for row in result.rows]
     assert rows == [
         ("fastvit_debug", "torch"),
@@ -72,11 +79,12 @@ def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> Non
 def test_precisions_forms_and_batches_of_one_model(batches: tuple[int, ...]) -> None:
     result = bench(
         ["fastvit_debug"],
-        runtimes=("torch", "onnxruntime"),
-        precisions=("fp32", "bf16", "int8"),
-        forms=("folded", "training"),
-        batches=batches,
-        **QUICK,
+        quick(
+            runtimes=("torch", "onnxruntime"),
+            precisions=("fp32", "bf16", "int8"),
+            forms=("folded", "training"),
+            batch=batches,
+        ),
     )
     rows = [
         (row.candidate.batch, row.candidate.form, row.candidate.runtime, row.candidate.precision) for row in result.rows
@@ -97,13 +105,13 @@ def test_precisions_forms_and_batches_of_one_model(batches: tuple[int, ...]) -> 
 
 
 def test_converted_files_are_kept_and_used_again(tmp_path: Path) -> None:
-    bench(["fastvit_debug"], runtimes=("onnxruntime",), files=tmp_path, **QUICK)
+    bench(["fastvit_debug"], quick(runtimes=("onnxruntime",), files=tmp_path))
     (file,) = tmp_path.iterdir()
     before = file.stat().st_mtime_ns
-    bench(["fastvit_debug"], runtimes=("onnxruntime",), files=tmp_path, **QUICK)
+    bench(["fastvit_debug"], quick(runtimes=("onnxruntime",), files=tmp_path))
     assert file.stat().st_mtime_ns == before
     file.write_bytes(file.read_bytes()[:1000])
-    bench(["fastvit_debug"], runtimes=("onnxruntime",), files=tmp_path, **QUICK)
+    bench(["fastvit_debug"], quick(runtimes=("onnxruntime",), files=tmp_path))
     assert file.stat().st_size > 1000
     assert list(tmp_path.iterdir()) == [file]
 
@@ -115,12 +123,12 @@ def test_what_does_not_fit_into_memory_is_left_out_and_the_rest_goes_on(monkeypa
         return dataclasses.replace(real(path), memory_free=3_000_000, memory_limit=None)
 
     monkeypatch.setattr(bench_module, "limits", cramped)
-    result = bench(["fastvit_debug"], runtimes=("torch",), batches=(1, 1000), **QUICK)
+    result = bench(["fastvit_debug"], quick(runtimes=("torch",), batch=(1, 1000)))
     assert [row.candidate.batch for row in result.rows] == [1]
     (skipped,) = result.skipped
     assert "A batch of 1000 and the weights take at least" in skipped.reason
     with pytest.raises(OutOfMemory, match="more memory than the device has"):
-        bench(["fastvit_debug"], runtimes=("torch",), batches=(1000,), **QUICK)
+        bench(["fastvit_debug"], quick(runtimes=("torch",), batch=(1000,)))
 
 
 def test_a_tenth_of_the_free_memory_is_left_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,10 +138,10 @@ def test_a_tenth_of_the_free_memory_is_left_free(monkeypatch: pytest.MonkeyPatch
         there = dataclasses.replace(real(Path.cwd()), memory_free=free, memory_limit=None)
         monkeypatch.setattr(bench_module, "limits", lambda _, there=there: there)
         if fits:
-            assert bench(["fastvit_debug"], runtimes=("torch",), batches=(batch,), **QUICK).rows
+            assert bench(["fastvit_debug"], quick(runtimes=("torch",), batch=(batch,))).rows
         else:
             with pytest.raises(OutOfMemory, match="have to stay so"):
-                bench(["fastvit_debug"], runtimes=("torch",), batches=(batch,), **QUICK)
+                bench(["fastvit_debug"], quick(runtimes=("torch",), batch=(batch,)))
 
 
 @pytest.mark.parametrize(("given", "seen"), [(None, "as by default"), ("PASSIVE", "PASSIVE")])
@@ -154,7 +162,7 @@ def test_a_process_that_dies_takes_nobody_with_it(
 ) -> None:
     monkeypatch.setattr(worker_module, "serve", work)
     with pytest.raises(error, match=text):
-        bench(["fastvit_debug"], runtimes=("torch",), **QUICK)
+        bench(["fastvit_debug"], quick(runtimes=("torch",)))
 
 
 def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,30 +176,30 @@ def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyP
             return super().turn(calls)
 
     monkeypatch.setattr(bench_module, "Worker", Watched)
-    result = bench(["fastvit_debug", "fastervit_debug"], runtimes=("torch",), **QUICK)
+    result = bench(["fastvit_debug", "fastervit_debug"], quick(runtimes=("torch",)))
     assert len(result.rows) == len(result.skipped) == 1
     assert "ended by the system" in result.skipped[0].reason
     assert result.rows[0].candidate != result.skipped[0].candidate
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("models", "options", "text"),
     [
-        ({"models": ["fastvit_t88"]}, r"'fastvit_t88' is neither a model of hybridvit or timm nor a file. Nearest"),
-        ({"models": ["repvit_m1_1.dist_in1k"]}, r"Nearest models: 'repvit_m1_1.dist_"),
-        ({"models": []}, "Name at least one model"),
-        ({"models": ["fastvit_debug"], "runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
-        ({"models": ["fastvit_debug"], "runtimes": ["tensorrt"]}, r"tensorrt, missing here. Run: pip install"),
-        ({"models": ["fastvit_debug"], "precisions": ["fp8"]}, "no precision 'fp8'. Nearest: 'fp"),
-        ({"models": ["fastvit_debug"], "forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
-        ({"models": ["fastvit_debug"], "batches": [0]}, "The batch is 0"),
-        ({"models": ["fastvit_debug"], "calls": 0}, "calls is 0"),
-        ({"models": ["fastvit_debug"], "device": "tpu"}, "The device is 'tpu', but this measures on cpu or cuda"),
+        (["fastvit_t88"], {}, r"'fastvit_t88' is neither a model of hybridvit or timm nor a file. Nearest"),
+        (["repvit_m1_1.dist_in1k"], {}, r"Nearest models: 'repvit_m1_1.dist_"),
+        ([], {}, "Name at least one model"),
+        (["fastvit_debug"], {"runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
+        (["fastvit_debug"], {"runtimes": ["tensorrt"]}, r"tensorrt, missing here. Run: pip install"),
+        (["fastvit_debug"], {"precisions": ["fp8"]}, "no precision 'fp8'. Nearest: 'fp"),
+        (["fastvit_debug"], {"forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
+        (["fastvit_debug"], {"batch": [0]}, "The batch is 0"),
+        (["fastvit_debug"], {"calls": 0}, "calls is 0"),
+        (["fastvit_debug"], {"device": "tpu"}, "The device is 'tpu', but this measures on cpu or cuda"),
     ],
 )
-def test_bench_refuses_what_it_cannot_measure(options: dict, text: str) -> None:
+def test_bench_refuses_what_it_cannot_measure(models: list[str], options: dict, text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        bench(**options)
+        bench(models, BenchOptions(**options))
 
 
 def test_the_command_ends_with_one_json_line_and_writes_its_files(

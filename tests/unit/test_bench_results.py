@@ -11,11 +11,13 @@ from bench_results import candidate, result, row
 from hybridvit.errors import UsageError
 from hybridvit.measure import conditions
 from hybridvit.measure.against import compare
-from hybridvit.measure.candidate import check_names, combinations
+from hybridvit.measure.candidate import check_names
 from hybridvit.measure.conditions import Conditions, Watch, drift
 from hybridvit.measure.latency import Latency, take_turns, warm_up
 from hybridvit.measure.mixers import reductions
-from hybridvit.measure.protocols import PROTOCOLS, options_of
+from hybridvit.measure.options import BenchOptions
+from hybridvit.measure.plan import Plan, plan_of
+from hybridvit.measure.protocols import PROTOCOLS, given_of
 from hybridvit.measure.result import COLUMNS, TIMM_COLUMNS, fastest_first, read_result
 from hybridvit.measure.subject import FORMS
 
@@ -171,30 +173,28 @@ def test_a_quiet_machine_gets_no_warning() -> None:
 
 
 def test_protocols_set_what_is_not_given_and_refuse_another_batch() -> None:
-    options = options_of("fastvit-gpu", {"rounds": 20})
-    assert (options["batches"], options["rounds"], options["protocol"]) == ((8,), 20, "fastvit-gpu")
-    assert options_of(None, {"rounds": 20}) == {"rounds": 20}
+    given = given_of(BenchOptions(protocol="fastvit-gpu", rounds=20))
+    assert (given["batch"], given["rounds"], given["protocol"]) == ((8,), 20, "fastvit-gpu")
+    assert given_of(BenchOptions(rounds=20)) == {"rounds": 20}
     with pytest.raises(UsageError, match=r"no protocol 'fastvit'. Nearest: 'fastvit-gpu'"):
-        options_of("fastvit", {})
+        given_of(BenchOptions(protocol="fastvit"))
     with pytest.raises(UsageError, match="fastervit-gpu has batch 128, but --batch 1"):
-        options_of("fastervit-gpu", {"batches": [1]})
+        given_of(BenchOptions(protocol="fastervit-gpu", batch=[1]))
     assert all("FastViT" in each.source or "FasterViT" in each.source for each in PROTOCOLS.values())
+
+
+def test_a_plan_has_the_defaults_of_what_neither_the_user_nor_a_protocol_sets() -> None:
+    plan = plan_of(BenchOptions(protocol="phone", runtimes=["torch", "torch"], threads=3, seconds=1.5))
+    assert plan == Plan(runtimes=["torch"], threads=3, seconds=1.5, protocol="phone")
+    assert (plan.batch, plan.image_size, plan.device, plan.rounds, plan.calls) == ((1,), (None,), "cpu", 50, 3)
+    with pytest.raises(UsageError, match="number of threads is 0"):
+        plan_of(BenchOptions(runtimes=["torch"], threads=0))
 
 
 def test_every_combination_that_there_is_of_a_model() -> None:
     subject = candidate().subject
-    found = list(
-        combinations(
-            [subject],
-            runtimes=("torch", "onnxruntime"),
-            precisions=("fp32", "bf16"),
-            forms=FORMS,
-            batch=1,
-            image_size=None,
-            threads=1,
-            device="cpu",
-        )
-    )
+    plan = Plan(runtimes=("torch", "onnxruntime"), precisions=("fp32", "bf16"), forms=FORMS, threads=1)
+    (found,) = plan.groups([subject])
     assert [(each.runtime, each.form, each.precision, each.why_not()) for each in found] == [
         ("torch", "training", "fp32", ""),
         ("torch", "training", "bf16", ""),
