@@ -196,7 +196,7 @@ def _mixers() -> Iterator[str]:
     yield "![Latency against image size](measurements/cpu-mixers.png)\n"
     yield "| runtime | px | pooling ms | RepMixer ms | less time | interval | paper, iPhone 12 Pro |"
     yield "|" + "---|" * 7
-    for each in reductions(result):
+    for each in reductions(result["bench"]):
         paper = "" if each["paper_percent"] is None else f"{each['paper_percent']} %"
         runtime = RUNTIME_NAMES[each["runtime"]]
         yield (

@@ -1,11 +1,13 @@
 """Charts as plain data, drawn alike on a page (`panels_html`) and as a picture (`panels_png`). No plotting library."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+from hybridvit.charts.label_places import Place as LabelPlace
+from hybridvit.charts.label_places import place_labels
 from hybridvit.report.charts import tick_labels, ticks
 from hybridvit.report.content import Table
 
@@ -23,6 +25,7 @@ STEPS = (  # within a power of ten, coarse to fine
     tuple(1 + number / 10 for number in range(90)),
 )
 FEWEST_TICKS = 4
+BAR_GAP = 0.2  # between groups of bars, of their distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,9 @@ class Style:
     diameter_px: float = 9.0  # of 1/96 inch
 
     @property
-    def bold(self) -> bool:
-        """The series that stand out are the filled ones."""
-        return self.filled
+    def ink(self) -> tuple[str, str]:
+        """Colour and weight of labels; the series that stand out are the filled ones."""
+        return (self.colour, "bold") if self.filled else ("#333333", "normal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +143,28 @@ class Panel:
 
         return pixel
 
+    def label_places(self, area: Place, sizes: Sequence[Place], px: float, **spacing: Any) -> list[LabelPlace | None]:
+        """Where the labels of all `marked` points go in a chart of `area`, in pixels of which `px` are 1/96 inch.
+
+        `sizes` are those of the labels; `spacing` is as `place_labels` takes it.
+        """
+        pixel = self.to_pixels(area)
+        return place_labels(
+            [pixel(self.scaled(point)) for point, _ in self.marked],
+            sizes,
+            must=[point.must_label for point, _ in self.marked],
+            radii=[style.diameter_px * px / 2 for _, style in self.marked],
+            area=area,
+            avoid=[pixel(sample) for series in self.series for sample in self.line_samples(series)],
+            gap_px=3 * px,
+            **spacing,
+        )
+
+    @property
+    def marked(self) -> list[tuple[Point, Style]]:
+        """The points that have marks, with their look."""
+        return [(point, series.style) for series in self.series if series.style for point in series.points]
+
     def line_samples(self, series: Series, count: int = 24) -> list[Place]:
         """Places along the line of a series, as scaled: what labels should not be written over."""
         corners = [self.scaled(point) for point in series.points] if series.dash else []
@@ -184,6 +209,29 @@ class BarPanel:
     groups: tuple[str, ...]
     series: tuple[BarSeries, ...]
     stacked: bool = False
+
+    @property
+    def has_legend(self) -> bool:
+        """Whether its colours have to be told apart by name."""
+        return sum(bool(series.name) for series in self.series) > 1
+
+    def placed(self) -> Iterator[tuple[BarSeries, Bar, float, float, float]]:
+        """Every bar that has a value: its series, its middle (group 0 is around 0), what it stands on, where it ends.
+
+        It ends with its interval where it has one: its label goes above that, below that of a negative one.
+        """
+        count = 1 if self.stacked else len(self.series)
+        floors = [0.0] * len(self.groups)
+        for index, series in enumerate(self.series):
+            for group, bar in enumerate(series.bars):
+                if bar.value is None:
+                    continue
+                floor, end = floors[group], floors[group] + bar.value
+                if bar.interval is not None:
+                    end = max(bar.interval) if bar.value >= 0 else min(bar.interval)
+                floors[group] = end if self.stacked else 0.0
+                place = 0 if self.stacked else (index - (count - 1) / 2) * (1 - BAR_GAP) / count
+                yield series, bar, group + place, floor, end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,14 +12,12 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from hybridvit.atomic import write_text
-from hybridvit.charts.label_places import place_labels
-from hybridvit.charts.panels import Axis, BarPanel, Page, Panel, Series, Style
+from hybridvit.charts.panels import BAR_GAP, Axis, BarPanel, Page, Panel, Series, Style
 
 WIDTH, HEIGHT, BAR_HEIGHT = 960, 590, 340  # px, of a figure
 LEFT, RIGHT, TOP, BOTTOM = 64, 210, 34, 60  # px, around the chart; the legend is on the right, buttons above
 FONT, SMALL = 13, 11  # px
 CHARACTER = 0.56  # width of a letter over the size of the font, on average
-BAR_GAP = 0.2  # between groups, of their distance
 HOVER_CHARACTERS = 90  # of a line under the mouse
 BASE: dict[str, Any] = {
     "width": WIDTH,
@@ -116,8 +114,8 @@ def _trace(series: Series, positions: Sequence[str], *, in_legend: bool) -> dict
         shown = zip(series.points, positions, strict=False)
         trace["text"] = [escape(point.label) if position else "" for point, position in shown]
         trace["textposition"] = [position or "top center" for position in positions] or "top center"
-        ink = series.style.colour if series.style.bold else "#333333"
-        trace["textfont"] = {"size": SMALL, "color": ink, "weight": "bold" if series.style.bold else "normal"}
+        colour, weight = series.style.ink
+        trace["textfont"] = {"size": SMALL, "color": colour, "weight": weight}
         trace["hovertext"] = [_hover(point.details) for point in series.points]
         trace["cliponaxis"] = False
         trace |= _error_bars(series)
@@ -137,12 +135,11 @@ def _marker(style: Style) -> dict[str, Any]:
 
 def _error_bars(series: Series) -> dict[str, Any]:
     bars = {}
-    for key, values, intervals in (
-        ("error_x", [point.x for point in series.points], [point.x_interval for point in series.points]),
-        ("error_y", [point.y for point in series.points], [point.y_interval for point in series.points]),
-    ):
-        if any(intervals) and series.style is not None:
-            bars[key] = _errors(values, intervals, series.style.colour)
+    for axis in ("x", "y"):
+        intervals = [getattr(point, f"{axis}_interval") for point in series.points]
+        if any(intervals):
+            values = [getattr(point, axis) for point in series.points]
+            bars[f"error_{axis}"] = _errors(values, intervals, series.style.colour if series.style else "")
     return bars
 
 
@@ -162,18 +159,8 @@ def _errors(values: Sequence[float], intervals: Sequence[tuple[float, float] | N
 def _positions(panel: Panel) -> list[str]:
     """Where the label of each point is, as plotly calls it; "" where there is no room."""
     area = (WIDTH - LEFT - RIGHT, round(HEIGHT * panel.height) - TOP - BOTTOM)
-    pixel = panel.to_pixels(area)
-    shown = [(point, series.style) for series in panel.series if series.style for point in series.points]
-    places = place_labels(
-        [pixel(panel.scaled(point)) for point, _ in shown],
-        [(CHARACTER * SMALL * len(point.label), 1.15 * SMALL if point.label else 0.0) for point, _ in shown],
-        must=[point.must_label for point, _ in shown],
-        radii=[style.diameter_px / 2 for _, style in shown],
-        area=area,
-        avoid=[pixel(sample) for series in panel.series for sample in panel.line_samples(series)],
-        gap_px=3,
-        distances_px=(0,),
-    )
+    sizes = [(CHARACTER * SMALL * len(point.label), 1.15 * SMALL if point.label else 0.0) for point, _ in panel.marked]
+    places = panel.label_places(area, sizes, 1, distances_px=(0,))
     return [f"{place.level} {place.side}" if place is not None else "" for place in places]
 
 
@@ -194,7 +181,7 @@ def _axis(axis: Axis, span: tuple[float, float]) -> dict[str, Any]:
 
 def _bars(panel: BarPanel) -> dict[str, Any]:
     """Data and layout of a chart of bars."""
-    named = sum(bool(series.name) for series in panel.series) > 1
+    named = panel.has_legend
     data = []
     for series in panel.series:
         values = [0.0 if bar.value is None else bar.value for bar in series.bars]
@@ -224,24 +211,19 @@ def _bars(panel: BarPanel) -> dict[str, Any]:
 
 
 def _bar_labels(panel: BarPanel) -> list[dict[str, Any]]:
-    """Above each bar and its interval, below those of negative ones: plotly's own labels lie on the intervals."""
-    count = 1 if panel.stacked else len(panel.series)
-    labels = []
-    floors = [0.0] * len(panel.groups)
-    for index, series in enumerate(panel.series):
-        for group, bar in enumerate(series.bars):
-            if bar.value is None:
-                continue
-            end = floors[group] + bar.value
-            if bar.interval is not None:
-                end = max(bar.interval) if bar.value >= 0 else min(bar.interval)
-            if panel.stacked:
-                floors[group] = end
-            label = {"text": escape(bar.label), "y": end, "showarrow": False, "font": {"size": SMALL}}
-            label["x"] = group + (0 if panel.stacked else (index - (count - 1) / 2) * (1 - BAR_GAP) / count)
-            label["yanchor"] = "bottom" if bar.value >= 0 else "top"
-            labels += [label] if bar.label else []
-    return labels
+    """Beside each bar and its interval: plotly's own labels lie on the intervals."""
+    return [
+        {
+            "text": escape(bar.label),
+            "y": end,
+            "showarrow": False,
+            "font": {"size": SMALL},
+            "x": x,
+            "yanchor": "bottom" if end >= floor else "top",
+        }
+        for _, bar, x, floor, end in panel.placed()
+        if bar.label
+    ]
 
 
 def _hover(lines: Sequence[str]) -> str:

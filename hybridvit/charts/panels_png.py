@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.atomic import replacing
-from hybridvit.charts.label_places import Place, place_labels
-from hybridvit.charts.panels import BarPanel, Page, Panel, Series, Style
+from hybridvit.charts.label_places import Place
+from hybridvit.charts.panels import BAR_GAP, BarPanel, Page, Panel, Series, Style
 
 DPI = 200
 MOST_PX = 60_000  # of a side; the library stops at 65,536
@@ -158,30 +158,16 @@ def _draw_labels(axes: Any, panel: Panel) -> None:
     from matplotlib.patheffects import withStroke
 
     area = ((WIDTH - LEFT - RIGHT) * DPI, _chart_height(panel) * DPI)
-    pixel = panel.to_pixels(area)
-    shown = [(point, series.style) for series in panel.series if series.style for point in series.points]
-    at = [pixel(panel.scaled(point)) for point, _ in shown]
-    texts = [
-        axes.text(0, 0, point.label, fontsize=SMALL, weight="bold" if style.bold else "normal", color=_ink(style))
-        for point, style in shown
-    ]
+    texts = [axes.text(0, 0, point.label, fontsize=SMALL) for point, _ in panel.marked]
+    for text, (_, style) in zip(texts, panel.marked, strict=True):
+        text.set(color=style.ink[0], weight=style.ink[1])
     renderer = axes.figure.canvas.get_renderer()
-    sizes = [
-        (box.width, box.height) if text.get_text() else (0.0, 0.0)
-        for text in texts
-        for box in [text.get_window_extent(renderer)]
-    ]
-    places = place_labels(
-        at,
-        sizes,
-        must=[point.must_label for point, _ in shown],
-        radii=[style.diameter_px / 96 * DPI / 2 for _, style in shown],
-        area=area,
-        gap_px=3 * DPI / 96,
-        avoid=[pixel(sample) for series in panel.series for sample in panel.line_samples(series)],
-        distances_px=[DPI / 96 * distance for distance in (0, 5, 11, 18, 26, 36)],
-    )
-    for text, place, (_, style), origin in zip(texts, places, shown, at, strict=True):
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    sizes = [(box.width, box.height) if text.get_text() else (0.0, 0.0) for text, box in zip(texts, boxes, strict=True)]
+    distances = [DPI / 96 * distance for distance in (0, 5, 11, 18, 26, 36)]
+    places = panel.label_places(area, sizes, DPI / 96, distances_px=distances)
+    at = [panel.to_pixels(area)(panel.scaled(point)) for point, _ in panel.marked]
+    for text, place, (_, style), origin in zip(texts, places, panel.marked, at, strict=True):
         if place is None:
             text.remove()
             continue
@@ -198,43 +184,31 @@ def _lead(axes: Any, place: Place, origin: tuple[float, float], area: tuple[floa
     left, top, right, bottom = place.box
     end = (min(max(origin[0], left), right), min(max(origin[1], top), bottom))
     x, y = ([pair[axis] / area[axis] for pair in (origin, end)] for axis in (0, 1))
-    axes.plot(x, [1 - value for value in y], transform=axes.transAxes, color=_ink(style), linewidth=0.4, zorder=2)
-
-
-def _ink(style: Style) -> str:
-    return style.colour if style.bold else "#333333"
+    axes.plot(x, [1 - value for value in y], transform=axes.transAxes, color=style.ink[0], linewidth=0.4, zorder=2)
 
 
 def _draw_bars(axes: Any, panel: BarPanel) -> None:
-    count = 1 if panel.stacked else len(panel.series)
-    width = 0.8 / count
-    floors = [0.0] * len(panel.groups)
-    for index, series in enumerate(panel.series):
-        offset = 0.0 if panel.stacked else (index - (count - 1) / 2) * width
-        for group, bar in enumerate(series.bars):
-            if bar.value is None:
-                continue
-            axes.bar(
-                group + offset, bar.value, width * 0.92, bottom=floors[group], color=series.colour,
-                hatch="////" if series.hatch else None, edgecolor="white", linewidth=0,
-                label=series.name if group == min(i for i, b in enumerate(series.bars) if b.value is not None) else "",
+    width = 0.92 * (1 - BAR_GAP) / (1 if panel.stacked else len(panel.series))
+    named: set[str] = set()
+    for series, bar, x, floor, end in panel.placed():
+        axes.bar(
+            x, bar.value, width, bottom=floor, color=series.colour, hatch="////" if series.hatch else None,
+            edgecolor="white", linewidth=0, label="" if series.name in named else series.name,
+        )  # fmt: skip
+        named.add(series.name)
+        if bar.interval is not None:
+            axes.plot([x] * 2, bar.interval, color="#222222", linewidth=0.9)
+        if bar.label:
+            up = end >= floor
+            axes.annotate(
+                bar.label, (x, end), (0, 2 if up else -2), textcoords="offset points", ha="center",
+                va="bottom" if up else "top", fontsize=SMALL,
             )  # fmt: skip
-            top = floors[group] + bar.value
-            if bar.interval is not None:
-                axes.plot([group + offset] * 2, bar.interval, color="#222222", linewidth=0.9)
-                top = max(bar.interval) if bar.value >= 0 else min(bar.interval)
-            if bar.label:
-                axes.annotate(
-                    bar.label, (group + offset, top), (0, 2 if bar.value >= 0 else -2), textcoords="offset points",
-                    ha="center", va="bottom" if bar.value >= 0 else "top", fontsize=SMALL,
-                )  # fmt: skip
-            if panel.stacked:
-                floors[group] = top
     axes.axhline(0, color="#555555", linewidth=0.7)
     axes.set_xticks(range(len(panel.groups)), panel.groups)
     axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
     axes.set_title(panel.title)
     axes.margins(y=0.16)
     axes.grid(axis="y")
-    if sum(bool(series.name) for series in panel.series) > 1:
+    if panel.has_legend:
         axes.legend(fontsize=SMALL, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0.1)

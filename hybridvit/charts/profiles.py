@@ -1,6 +1,7 @@
 """Two figures of the papers, measured here: FastViT's Figure 3 and FasterViT's Figure S.4."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,60 +17,51 @@ from hybridvit.charts.tradeoff_rows import (
     side_px,
 )
 from hybridvit.errors import UsageError
+from hybridvit.measure.mixers import PAPER, POOLING, REPMIXER, reductions
 
-BEFORE, AFTER = "pooling", "RepMixer"
 STYLES = {
-    BEFORE: Style(colour="#4d4d4d", shape="square", diameter_px=8.5),
-    AFTER: Style(colour="#0072b2", filled=True, diameter_px=10),
+    POOLING: Style(colour="#4d4d4d", shape="square", diameter_px=8.5),
+    REPMIXER: Style(colour="#0072b2", filled=True, diameter_px=10),
 }
-PAPER = "#999999"
+OF_PAPER = "#999999"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MIB = 2**20
-Reduction = tuple[float, tuple[float, float] | None]  # in %, with the range that the intervals allow
 FP32_BYTES = 4
 
 
-def draw_resolution(
-    points: Sequence[Record],
-    path: Path,
-    title: str = "Pooling and RepMixer as token mixers",
-    published: Mapping[int, float] | None = None,
-) -> None:
+def draw_resolution(points: Sequence[Record], path: Path, title: str = "Pooling and RepMixer as token mixers") -> None:
     """Latency of `pooling` and `RepMixer` over the image side, and what RepMixer saves (FastViT, Figure 3).
 
-    `points` are records of the two models in any number of setups, each with a panel; `published` is the paper's
-    reduction in % by image side in px, by default {384: 25.1, 1024: 43.9}. The interval of a measured reduction is
-    made from the ends of both medians' intervals, so it is wider than 95 %. Raises UsageError for a wrong path, and
-    where no setup has both models at one size.
+    `points` are records of the two models in any number of setups, each with a panel. The interval of a measured
+    reduction is made from the ends of both medians' intervals, so it is wider than 95 %. Raises UsageError for a wrong
+    path, and where no setup has both models at one size.
     """
     check_chart_path(path)
-    published = {384: 25.1, 1024: 43.9} if published is None else published
     setups = by_setup(points)
-    saved = {setup: _reductions(records) for setup, records in setups.items()}
-    if not any(saved.values()):
+    saved = {setup: {each["side_px"]: each for each in reductions(records)} for setup, records in setups.items()}
+    saved = {setup: found for setup, found in saved.items() if found}
+    if not saved:
         raise UsageError(
-            f"Of {len(points)} measured rows no two are '{BEFORE}' and '{AFTER}' in one runtime at one image size, so "
-            "there is nothing to compare. Measure both."
+            f"Of {len(points)} measured rows no two are '{POOLING}' and '{REPMIXER}' in one runtime at one image size, "
+            "so there is nothing to compare. Measure both."
         )
-    setups = {setup: records for setup, records in setups.items() if saved[setup]}
-    sides = sorted({round(side) for setup in setups for side in saved[setup]})
-    compared = [side for side in sides if side in published] or sides
-    printed: dict[int, Reduction] = {side: (value, None) for side, value in published.items()}
-    bars = [_reduction_bars("paper (iPhone 12 Pro)", PAPER, compared, printed)]
-    for index, (setup, name) in enumerate(zip(setups, setup_names(list(setups)), strict=True)):
-        found = {round(side): values for side, values in saved[setup].items()}
-        bars.append(_reduction_bars(name, COLOURS[index % len(COLOURS)], compared, found))
+    sides = sorted({side for found in saved.values() for side in found})
+    compared = [side for side in sides if side in PAPER] or sides
+    bars = [_reduction_bars("paper (iPhone 12 Pro)", OF_PAPER, [(side, PAPER.get(side), None) for side in compared])]
+    for colour, name, found in zip(cycle(COLOURS), setup_names(list(saved)), saved.values(), strict=False):
+        rows = [(side, found.get(side, {}).get("less_percent"), _range(found.get(side))) for side in compared]
+        bars.append(_reduction_bars(name, colour, rows))
     page = Page(
         title=title,
         lead="The same network with one token mixer or the other. Median latency with its 95 % interval where that is "
         "wider than the mark; the interval of a reduction spans both medians' intervals.",
         panels=[
-            *(_mixer_panel(setup_name(setup), records) for setup, records in setups.items()),
+            *(_mixer_panel(setup_name(setup), setups[setup]) for setup in saved),
             BarPanel(
                 title="What RepMixer saves",
                 x_label="image side, px",
                 y_label="latency lower by, %",
-                groups=tuple(f"{side}" for side in compared),
+                groups=tuple(map(str, compared)),
                 series=tuple(bars),
             ),
         ],
@@ -78,43 +70,34 @@ def draw_resolution(
             for name, style in STYLES.items()
         ],
         notes=[
-            "Published: "
-            + ", ".join(f"{value:.1f} % at {side} px" for side, value in published.items())
-            + " (FastViT, section 3.1 with Figure 3)."
-        ]
-        if published
-        else [],
+            f"Published: {', '.join(f'{value:.1f} % at {side} px' for side, value in PAPER.items())} (FastViT, section "
+            "3.1 with Figure 3)."
+        ],
     )
     write_page(page, path)
 
 
-def _reductions(records: Sequence[Record]) -> dict[float, Reduction]:
-    """By image side: how much lower RepMixer's latency is in %, and the range that the intervals allow."""
-    by_model: dict[str, dict[float, Record]] = {BEFORE: {}, AFTER: {}}
-    for record in records:
-        by_model.get(record["model"], {})[side_px(record)] = record
-    reductions = {}
-    for side in sorted(by_model[BEFORE].keys() & by_model[AFTER].keys()):
-        before, after = by_model[BEFORE][side], by_model[AFTER][side]
-        ends = interval_of(before), interval_of(after)
-        interval = None
-        if ends[0] and ends[1]:
-            interval = 100 * (1 - ends[1][1] / ends[0][0]), 100 * (1 - ends[1][0] / ends[0][1])
-        reductions[side] = 100 * (1 - after["median_ms"] / before["median_ms"]), interval
-    return reductions
+def _range(reduction: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    return None if reduction is None else (reduction["least_percent"], reduction["most_percent"])
 
 
-def _reduction_bars(name: str, colour: str, sides: Sequence[int], found: Mapping[int, Reduction]) -> BarSeries:
+def _reduction_bars(
+    name: str, colour: str, rows: Sequence[tuple[int, float | None, tuple[float, float] | None]]
+) -> BarSeries:
+    """Bars of (side, % saved, interval); None where nothing is known."""
     bars = []
-    for side in sides:
-        if side not in found:
-            bars.append(Bar(value=None))
-            continue
-        value, interval = found[side]
+    for side, value, interval in rows:
         spread = f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
-        text = f"lower by {value:.1f} %{spread} at {side} px"
-        bars.append(Bar(value=value, label=f"{value:.1f}", interval=interval, details=(text,)))
-    return BarSeries(name=name, colour=colour, bars=tuple(bars), hatch=colour == PAPER)
+        known = value is not None
+        bars.append(
+            Bar(
+                value=value,
+                label=f"{value:.1f}" if known else "",
+                interval=interval,
+                details=(f"lower by {value:.1f} %{spread} at {side} px",) if known else (),
+            )
+        )
+    return BarSeries(name=name, colour=colour, bars=tuple(bars), hatch=colour == OF_PAPER)
 
 
 def _mixer_panel(name: str, records: Sequence[Record]) -> Panel:

@@ -5,16 +5,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hybridvit.export.targets import EXPORTERS
 from hybridvit.machine.facts import MachineCard
 from hybridvit.report.content import Table
 
 Record = Mapping[str, Any]  # one measurement, as `hybridvit bench --json` writes it
 Setup = tuple[Any, ...]  # what latencies must have in common to be compared
 
-RUNTIME_NAMES = {
-    "torch": "PyTorch", "torch-compile": "PyTorch compiled", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO",
-    "executorch": "ExecuTorch", "tensorrt": "TensorRT", "coreml": "Core ML", "litert": "LiteRT",
-}  # fmt: skip
+RUNTIME_NAMES = {"torch": "PyTorch", "torch-compile": "PyTorch compiled"} | {
+    exporter.runtime or target: exporter.title for target, exporter in EXPORTERS.items()
+}
 MOST_NAMED = 12  # models in one sentence
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,17 +77,8 @@ class Request:
                 "--calibration, --labelled, --calibration_images, --max_drop and --keep are for int8, but the "
                 f"precision is {self.precision}. Use --precision int8, or leave them out."
             )
-        options = ExportOptions(
-            precision=self.precision,
-            batch=_batch(self.batch),
-            image_size=self.image_size,
-            image_sizes=tuple(self.image_sizes),
-            dynamic_size=self.dynamic_size,
-            uint8=self.uint8,
-            returns=self.returns,
-            top_k=self.top_k,
-            limit=self.limit,
-        )
+        given = vars(self) | {"batch": _batch(self.batch), "image_sizes": tuple(self.image_sizes)}
+        options = ExportOptions(**{each.name: given[each.name] for each in fields(ExportOptions)})
         return ExportJob(
             checkpoint=checkpoint,
             output="",

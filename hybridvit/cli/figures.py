@@ -50,7 +50,7 @@ def mixers(
         options = BenchOptions(runtimes=runtimes, threads=threads, device=device, rounds=rounds, seconds=seconds)
         result = measure_mixers(image_sizes, options, show=show)
     whole = result.to_dict()
-    found = reductions(whole)
+    found = reductions(whole["bench"])
     print(aligned(_reduction_lines(found)))
     print()
     print(pairs(result.machine.lines()))

@@ -61,6 +61,7 @@ class Exporter(ABC):
     """Converts a folded model to a file of another runtime and runs that file."""
 
     target: str  # as given to --to
+    title: str  # of what runs its files, in charts and tables
     runtime = ""  # as `bench` names it; "" where it has nothing to time on a machine like this
     suffix: str  # of the file that is opened
     record = ""  # where it is a folder: the file inside that holds the metadata

@@ -112,15 +112,27 @@ def check_threads(threads: int | None) -> None:
         raise UsageError(f"The number of threads is {threads}, but at least one must compute. Leave --threads out.")
 
 
-def _cpu_facts() -> tuple[str, frozenset[str]]:
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.is_file():
-        return platform.processor() or platform.machine(), frozenset()
+def facts_in(path: Path) -> dict[str, str]:
+    """What a file of Linux says in lines of "name: value", by lower-case name, the first of each; empty without it."""
     facts: dict[str, str] = {}
-    for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        facts.setdefault(key.strip().lower(), value.strip())
-    name = facts.get("model name") or facts.get("cpu model") or platform.machine()
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip().lower(), value.strip())
+    return facts
+
+
+def bytes_in(path: Path, name: str) -> int | None:
+    """A number of kB in such a file, as bytes; None where it says nothing of it."""
+    value = facts_in(path).get(name.lower())
+    return int(value.split()[0]) * 1024 if value else None
+
+
+def _cpu_facts() -> tuple[str, frozenset[str]]:
+    facts = facts_in(Path("/proc/cpuinfo"))
+    name = (
+        facts.get("model name") or facts.get("cpu model") or (not facts and platform.processor()) or platform.machine()
+    )
     flags = facts.get("flags") or facts.get("features") or ""  # "Features" on ARM
     return name, frozenset(flags.split())
 

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hybridvit.machine.facts import total_memory, usable_cores
+from hybridvit.machine.facts import bytes_in, total_memory, usable_cores
 
 CGROUP = Path("/sys/fs/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
@@ -35,26 +35,18 @@ class Limits:
 
 def limits(output: Path) -> Limits:
     """The limits here and now; `output` is where a run would be written."""
-    facts = _meminfo()
+    memory = Path("/proc/meminfo")
     quota = _cgroup_values("cpu.max")
     limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
     return Limits(
         cores=usable_cores(),
         core_share=int(quota[0]) / int(quota[1]) if len(quota) == 2 and quota[0].isdigit() else None,
-        memory_total=facts.get("MemTotal") or total_memory(),
-        memory_free=facts.get("MemAvailable"),
+        memory_total=bytes_in(memory, "MemTotal") or total_memory(),
+        memory_free=bytes_in(memory, "MemAvailable"),
         memory_limit=None if limit is None else max(0, limit - (used or 0)),
         shared_memory=shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None,
         disk_free=_free_disk(output),
     )
-
-
-def _meminfo() -> dict[str, int]:
-    path = Path("/proc/meminfo")
-    if not path.is_file():
-        return {}
-    pairs = (line.split(":") for line in path.read_text(encoding="ascii").splitlines() if ":" in line)
-    return {key: int(value.split()[0]) * 1024 for key, value in pairs}
 
 
 def _cgroup_values(name: str) -> list[str]:

@@ -6,11 +6,15 @@ from contextlib import contextmanager
 
 from hybridvit.errors import OutOfMemory
 
-WORDS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
-"""What PyTorch's RuntimeErrors say on a CPU, where they have no type of their own."""
+WORDS = (
+    "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc",
+    "MPS backend out of memory",
+)  # fmt: skip
+"""What a RuntimeError of PyTorch says where no type tells it: torch 2.14 has one for GPUs of CUDA and XPU alone."""
 
 UNDER_A_LIMIT = ("could not create a primitive", "could not create a memory object", "Cannot allocate memory")
-"""What other libraries say; they say it for other reasons too, so it counts only where the process has a limit."""
+"""What oneDNN 3.12 (in torch 2.14) and the system say; they say it for other reasons too, so it counts only where the
+process has a limit."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """FastViT's Figure 3 on this machine: pooling against RepMixer in one network, over image sizes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,13 +42,13 @@ def measure_mixers(
     return bench(subjects(), replace(options, image_size=[(side, side) for side in sides_px or SIDES_PX]), show=show)
 
 
-def reductions(result: dict[str, Any]) -> list[dict[str, Any]]:
+def reductions(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By how many percent RepMixer takes less time than pooling: one dict per runtime, precision and side.
 
     Its interval is the widest that the intervals of both medians allow.
     """
-    by_key: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in result["bench"]:
+    by_key: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for record in records:
         place = record["runtime"], record["precision"], int(record["image_size"].partition("x")[0])
         by_key.setdefault(place, {})[record["model"]] = record
     found = []

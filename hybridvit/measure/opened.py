@@ -14,6 +14,7 @@ import numpy as np
 
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
+from hybridvit.machine.facts import bytes_in
 from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.latency import Turn, timed, warm_up
@@ -38,12 +39,12 @@ class Opened:
         self.candidate = candidate
         for name in ("torch",) if not candidate.target else EXPORTERS[candidate.target].runner_packages:
             import_module(name)
-        before = _memory("VmRSS")
+        before = bytes_in(STATUS, "VmRSS")
         self._run, self._wait, self._peak = _open_torch(candidate) if not candidate.target else _open_file(candidate)
         _give_back_and_reset_peak()
         self.is_stable = warm_up(self._timed)
         self.is_pinned = pin_threads(candidate.threads) if candidate.device == "cpu" else False
-        after = _memory("VmHWM")
+        after = bytes_in(STATUS, "VmHWM")
         grown = None if before is None or after is None else (after - before) / 2**20
         self.memory_mib = self._peak() if candidate.device != "cpu" else grown
 
@@ -154,16 +155,6 @@ def _distinct_cores(usable: Sequence[int]) -> list[int]:
         (others if physical in seen else first).append(core)
         seen.add(physical)
     return first + others
-
-
-def _memory(entry: str) -> int | None:
-    """Bytes of resident memory now ("VmRSS") or at most ("VmHWM")."""
-    if not STATUS.exists():
-        return None
-    for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith(f"{entry}:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _give_back_and_reset_peak() -> None:

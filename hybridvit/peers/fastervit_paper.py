@@ -5,8 +5,7 @@ Throughput: A100, batch 128. "FLOPs" are multiply-adds.
 
 import dataclasses
 
-from hybridvit.peers.paper_row import PaperRow, PaperTable
-from hybridvit.peers.timm_names import MISSING
+from hybridvit.peers.paper_row import PaperRow, PaperTable, paper_row
 
 _PAPER = "Hatamizadeh et al., FasterViT, ICLR 2024"
 _THROUGHPUT = "A100, batch 128"
@@ -32,16 +31,7 @@ def _row(
     top1: float,
     model: str | None = None,
 ) -> PaperRow:
-    return PaperRow(
-        system=system,
-        image_size_px=image_size_px,
-        parameters_millions=parameters,
-        multiply_adds_billions=multiply_adds,
-        top1=top1,
-        images_per_s=images_per_s,
-        model=model,
-        note=_REMARKS.get(model, "") if model else MISSING[system],
-    )
+    return paper_row(system, image_size_px, parameters, multiply_adds, top1, model, _REMARKS, images_per_s=images_per_s)
 
 
 def _group(heading: str, *rows: PaperRow) -> tuple[PaperRow, ...]:

@@ -3,8 +3,7 @@
 Latencies: iPhone 12 Pro, Core ML, batch 1; RTX 2080Ti, TensorRT, batch 8 (section 4.1). "FLOPs" are multiply-adds.
 """
 
-from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable
-from hybridvit.peers.timm_names import MISSING
+from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable, paper_row
 
 _PAPER = "Vasu et al., FastViT, ICCV 2023"
 _PHONE = "iPhone 12 Pro, Core ML, batch 1"
@@ -42,16 +41,8 @@ def _row(
     top1: float,
     model: str | None = None,
 ) -> PaperRow:
-    return PaperRow(
-        system=system,
-        image_size_px=image_size_px,
-        parameters_millions=parameters,
-        multiply_adds_billions=multiply_adds,
-        top1=top1,
-        gpu_ms=gpu_ms,
-        phone_ms=phone_ms,
-        model=model,
-        note=_REMARKS.get(model, "") if model else MISSING[system.rstrip("*")],
+    return paper_row(
+        system, image_size_px, parameters, multiply_adds, top1, model, _REMARKS, gpu_ms=gpu_ms, phone_ms=phone_ms
     )
 
 

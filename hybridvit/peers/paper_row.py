@@ -1,7 +1,10 @@
 """The form in which the papers' tables are kept: the figures as printed, and the name to measure a system by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from hybridvit.peers.timm_names import MISSING
 
 TableName = Literal["fastvit-2", "fastvit-5", "fastvit-6", "fastervit-1", "fastervit-3"]
 
@@ -50,3 +53,29 @@ class PaperTable:
     gpu: str = ""  # what gpu_ms was measured on
     phone: str = ""
     throughput: str = ""
+
+
+def paper_row(
+    system: str,
+    image_size_px: int,
+    parameters: float,
+    multiply_adds: float,
+    top1: float,
+    model: str | None,
+    remarks: Mapping[str, str],
+    **speeds: Any,
+) -> PaperRow:
+    """A row from its figures: in millions, billions and per cent; `speeds` are fields of a row.
+
+    Its note is the remark on `model`, or why there is none.
+    """
+    return PaperRow(
+        system=system,
+        image_size_px=image_size_px,
+        parameters_millions=parameters,
+        multiply_adds_billions=multiply_adds,
+        top1=top1,
+        model=model,
+        note=remarks.get(model, "") if model else MISSING[system.rstrip("*")],
+        **speeds,
+    )

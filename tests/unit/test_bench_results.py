@@ -213,7 +213,7 @@ def test_the_reduction_by_repmixer_stands_beside_the_papers() -> None:
         row(STEADY, "pooling", image_size=(384, 384)),
         row(tuple(0.75 * time for time in STEADY), "RepMixer", image_size=(384, 384)),
     )
-    (found,) = reductions(result(pooling, mixer).to_dict())
+    (found,) = reductions(result(pooling, mixer).records())
     assert found["less_percent"] == pytest.approx(25.0)
     assert found["least_percent"] < 25 < found["most_percent"]
     assert (found["side_px"], found["paper_percent"]) == (384, 25.1)

@@ -58,6 +58,7 @@ class CoreAIExporter(Exporter):
     """Through torch.export. Half precision is that of the graph; its ends stay as they are."""
 
     target = "coreai"
+    title = "Core AI"
     suffix = ".aimodel"
     record = METADATA_FILE
     runner = CoreAIRunner

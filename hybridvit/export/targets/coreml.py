@@ -85,6 +85,7 @@ class CoreMLExporter(Exporter):
     """Through torch.export: tracing bakes attention's sizes in. int8 is of the weights; the rest computes in fp16."""
 
     target = "coreml"
+    title = "Core ML"
     suffix = ".mlpackage"
     record = SPEC_FILE
     runner = CoreMLRunner

@@ -72,6 +72,7 @@ class ExecuTorchExporter(Exporter):
     """Through torch.export and XNNPACK's partitioner."""
 
     target = "executorch"
+    title = "ExecuTorch"
     runtime = "executorch"
     suffix = ".pte"
     runner = ExecuTorchRunner

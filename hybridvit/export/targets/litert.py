@@ -61,6 +61,7 @@ class LiteRTExporter(Exporter):
     """
 
     target = "litert"
+    title = "LiteRT"
     runtime = "litert"
     suffix = ".tflite"
     runner = LiteRTRunner

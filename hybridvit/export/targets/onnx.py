@@ -67,6 +67,7 @@ class OnnxExporter(Exporter):
     """Through torch.export, never by tracing: Python control flow cannot be baked in unseen."""
 
     target = "onnx"
+    title = "ONNX Runtime"
     runtime = "onnxruntime"
     suffix = ".onnx"
     runner = OnnxRunner

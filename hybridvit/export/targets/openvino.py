@@ -82,6 +82,7 @@ class OpenVINOExporter(Exporter):
     """Through ONNX: OpenVINO's own reader of torch programs knows no arithmetic on dynamic sizes (2026.4)."""
 
     target = "openvino"
+    title = "OpenVINO"
     runtime = "openvino"
     suffix = ".xml"
     runner = OpenVINORunner

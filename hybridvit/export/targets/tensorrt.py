@@ -83,6 +83,7 @@ class TensorRTExporter(Exporter):
     """Through ONNX."""
 
     target = "tensorrt"
+    title = "TensorRT"
     runtime = "tensorrt"
     suffix = ".engine"
     runner = TensorRTRunner
