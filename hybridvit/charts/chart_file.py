@@ -33,10 +33,7 @@ def write_page(page: Page, path: Path) -> None:
     """Write the charts to `path`, atomically, in the form that its suffix says. Raises what check_chart_path raises."""
     check_chart_path(path)
     if path.suffix.lower() == ".html":
-        from hybridvit.charts.panels_html import write_html
-
-        write_html(page, path)
+        from hybridvit.charts.panels_html import write
     else:
-        from hybridvit.charts.panels_png import write_png
-
-        write_png(page, path)
+        from hybridvit.charts.panels_png import write
+    write(page, path)

@@ -38,7 +38,7 @@ CONFIG = {
 }
 
 
-def write_html(page: Page, path: Path) -> None:
+def write(page: Page, path: Path) -> None:
     """Write the page to `path`, atomically. Every text in it, names of models above all, is escaped."""
     write_text(path, render(page))
 

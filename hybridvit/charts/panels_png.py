@@ -31,7 +31,7 @@ RC: Any = {
 }  # fmt: skip
 
 
-def write_png(page: Page, path: Path) -> None:
+def write(page: Page, path: Path) -> None:
     """Draw the page to `path`, atomically: the key first, then the charts, then the text."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

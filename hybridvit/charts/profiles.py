@@ -147,25 +147,28 @@ def draw_stages(stages: Sequence[Mapping[str, Any]], path: Path, title: str = "P
     names = tuple(str(stage["stage"]) for stage in stages)
     groups = tuple(f"stage {name}" if name.isdigit() else name for name in names)
     latencies = [float(stage["median_ms"]) for stage in stages]
+    weights = [stage["parameters"] * FP32_BYTES / MIB for stage in stages]
+    activations = [stage["activation_bytes"] / MIB for stage in stages]
+    totals = [sum(pair) for pair in zip(weights, activations, strict=True)]
+    memory = [f"{value:.3g} ({share})" for value, share in _shares(totals)]
+    panels = (
+        ("Latency", "ms", [_stage_bars(latencies, COLOURS[0], [interval_of(stage) for stage in stages])]),
+        ("Multiply-adds", "billions", [_stage_bars([stage["multiply_adds"] / 1e9 for stage in stages], COLOURS[1])]),
+        (
+            "Memory",
+            "MiB",
+            [
+                _memory_bars("weights in fp32", COLOURS[2], weights, [""] * len(stages)),
+                _memory_bars("activations", COLOURS[4], activations, memory, hatch=True),
+            ],
+        ),
+    )
     page = Page(
         title=title,
         lead="Each bar's number has its share of the whole in brackets. Latency: median with its 95 % interval.",
         panels=[
-            BarPanel(
-                title="Latency",
-                x_label="",
-                y_label="ms",
-                groups=groups,
-                series=(_stage_bars(latencies, COLOURS[0], [interval_of(stage) for stage in stages]),),
-            ),
-            BarPanel(
-                title="Multiply-adds",
-                x_label="",
-                y_label="billions",
-                groups=groups,
-                series=(_stage_bars([stage["multiply_adds"] / 1e9 for stage in stages], COLOURS[1]),),
-            ),
-            _memory_panel(stages, groups),
+            BarPanel(title=name, x_label="", y_label=unit, groups=groups, series=tuple(series), stacked=len(series) > 1)
+            for name, unit, series in panels
         ],
     )
     write_page(page, path)
@@ -174,8 +177,7 @@ def draw_stages(stages: Sequence[Mapping[str, Any]], path: Path, title: str = "P
 def _stage_bars(
     values: Sequence[float], colour: str, intervals: Sequence[tuple[float, float] | None] | None = None
 ) -> BarSeries:
-    whole = sum(values) or 1.0
-    texts = [f"{value:.3g} ({_percent(value, whole)})" for value in values]
+    texts = [f"{value:.3g} ({share})" for value, share in _shares(values)]
     return BarSeries(
         name="",
         colour=colour,
@@ -186,38 +188,17 @@ def _stage_bars(
     )
 
 
-def _percent(part: float, whole: float) -> str:
-    return "<1 %" if 0 < part < 0.005 * whole else f"{100 * part / whole:.0f} %"
-
-
-def _memory_panel(stages: Sequence[Mapping[str, Any]], groups: tuple[str, ...]) -> BarPanel:
-    weights = [stage["parameters"] * FP32_BYTES / MIB for stage in stages]
-    activations = [stage["activation_bytes"] / MIB for stage in stages]
-    totals = [sum(pair) for pair in zip(weights, activations, strict=True)]
-    return BarPanel(
-        title="Memory",
-        x_label="",
-        y_label="MiB",
-        groups=groups,
-        stacked=True,
-        series=(
-            BarSeries(
-                name="weights in fp32",
-                colour=COLOURS[2],
-                bars=tuple(Bar(value=value, details=(f"weights {value:.3g} MiB",)) for value in weights),
-            ),
-            BarSeries(
-                name="activations",
-                colour=COLOURS[4],
-                hatch=True,
-                bars=tuple(
-                    Bar(
-                        value=value,
-                        label=f"{total:.3g} ({_percent(total, sum(totals) or 1.0)})",
-                        details=(f"activations {value:.3g} MiB",),
-                    )
-                    for value, total in zip(activations, totals, strict=True)
-                ),
-            ),
-        ),
+def _memory_bars(
+    name: str, colour: str, values: Sequence[float], labels: Sequence[str], *, hatch: bool = False
+) -> BarSeries:
+    bars = tuple(
+        Bar(value=value, label=label, details=(f"{name.partition(' ')[0]} {value:.3g} MiB",))
+        for value, label in zip(values, labels, strict=True)
     )
+    return BarSeries(name=name, colour=colour, bars=bars, hatch=hatch)
+
+
+def _shares(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Each value with its share of all."""
+    whole = sum(values) or 1.0
+    return [(value, "<1 %" if 0 < value < 0.005 * whole else f"{100 * value / whole:.0f} %") for value in values]

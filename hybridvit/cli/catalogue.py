@@ -116,18 +116,13 @@ def _info_of_variant(variant: Variant) -> None:
     with torch.device("meta"):  # counts need no weights, and the largest would take gigabytes
         model = build(variant.name).eval()
     training, folded = count(model, size), count(fold(model), size)
-    print(variant.name)
-    print(
-        pairs(
-            [
-                ("Input", f"{size[0]}x{size[1]} px, {_preprocessing(variant)}"),
-                ("Parameters", f"{training.parameters:,} in training, {folded.parameters:,} folded"),
-                ("Multiply-adds", f"{training.multiply_adds:,} in training, {folded.multiply_adds:,} folded"),
-                *((f"  {kind}", f"{operations:,} folded") for kind, operations in folded.by_kind.items()),
-            ]
-        )
-    )
-    print("\nPublished")
+    rows = [
+        ("Input", f"{size[0]}x{size[1]} px, {_preprocessing(variant)}"),
+        ("Parameters", f"{training.parameters:,} in training, {folded.parameters:,} folded"),
+        ("Multiply-adds", f"{training.multiply_adds:,} in training, {folded.multiply_adds:,} folded"),
+        *((f"  {kind}", f"{operations:,} folded") for kind, operations in folded.by_kind.items()),
+    ]
+    print(variant.name, pairs(rows), sep="\n")
     rows = [("Source", published.source)]
     if published.parameters_millions is not None:
         rows += [
@@ -140,18 +135,14 @@ def _info_of_variant(variant: Variant) -> None:
         ("Latency", f"{each.milliseconds:.4g} ms, {each.device}, batch {each.batch}; {each.source}")
         for each in published.latencies
     ]
-    print(pairs(rows))
+    print("\nPublished", pairs(rows), sep="\n")
     for tag, weights in published.weights:
-        print(f"\nWeights '{tag}'")
-        print(
-            pairs(
-                [
-                    ("Top-1", f"{weights.top1} % ({weights.source})"),
-                    ("From", f"{weights.hub_id} on the Hugging Face hub, or {weights.url}"),
-                    ("Licence", weights.licence),
-                ]
-            )
-        )
+        rows = [
+            ("Top-1", f"{weights.top1} % ({weights.source})"),
+            ("From", f"{weights.hub_id} on the Hugging Face hub, or {weights.url}"),
+            ("Licence", weights.licence),
+        ]
+        print(f"\nWeights '{tag}'", pairs(rows), sep="\n")
 
 
 def _distilled(published: Published) -> str:
@@ -171,22 +162,18 @@ def _info_of_file(path: str) -> None:
     card = runner.card
     names = in_words(card.class_names)
     prepared = card.preprocessing
-    print(path)
-    print(
-        pairs(
-            [
-                ("Architecture", card.architecture),
-                ("Options", dumps(card.options) if card.options else "none"),
-                ("Form", card.form),
-                ("Runtime", runner.runtime),
-                ("Input", f"{prepared.image_size[0]}x{prepared.image_size[1]} px, {prepared.interpolation}, "
-                          f"{prepared.crop_mode} crop {prepared.crop_fraction}"
-                          f"{'' if prepared.exif_orientation else ', EXIF orientation ignored'}"),
-                ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
-                ("Classes", f"{len(names)}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
-                            if names else "not named in the file"),
-                ("Source", card.source),
-                ("Licence", card.licence or "not stated"),
-            ]
-        )
-    )  # fmt: skip
+    size = f"{prepared.image_size[0]}x{prepared.image_size[1]} px, {prepared.interpolation}"
+    orientation = "" if prepared.exif_orientation else ", EXIF orientation ignored"
+    classes = f"{len(names)}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+    rows = [
+        ("Architecture", card.architecture),
+        ("Options", dumps(card.options) if card.options else "none"),
+        ("Form", card.form),
+        ("Runtime", runner.runtime),
+        ("Input", f"{size}, {prepared.crop_mode} crop {prepared.crop_fraction}{orientation}"),
+        ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
+        ("Classes", classes if names else "not named in the file"),
+        ("Source", card.source),
+        ("Licence", card.licence or "not stated"),
+    ]
+    print(path, pairs(rows), sep="\n")

@@ -49,9 +49,7 @@ class SignatureCommand(Command):
         self.description, self._texts = _read_docstring(inspect.getdoc(function) or "")
         self.summary = self.description.splitlines()[0]
         given = inspect.signature(function, eval_str=True).parameters.values()
-        self._groups: dict[str, type[Any]] = {
-            each.name: each.annotation for each in given if dataclasses.is_dataclass(each.annotation)
-        }
+        self._groups = {each.name: each.annotation for each in given if _is_group(each)}
         flat = (_fields(self._groups[each.name]) if each.name in self._groups else [each] for each in given)
         self._parameters = {each.name: each for some in flat for each in some}
         self._see = f"See `hybridvit {name} --help`."
@@ -148,6 +146,10 @@ def _settings(parameter: inspect.Parameter, text: str) -> dict[str, Any]:
 def _reader(annotation: Any) -> Callable[[str], Any] | None:
     """What reads the text of a type of READERS, or of one or None."""
     return next((READERS[kind] for kind in (annotation, *typing.get_args(annotation)) if kind in READERS), None)
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return dataclasses.is_dataclass(parameter.annotation)
 
 
 def _fields(group: type) -> list[inspect.Parameter]:

@@ -41,18 +41,14 @@ def fold(checkpoint: str, *, output: str | None = None, released: bool = False) 
     folded = fold_model(model, released=released)
     report = fold_report(model, folded)
     save_checkpoint(folded, target)
-    print(f"Folded {model.card.architecture} into {target}")
-    print(
-        pairs(
-            [
-                ("Largest difference", f"{report.max_error:.1e} of the largest output"),
-                ("Folded", f"{len(report.folded)} blocks"),
-                ("Left", ", ".join(report.left) or "nothing"),
-                ("Parameters", f"{report.parameters_before:,} -> {report.parameters_after:,}"),
-                ("Layers", f"{sum(report.layers_before.values())} -> {sum(report.layers_after.values())}"),
-            ]
-        )
-    )
+    rows = [
+        ("Largest difference", f"{report.max_error:.1e} of the largest output"),
+        ("Folded", f"{len(report.folded)} blocks"),
+        ("Left", ", ".join(report.left) or "nothing"),
+        ("Parameters", f"{report.parameters_before:,} -> {report.parameters_after:,}"),
+        ("Layers", f"{sum(report.layers_before.values())} -> {sum(report.layers_after.values())}"),
+    ]
+    print(f"Folded {model.card.architecture} into {target}", pairs(rows), sep="\n")
 
 
 def _beside(checkpoint: Path) -> Path:

@@ -83,13 +83,15 @@ def machine_card(*, timed: bool = False) -> MachineCard:
 
 def package_versions() -> dict[str, str]:
     """The versions of the packages that computed a result; those not installed are left out."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in PACKAGES if (found := installed_version(name))}
+
+
+def installed_version(package: str) -> str:
+    """The version of a package; "" if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def usable_cores() -> int:
@@ -130,9 +132,8 @@ def bytes_in(path: Path, name: str) -> int | None:
 
 def _cpu_facts() -> tuple[str, frozenset[str]]:
     facts = facts_in(Path("/proc/cpuinfo"))
-    name = (
-        facts.get("model name") or facts.get("cpu model") or (not facts and platform.processor()) or platform.machine()
-    )
+    elsewhere = "" if facts else platform.processor()
+    name = facts.get("model name") or facts.get("cpu model") or elsewhere or platform.machine()
     flags = facts.get("flags") or facts.get("features") or ""  # "Features" on ARM
     return name, frozenset(flags.split())
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from typing import Literal
+
+from hybridvit.machine.facts import installed_version
 
 TIMEOUT_SECONDS = 120
 MARK = "imported: "
@@ -61,7 +63,7 @@ def states_of(names: Iterable[str]) -> dict[str, PackageState]:
     imported alone.
     """
     names = list(dict.fromkeys(names))
-    installed = {name: found for name in names if (found := _version(name))}
+    installed = {name: found for name in names if (found := installed_version(name))}
     reasons = _imported(list(installed))
     for name in installed:
         if name not in reasons:
@@ -94,10 +96,3 @@ def _imported(names: list[str]) -> dict[str, str]:
         said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
     lines = [line.removeprefix(MARK).partition(" ") for line in said.splitlines() if line.startswith(MARK)]
     return {modules[module]: reason.strip() for module, _, reason in lines if module in modules}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
