@@ -2,17 +2,15 @@
 
 import textwrap
 from collections.abc import Sequence
-from functools import cache
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from hybridvit.atomic import write_text
 from hybridvit.charts.panels import BAR_GAP, Axis, BarPanel, Page, Panel, Series, Style
+from hybridvit.report.html import page_template
 
 WIDTH, HEIGHT, BAR_HEIGHT = 960, 590, 340  # px, of a figure
 LEFT, RIGHT, TOP, BOTTOM = 64, 210, 34, 60  # px, around the chart; the legend is on the right, buttons above
@@ -57,16 +55,8 @@ def render(page: Page) -> str:
             figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=f"chart-{index + 1}"
         )
         figures.append((panel.title, Markup(html)))
-    template, style = _template()
+    template, style = page_template("hybridvit.charts", "panels.html.jinja")
     return template.render(page=page, figures=figures, style=style, plotly=Markup(get_plotlyjs()))
-
-
-@cache
-def _template() -> tuple[Template, Markup]:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = files("hybridvit.charts").joinpath("panels.html.jinja").read_text(encoding="utf-8")
-    style = files("hybridvit.report").joinpath("report.css").read_text(encoding="utf-8")
-    return environment.from_string(text), Markup(style)
 
 
 def _chart(panel: Panel, page: Page) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError, nearest
-from hybridvit.models.published import Published
 from hybridvit.models.registry import VARIANTS, Variant, find_variant
 
 
@@ -34,7 +33,7 @@ def list_models(*, pattern: str = "*", json: bool = False) -> None:
         for variant in chosen:
             print(dumps({"name": variant.name, **asdict(variant.published)}, ensure_ascii=False))
         return
-    latencies = _latency_titles(chosen)
+    latencies = list(dict.fromkeys(_title(each.device, each.batch) for v in chosen for each in v.published.latencies))
     header = ("model", "input px", "params M", "madds G", "top-1 %", "distilled", *latencies)
     print(aligned([header, *(_row(variant, latencies) for variant in chosen)]))
     print(
@@ -65,10 +64,6 @@ def info(model: str) -> None:
         _info_of_file(model)
     else:
         find_variant(model)  # raises, with the nearest names
-
-
-def _latency_titles(variants: list[Variant]) -> list[str]:
-    return list({_title(each.device, each.batch): None for v in variants for each in v.published.latencies})
 
 
 def _title(device: str, batch: int) -> str:
@@ -130,7 +125,8 @@ def _info_of_variant(variant: Variant) -> None:
             ("Multiply-adds", f"{published.multiply_adds_billions} G"),
         ]
     if published.top1 is not None:
-        rows += [("Top-1", f"{published.top1} %{_distilled(published)} (ImageNet-1k)")]
+        distilled = f", distilled {published.top1_distilled} %" if published.top1_distilled is not None else ""
+        rows += [("Top-1", f"{published.top1} %{distilled} (ImageNet-1k)")]
     rows += [
         ("Latency", f"{each.milliseconds:.4g} ms, {each.device}, batch {each.batch}; {each.source}")
         for each in published.latencies
@@ -143,10 +139,6 @@ def _info_of_variant(variant: Variant) -> None:
             ("Licence", weights.licence),
         ]
         print(f"\nWeights '{tag}'", pairs(rows), sep="\n")
-
-
-def _distilled(published: Published) -> str:
-    return "" if published.top1_distilled is None else f", distilled {published.top1_distilled} %"
 
 
 def _preprocessing(variant: Variant) -> str:

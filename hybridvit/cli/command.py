@@ -39,8 +39,8 @@ class Command(ABC):
 class SignatureCommand(Command):
     """Parameters without a default are positional (a list takes one or more words); keyword-only ones are options.
 
-    A parameter that is a dataclass stands for its fields: they are options like the others, and their docstrings the
-    help.
+    A parameter that is a dataclass stands for its fields, each with a default: they are options like the others, and
+    their docstrings the help.
     """
 
     def __init__(self, name: str, function: Callable[..., int | None]) -> None:
@@ -48,10 +48,14 @@ class SignatureCommand(Command):
         self.function = function
         self.description, self._texts = _read_docstring(inspect.getdoc(function) or "")
         self.summary = self.description.splitlines()[0]
-        given = inspect.signature(function, eval_str=True).parameters.values()
-        self._groups = {each.name: each.annotation for each in given if _is_group(each)}
-        flat = (_fields(self._groups[each.name]) if each.name in self._groups else [each] for each in given)
-        self._parameters = {each.name: each for some in flat for each in some}
+        self._parameters: dict[str, inspect.Parameter] = {}
+        self._groups: dict[str, Any] = {}  # the dataclasses, by the parameter that takes one
+        for each in inspect.signature(function, eval_str=True).parameters.values():
+            if dataclasses.is_dataclass(each.annotation):
+                self._groups[each.name] = each.annotation
+                self._parameters |= _fields(each.annotation)
+            else:
+                self._parameters[each.name] = each
         self._see = f"See `hybridvit {name} --help`."
 
     def help(self) -> str:
@@ -148,17 +152,13 @@ def _reader(annotation: Any) -> Callable[[str], Any] | None:
     return next((READERS[kind] for kind in (annotation, *typing.get_args(annotation)) if kind in READERS), None)
 
 
-def _is_group(parameter: inspect.Parameter) -> bool:
-    return dataclasses.is_dataclass(parameter.annotation)
-
-
-def _fields(group: type) -> list[inspect.Parameter]:
+def _fields(group: Any) -> dict[str, inspect.Parameter]:
     """The fields of a dataclass as parameters."""
-    hints = typing.get_type_hints(group)
-    return [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+    hints, kind = typing.get_type_hints(group), inspect.Parameter.KEYWORD_ONLY
+    return {
+        each.name: inspect.Parameter(each.name, kind, default=each.default, annotation=hints[each.name])
         for each in dataclasses.fields(group)
-    ]
+    }
 
 
 def _item_type(annotation: Any) -> Any:

@@ -127,10 +127,11 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
     for target in targets:
         exporter = exporter_for(target)
         exporter.require(exporter.writer_packages)
+    show = print if request.verbose else lambda _: None
     failed: HybridViTError | None = None
     for target, path in outputs.items():
         try:
-            done = run_apart(replace(job, to=target, output=str(path)), show=print if request.verbose else _nothing)
+            done = run_apart(replace(job, to=target, output=str(path)), show=show)
         except HybridViTError as error:
             if len(targets) == 1:
                 raise
@@ -176,10 +177,6 @@ def _images(words: Sequence[str]) -> tuple[str, ...]:
     from hybridvit.data.scan import find_images
 
     return tuple(str(path) for path in find_images(words)[:MOST_IMAGES]) if words else ()
-
-
-def _nothing(text: str) -> None:
-    pass
 
 
 def _quality(cost: "Quality") -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.spec import Precision
@@ -34,6 +35,21 @@ class Candidate:
         height, width = self.image_size
         form = "" if self.form == "folded" else f", {self.form} form"
         return f"{self.subject.name}{form}, {self.runtime}, {self.precision}, batch {self.batch}, {height}x{width}"
+
+    def record(self) -> dict[str, Any]:
+        """What a record of its times says of it."""
+        height, width = self.image_size
+        return {
+            "model": self.subject.name,
+            "family": self.subject.family,
+            "form": self.form,
+            "runtime": self.runtime,
+            "precision": self.precision,
+            "device": self.device,
+            "batch": self.batch,
+            "image_size": f"{height}x{width}",
+            "threads": self.threads,
+        }
 
     @property
     def target(self) -> str:

@@ -82,11 +82,16 @@ def plan_of(options: BenchOptions) -> Plan:
             f"{POLICY} is ACTIVE: threads of the candidates that wait for their turn would keep the cores busy while "
             "another is timed. Leave it unset."
         )
-    if plan.device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"The device is '{plan.device}', but this measures on cpu or cuda. Use --device cpu.")
-    if plan.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"The device is '{plan.device}', but torch sees no CUDA GPU here. Use --device cpu.")
+    check_device(plan.device)
     return plan
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError for a device of PyTorch that is not measured on, or not here."""
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"The device is '{device}', but this measures on cpu or cuda. Use --device cpu.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"The device is '{device}', but torch sees no CUDA GPU here. Use --device cpu.")
 
 
 def installed_runtimes(asked: Sequence[str] | None) -> list[str]:

@@ -46,16 +46,7 @@ class BenchRow:
         height, width = of.image_size
         is_published = of.precision != "int8" and height == width
         published = published_accuracy(of.subject.name, height) if is_published else None
-        return {
-            "model": of.subject.name,
-            "family": of.subject.family,
-            "form": of.form,
-            "runtime": of.runtime,
-            "precision": of.precision,
-            "device": of.device,
-            "batch": of.batch,
-            "image_size": "x".join(str(side) for side in of.image_size),
-            "threads": of.threads,
+        return of.record() | {
             "median_ms": round(times.median_ms, 4),
             "low_ms": round(low, 4),
             "high_ms": round(high, 4),
@@ -83,15 +74,8 @@ class Skipped:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        of = self.candidate
-        return {
-            "model": of.subject.name,
-            "runtime": of.runtime,
-            "precision": of.precision,
-            "batch": of.batch,
-            "image_size": "x".join(str(side) for side in of.image_size),
-            "reason": self.reason,
-        }
+        told = ("model", "runtime", "precision", "batch", "image_size")
+        return {name: self.candidate.record()[name] for name in told} | {"reason": self.reason}
 
 
 @dataclass(frozen=True, kw_only=True)

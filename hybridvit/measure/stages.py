@@ -12,6 +12,7 @@ from hybridvit.machine.facts import check_threads, usable_cores
 from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.counts import count_each
 from hybridvit.measure.latency import check_rounds, measure
+from hybridvit.measure.plan import check_device
 from hybridvit.measure.subject import build, find_subject
 from hybridvit.models.backbone import Backbone
 
@@ -54,8 +55,7 @@ def profile_stages(
     subject = find_subject(model)
     if subject.kind not in ("ours", "weights"):
         raise UsageError(f"{model} is no model of hybridvit in PyTorch, whose stages are known. See `hybridvit list`.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("The device is 'cuda', but torch sees no CUDA GPU here. Use --device cpu.")
+    check_device(device)
     size = image_size or subject.image_size
     folded = build(subject, "folded", size)
     assert isinstance(folded, Backbone)

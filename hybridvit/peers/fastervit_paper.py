@@ -4,8 +4,9 @@ Throughput: A100, batch 128. "FLOPs" are multiply-adds.
 """
 
 import dataclasses
+from functools import partial
 
-from hybridvit.peers.paper_row import PaperRow, PaperTable, paper_row
+from hybridvit.peers.paper_row import PaperRow, PaperTable, row_of
 
 _PAPER = "Hatamizadeh et al., FasterViT, ICLR 2024"
 _THROUGHPUT = "A100, batch 128"
@@ -20,18 +21,10 @@ _REMARKS = {
         f"the released model has no carriers, and fewer parameters than printed; {_FOLDED}",
     ),
 }
-
-
-def _row(
-    system: str,
-    image_size_px: int,
-    parameters: float,
-    multiply_adds: float,
-    images_per_s: int,
-    top1: float,
-    model: str | None = None,
-) -> PaperRow:
-    return paper_row(system, image_size_px, parameters, multiply_adds, top1, model, _REMARKS, images_per_s=images_per_s)
+_COLUMNS = (
+    "system", "image_size_px", "parameters_millions", "multiply_adds_billions", "images_per_s", "top1", "model",
+)  # fmt: skip
+_row = partial(row_of, _COLUMNS, _REMARKS)
 
 
 def _group(heading: str, *rows: PaperRow) -> tuple[PaperRow, ...]:

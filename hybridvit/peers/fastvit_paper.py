@@ -3,7 +3,9 @@
 Latencies: iPhone 12 Pro, Core ML, batch 1; RTX 2080Ti, TensorRT, batch 8 (section 4.1). "FLOPs" are multiply-adds.
 """
 
-from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable, paper_row
+from functools import partial
+
+from hybridvit.peers.paper_row import ArchitectureRow, PaperTable, row_of
 
 _PAPER = "Vasu et al., FastViT, ICCV 2023"
 _PHONE = "iPhone 12 Pro, Core ML, batch 1"
@@ -29,21 +31,10 @@ _REMARKS = {
         "without the reshapes, as in the paper's supplement, Table 4",
     ),
 }
-
-
-def _row(
-    system: str,
-    image_size_px: int,
-    parameters: float,
-    multiply_adds: float,
-    gpu_ms: float | None,
-    phone_ms: float | None,
-    top1: float,
-    model: str | None = None,
-) -> PaperRow:
-    return paper_row(
-        system, image_size_px, parameters, multiply_adds, top1, model, _REMARKS, gpu_ms=gpu_ms, phone_ms=phone_ms
-    )
+_COLUMNS = (
+    "system", "image_size_px", "parameters_millions", "multiply_adds_billions", "gpu_ms", "phone_ms", "top1", "model",
+)  # fmt: skip
+_row = partial(row_of, _COLUMNS, _REMARKS)
 
 
 def _architecture(

@@ -1,6 +1,6 @@
 """The form in which the papers' tables are kept: the figures as printed, and the name to measure a system by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,27 +55,11 @@ class PaperTable:
     throughput: str = ""
 
 
-def paper_row(
-    system: str,
-    image_size_px: int,
-    parameters: float,
-    multiply_adds: float,
-    top1: float,
-    model: str | None,
-    remarks: Mapping[str, str],
-    **speeds: Any,
-) -> PaperRow:
-    """A row from its figures: in millions, billions and per cent; `speeds` are fields of a row.
+def row_of(columns: Sequence[str], remarks: Mapping[str, str], *figures: Any) -> PaperRow:
+    """A row from its figures in the order of `columns`, the last of which, the model, may be missing.
 
-    Its note is the remark on `model`, or why there is none.
+    Its note is the remark on the model, or why there is none.
     """
-    return PaperRow(
-        system=system,
-        image_size_px=image_size_px,
-        parameters_millions=parameters,
-        multiply_adds_billions=multiply_adds,
-        top1=top1,
-        model=model,
-        note=remarks.get(model, "") if model else MISSING[system.rstrip("*")],
-        **speeds,
-    )
+    row = dict(zip(columns, figures, strict=False))
+    model = row.get("model")
+    return PaperRow(**row, note=remarks.get(model, "") if model else MISSING[row["system"].rstrip("*")])

@@ -18,7 +18,7 @@ RELOAD_SECONDS = 60  # how often the page of a run that goes on reloads itself
 
 def render(report: Report) -> str:
     """The page. Every text in `report`, class and file names above all, is escaped."""
-    template, style = _template()
+    template, style = page_template("hybridvit.report", "report.html.jinja")
     return template.render(
         report=report,
         style=style,
@@ -30,12 +30,12 @@ def render(report: Report) -> str:
 
 
 @cache
-def _template() -> tuple[Template, Markup]:
+def page_template(package: str, name: str) -> tuple[Template, Markup]:
+    """The template `name` in `package`, which escapes every text that it is given, and the style of all pages."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "photo": photo, "chart": chart}
-    folder = files("hybridvit.report")
-    template = environment.from_string(folder.joinpath("report.html.jinja").read_text(encoding="utf-8"))
-    return template, Markup(folder.joinpath("report.css").read_text(encoding="utf-8"))
+    template = environment.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
+    return template, Markup(files("hybridvit.report").joinpath("report.css").read_text(encoding="utf-8"))
 
 
 def write_report(report: Report, path: Path) -> None:
