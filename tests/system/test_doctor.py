@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from hybridvit.cli import doctor
 from hybridvit.cli.main import main
 from hybridvit.machine import limits as limits_module
 from hybridvit.machine import packages
+from hybridvit.machine.facts import installed_version
 from hybridvit.machine.limits import Limits, limits
 from hybridvit.machine.packages import PackageState, required_and_optional, states_of
 from hybridvit.recipe.file import load_recipe
@@ -56,7 +56,7 @@ def test_packages_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     (tmp_path / "ends_python.py").write_text("import os; os._exit(3)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     faked = {"half-installed": "0.1", "ends-python": "0.2"}
-    monkeypatch.setattr(packages, "_version", lambda name: faked.get(name) or _installed(name))
+    monkeypatch.setattr(packages, "installed_version", lambda name: faked.get(name) or installed_version(name))
     states = states_of(["half-installed", "ends-python", "pyyaml", "no-such-package"])
     assert {name: state.state for name, state in states.items()} == {
         "half-installed": "broken",
@@ -66,13 +66,6 @@ def test_packages_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     }
     assert "nothing_of_that_name" in states["half-installed"].reason
     assert "ended Python" in states["ends-python"].reason
-
-
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def test_extras_come_from_the_package_itself() -> None:

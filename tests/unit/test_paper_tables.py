@@ -175,7 +175,7 @@ def test_what_the_files_lack_is_measured_and_kept(tmp_path: Path, calls: list[tu
     have = tmp_path / "have.json"
     have.write_text(json.dumps(result(record("fastvit_t8", 256, median_ms=3.0, low_ms=2.0, high_ms=4.0))))
     kept, page = tmp_path / "kept.json", tmp_path / "table.md"
-    command.tables(names=["fastvit-6"], measured=[str(have)], json_file=str(kept), output=str(page))
+    command.tables(names=["fastvit-6"], measured=[str(have)], json_file=kept, output=page)
     assert [side for side, _ in calls] == [224, 256, 384]
     assert "fastvit_t8" not in calls[1][1]
     assert len(calls[1][1]) == 6
@@ -186,7 +186,7 @@ def test_what_the_files_lack_is_measured_and_kept(tmp_path: Path, calls: list[tu
     assert "- CaiT XS-24 at 384 px: The exported file differs by 3." in text
 
     calls.clear()
-    command.tables(names=["fastvit-6"], measured=[str(kept)], output=str(page))
+    command.tables(names=["fastvit-6"], measured=[str(kept)], output=page)
     assert not calls
     assert page.read_text() == text
 
@@ -224,7 +224,7 @@ def test_an_unknown_table_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"There is no table 'fastvit-7'\. Nearest: 'fastvit-6'"):
         command.tables(names=["fastvit-7"])
     with pytest.raises(UsageError, match=r"The folder .* does not exist"):
-        command.tables(output=str(tmp_path / "no" / "table.md"))
+        command.tables(output=tmp_path / "no" / "table.md")
     with pytest.raises(UsageError, match="There is no file"):
         command.tables(measured=[str(tmp_path / "none.json")])
 
