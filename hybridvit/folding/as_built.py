@@ -33,7 +33,7 @@ def is_intercepted(module: nn.Module) -> bool:
 
 
 def check_as_built(module: nn.Module, *kinds: type[nn.Module]) -> None:
-    """Raise NotAsBuilt unless `is_as_built`, with what to do about it."""
+    """Raise NotAsBuilt unless `is_as_built`, with what to do about it; modules inside are for others to check."""
     if type(module) not in kinds:
         raise NotAsBuilt(
             module,
@@ -41,18 +41,23 @@ def check_as_built(module: nn.Module, *kinds: type[nn.Module]) -> None:
             f"{' or '.join(kind.__name__ for kind in kinds)}. For adapters of PEFT call merge_and_unload() first, for "
             "parametrisations torch.nn.utils.parametrize.remove_parametrizations().",
         )
-    check_unwatched(module)
+    check_not_intercepted(module)
 
 
 def check_unwatched(module: nn.Module) -> None:
     """Raise NotAsBuilt if calls of `module`, or of a module inside, are intercepted."""
     for part in module.modules():
-        if is_intercepted(part):
-            raise NotAsBuilt(
-                part,
-                "has hooks or a forward of its own (pruning, weight_norm and watchers set some), which would be lost. "
-                "Remove them first.",
-            )
+        check_not_intercepted(part)
+
+
+def check_not_intercepted(module: nn.Module) -> None:
+    """Raise NotAsBuilt if calls of `module` itself are intercepted."""
+    if is_intercepted(module):
+        raise NotAsBuilt(
+            module,
+            "has hooks or a forward of its own (pruning, weight_norm and watchers set some), which would be lost. "
+            "Remove them first.",
+        )
 
 
 def named(error: NotAsBuilt, root: nn.Module) -> str:

@@ -102,8 +102,9 @@ def _replacements(model: nn.Module, released: bool) -> dict[int, object]:
             )
     for label, block in reversed(blocks.items()):  # the largest first: what they free serves the smaller ones
         memo[id(block)] = block.fold_named(label)
+    wrappers = _wrappers()
     for module in reversed(list(model.modules())):
-        if isinstance(module, _wrappers()):
+        if isinstance(module, wrappers):
             memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
     return memo
 

@@ -155,10 +155,7 @@ class Kernel:
     def as_linear(self, like: nn.Module) -> nn.Linear:
         """A frozen linear layer with this 1x1 kernel and the dtype and device of `like`; see `as_conv`."""
         kernel = self.cast(like.get_parameter("weight"))
-        linear = PackedLinear(self.weight.shape[1], self.weight.shape[0], device="meta")
-        linear.weight = nn.Parameter(kernel.weight[:, :, 0, 0], requires_grad=False)
-        linear.bias = nn.Parameter(kernel.bias, requires_grad=False)
-        return linear
+        return PackedLinear(kernel.weight[:, :, 0, 0], kernel.bias)
 
 
 def identity_kernel(like: nn.Conv2d) -> Kernel:
@@ -171,7 +168,7 @@ def identity_kernel(like: nn.Conv2d) -> Kernel:
 
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A frozen convolution with the stride, padding and groups of `conv`; `weight` says channels and kernel."""
-    like = nn.Conv2d(
+    like: nn.Conv2d = _Uninitialised(
         weight.shape[1] * conv.groups,
         weight.shape[0],
         (weight.shape[2], weight.shape[3]),
@@ -180,11 +177,19 @@ def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
         bias=bias is not None,
         device="meta",
     )
+    like.__class__ = nn.Conv2d
     like.padding = conv.padding
     like.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
     if bias is not None:
         like.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
     return like.eval()
+
+
+class _Uninitialised(nn.Conv2d):
+    """A convolution as it is before weights are drawn, which on the meta device takes longer than all else here."""
+
+    def reset_parameters(self) -> None:
+        pass
 
 
 def exact(tensor: Tensor) -> Tensor:

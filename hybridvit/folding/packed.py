@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -26,9 +27,13 @@ class PackedLinear(nn.Linear):
     with `torch.backends.mkldnn.enabled = False`.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, device: str | None = None) -> None:
-        super().__init__(in_features, out_features, device=device)
+    def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"]) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], device="meta")
+        self.weight, self.bias = (nn.Parameter(values, requires_grad=False) for values in (weight, bias))
         self._packed: tuple[Tensor, int, int, Tensor] | None = None  # weight, its version, its address, the copy
+
+    def reset_parameters(self) -> None:
+        """Nothing: the weights are given, and to draw others first takes longer than all else here."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._can_pack(x):

@@ -15,7 +15,7 @@ from hybridvit.folding.packed import PackedLinear
 
 @pytest.fixture
 def layer():
-    return PackedLinear(24, 40).requires_grad_(False).eval()
+    return PackedLinear(torch.randn(40, 24), torch.randn(40)).eval()
 
 
 @pytest.fixture
