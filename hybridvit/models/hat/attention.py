@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
+from hybridvit.folding.as_built import check_unwatched
 from hybridvit.folding.foldable import SizeDependent
 from hybridvit.models.checks import check_integer
 from hybridvit.models.hat.config import HATConfig
@@ -97,7 +98,8 @@ class HierarchicalAttention(SizeDependent):
         tokens = split_windows(x, rows, columns, side)  # (b rows columns) (side side) c
         carries = config.carrier_size > 0 and rows * columns > 1
         carriers = self.carriers(x, rows, columns) if carries and self.carriers is not None else None
-        windows = WindowLayout(x.shape[0], rows, columns, side, config.carrier_size if carries else 0)
+        grids = Grid(1, 1, side), Grid(rows, columns, config.carrier_size if carries else 0)
+        windows = WindowLayout(x.shape[0], *grids)
         for block in self.blocks:
             tokens, carriers = block(tokens, carriers, windows)
         if config.propagate and carriers is not None:
@@ -119,6 +121,7 @@ class HierarchicalAttention(SizeDependent):
             for part in (block.carrier_position, block.carrier_attention):
                 for term in () if part is None else part.modules():
                     if isinstance(term, PositionTerm):
+                        check_unwatched(term)
                         constants[id(term)] = term.fixed(grid)
         fixed = copy.deepcopy(self, constants)
         fixed.only_size = (height, width)
@@ -135,23 +138,11 @@ class HierarchicalAttention(SizeDependent):
 
 @dataclass(frozen=True)
 class WindowLayout:
-    """How the tokens of a batch lie: `rows` x `columns` windows per image, with `carrier_size`^2 carriers each."""
+    """How the tokens of a batch lie."""
 
     num_images: int
-    rows: int
-    columns: int
-    side: int
-    carrier_size: int
-
-    @property
-    def window(self) -> Grid:
-        """The places of one window's tokens."""
-        return Grid(1, 1, self.side)
-
-    @property
-    def carriers(self) -> Grid:
-        """The places of one image's carriers."""
-        return Grid(self.rows, self.columns, self.carrier_size)
+    window: Grid  # the places of one window's tokens
+    carriers: Grid  # of one image's carriers, a block per window; of side 0 without
 
 
 class HATBlock(nn.Module):
@@ -160,11 +151,11 @@ class HATBlock(nn.Module):
     def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
         super().__init__()
         self.config = config
-        window = Grid(1, 1, config.window_size)
+        size = config.window_size
         self.position: nn.Module | None = None
         if config.position_embedding:
-            self.position = WindowPosition(PositionEmbedding(dim, config.position_hidden), window)
-        self.attention: nn.Module = _attention(dim, config, drop_path_rate, relative_bias(config), window=window)
+            self.position = WindowPosition(PositionEmbedding(dim, config.position_hidden), size)
+        self.attention: nn.Module = _attention(dim, config, drop_path_rate, relative_bias(config), window_size=size)
         self.mlp: nn.Module = _mlp(dim, config, drop_path_rate)
         self.carrier_position: PositionTerm | None = None
         self.carrier_attention: nn.Module | None = None
@@ -182,15 +173,15 @@ class HATBlock(nn.Module):
         self, tokens: Float[Tensor, "n t c"], carriers: Float[Tensor, "n l c"] | None, windows: WindowLayout
     ) -> tuple[Float[Tensor, "n t c"], Float[Tensor, "n l c"] | None]:
         if self.position is not None:
-            tokens = self.position(tokens)
-        if not windows.carrier_size:
+            tokens = tokens + self.position(windows.window, tokens.dtype)
+        if not windows.carriers.side:
             return self.mlp(self.attention(tokens, windows.window, windows.num_images), windows.num_images), None
         anew = self.config.carrier_source == "tokens"
         if anew:
             carriers = pool_tokens(tokens, windows)
         assert carriers is not None
         carriers = self._exchange(carriers, windows)
-        num_carriers = windows.carrier_size**2
+        num_carriers = windows.carriers.side**2
         both = torch.cat((carriers, tokens), 1)  # n (l t) c
         both = self.attention(both, windows.window, windows.num_images, num_carriers)
         both = self.mlp(both, windows.num_images)
@@ -262,14 +253,15 @@ def averaging(blocks: int, window: int, size: int, like: Tensor) -> Float[Tensor
 
 def pool_tokens(tokens: Float[Tensor, "n t c"], windows: WindowLayout) -> Float[Tensor, "n l c"]:
     """The carriers of each window as means of its own tokens."""
-    axis = averaging(1, windows.side, windows.carrier_size, tokens)
+    axis = averaging(1, windows.window.side, windows.carriers.side, tokens)
     return torch.kron(axis, axis) @ tokens
 
 
 def nearest_carrier(windows: WindowLayout, device: torch.device) -> Int[Tensor, "t"]:
     """For each token of a window, the number of the carrier above it: floor(i * carriers / side) per axis."""
-    place = torch.arange(windows.side, device=device) * windows.carrier_size // windows.side
-    return (place[:, None] * windows.carrier_size + place).flatten()
+    side, carriers = windows.window.side, windows.carriers.side
+    place = torch.arange(side, device=device) * carriers // side
+    return (place[:, None] * carriers + place).flatten()
 
 
 def pad_to(x: Num[Tensor, "b c h w"], height: int, width: int) -> Num[Tensor, "b c ph pw"]:
@@ -297,22 +289,22 @@ def merge_windows(
 
     Through an index, which leaves the padding out in the same step, and puts no condition on the size in a graph.
     """
-    side, device = windows.side, tokens.device
+    side, device = windows.window.side, tokens.device
     row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
-    window = row // side * windows.columns + column // side  # h w
+    window = row // side * windows.carriers.columns + column // side  # h w
     place = (window * side + row % side) * side + column % side
     pixels = tokens.unflatten(0, (windows.num_images, -1)).flatten(1, 2).index_select(1, place.flatten())  # b hw c
     return pixels.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # b c h w
 
 
 def _attention(
-    dim: int, config: HATConfig, drop_path_rate: float, bias: RelativeBias | None, *, window: Grid | None = None
+    dim: int, config: HATConfig, drop_path_rate: float, bias: RelativeBias | None, *, window_size: int | None = None
 ) -> ResidualAttention:
     return ResidualAttention(
         dim,
         config.num_heads,
         bias=bias,
-        window=window,
+        window_size=window_size,
         layer_scale_init=config.layer_scale_init,
         drop_path_rate=drop_path_rate,
     )

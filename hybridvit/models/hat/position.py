@@ -1,39 +1,37 @@
 """Positions of tokens: absolute embeddings and relative biases, computed for any grid in every call.
 
 Both are functions of coordinates alone (FasterViT, section 3.3, after SwinV2): a model that was trained on one grid
-can be run on any other. The coordinates of a grid, which no weight changes, are kept; a fold makes constants of the
-rest where the grid is known.
+can be run on any other. Where the grid is known, a fold makes constants of them.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import lru_cache, wraps
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from hybridvit.folding.as_built import check_as_built, check_unwatched
+from hybridvit.folding.as_built import check_as_built
 from hybridvit.models.hat.config import HATConfig
 
 OFFSET_SCALE, MAX_BIAS = 8.0, 16.0  # of SwinV2's log-spaced bias
-MAX_KEPT = 576  # tokens of a grid whose coordinates are kept; the numbers of its pairs take 2.7 MB
 
 
 @dataclass(frozen=True)
 class Grid:
     """Places of tokens: `rows` x `columns` blocks of `side` x `side`, block by block, row-major in both.
 
-    The tokens of a window are one block; the carriers of a map are a block per window.
+    The tokens of a window are one block; the carriers of a map are a block per window. A grid is made for one pass, in
+    which the blocks of a stage share it.
     """
 
     rows: int
     columns: int
     side: int
+    _made: dict[object, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -48,31 +46,17 @@ class Grid:
         shape = (self.rows, self.columns, self.side, self.side)
         return rows.expand(shape).flatten(), columns.expand(shape).flatten()
 
+    def coordinates(self, make: "Coordinates", device: torch.device, dtype: torch.dtype) -> Tensor:
+        """What `make` computes of this grid: by the first that asks, since no weight changes it."""
+        key = make, device, dtype
+        if key not in self._made:
+            self._made[key] = make(self, device, dtype)
+        return self._made[key]
+
 
 Coordinates = Callable[[Grid, torch.device, torch.dtype], Tensor]
 
 
-def kept(make: Coordinates) -> Coordinates:
-    """`make`, whose results for small grids are kept: they depend on its arguments alone.
-
-    Made anew they are 5 % of the time of a folded fastervit_0, batch 1 (2 CPU cores). Not while a graph is recorded.
-    """
-
-    @lru_cache(maxsize=64)
-    def made_once(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-        with torch.inference_mode(False):  # usable in a later backward, whatever mode this is
-            return make(grid, device, dtype)
-
-    @wraps(make)
-    def made(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
-        height, width = grid.sides
-        return (make if recorded or height * width > MAX_KEPT else made_once)(grid, device, dtype)
-
-    return made
-
-
-@kept
 def centred_places(grid: Grid, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "t 2"]:
     """(place - floor(side / 2)) / floor(side / 2) of each token per axis, 0 on a side of length 1."""
     axes = [
@@ -82,7 +66,6 @@ def centred_places(grid: Grid, device: torch.device, dtype: torch.dtype) -> Floa
     return torch.stack(axes, -1)
 
 
-@kept
 def log_spaced_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "dy dx 2"]:
     """Every offset between two tokens: per axis scaled to -8 .. 8, then sign(v) log2(|v| + 1) / log2(8)."""
     axes = []
@@ -95,7 +78,6 @@ def log_spaced_offsets(grid: Grid, device: torch.device, dtype: torch.dtype) -> 
     return torch.stack((down[:, None].expand(shape), right.expand(shape)), -1)
 
 
-@kept
 def offset_of_pairs(grid: Grid, device: torch.device, dtype: torch.dtype) -> Int[Tensor, "pairs"]:
     """For each pair of tokens, query before key, the number of its offset in a flat table of all; of any `dtype`."""
     (height, width), (rows, columns) = grid.sides, grid.places(device)
@@ -115,8 +97,10 @@ class PositionTerm(nn.Module, ABC):
     def fixed(self, grid: Grid) -> "PositionTerm":
         """A frozen form for `grid` alone, which its forward pass takes for granted.
 
+        What is set on modules inside, such as hooks, is left out: whoever asks has made sure that there is nothing.
+
         Raises:
-            NotAsBuilt: if the constants would leave out what is set on a module inside.
+            NotAsBuilt: if it is not of the class that it was built as.
         """
 
     @property
@@ -142,10 +126,9 @@ class PositionEmbedding(PositionTerm):
             return self.compute(grid).to(dtype)
 
     def compute(self, grid: Grid) -> Float[Tensor, "t c"]:
-        return self.mlp(centred_places(grid, self.device, _at_least_float32(self.dtype)))
+        return self.mlp(grid.coordinates(centred_places, self.device, _at_least_float32(self.dtype)))
 
     def fixed(self, grid: Grid) -> "FixedEmbedding":
-        check_unwatched(self)
         return FixedEmbedding(self(grid, self.dtype))
 
 
@@ -180,7 +163,7 @@ class RelativeBias(PositionTerm):
 
     def compute(self, grid: Grid) -> Float[Tensor, "heads t t"]:
         table, (height, width) = self.table(grid), grid.sides
-        pairs = offset_of_pairs(grid, table.device, table.dtype)
+        pairs = grid.coordinates(offset_of_pairs, table.device, table.dtype)
         return table.flatten(1).index_select(1, pairs).unflatten(1, (height * width, height * width))
 
     def fixed(self, grid: Grid) -> "BiasTable":
@@ -197,7 +180,7 @@ class LogSpacedBias(RelativeBias):
         self.mlp = CoordinateMLP(hidden, num_heads)
 
     def table(self, grid: Grid) -> Float[Tensor, "heads dy dx"]:
-        offsets = log_spaced_offsets(grid, self.device, _at_least_float32(self.dtype))
+        offsets = grid.coordinates(log_spaced_offsets, self.device, _at_least_float32(self.dtype))
         return MAX_BIAS * self.mlp(offsets).sigmoid().permute(2, 0, 1)  # heads dy dx
 
 

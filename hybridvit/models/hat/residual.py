@@ -45,36 +45,25 @@ class TokenResidual(Foldable):
 
 
 class WindowPosition(Foldable):
-    """Adds the embedding of their places to the tokens of windows."""
+    """The embedding of the places in a window of one size, which a fold makes a constant."""
 
-    def __init__(self, embedding: PositionEmbedding, window: Grid) -> None:
+    def __init__(self, embedding: PositionEmbedding, window_size: int) -> None:
         super().__init__()
-        self.embedding, self.window = embedding, window
+        self.embedding, self.window_size = embedding, window_size
 
-    def forward(self, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
-        return x + self.embedding(self.window, x.dtype)
+    def forward(self, grid: Grid, dtype: torch.dtype) -> Float[Tensor, "t c"]:
+        return self.embedding(grid, dtype)
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        return FixedPosition(self.embedding(self.window, self.embedding.dtype))
-
-
-class FixedPosition(nn.Module):
-    """`WindowPosition` for inference: the embedding is a constant."""
-
-    def __init__(self, value: Float[Tensor, "t c"]) -> None:
-        super().__init__()
-        self.value = nn.Parameter(value, requires_grad=False)
-
-    def forward(self, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
-        return x + self.value.to(x.dtype)
+        return self.embedding.fixed(Grid(1, 1, self.window_size))
 
 
 class ResidualAttention(TokenResidual):
     """Multi-head self-attention with a relative bias (FasterViT, equations 4 and 6).
 
-    `window` is the one grid of its tokens, or None where that depends on the image; `propagates` says that its layer
-    scale has a second use and must survive folding.
+    `window_size` is the side of the one window that its tokens are, or None where their grid depends on the image;
+    `propagates` says that its layer scale has a second use and must survive folding.
     """
 
     propagates = False
@@ -85,12 +74,12 @@ class ResidualAttention(TokenResidual):
         num_heads: int,
         *,
         bias: RelativeBias | None,
-        window: Grid | None,
+        window_size: int | None,
         layer_scale_init: float | None,
         drop_path_rate: float,
     ) -> None:
         super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
-        self.num_heads, self.bias, self.window = num_heads, bias, window
+        self.num_heads, self.bias, self.window_size = num_heads, bias, window_size
         self.to_qkv = nn.Linear(dim, 3 * dim)
         self.to_out = nn.Linear(dim, dim)
 
@@ -104,7 +93,7 @@ class ResidualAttention(TokenResidual):
     def folded(self) -> nn.Module:
         bias = self.bias
         if bias is not None:
-            bias = copy.deepcopy(bias) if self.window is None else bias.fixed(self.window)
+            bias = copy.deepcopy(bias) if self.window_size is None else bias.fixed(Grid(1, 1, self.window_size))
         return FoldedAttention(
             self.plain_norm(),
             self._scaled_qkv(),
