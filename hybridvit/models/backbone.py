@@ -14,14 +14,26 @@ from hybridvit.card import MIN_SIDE_PX, ModelCard
 from hybridvit.errors import UsageError
 from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_batch_statistics
 from hybridvit.folding.foldable import Carded, Sized, SizeDependent
+from hybridvit.models.checks import check_integer
 from hybridvit.models.head import ClassifierHead, GlobalPool
 
 
 class Backbone(Carded):
     """A stem, stages that halve the map, an optional layer after them, and a classifier head.
 
-    Subclasses register `stem`, `stages` (nn.Sequential), `expand` and `head`, in this order of execution.
     Input (b, in_chans, h, w) with h and w >= 32 in steps of one pixel; a stage of stride s gives ceil(h / s).
+
+    Args:
+        config: the architecture, of the family's own class; its `VARIANTS` have the named ones.
+        card: the record that travels with the model.
+        num_classes: 0 for the pooled vector.
+        in_chans: channels of the image.
+        global_pool: "avg", "max", or "" for no pooling, with `num_classes=0`.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth of the last block; grows linearly from 0 over the blocks.
+
+    Raises:
+        UsageError: for an unknown pooling, a negative size, or a rate outside 0 to 1.
     """
 
     stem: nn.Module
@@ -34,10 +46,55 @@ class Backbone(Carded):
     feature_info: list[dict[str, Any]]
     first_conv: str  # name of the layer that reads the image, or of the block around it in training form
     first_convs: tuple[str, ...]  # names of the convolutions that read the image in training form
+    layers_of_stage: tuple[str, str]  # regular expressions behind `stages.N.`: what opens a stage; its numbered blocks
+    last_layer: str  # what lies between the stages and the classifier
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        card: ModelCard,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: GlobalPool = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, size, minimum in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
+            check_integer(name, size, minimum)
+        for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+            if not isinstance(rate, int | float) or not 0 <= rate < 1:
+                raise UsageError(f"{name} is {rate!r}, but a probability here is at least 0 and below 1.")
+        self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
+        self.make_body(config, stochastic_depth(config.depths, drop_path_rate))
+        self.head_hidden_size = self.num_features
+        self.head = self.make_head(num_classes, global_pool=global_pool, drop_rate=drop_rate)
+        self.feature_info = pyramid_info(config.widths)
+        self.apply(self.initialise)
 
     @abstractmethod
+    def make_body(self, config: Any, drop_path_rates: list[list[float]]) -> None:
+        """Register `stem`, `stages` and `expand`, in order of execution; set `num_features` and `first_conv(s)`."""
+
+    @abstractmethod
+    def make_head(self, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> ClassifierHead:
+        """The head of this family."""
+
+    @staticmethod
+    @abstractmethod
+    def initialise(module: nn.Module) -> None:
+        """Draw the weights of one module of the model, where they are not torch's defaults."""
+
+    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that sort parameter names into layers, for layer-wise decay (timm's format)."""
+        stage, (opening, blocks) = r"^stages\.(\d+)", self.layers_of_stage
+        fine = [(rf"{stage}\.{opening}", (0,)), (rf"{stage}\.{blocks}", None)]
+        return {
+            "stem": r"^stem",
+            "blocks": [*([(stage, None)] if coarse else fine), (rf"^{self.last_layer}", (99999,))],
+        }
 
     def forward_features(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b f oh ow"]:
         """The unpooled map of stride 32 that the head reads.
@@ -271,20 +328,6 @@ class FeaturePyramid(Carded):
         return self.backbone.forward_intermediates(x, self.out_indices, stop_early=True, intermediates_only=True)
 
 
-def check_sizes(*, num_classes: int, in_chans: int, drop_rate: float, drop_path_rate: float) -> None:
-    """Refuse what no model can be built with.
-
-    Raises:
-        UsageError: for a size that is no whole number or too small, or a rate outside 0 to 1.
-    """
-    for name, size, minimum in (("num_classes", num_classes, 0), ("in_chans", in_chans, 1)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < minimum:
-            raise UsageError(f"{name} is {size!r}, but must be a whole number from {minimum}.")
-    for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
-        if not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise UsageError(f"{name} is {rate!r}, but a probability here is at least 0 and below 1.")
-
-
 def stochastic_depth(depths: Sequence[int], rate: float) -> list[list[float]]:
     """The drop path rates of the blocks of each stage: from 0 in the first block linearly to `rate` in the last."""
     blocks = sum(depths)
@@ -311,3 +354,10 @@ def resolve_indices(indices: int | Sequence[int] | None, count: int) -> list[int
     if not asked or any(not isinstance(index, int) or not -count <= index < count for index in asked):
         raise UsageError(f"Stage indices are {indices}, but there are {count} stages: use 0 to {count - 1}.")
     return sorted(index % count for index in asked)
+
+
+def initialise_weight(layer: nn.Conv2d | nn.Linear) -> None:
+    """Truncated normal of 0.02, and no bias."""
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

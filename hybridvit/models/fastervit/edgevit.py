@@ -12,6 +12,7 @@ from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.drop_path import drop_path
+from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
 
 RATE = 2  # tokens per delegate and side
@@ -24,24 +25,9 @@ class EdgeViT(nn.Module):
     told by the zeros around the map, which the aggregation's convolution sees.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        mlp_ratio: int,
-        layer_scale_init: float | None,
-        drop_path_rates: Sequence[float],
-    ) -> None:
+    def __init__(self, dim: int, config: HATConfig, drop_path_rates: Sequence[float]) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(
-                EdgeViTBlock(
-                    dim, num_heads, mlp_ratio=mlp_ratio, layer_scale_init=layer_scale_init, drop_path_rate=rate
-                )
-                for rate in drop_path_rates
-            )
-        )
+        self.blocks = nn.Sequential(*(EdgeViTBlock(dim, config, rate) for rate in drop_path_rates))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return self.blocks(x)
@@ -50,15 +36,11 @@ class EdgeViT(nn.Module):
 class EdgeViTBlock(nn.Module):
     """Local aggregation, sparse attention with propagation, an MLP."""
 
-    def __init__(
-        self, dim: int, num_heads: int, *, mlp_ratio: int, layer_scale_init: float | None, drop_path_rate: float
-    ) -> None:
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
         super().__init__()
-        self.aggregation = LocalAggregation(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
-        self.attention = SparseAttention(
-            dim, num_heads, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate
-        )
-        self.mlp = ResidualMLP(dim, mlp_ratio, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
+        self.aggregation = LocalAggregation(dim, config.layer_scale_init, drop_path_rate)
+        self.attention = SparseAttention(dim, config, drop_path_rate)
+        self.mlp = ResidualMLP(dim, config, drop_path_rate)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         size = x.shape[-2:]
@@ -69,7 +51,7 @@ class EdgeViTBlock(nn.Module):
 class LocalAggregation(Foldable):
     """A map plus BatchNorm, 1x1, depthwise 5x5 and 1x1 convolution of it (EdgeViTs, section 3.2)."""
 
-    def __init__(self, dim: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
+    def __init__(self, dim: int, layer_scale_init: float | None, drop_path_rate: float) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(dim)
         self.mix = nn.Conv2d(dim, dim, 1)
@@ -112,10 +94,10 @@ class SparseAttention(TokenResidual):
     multiply-adds of Table 5 want it.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
-        super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
+        super().__init__(dim, config, drop_path_rate)
         self.mixing = SparseMixing(
-            num_heads,
+            config.num_heads,
             to_qkv=nn.Linear(dim, 3 * dim),
             propagate=nn.ConvTranspose2d(dim, dim, RATE, RATE, groups=dim),
             to_out=nn.Linear(dim, dim),

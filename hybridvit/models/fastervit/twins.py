@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.as_built import check_as_built
-from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, conv_like, identity_kernel
+from hybridvit.folding.kernel import Affine, Kernel, conv_like
+from hybridvit.models.fastvit.reparameterised import PositionalEncoding
+from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
 
 RATE = 2  # tokens per key and side, the "k = 2" of FasterViT's section on this ablation
@@ -23,21 +24,10 @@ class Twins(nn.Module):
     every block. A depthwise convolution behind the first block tells the places (section 3.1), for maps of any size.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        mlp_ratio: int,
-        layer_scale_init: float | None,
-        drop_path_rates: Sequence[float],
-    ) -> None:
+    def __init__(self, dim: int, config: HATConfig, drop_path_rates: Sequence[float]) -> None:
         super().__init__()
-        self.position = ConvPosition(dim)
-        self.blocks = nn.ModuleList(
-            TwinsBlock(dim, num_heads, mlp_ratio=mlp_ratio, layer_scale_init=layer_scale_init, drop_path_rate=rate)
-            for rate in drop_path_rates
-        )
+        self.position = PositionalEncoding(dim, kernel_size=3)
+        self.blocks = nn.ModuleList(TwinsBlock(dim, config, rate) for rate in drop_path_rates)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         for index, block in enumerate(self.blocks):
@@ -48,14 +38,10 @@ class Twins(nn.Module):
 class TwinsBlock(nn.Module):
     """Sub-sampled attention, then an MLP."""
 
-    def __init__(
-        self, dim: int, num_heads: int, *, mlp_ratio: int, layer_scale_init: float | None, drop_path_rate: float
-    ) -> None:
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
         super().__init__()
-        self.attention = SubsampledAttention(
-            dim, num_heads, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate
-        )
-        self.mlp = ResidualMLP(dim, mlp_ratio, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
+        self.attention = SubsampledAttention(dim, config, drop_path_rate)
+        self.mlp = ResidualMLP(dim, config, drop_path_rate)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         size = x.shape[-2:]
@@ -63,29 +49,13 @@ class TwinsBlock(nn.Module):
         return self.mlp(tokens, x.shape[0]).mT.unflatten(-1, size)  # b c h w
 
 
-class ConvPosition(Foldable):
-    """A map plus its depthwise 3x3 convolution, which tells places by the zeros around the map."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.conv(x)
-
-    @torch.no_grad()
-    def folded(self) -> nn.Conv2d:
-        kernel = Kernel.of(self.conv) + identity_kernel(self.conv)
-        return kernel.as_conv(self.conv)
-
-
 class SubsampledAttention(TokenResidual):
     """Attention from every token to one key per 2x2 tokens, which a convolution makes of them."""
 
-    def __init__(self, dim: int, num_heads: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
-        super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
+        super().__init__(dim, config, drop_path_rate)
         self.mixing = SubsampledMixing(
-            num_heads,
+            config.num_heads,
             to_query=nn.Linear(dim, dim),
             subsample=nn.Conv2d(dim, dim, RATE, RATE),
             key_norm=nn.LayerNorm(dim),

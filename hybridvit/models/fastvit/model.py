@@ -1,14 +1,10 @@
 """FastViT (Vasu et al., ICCV 2023), in the form of the released checkpoints."""
 
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from hybridvit.card import ModelCard
-from hybridvit.models.backbone import Backbone, check_sizes, pyramid_info, stochastic_depth
+from hybridvit.models.backbone import Backbone, initialise_weight
 from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Pooling
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
@@ -16,62 +12,33 @@ from hybridvit.models.head import ClassifierHead, GlobalPool
 
 
 class FastViT(Backbone):
-    """FastViT. Input (b, in_chans, h, w); logits (b, num_classes). See `Backbone` for the interface.
-
-    Args:
-        config: the architecture; `VARIANTS` has the published ones.
-        num_classes: 0 for the pooled vector.
-        in_chans: channels of the image.
-        global_pool: "avg", "max", or "" for no pooling, with `num_classes=0`.
-        drop_rate: dropout before the classifier.
-        drop_path_rate: stochastic depth of the last block; grows linearly from 0 over the blocks.
-        card: the record that travels with the model.
-
-    Raises:
-        UsageError: for an unknown pooling, a negative size, or a rate outside 0 to 1.
-    """
+    """FastViT; see `Backbone` for arguments and interface."""
 
     has_released_form = True
+    layers_of_stage = (r"(?:downsample|position)", r"blocks\.(\d+)")
+    last_layer = "expand"
 
-    def __init__(
-        self,
-        config: FastViTConfig,
-        *,
-        card: ModelCard,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: GlobalPool = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
-        self.stem = _stem(config, in_chans)
-        rates = stochastic_depth(config.depths, drop_path_rate)
-        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(rates)))
-        width = config.widths[-1]
-        expands = config.head == "expand"
+    def make_body(self, config: FastViTConfig, drop_path_rates: list[list[float]]) -> None:
+        width, expands = config.widths[-1], config.head == "expand"
+        self.stem = _stem(config, self.in_chans)
+        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(drop_path_rates)))
         self.expand = ExpandConv(config) if expands else nn.Identity()
-        self.num_features = self.head_hidden_size = 2 * width if expands else width
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
-        self.feature_info = pyramid_info(config.widths)
+        self.num_features = 2 * width if expands else width
         self.first_conv = "stem" if config.stem == "dense" else "stem.0.conv"
         self.first_convs = (f"{self.first_conv}.kxk.conv", f"{self.first_conv}.scale.conv")
-        self.apply(_initialise)
 
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        if coarse:
-            return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^expand", (99999,))]}
-        return {
-            "stem": r"^stem",
-            "blocks": [
-                (r"^stages\.(\d+)\.(?:downsample|position)", (0,)),
-                (r"^stages\.(\d+)\.blocks\.(\d+)", None),
-                (r"^expand", (99999,)),
-            ],
-        }
+    def make_head(self, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> ClassifierHead:
+        return ClassifierHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+
+    @staticmethod
+    def initialise(module: nn.Module) -> None:
+        """Truncated normal of 0.02 for linear layers and the FFN's convolutions; torch's defaults elsewhere."""
+        if isinstance(module, nn.Linear):
+            initialise_weight(module)
+        if isinstance(module, ConvFFN):
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d):
+                    initialise_weight(layer)
 
 
 class Stage(nn.Module):
@@ -197,19 +164,3 @@ def _mixer(config: FastViTConfig, stage: int, drop_path_rate: float) -> nn.Modul
         layer_scale_init=config.layer_scale_init,
         training_form=config.training_form,
     )
-
-
-def _initialise(module: nn.Module) -> None:
-    """Truncated normal of 0.02 for linear layers and the FFN's convolutions; torch's defaults elsewhere."""
-    if isinstance(module, nn.Linear):
-        _initialise_weight(module)
-    if isinstance(module, ConvFFN):
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d):
-                _initialise_weight(layer)
-
-
-def _initialise_weight(layer: nn.Conv2d | nn.Linear) -> None:
-    nn.init.trunc_normal_(layer.weight, std=0.02)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

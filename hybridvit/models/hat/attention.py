@@ -19,7 +19,6 @@ from hybridvit.models.hat.position import (
     LogSpacedBias,
     PositionEmbedding,
     PositionTerm,
-    RelativeBias,
     relative_bias,
 )
 from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, ResidualMLP, WindowPosition
@@ -155,19 +154,21 @@ class HATBlock(nn.Module):
         self.position: nn.Module | None = None
         if config.position_embedding:
             self.position = WindowPosition(PositionEmbedding(dim, config.position_hidden), size)
-        self.attention: nn.Module = _attention(dim, config, drop_path_rate, relative_bias(config), window_size=size)
-        self.mlp: nn.Module = _mlp(dim, config, drop_path_rate)
+        self.attention: nn.Module = ResidualAttention(
+            dim, config, drop_path_rate, bias=relative_bias(config), window_size=size
+        )
+        self.mlp: nn.Module = ResidualMLP(dim, config, drop_path_rate)
         self.carrier_position: PositionTerm | None = None
         self.carrier_attention: nn.Module | None = None
         self.carrier_mlp: nn.Module | None = None
         if config.carrier_size:
             if config.position_embedding:
                 self.carrier_position = PositionEmbedding(dim, config.position_hidden)
-            self.carrier_mlp = _mlp(dim, config, drop_path_rate)
+            self.carrier_mlp = ResidualMLP(dim, config, drop_path_rate)
             if config.carrier_attention:
                 has_bias = config.relative_bias != "none"
                 bias = LogSpacedBias(config.num_heads, config.position_hidden) if has_bias else None
-                self.carrier_attention = _attention(dim, config, drop_path_rate, bias)
+                self.carrier_attention = ResidualAttention(dim, config, drop_path_rate, bias=bias)
 
     def forward(
         self, tokens: Float[Tensor, "n t c"], carriers: Float[Tensor, "n l c"] | None, windows: WindowLayout
@@ -295,20 +296,3 @@ def merge_windows(
     place = (window * side + row % side) * side + column % side
     pixels = tokens.unflatten(0, (windows.num_images, -1)).flatten(1, 2).index_select(1, place.flatten())  # b hw c
     return pixels.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # b c h w
-
-
-def _attention(
-    dim: int, config: HATConfig, drop_path_rate: float, bias: RelativeBias | None, *, window_size: int | None = None
-) -> ResidualAttention:
-    return ResidualAttention(
-        dim,
-        config.num_heads,
-        bias=bias,
-        window_size=window_size,
-        layer_scale_init=config.layer_scale_init,
-        drop_path_rate=drop_path_rate,
-    )
-
-
-def _mlp(dim: int, config: HATConfig, drop_path_rate: float) -> ResidualMLP:
-    return ResidualMLP(dim, config.mlp_ratio, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
 from hybridvit.models.drop_path import drop_path
+from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.position import Grid, PositionEmbedding, RelativeBias
 
 
 class TokenResidual(Foldable):
     """A branch behind a LayerNorm, added to its input: `x + drop_path(layer_scale * branch(norm(x)))`."""
 
-    def __init__(self, dim: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
         super().__init__()
+        init = config.layer_scale_init
         self.norm = nn.LayerNorm(dim)
-        self.layer_scale = None if layer_scale_init is None else nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.layer_scale = None if init is None else nn.Parameter(torch.full((dim,), init))
         self.drop_path_rate = drop_path_rate
 
     def add(self, x: Float[Tensor, "n t c"], branch: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
@@ -71,15 +73,14 @@ class ResidualAttention(TokenResidual):
     def __init__(
         self,
         dim: int,
-        num_heads: int,
+        config: HATConfig,
+        drop_path_rate: float,
         *,
         bias: RelativeBias | None,
-        window_size: int | None,
-        layer_scale_init: float | None,
-        drop_path_rate: float,
+        window_size: int | None = None,
     ) -> None:
-        super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
-        self.num_heads, self.bias, self.window_size = num_heads, bias, window_size
+        super().__init__(dim, config, drop_path_rate)
+        self.num_heads, self.bias, self.window_size = config.num_heads, bias, window_size
         self.to_qkv = nn.Linear(dim, 3 * dim)
         self.to_out = nn.Linear(dim, dim)
 
@@ -141,10 +142,10 @@ class FoldedAttention(nn.Module):
 class ResidualMLP(TokenResidual):
     """Linear, GELU, linear, on each token alone (FasterViT, equations 4 and 6)."""
 
-    def __init__(self, dim: int, ratio: int, *, layer_scale_init: float | None, drop_path_rate: float) -> None:
-        super().__init__(dim, layer_scale_init=layer_scale_init, drop_path_rate=drop_path_rate)
-        self.expand = nn.Linear(dim, ratio * dim)
-        self.project = nn.Linear(ratio * dim, dim)
+    def __init__(self, dim: int, config: HATConfig, drop_path_rate: float) -> None:
+        super().__init__(dim, config, drop_path_rate)
+        self.expand = nn.Linear(dim, config.mlp_ratio * dim)
+        self.project = nn.Linear(config.mlp_ratio * dim, dim)
 
     def forward(self, x: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
         return self.add(x, self.project(F.gelu(self.expand(self.norm(x)))), num_images)

@@ -5,7 +5,6 @@ Patch embedding and merging are timm's own. A training can start from timm's Swi
 """
 
 import copy
-from typing import Any
 
 import torch
 from jaxtyping import Float, Num
@@ -13,11 +12,10 @@ from timm.layers import PatchEmbed
 from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 
-from hybridvit.card import ModelCard
 from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel
-from hybridvit.models.backbone import Backbone, check_sizes, pyramid_info, stochastic_depth
+from hybridvit.models.backbone import Backbone, initialise_weight
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.hat.attention import HierarchicalAttention, MapCarriers, pad_to
 from hybridvit.models.hat.position import BiasTable, PositionEmbedding
@@ -28,65 +26,41 @@ PATCH = 4  # side of the patches that the stem reads, in pixels
 
 
 class SwinHAT(Backbone):
-    """Swin with carriers. Input (b, in_chans, h, w); logits (b, num_classes). See `Backbone` for the interface.
+    """Swin with carriers; see `Backbone` for arguments and interface."""
 
-    Args:
-        config: the architecture; `VARIANTS` has the named ones.
-        num_classes: 0 for the pooled vector.
-        in_chans: channels of the image.
-        global_pool: "avg", "max", or "" for no pooling, with `num_classes=0`.
-        drop_rate: dropout before the classifier.
-        drop_path_rate: stochastic depth of the last block; grows linearly from 0 over the blocks.
-        card: the record that travels with the model.
+    first_conv = "stem.proj"
+    first_convs = (first_conv,)
+    layers_of_stage = (r"(?:downsample|attention\.carriers)", r"attention\.blocks\.(\d+)")
+    last_layer = r"head\.norm"
 
-    Raises:
-        UsageError: for an unknown pooling, a negative size, or a rate outside 0 to 1.
-    """
-
-    def __init__(
-        self,
-        config: SwinHATConfig,
-        *,
-        card: ModelCard,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: GlobalPool = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_sizes(num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-        self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
-        self.stem = PatchEmbed(None, PATCH, in_chans, config.widths[0], norm_layer=ChannelLayerNorm, flatten=False)
-        self.stem.proj = PatchConv(in_chans, config.widths[0], PATCH, PATCH)
-        rates = stochastic_depth(config.depths, drop_path_rate)
-        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(rates)))
+    def make_body(self, config: SwinHATConfig, drop_path_rates: list[list[float]]) -> None:
+        width = config.widths[0]
+        self.stem = PatchEmbed(None, PATCH, self.in_chans, width, norm_layer=ChannelLayerNorm, flatten=False)
+        self.stem.proj = PatchConv(self.in_chans, width, PATCH, PATCH)
+        self.stages = nn.Sequential(*(Stage(config, stage, own) for stage, own in enumerate(drop_path_rates)))
         self.expand = nn.Identity()
-        self.num_features = self.head_hidden_size = config.widths[-1]
-        self.head = NormHead(
-            ChannelLayerNorm(self.num_features),
-            self.num_features,
-            num_classes,
-            global_pool=global_pool,
-            drop_rate=drop_rate,
-        )
-        self.feature_info = pyramid_info(config.widths)
-        self.first_conv = "stem.proj"
-        self.first_convs = (self.first_conv,)
-        self.apply(_initialise)
+        self.num_features = config.widths[-1]
 
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        if coarse:
-            return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None), (r"^head\.norm", (99999,))]}
-        return {
-            "stem": r"^stem",
-            "blocks": [
-                (r"^stages\.(\d+)\.(?:downsample|attention\.carriers)", (0,)),
-                (r"^stages\.(\d+)\.attention\.blocks\.(\d+)", None),
-                (r"^head\.norm", (99999,)),
-            ],
-        }
+    def make_head(self, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> NormHead:
+        norm = ChannelLayerNorm(self.num_features)
+        return NormHead(norm, self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+
+    @staticmethod
+    def initialise(module: nn.Module) -> None:
+        """Swin's truncated normal of 0.02 for linear layers and bias tables; carriers that disturb little at the start.
+
+        The carriers begin as plain means of the map, and tokens without embeddings, which Swin does not have.
+        """
+        if isinstance(module, nn.Linear):
+            initialise_weight(module)
+        elif isinstance(module, BiasTable):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        elif isinstance(module, PositionEmbedding):
+            nn.init.zeros_(module.mlp.out.weight)
+        elif isinstance(module, MapCarriers):
+            assert module.conv.bias is not None
+            nn.init.dirac_(module.conv.weight, groups=module.conv.groups)
+            nn.init.zeros_(module.conv.bias)
 
 
 class PatchConv(nn.Conv2d):
@@ -119,15 +93,25 @@ class Stage(nn.Module):
         return self.attention(self.downsample(x))
 
 
-class Merging(Foldable):
-    """timm's patch merging on maps: the channels of 2x2 pixels side by side, LayerNorm, a linear layer without bias."""
+class FoldedMerging(nn.Module):
+    """timm's patch merging on maps: the channels of 2x2 pixels side by side, LayerNorm, a linear layer without bias.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    For inference the norm's affine part is inside the linear layer.
+    """
+
+    def __init__(self, merging: PatchMerging) -> None:
         super().__init__()
-        self.merging = PatchMerging(in_channels, out_channels)
+        self.merging = merging
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        return _merged(self.merging, x)
+        return self.merging(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b h w c, and back
+
+
+class Merging(FoldedMerging, Foldable):
+    """`FoldedMerging` in training form."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(PatchMerging(in_channels, out_channels))
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
@@ -139,37 +123,3 @@ class Merging(Foldable):
         merging.reduction = Kernel.of(reduction).after(Affine.of_layer_norm(norm)).as_linear(reduction)
         merging.norm = nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
         return FoldedMerging(merging)
-
-
-class FoldedMerging(nn.Module):
-    """`Merging` for inference: the norm's affine part is inside the linear layer."""
-
-    def __init__(self, merging: PatchMerging) -> None:
-        super().__init__()
-        self.merging = merging
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        return _merged(self.merging, x)
-
-
-def _merged(merging: PatchMerging, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-    return merging(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # b h w c, and back
-
-
-def _initialise(module: nn.Module) -> None:
-    """Swin's truncated normal of 0.02 for linear layers and bias tables; carriers that disturb little at the start.
-
-    The carriers begin as plain means of the map, and tokens without embeddings, which Swin does not have.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, BiasTable):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, PositionEmbedding):
-        nn.init.zeros_(module.mlp.out.weight)
-    elif isinstance(module, MapCarriers):
-        assert module.conv.bias is not None
-        nn.init.dirac_(module.conv.weight, groups=module.conv.groups)
-        nn.init.zeros_(module.conv.bias)
