@@ -12,7 +12,7 @@ from hybridvit.build import build
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.checkpoints.files import weights_in
 from hybridvit.checkpoints.keymaps import naming_of, to_ours
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.backbone import Backbone, timm_cfg
 from hybridvit.models.registry import FAMILIES, VARIANTS, Variant
 
 PREFIX = "hybridvit_"
@@ -21,19 +21,8 @@ PREFIX = "hybridvit_"
 def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
     """timm's PretrainedCfg entries of one variant, a tag each; without published weights one without a tag."""
     preprocessing = variant.preprocessing
-    height, width = preprocessing.image_size
-    shared = {
-        "input_size": (3, height, width),
-        "pool_size": (-(-height // 32), -(-width // 32)),
-        "crop_pct": preprocessing.crop_fraction,
-        "crop_mode": preprocessing.crop_mode,
-        "interpolation": preprocessing.interpolation,
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-        "first_conv": FAMILIES[variant.family].first_convs,
-        "classifier": "head.fc",
-        "num_classes": 1000,
-    }
+    shared = timm_cfg(preprocessing, 3, 1000, FAMILIES[variant.family].first_convs)
+    shared["pool_size"] = tuple(-(-side // 32) for side in preprocessing.image_size)
     name = PREFIX + variant.name
     return {
         f"{name}.{tag}": {

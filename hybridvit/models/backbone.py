@@ -10,7 +10,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hybridvit.card import MIN_SIDE_PX, ModelCard
+from hybridvit.card import MIN_SIDE_PX, ModelCard, Preprocessing
 from hybridvit.errors import UsageError
 from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_batch_statistics
 from hybridvit.folding.foldable import Carded, Sized, SizeDependent
@@ -207,20 +207,10 @@ class Backbone(Carded):
         """What timm's functions ask of a model (`save_for_hf`, `resolve_model_data_config`): its own, else the card."""
         if self._pretrained_cfg:
             return self._pretrained_cfg
-        preprocessing = self.card.preprocessing
-        height, width = preprocessing.image_size
         return {
             "architecture": f"hybridvit_{self.card.architecture}",
-            "input_size": (self.in_chans, height, width),
-            "crop_pct": preprocessing.crop_fraction,
-            "crop_mode": preprocessing.crop_mode,
-            "interpolation": preprocessing.interpolation,
-            "mean": preprocessing.mean,
-            "std": preprocessing.std,
-            "num_classes": self.num_classes,
             "license": self.card.licence or None,
-            "first_conv": self.first_convs,
-            "classifier": "head.fc",
+            **timm_cfg(self.card.preprocessing, self.in_chans, self.num_classes, self.first_convs),
         }
 
     @pretrained_cfg.setter
@@ -326,6 +316,23 @@ class FeaturePyramid(Carded):
             UsageError: for an input of the wrong rank, channels or size.
         """
         return self.backbone.forward_intermediates(x, self.out_indices, stop_early=True, intermediates_only=True)
+
+
+def timm_cfg(
+    preprocessing: Preprocessing, in_chans: int, num_classes: int, first_convs: tuple[str, ...]
+) -> dict[str, Any]:
+    """What timm's PretrainedCfg says of a model besides its weights."""
+    return {
+        "input_size": (in_chans, *preprocessing.image_size),
+        "crop_pct": preprocessing.crop_fraction,
+        "crop_mode": preprocessing.crop_mode,
+        "interpolation": preprocessing.interpolation,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "num_classes": num_classes,
+        "first_conv": first_convs,
+        "classifier": "head.fc",
+    }
 
 
 def stochastic_depth(depths: Sequence[int], rate: float) -> list[list[float]]:

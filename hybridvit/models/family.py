@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybridvit.errors import UsageError
 from hybridvit.models.published import Published
 
 
@@ -13,16 +14,24 @@ class FamilyConfig(ABC):
     """The options of an architecture, as a value. Subclasses add them as fields, and check them."""
 
     @abstractmethod
+    def without_effect(self) -> dict[str, tuple[bool, str]]:
+        """For options that others can leave without effect: whether they do, and what does."""
+
     def check_applicable(self, given: Collection[str]) -> None:
         """Refuse options that were given but change nothing beside the others.
 
         Raises:
             UsageError: naming the option and what leaves it without effect.
         """
+        reasons = self.without_effect()
+        for name in given:
+            useless, reason = reasons.get(name, (False, ""))
+            if useless:
+                raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
 
-    @abstractmethod
     def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
         """Refuse options that were given and that images of this size have no use for, with UsageError."""
+        return  # unless a family has such an option
 
     def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
         """The options with which the debug size stands for this variant, where a recipe gives the options `given`.

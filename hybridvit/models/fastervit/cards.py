@@ -8,19 +8,26 @@ _RELEASE = "NVlabs/FasterViT README"
 _HUB = "ahatamiz/FasterViT"
 _LICENCE = "NVIDIA Source Code License-NC (non-commercial)"
 
+_ROWS: dict[str, tuple[str, float, float, float, int | None, int, float, CropMode]] = {
+    # end of the file's name, parameters in millions, multiply-adds in billions, top-1 in %, images per second, image
+    # size, crop fraction, crop mode
+    "0": ("224_1k", 31.4, 3.3, 82.1, 5802, 224, 0.875, "center"),
+    "1": ("224_1k", 53.4, 5.3, 83.2, 4188, 224, 1.0, "center"),
+    "2": ("224_1k", 75.9, 8.7, 84.2, 3161, 224, 1.0, "center"),
+    "3": ("224_1k", 159.5, 18.2, 84.9, 1780, 224, 1.0, "center"),
+    "4": ("224_1k", 424.6, 36.6, 85.4, 849, 224, 1.0, "center"),
+    "5": ("224_1k", 957.5, 113.0, 85.6, 449, 224, 1.0, "center"),
+    "6": ("224_1k", 1360.0, 142.0, 85.8, 352, 224, 1.0, "center"),
+    "4_21k_224": ("w14", 271.9, 40.8, 86.6, 849, 224, 0.95, "squash"),
+    "4_21k_384": ("w24", 271.9, 120.1, 87.6, 281, 384, 1.0, "squash"),
+    "4_21k_512": ("w32", 271.9, 213.5, 87.8, None, 512, 1.0, "squash"),
+    "4_21k_768": ("w48", 271.9, 480.4, 87.9, None, 768, 0.93, "squash"),
+}
 
-def _published(
-    file: str,
-    *,
-    parameters: float,
-    multiply_adds: float,
-    top1: float,
-    images_per_second: int | None,
-    size: int = 224,
-    crop: float = 1.0,
-    crop_mode: CropMode = "center",
-) -> Published:
-    tag = "nvidia_in21k_ft_in1k" if "21k" in file else "nvidia_in1k"
+
+def _published(short: str) -> Published:
+    end, parameters, multiply_adds, top1, images_per_second, size, crop, crop_mode = _ROWS[short]
+    file = f"fastervit_{short}_{end}.pth.tar"
     weights = Weights(
         hub_id=_HUB,
         file=file,
@@ -29,11 +36,6 @@ def _published(
         top1=top1,
         source=_RELEASE,
     )
-    latency = (
-        Latency(milliseconds=128e3 / images_per_second, device="A100", batch=128, source=_PAPER)
-        if images_per_second
-        else None
-    )
     return Published(
         image_size_px=size,
         crop_fraction=crop,
@@ -41,55 +43,15 @@ def _published(
         parameters_millions=parameters,
         multiply_adds_billions=multiply_adds,
         top1=top1,
-        latencies=(latency,) if latency else (),
+        latencies=()
+        if images_per_second is None
+        else (Latency(milliseconds=128e3 / images_per_second, device="A100", batch=128, source=_PAPER),),
         source=_PAPER,
-        weights=((tag, weights),),
-    )
-
-
-def _on_21k(size: int, window: int, *, multiply_adds: float, top1: float, speed: int | None, crop: float) -> Published:
-    return _published(
-        f"fastervit_4_21k_{size}_w{window}.pth.tar",
-        parameters=271.9,
-        multiply_adds=multiply_adds,
-        top1=top1,
-        images_per_second=speed,
-        size=size,
-        crop=crop,
-        crop_mode="squash",
+        weights=(("nvidia_in21k_ft_in1k" if "21k" in short else "nvidia_in1k", weights),),
     )
 
 
 PUBLISHED: dict[str, Published] = {
     "fastervit_debug": Published(image_size_px=64, crop_fraction=1.0, source="a size for tests; nothing is published"),
-    "fastervit_0": _published(
-        "fastervit_0_224_1k.pth.tar",
-        parameters=31.4,
-        multiply_adds=3.3,
-        top1=82.1,
-        images_per_second=5802,
-        crop=0.875,
-    ),
-    "fastervit_1": _published(
-        "fastervit_1_224_1k.pth.tar", parameters=53.4, multiply_adds=5.3, top1=83.2, images_per_second=4188
-    ),
-    "fastervit_2": _published(
-        "fastervit_2_224_1k.pth.tar", parameters=75.9, multiply_adds=8.7, top1=84.2, images_per_second=3161
-    ),
-    "fastervit_3": _published(
-        "fastervit_3_224_1k.pth.tar", parameters=159.5, multiply_adds=18.2, top1=84.9, images_per_second=1780
-    ),
-    "fastervit_4": _published(
-        "fastervit_4_224_1k.pth.tar", parameters=424.6, multiply_adds=36.6, top1=85.4, images_per_second=849
-    ),
-    "fastervit_5": _published(
-        "fastervit_5_224_1k.pth.tar", parameters=957.5, multiply_adds=113.0, top1=85.6, images_per_second=449
-    ),
-    "fastervit_6": _published(
-        "fastervit_6_224_1k.pth.tar", parameters=1360.0, multiply_adds=142.0, top1=85.8, images_per_second=352
-    ),
-    "fastervit_4_21k_224": _on_21k(224, 14, multiply_adds=40.8, top1=86.6, speed=849, crop=0.95),
-    "fastervit_4_21k_384": _on_21k(384, 24, multiply_adds=120.1, top1=87.6, speed=281, crop=1.0),
-    "fastervit_4_21k_512": _on_21k(512, 32, multiply_adds=213.5, top1=87.8, speed=None, crop=1.0),
-    "fastervit_4_21k_768": _on_21k(768, 48, multiply_adds=480.4, top1=87.9, speed=None, crop=0.93),
+    **{f"fastervit_{short}": _published(short) for short in _ROWS},
 }

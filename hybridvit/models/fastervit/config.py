@@ -83,7 +83,7 @@ class FasterViTConfig(FamilyConfig):
             position_hidden=self.position_hidden,
         )
 
-    def check_applicable(self, given: Collection[str]) -> None:
+    def without_effect(self) -> dict[str, tuple[bool, str]]:
         no_carriers = ("hat" not in self.mixers, "no stage has mixer 'hat', and only these have carriers")
         no_windows = ({"hat", "window"}.isdisjoint(self.mixers), "no stage attends in windows")
         only_conv = (set(self.mixers) == {"conv"}, "all stages are convolutional")
@@ -92,10 +92,7 @@ class FasterViTConfig(FamilyConfig):
         without_effect = dict.fromkeys(needs_carriers, no_carriers) | dict.fromkeys(of_windows, no_windows)
         without_effect |= dict.fromkeys(("num_heads", "mlp_ratio", "layer_scale_init"), only_conv)
         without_effect["conv_layer_scale_init"] = ("conv" not in self.mixers, "no stage is convolutional")
-        for name in given:
-            useless, reason = without_effect.get(name, (False, ""))
-            if useless:
-                raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
+        return without_effect
 
     def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
         """The windows shrink with the image."""

@@ -11,31 +11,22 @@ from hybridvit.models.key_map import KeyMap, Row, Table
 
 STAGE, BLOCK, THEIRS = "stages.#.body", "stages.#.body.blocks.#", "levels.#.blocks.#"
 
-
-def _position(ours: str, theirs: str) -> tuple[Row, ...]:
-    """The rows of an MLP over coordinates at the given places."""
-    return (
-        Row(f"{ours}.mlp.hidden", f"{theirs}.cpb_mlp.0", "attention"),
-        Row(f"{ours}.mlp.out", f"{theirs}.cpb_mlp.2", "attention"),
-    )
+POSITION = {"mlp.hidden": "cpb_mlp.0", "mlp.out": "cpb_mlp.2"}  # an MLP over coordinates
+ATTENTION = {"to_qkv": "qkv", "to_out": "proj"} | {
+    f"bias.{ours}": f"pos_emb_funct.{theirs}" for ours, theirs in POSITION.items()
+}
+MLP = {"expand": "fc1", "project": "fc2"}
 
 
-def _attention(ours: str, theirs: str, norm: str, scale: str) -> tuple[Row, ...]:
-    return (
-        Row(f"{ours}.norm", f"{THEIRS}.{norm}", "attention"),
-        Row(f"{ours}.to_qkv", f"{theirs}.qkv", "attention"),
-        Row(f"{ours}.to_out", f"{theirs}.proj", "attention"),
-        Row(f"{ours}.layer_scale", f"{THEIRS}.{scale}", "attention"),
-        *_position(f"{ours}.bias", f"{theirs}.pos_emb_funct"),
-    )
+def _rows(ours: str, theirs: str, inside: dict[str, str]) -> tuple[Row, ...]:
+    """What is inside of a module of attention stages."""
+    return tuple(Row(f"{ours}.{name}", f"{theirs}.{other}", "attention") for name, other in inside.items())
 
 
-def _mlp(ours: str, theirs: str, norm: str, scale: str) -> tuple[Row, ...]:
-    return (
-        Row(f"{ours}.norm", f"{THEIRS}.{norm}", "attention"),
-        Row(f"{ours}.expand", f"{theirs}.fc1", "attention"),
-        Row(f"{ours}.project", f"{theirs}.fc2", "attention"),
-        Row(f"{ours}.layer_scale", f"{THEIRS}.{scale}", "attention"),
+def _branch(ours: str, theirs: str, inside: dict[str, str], norm: str, scale: str) -> tuple[Row, ...]:
+    """A residual branch, whose norm and layer scale are not inside of its module there."""
+    return _rows(f"{BLOCK}.{ours}", THEIRS, {"norm": norm, "layer_scale": scale}) + _rows(
+        f"{BLOCK}.{ours}", f"{THEIRS}.{theirs}", inside
     )
 
 
@@ -55,12 +46,12 @@ ROWS: tuple[Row, ...] = (
     Row(f"{STAGE}.#.layer_scale", f"{THEIRS}.gamma", "conv"),
     # attention stages
     Row(f"{STAGE}.carriers.conv", "levels.#.global_tokenizer.pos_embed"),
-    *_position(f"{BLOCK}.position.embedding", f"{THEIRS}.pos_embed"),
-    *_attention(f"{BLOCK}.attention", f"{THEIRS}.attn", "norm1", "gamma3"),
-    *_mlp(f"{BLOCK}.mlp", f"{THEIRS}.mlp", "norm2", "gamma4"),
-    *_position(f"{BLOCK}.carrier_position", f"{THEIRS}.hat_pos_embed"),
-    *_attention(f"{BLOCK}.carrier_attention", f"{THEIRS}.hat_attn", "hat_norm1", "gamma1"),
-    *_mlp(f"{BLOCK}.carrier_mlp", f"{THEIRS}.hat_mlp", "hat_norm2", "gamma2"),
+    *_rows(f"{BLOCK}.position.embedding", f"{THEIRS}.pos_embed", POSITION),
+    *_branch("attention", "attn", ATTENTION, "norm1", "gamma3"),
+    *_branch("mlp", "mlp", MLP, "norm2", "gamma4"),
+    *_rows(f"{BLOCK}.carrier_position", f"{THEIRS}.hat_pos_embed", POSITION),
+    *_branch("carrier_attention", "hat_attn", ATTENTION, "hat_norm1", "gamma1"),
+    *_branch("carrier_mlp", "hat_mlp", MLP, "hat_norm2", "gamma2"),
     Row("head.norm", "norm"),
     Row("head.fc", "head"),
 )

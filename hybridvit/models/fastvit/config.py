@@ -60,26 +60,23 @@ class FastViTConfig(FamilyConfig):
                     f"channels. Use {narrow * max(1, round(wide / narrow))}, or downsample='dense'."
                 )
 
-    def check_applicable(self, given: Collection[str]) -> None:
-        attends, reps = "attention" in self.mixers, "repmixer" in self.mixers
-        without_effect = {
+    def without_effect(self) -> dict[str, tuple[bool, str]]:
+        attends = "attention" in self.mixers
+        return {
             "downsample_kernel": (self.downsample == "dense", "downsample='dense' is a 3x3"),
             "position_kernel": (not attends, "no stage has attention, and only these have a positional encoding"),
             "mixer_kernel": (set(self.mixers) == {"attention"}, "attention has no kernel"),
         }
-        for name in given:
-            useless, reason = without_effect.get(name, (False, ""))
-            if useless:
-                raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
-        missing = {"stem": self.stem == "dense", "downsample": self.downsample == "dense", "mixer": not reps}
+
+    def check_applicable(self, given: Collection[str]) -> None:
+        super().check_applicable(given)
+        missing = {"stem": self.stem == "dense", "downsample": self.downsample == "dense"}
+        missing["mixer"] = "repmixer" not in self.mixers
         missing["head"] = self.head == "plain"
         if "overparameterised" in given:
             for part in self.overparameterised:
                 if missing.get(part):
                     raise UsageError(f"overparameterised names '{part}', which has no such layer here. Leave it out.")
-
-    def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
-        """No option depends on it."""
 
     def on_debug_size(self, given: Mapping[str, Any], debug: Any, share: float) -> dict[str, Any]:
         return same_mixers(self, debug, given)

@@ -1,6 +1,5 @@
 """The architecture of Swin with hierarchical attention as values. Importing it needs no torch."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from hybridvit.errors import UsageError
@@ -57,20 +56,14 @@ class SwinHATConfig(FamilyConfig):
             position_hidden=self.position_hidden,
         )
 
-    def check_applicable(self, given: Collection[str]) -> None:
+    def without_effect(self) -> dict[str, tuple[bool, str]]:
         has_carriers = bool(self.carrier_size and self.carrier_stages)
         without_effect = {"propagate": (not has_carriers, "no stage has carriers")}
         without_effect["carrier_size"] = (not self.carrier_stages, "carrier_stages is empty")
         computed = self.position_embedding or self.relative_bias == "mlp"
         computed = computed or (has_carriers and self.relative_bias == "table")
         without_effect["position_hidden"] = (not computed, "no bias or embedding is computed by an MLP")
-        for name in given:
-            useless, reason = without_effect.get(name, (False, ""))
-            if useless:
-                raise UsageError(f"{name} has no effect here: {reason}. Leave it out.")
-
-    def check_image_size(self, given: Collection[str], height: int, width: int) -> None:
-        """No option depends on it."""
+        return without_effect
 
 
 VARIANTS: dict[str, SwinHATConfig] = {
