@@ -1,7 +1,7 @@
 """Published accuracies by name, ours and others'."""
 
 from hybridvit.models.registry import VARIANTS, Variant
-from hybridvit.peers import fastvit_paper
+from hybridvit.peers.papers import TABLES
 from hybridvit.peers.peer import Accuracy, Training
 from hybridvit.peers.timm_names import PEERS
 
@@ -33,7 +33,7 @@ def _of_ours(variant: Variant) -> tuple[Accuracy, ...]:
     if top1 is None:
         return ()
     usual = Accuracy(top1=top1, image_size_px=published.image_size_px, training=training, source=source)
-    table = fastvit_paper.COMPARISON
+    table = TABLES["fastvit-5"]
     others = (row for row in table.rows if row.model == variant.name and row.image_size_px != usual.image_size_px)
     return usual, *(
         Accuracy(top1=row.top1, image_size_px=row.image_size_px, training="plain", source=table.source)

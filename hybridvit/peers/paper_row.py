@@ -1,10 +1,7 @@
 """The form in which the papers' tables are kept: the figures as printed, and the name to measure a system by."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from hybridvit.peers.timm_names import MISSING
+from typing import Literal
 
 TableName = Literal["fastvit-2", "fastvit-5", "fastvit-6", "fastervit-1", "fastervit-3"]
 
@@ -53,13 +50,3 @@ class PaperTable:
     gpu: str = ""  # what gpu_ms was measured on
     phone: str = ""
     throughput: str = ""
-
-
-def row_of(columns: Sequence[str], remarks: Mapping[str, str], *figures: Any) -> PaperRow:
-    """A row from its figures in the order of `columns`, the last of which, the model, may be missing.
-
-    Its note is the remark on the model, or why there is none.
-    """
-    row = dict(zip(columns, figures, strict=False))
-    model = row.get("model")
-    return PaperRow(**row, note=remarks.get(model, "") if model else MISSING[row["system"].rstrip("*")])

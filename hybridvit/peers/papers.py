@@ -1,19 +1,54 @@
-"""The papers' tables by name, and the models that stand in them."""
+"""The papers' tables of results, and the models that stand in them.
+
+The figures, as printed, errors included, are rows of CSV files in paper_tables/; "FLOPs" are multiply-adds. A row's
+note says how the model to measure differs from the printed system, or why there is none.
+"""
+
+import csv
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args
 
 from hybridvit.errors import UsageError, nearest
-from hybridvit.peers import fastervit_paper, fastvit_paper
-from hybridvit.peers.paper_row import PaperTable
+from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable, TableName
 
-TABLES: dict[str, PaperTable] = {
-    table.name: table
-    for table in (
-        fastvit_paper.ARCHITECTURES,
-        fastvit_paper.COMPARISON,
-        fastvit_paper.DISTILLED,
-        fastervit_paper.ON_1K,
-        fastervit_paper.ON_21K,
-    )
+_FASTVIT, _FASTERVIT = "Vasu et al., FastViT, ICCV 2023", "Hatamizadeh et al., FasterViT, ICLR 2024"
+_TITLES: dict[TableName, str] = {
+    "fastvit-2": "FastViT, Table 2: architectures",
+    "fastvit-5": "FastViT, Table 5: ImageNet-1k",
+    "fastvit-6": "FastViT, Table 6: ImageNet-1k, with distillation",
+    "fastervit-1": "FasterViT, Table 1: ImageNet-1k",
+    "fastervit-3": "FasterViT, Table 3: pre-trained on ImageNet-21k",
 }
+_FASTVIT_SPEED = {"gpu": "RTX 2080Ti, TensorRT, batch 8", "phone": "iPhone 12 Pro, Core ML, batch 1"}  # section 4.1
+_FASTERVIT_SPEED = {"throughput": "A100, batch 128"}
+
+
+def _cells(name: TableName) -> Iterator[dict[str, Any]]:
+    """The rows of a file by column, numbers as numbers, without the empty cells."""
+    with (Path(__file__).parent / "paper_tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield {column: _value(text) for column, text in row.items() if text}
+
+
+def _value(text: str) -> int | float | str:
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return text
+
+
+def _table(name: TableName) -> PaperTable:
+    paper, speed = (_FASTVIT, _FASTVIT_SPEED) if name.startswith("fastvit-") else (_FASTERVIT, _FASTERVIT_SPEED)
+    known = {"name": name, "title": _TITLES[name], "source": f"{paper}, Table {name[-1]}"}
+    if name == "fastvit-2":
+        rows = [row | {"blocks": tuple(int(number) for number in row["blocks"].split())} for row in _cells(name)]
+        return PaperTable(**known, architectures=tuple(ArchitectureRow(**row) for row in rows))
+    return PaperTable(**known, **speed, rows=tuple(PaperRow(**row) for row in _cells(name)))
+
+
+TABLES: dict[str, PaperTable] = {name: _table(name) for name in get_args(TableName)}
 
 
 def find_tables(names: list[str] | None) -> list[PaperTable]:
