@@ -2,10 +2,13 @@
 
 import sys
 
+from hybridvit.machine.imports import leave_out_current_folder
+
 
 def run() -> int:
     """The exit code of the command line, also for a Ctrl-C in the moment before the command line can look after it."""
     try:
+        leave_out_current_folder()
         from hybridvit.cli import main
 
         return main()

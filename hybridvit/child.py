@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybridvit.errors import HybridViTError
+from hybridvit.machine.imports import without_current_folder
 
 Result = TypeVar("Result")
 
@@ -52,7 +53,8 @@ class Child:
         self._log = Path(self._folder.name, "log.txt")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_live, args=(work, theirs, self._log))
-        self._process.start()
+        with without_current_folder():
+            self._process.start()
         theirs.close()
         self.pid: int = self._process.pid
 

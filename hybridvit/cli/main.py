@@ -9,6 +9,7 @@ from importlib import import_module
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
+from hybridvit.machine.allocator import keep_freed_memory
 from hybridvit.machine.threads import let_waiting_threads_sleep
 
 SIGNATURES = {
@@ -101,6 +102,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] == "--version":
         print(f"hybridvit {hybridvit.__version__}")
         return 0
+    keep_freed_memory()
     if words[0] not in TIMED:
         let_waiting_threads_sleep()
     return command(words[0]).run(words[1:])

@@ -23,6 +23,7 @@ from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
+from hybridvit.machine.imports import without_current_folder
 from hybridvit.task import BadImage, Batch, Sample
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Loader:
         self.num_used = self.num_total = 0
         self._pass += 1
         before = set(multiprocessing.active_children())
-        with _signals_held():
+        with _signals_held(), without_current_folder():
             self._fetched = iter(self._loader)
         self.workers |= set(multiprocessing.active_children()) - before
         return self._batches(self._pass)

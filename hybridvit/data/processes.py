@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 from hybridvit.child import end_with_parent
+from hybridvit.machine.imports import without_current_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,7 +58,7 @@ def _until_broken(
                 more = bool(chunk)
                 if chunk:
                     try:
-                        pending[pool.submit(_each, work, chunk)] = chunk
+                        pending[_submit(pool, work, chunk)] = chunk
                     except BrokenProcessPool:
                         return [item for each in (*pending.values(), chunk) for item in each]
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -87,7 +88,7 @@ def _one_by_one(work: Callable[[Item], Result], items: list[Item], lost: Callabl
         with _pool(1) as pool:
             for item in left:
                 try:
-                    yield from pool.submit(_each, work, [item]).result()
+                    yield from _submit(pool, work, [item]).result()
                 except BrokenProcessPool:
                     yield lost(item)
                     broken = True
@@ -98,6 +99,11 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     # Not forked: a copy of a process with threads can hang. Spawned ones import what `work` needs, and no more.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
+
+
+def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], chunk: list[Item]) -> Future[list[Result]]:
+    with without_current_folder():  # a process is started when there is work for it
+        return pool.submit(_each, work, chunk)
 
 
 def _each(work: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybridvit.cli.main import guarded
+from hybridvit.machine.allocator import keep_freed_memory
+from hybridvit.machine.imports import leave_out_current_folder
 from hybridvit.machine.threads import let_waiting_threads_sleep
 
 
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(output: Path, overrides: dict[str, str]) -> int:
+    leave_out_current_folder()
+    keep_freed_memory()
     let_waiting_threads_sleep()
     from hybridvit.demo.walkthrough import walk_through
 

@@ -84,7 +84,7 @@ def _imported(names: list[str]) -> dict[str, str]:
     modules = {IMPORT_NAMES.get(name, name.replace("-", "_")): name for name in names}
     try:
         done = subprocess.run(
-            [sys.executable, "-X", "utf8", "-c", IMPORT_EACH, *modules],
+            [sys.executable, "-P", "-X", "utf8", "-c", IMPORT_EACH, *modules],
             capture_output=True,
             encoding="utf-8",
             errors="replace",

@@ -13,6 +13,7 @@ from typing import Any
 
 from hybridvit.child import Child, ChildDied
 from hybridvit.errors import OutOfMemory, ProcessLost
+from hybridvit.machine.allocator import keep_freed_memory
 from hybridvit.machine.threads import as_given
 from hybridvit.measure.candidate import Candidate
 
@@ -61,6 +62,7 @@ class Worker:
 def serve(candidate: Candidate, pipe: Connection) -> None:
     """Open a candidate, then time as many calls as each question says, to the end of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act upon
+    keep_freed_memory()
     from hybridvit.measure.opened import Opened
 
     try:

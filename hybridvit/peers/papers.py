@@ -7,6 +7,7 @@ note says how the model to measure differs from the printed system, or why there
 import csv
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,8 +22,8 @@ _TITLES: dict[TableName, str] = {
     "fastervit-1": "FasterViT, Table 1: ImageNet-1k",
     "fastervit-3": "FasterViT, Table 3: pre-trained on ImageNet-21k",
 }
-_FASTVIT_SPEED = {"gpu": "RTX 2080Ti, TensorRT, batch 8", "phone": "iPhone 12 Pro, Core ML, batch 1"}  # section 4.1
-_FASTERVIT_SPEED = {"throughput": "A100, batch 128"}
+_GPU, _PHONE = "RTX 2080Ti, TensorRT, batch 8", "iPhone 12 Pro, Core ML, batch 1"  # FastViT, section 4.1
+_THROUGHPUT = "A100, batch 128"  # FasterViT
 
 
 def _cells(name: TableName) -> Iterator[dict[str, Any]]:
@@ -40,12 +41,15 @@ def _value(text: str) -> int | float | str:
 
 
 def _table(name: TableName) -> PaperTable:
-    paper, speed = (_FASTVIT, _FASTVIT_SPEED) if name.startswith("fastvit-") else (_FASTERVIT, _FASTERVIT_SPEED)
-    known = {"name": name, "title": _TITLES[name], "source": f"{paper}, Table {name[-1]}"}
+    of_fastvit = name.startswith("fastvit-")
+    table = PaperTable(
+        name=name, title=_TITLES[name], source=f"{_FASTVIT if of_fastvit else _FASTERVIT}, Table {name[-1]}"
+    )
     if name == "fastvit-2":
         rows = [row | {"blocks": tuple(int(number) for number in row["blocks"].split())} for row in _cells(name)]
-        return PaperTable(**known, architectures=tuple(ArchitectureRow(**row) for row in rows))
-    return PaperTable(**known, **speed, rows=tuple(PaperRow(**row) for row in _cells(name)))
+        return replace(table, architectures=tuple(ArchitectureRow(**row) for row in rows))
+    table = replace(table, rows=tuple(PaperRow(**row) for row in _cells(name)))
+    return replace(table, gpu=_GPU, phone=_PHONE) if of_fastvit else replace(table, throughput=_THROUGHPUT)
 
 
 TABLES: dict[str, PaperTable] = {name: _table(name) for name in get_args(TableName)}
