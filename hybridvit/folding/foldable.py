@@ -10,6 +10,7 @@ from torch import nn
 from hybridvit.card import ModelCard
 from hybridvit.errors import FoldError
 from hybridvit.folding.as_built import NotAsBuilt, check_unwatched, named
+from hybridvit.tracing import Unscriptable
 
 
 class Foldable(nn.Module, ABC):
@@ -75,7 +76,7 @@ class Sized:
     stride: int  # image pixels per pixel of its map
 
 
-class Carded(nn.Module, ABC):
+class Carded(Unscriptable, ABC):
     """A whole model: it has the record that travels with it, and takes images."""
 
     card: ModelCard

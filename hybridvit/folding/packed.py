@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from hybridvit.tracing import in_transform, leaf
+
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _pack = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -23,8 +25,8 @@ class PackedLinear(nn.Linear):
 
     fastervit_0 is 1.04 to 1.07 times as fast with it (`benchmarks/second_forms.py`). The copy is made anew when the
     weight is written or replaced; only a write through `weight.data` leaves no trace. It is not used where the weight
-    is not frozen or a gradient is wanted, in another dtype than float32, under autocast, while a graph is recorded, or
-    with `torch.backends.mkldnn.enabled = False`.
+    is not frozen or a gradient is wanted, in another dtype than float32, under autocast, while a graph is recorded, in
+    transforms of torch.func, or with `torch.backends.mkldnn.enabled = False`.
     """
 
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, "out"]) -> None:
@@ -35,6 +37,7 @@ class PackedLinear(nn.Linear):
     def reset_parameters(self) -> None:
         """Nothing: the weights are given, and to draw others first takes longer than all else here."""
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         if not self._can_pack(x):
             return F.linear(x, self.weight, self.bias)
@@ -62,6 +65,7 @@ class PackedLinear(nn.Linear):
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
+            and not in_transform(x)  # the packed kernel has no derivative, and would drop a forward one
             and not self.weight.is_inference()  # which records no writes
             and not is_in_torch_dispatch_mode()  # counters and fake tensors see an ordinary linear layer
         )

@@ -16,6 +16,7 @@ from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_b
 from hybridvit.folding.foldable import Carded, Sized, SizeDependent
 from hybridvit.models.checks import check_integer
 from hybridvit.models.head import ClassifierHead, GlobalPool
+from hybridvit.tracing import is_traced
 
 
 class Backbone(Carded):
@@ -225,12 +226,14 @@ class Backbone(Carded):
                     yield Sized(name=name, part=part, stride=info["reduction"])
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse what the model cannot take.
+        """Refuse what the model cannot take. The graph of a symbolic trace refuses nothing by itself.
 
         Raises:
             UsageError: for an input of the wrong rank, channels or size; in training also for a batch of one image
                 so small that a BatchNorm would see one value.
         """
+        if is_traced(x):
+            return  # it has no values yet
         name = self.card.architecture
         if x.ndim != 4:
             raise UsageError(

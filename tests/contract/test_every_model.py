@@ -34,3 +34,24 @@ def test_saving_and_loading_gives_the_same_model_in_every_form(name, tmp_path):
         ):
             assert key == key_again
             assert torch.equal(value, value_again)
+
+
+@pytest.mark.parametrize("name", every_model())
+@pytest.mark.parametrize("form", ["training", "eval", "folded", "pyramid"])
+def test_a_batch_of_no_images_gives_no_answers(name, form):
+    options = {"features_only": True} if form == "pyramid" else {"num_classes": 3}
+    model = trained_like(contract_model(name, drop_path_rate=0.1, **options)).train(form in ("training", "pyramid"))
+    model = hybridvit.fold(model) if form == "folded" else model
+    statistics = {key: value.clone() for key, value in model.named_buffers() if "running" in key}
+    height, width = sizes_px(name)[0]
+    answers = model(torch.randn(0, 3, height, width))
+    if form == "pyramid":
+        assert [(len(fmap), fmap.shape[1]) for fmap in answers] == [(0, channels) for channels in model.channels]
+    else:
+        assert answers.shape == (0, 3)
+    if model.training:
+        sum(part.sum() for part in (answers if form == "pyramid" else [answers])).backward()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad is not None, key
+            assert not parameter.grad.any(), key
+        assert all(torch.equal(value, statistics[key]) for key, value in model.named_buffers() if key in statistics)

@@ -7,7 +7,7 @@ import torch
 from conftest import relative_error, trained_like
 from timm.utils import reparameterize_model
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune
 
 import hybridvit
@@ -280,25 +280,54 @@ def test_what_is_written_through_data_is_seen(name):
     assert torch.equal(answer(model), before)
 
 
-@pytest.mark.parametrize("name", ["fastvit_t8", *NAMES])
+TRANSFORMED = [("fastvit_t8", {}), *((name, {}) for name in NAMES)]
+TRANSFORMED += [("fastervit_debug", {"mixers": ("conv", "conv", "twins", "edgevit")})]
+
+
+def transformed_model(name: str, options: dict[str, object], folded: bool) -> nn.Module:
+    model = trained_like(hybridvit.create_model(name, num_classes=10, **options))
+    return hybridvit.fold(model) if folded else model
+
+
+@pytest.mark.parametrize(("name", "options"), TRANSFORMED)
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of operators without a batched form
 @torch.no_grad()
-def test_vmap_over_images(name):
-    model = model_of(name)
+def test_vmap_over_images(name, options, folded):
+    model = transformed_model(name, options, folded)
     mapped = torch.func.vmap(lambda image: model(image[None])[0])(IMAGES)
     assert relative_error(mapped, model(IMAGES)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["fastvit_t8", *NAMES])
+@pytest.mark.parametrize(("name", "options"), TRANSFORMED)
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by torch itself
-def test_jvp_is_the_derivative(name):
-    model, tangent = model_of(name).double(), torch.randn(IMAGES.shape, dtype=torch.float64)
-    images, step = IMAGES.double(), 1e-6
-    backend = SDPBackend.FLASH_ATTENTION if name == "fastvit_t8" else SDPBackend.MATH
-    with torch.no_grad(), sdpa_kernel(backend):  # torch's fused attention has no forward derivative on CPUs
-        _, derivative = torch.func.jvp(model, (images,), (tangent,))
-        difference = (model(images + step * tangent) - model(images - step * tangent)) / (2 * step)
+@torch.no_grad()
+def test_jvp_is_the_derivative_in_single_precision_too(name, options, folded):
+    model, tangent = transformed_model(name, options, folded), torch.randn(IMAGES.shape)
+    _, derivative = torch.func.jvp(model, (IMAGES,), (tangent,))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(model(forward_ad.make_dual(IMAGES, tangent))).tangent
+    model.double()
+    images, step = IMAGES.double(), 1e-6 * tangent.double()
+    difference = (model(images + step) - model(images - step)) / 2e-6
+    assert relative_error(derivative, difference) < 1e-5
+    assert relative_error(dual, difference) < 1e-5
+    _, derivative = torch.func.jvp(model, (images,), (tangent.double(),))
     assert relative_error(derivative, difference) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "options"), TRANSFORMED)
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of operators without a batched form
+def test_the_gradient_by_each_image_is_that_of_autograd(name, options, folded):
+    model = transformed_model(name, options, folded)
+    images = IMAGES.clone().requires_grad_()
+    model(images).square().sum().backward()
+    gradient = torch.func.grad(lambda batch: model(batch).square().sum())(IMAGES)
+    assert relative_error(gradient, images.grad) < 1e-5
+    each = torch.func.vmap(torch.func.grad(lambda image: model(image[None]).square().sum()))(IMAGES)
+    assert relative_error(each, images.grad) < 1e-5
 
 
 @pytest.mark.parametrize("training", [False, True])

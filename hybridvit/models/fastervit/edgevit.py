@@ -4,16 +4,17 @@ import copy
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.attention import attention
 from hybridvit.models.drop_path import drop_path
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
+from hybridvit.tracing import one_node
 
 RATE = 2  # tokens per delegate and side
 
@@ -137,13 +138,20 @@ class SparseMixing(nn.Module):
         self.num_heads, self.to_qkv, self.propagate, self.to_out = num_heads, to_qkv, propagate, to_out
 
     def forward(self, x: Float[Tensor, "b c h w"], norm: nn.Module) -> Float[Tensor, "b t c"]:
-        height, width = x.shape[-2:]
         delegates = x[..., ::RATE, ::RATE]
         qkv = self.to_qkv(norm(delegates.flatten(2).mT)).unflatten(-1, (3, self.num_heads, -1))  # b t 3 heads d
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: b heads t d
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)  # b c t
+        mixed = attention(q, k, v).transpose(2, 3).flatten(1, 2)  # b c t
         spread = self.propagate(mixed.unflatten(-1, delegates.shape[-2:]))  # b c h w, one more where a side is odd
-        # left out through an index, which puts no condition on the size in a graph
-        rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-        place = rows[:, None] * (RATE * delegates.shape[-1]) + columns  # h w
-        return self.to_out(spread.flatten(2).index_select(2, place.flatten()).mT)  # b hw c
+        return self.to_out(cropped(spread, x.shape[-2], x.shape[-1]).mT)  # b hw c
+
+
+@one_node
+def cropped(x: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "b c hw"]:
+    """The pixels of a map's first `height` rows and `width` columns.
+
+    Through an index, which puts no condition on the size in a graph.
+    """
+    rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    place = rows[:, None] * x.shape[-1] + columns  # h w
+    return x.flatten(2).index_select(2, place.flatten())

@@ -10,6 +10,7 @@ from hybridvit.models.fastervit.edgevit import EdgeViT
 from hybridvit.models.fastervit.twins import Twins
 from hybridvit.models.hat.attention import HierarchicalAttention
 from hybridvit.models.head import GlobalPool, NormHead
+from hybridvit.tracing import Unscriptable
 
 
 class FasterViT(Backbone):
@@ -39,7 +40,7 @@ class FasterViT(Backbone):
             initialise_weight(module)
 
 
-class Stage(nn.Module):
+class Stage(Unscriptable):
     """Downsampling (not in the first stage), then convolutional blocks, or attention of one kind."""
 
     def __init__(self, config: FasterViTConfig, index: int, drop_path_rates: list[float]) -> None:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.kernel import Affine, Kernel, conv_like
+from hybridvit.models.attention import attention
 from hybridvit.models.fastvit.reparameterised import PositionalEncoding
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
+from hybridvit.tracing import one_node
 
 RATE = 2  # tokens per key and side, the "k = 2" of FasterViT's section on this ablation
 
@@ -117,10 +119,11 @@ class SubsampledMixing(nn.Module):
         keys = self.key_norm(self.subsample(pixels).flatten(2).mT)  # b keys c
         query = self.to_query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # b heads t d
         key, value = self.to_key_value(keys).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value)  # b heads t d
+        mixed = attention(query, key, value)  # b heads t d
         return self.to_out(mixed.transpose(1, 2).flatten(2))  # b t c
 
 
+@one_node
 def repeated_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c ph pw"]:
     """The last row and column of a map repeated until both sides are at least `side`.
 

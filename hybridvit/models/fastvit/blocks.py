@@ -12,6 +12,7 @@ from hybridvit.folding.as_built import check_as_built
 from hybridvit.folding.batch_norm import is_batch_norm
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.attention import attention
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.drop_path import drop_path
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
@@ -156,7 +157,7 @@ def attend(x: Float[Tensor, "b c h w"], to_qkv: nn.Module, to_out: nn.Module) ->
     tokens = x.flatten(2).mT  # b hw c
     qkv = to_qkv(tokens).unflatten(-1, (3, -1, HEAD_DIM))  # b hw 3 heads d
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: b heads hw d
-    mixed = F.scaled_dot_product_attention(q, k, v)  # b heads hw d
+    mixed = attention(q, k, v)  # b heads hw d
     tokens = to_out(mixed.transpose(1, 2).flatten(2))  # b hw c
     return tokens.mT.unflatten(-1, (height, width))  # b c h w
 

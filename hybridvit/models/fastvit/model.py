@@ -9,6 +9,7 @@ from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Poo
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
 from hybridvit.models.head import ClassifierHead, GlobalPool
+from hybridvit.tracing import Unscriptable
 
 
 class FastViT(Backbone):
@@ -41,7 +42,7 @@ class FastViT(Backbone):
                     initialise_weight(layer)
 
 
-class Stage(nn.Module):
+class Stage(Unscriptable):
     """Patch embedding (not in the first stage), positional encoding (before attention), then the blocks."""
 
     def __init__(self, config: FastViTConfig, index: int, drop_path_rates: list[float]) -> None:

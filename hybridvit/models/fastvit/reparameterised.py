@@ -13,6 +13,7 @@ from hybridvit.folding.as_built import check_as_built, is_as_built
 from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact, identity_kernel
+from hybridvit.tracing import is_traced
 
 TrainingForm = Literal["collapsed", "branches"]
 """How a depthwise block computes in training: all branches as one expression, or one by one. Same results."""
@@ -76,7 +77,7 @@ class OverparamConv(Foldable):
         self.stride, self.training_form = stride, training_form
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        branches = self.readable_branches()
+        branches = self.readable_branches(x)
         if branches:
             return collapsed_forward(x, self.kxk.conv, self.kxk.norm, branches)
         out = self.kxk(x)
@@ -84,7 +85,8 @@ class OverparamConv(Foldable):
             out = out + self.small(x)
         if self.scale is not None:
             step = self.stride  # a slice's gradient would be channels-first in training; torch.func knows slices alone
-            out = out + self.scale(subsample(x, step) if self.training else x[..., ::step, ::step])
+            sliced = is_traced(x) or not self.training  # in a trace always, for the same nodes in both modes
+            out = out + self.scale(x[..., ::step, ::step] if sliced else subsample(x, step))
         return out if self.skip is None else out + self.skip(x)
 
     def kernel(self) -> Kernel:
@@ -100,11 +102,14 @@ class OverparamConv(Foldable):
     def folded(self) -> nn.Conv2d:
         return self.kernel().as_conv(self.kxk.conv)
 
-    def readable_branches(self) -> tuple[PointBranch, ...] | None:
+    def readable_branches(self, x: Float[Tensor, "b c h w"]) -> tuple[PointBranch, ...] | None:
         """The branches that see one pixel, where the collapsed training form applies; else None.
 
         That is in training, for a depthwise block without a small kernel, whose layers all are what they were built as.
+        A symbolic trace shows the layers, and a batch of no images has no statistics: both take them one by one.
         """
+        if is_traced(x) or len(x) == 0:
+            return None
         if self.training_form != "collapsed" or self.small is not None or _has_any_global_hook():
             return None
         if not _is_readable(self.kxk) or not (self.skip is None or _is_readable_norm(self.skip)):
@@ -148,7 +153,7 @@ class RepMixer(Foldable):
         self.layer_scale = nn.Parameter(torch.full((dim, 1, 1), layer_scale_init))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        branches = self.mixer.readable_branches() if is_as_built(self.mixer, OverparamConv) else None
+        branches = self.mixer.readable_branches(x) if is_as_built(self.mixer, OverparamConv) else None
         if branches is not None and _is_readable_norm(self.norm):
             conv, norm = self.mixer.kxk.conv, self.mixer.kxk.norm
             branches += (PointBranch(norm=self.norm, sign=-1),)

@@ -22,6 +22,7 @@ from hybridvit.models.hat.position import (
     relative_bias,
 )
 from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, ResidualMLP, WindowPosition
+from hybridvit.tracing import leaf
 
 
 class HierarchicalAttention(SizeDependent):
@@ -79,6 +80,7 @@ class HierarchicalAttention(SizeDependent):
                     config.propagate and block is last
                 )
 
+    @leaf
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         config, (height, width) = self.config, x.shape[-2:]
         side = config.window_size
@@ -191,8 +193,8 @@ class HATBlock(nn.Module):
 
     def _exchange(self, carriers: Float[Tensor, "n l c"], windows: WindowLayout) -> Float[Tensor, "n l c"]:
         """The carriers of all windows of an image among themselves, in the order of the windows."""
-        shape = carriers.shape
-        carriers = carriers.reshape(windows.num_images, -1, shape[-1])  # b (rows columns l) c
+        shape, (height, width) = carriers.shape, windows.carriers.sides
+        carriers = carriers.reshape(windows.num_images, height * width, shape[-1])  # b (rows columns l) c
         if self.carrier_position is not None:
             carriers = carriers + self.carrier_position(windows.carriers, carriers.dtype)
         if self.carrier_attention is not None:
@@ -280,7 +282,7 @@ def split_windows(x: Float[Tensor, "b c h w"], rows: int, columns: int, side: in
     )  # b rows side columns side c
     # a copy in any case: to ask whether one is needed would put conditions on the size in a graph
     windows = pixels.transpose(2, 3).clone(memory_format=torch.contiguous_format)  # b rows columns side side c
-    return windows.view(-1, side * side, x.shape[1])  # n t c
+    return windows.flatten(0, 2).flatten(1, 2)  # n t c
 
 
 def merge_windows(
@@ -294,5 +296,6 @@ def merge_windows(
     row, column = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     window = row // side * windows.carriers.columns + column // side  # h w
     place = (window * side + row % side) * side + column % side
-    pixels = tokens.unflatten(0, (windows.num_images, -1)).flatten(1, 2).index_select(1, place.flatten())  # b hw c
+    tokens = tokens.unflatten(0, (windows.num_images, windows.carriers.rows * windows.carriers.columns))  # b n t c
+    pixels = tokens.flatten(1, 2).index_select(1, place.flatten())  # b hw c
     return pixels.unflatten(1, (height, width)).permute(0, 3, 1, 2)  # b c h w

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact
+from hybridvit.models.attention import attention
 from hybridvit.models.drop_path import drop_path
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.position import Grid, PositionEmbedding, RelativeBias
@@ -26,8 +27,7 @@ class TokenResidual(Foldable):
 
     def add(self, x: Float[Tensor, "n t c"], branch: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:
         """The residual sum; in training the branch is dropped for whole images, whose windows follow each other."""
-        windows = branch.shape[0] // num_images
-        branch = drop_path(branch, self.drop_path_rate, training=self.training, windows_per_image=windows)
+        branch = drop_path(branch, self.drop_path_rate, training=self.training, num_images=num_images)
         return x + branch if self.layer_scale is None else torch.addcmul(x, branch, self.layer_scale)
 
     def first(self, layer: nn.Module) -> Kernel:
@@ -183,5 +183,5 @@ def attend(
     qkv = to_qkv(x).unflatten(-1, (3, num_heads, -1))  # n t 3 heads d
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: n heads t d
     scores = None if bias is None else bias(grid, q.dtype, num_carriers)[None]  # 1 heads t t, as the fused kernel asks
-    mixed = F.scaled_dot_product_attention(q, k, v, scores, scale=scale)  # n heads t d
+    mixed = attention(q, k, v, scores, scale=scale)  # n heads t d
     return to_out(mixed.transpose(1, 2).flatten(2))  # n t c

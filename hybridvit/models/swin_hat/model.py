@@ -21,6 +21,7 @@ from hybridvit.models.hat.attention import HierarchicalAttention, MapCarriers, p
 from hybridvit.models.hat.position import BiasTable, PositionEmbedding
 from hybridvit.models.head import GlobalPool, NormHead
 from hybridvit.models.swin_hat.config import SwinHATConfig
+from hybridvit.tracing import Unscriptable, leaf
 
 PATCH = 4  # side of the patches that the stem reads, in pixels
 
@@ -69,12 +70,13 @@ class PatchConv(nn.Conv2d):
     They are filled in here, which is behind the subtraction of the mean once that is folded in.
     """
 
+    @leaf
     def forward(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
         height, width = ((side + PATCH - 1) // PATCH * PATCH for side in x.shape[-2:])
         return super().forward(pad_to(x, height, width))
 
 
-class Stage(nn.Module):
+class Stage(Unscriptable):
     """Patch merging (not in the first stage), then attention."""
 
     def __init__(self, config: SwinHATConfig, index: int, drop_path_rates: list[float]) -> None:
