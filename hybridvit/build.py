@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from hybridvit.card import ModelCard, with_tuples
-from hybridvit.errors import UsageError, nearest
+from hybridvit.errors import UnknownOptionError, nearest
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.family import FamilyConfig
 from hybridvit.models.registry import FAMILIES, Variant, find_variant
@@ -22,7 +22,7 @@ def build(name: str, **options: Any) -> Backbone:
     }
     for option in options:
         if option not in in_config | of_class:
-            raise UsageError(
+            raise UnknownOptionError(
                 f"'{option}' is no option of {name}. Nearest: {nearest(option, sorted(in_config | of_class))}."
             )
     options = with_tuples(options)

@@ -22,6 +22,10 @@ class UsageError(HybridViTError):
     exit_code = 2
 
 
+class UnknownOptionError(UsageError, TypeError):
+    """An option that a model does not have; a TypeError too, as Python's own for an unknown argument."""
+
+
 class DatasetError(HybridViTError):
     """A data set that cannot be used as it stands: no images, no classes, other classes than trained on."""
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -59,10 +61,18 @@ def _card(model: Backbone, pretrained: bool) -> ModelCard:
     return dataclasses.replace(card, source=str(source), licence=cfg.get("license") or "")
 
 
+def _build(
+    variant: str, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **options: Any
+) -> Backbone:
+    """A model on a device and in a dtype, which timm's `create_model` takes too."""
+    with nullcontext() if device is None else torch.device(device):
+        return build(variant, **options).to(dtype=dtype)
+
+
 def _entry_point(variant: str) -> Callable[..., nn.Module]:
     def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         model = build_model_with_cfg(
-            lambda **options: build(variant, **options),
+            lambda **options: _build(variant, **options),
             PREFIX + variant,
             pretrained,
             pretrained_filter_fn=_our_names,

@@ -53,6 +53,16 @@ def test_timms_conformance_list(name):
         assert unpooled(images).shape == fmap.shape
 
 
+@pytest.mark.parametrize("name", DEBUGS)
+def test_timm_places_our_models_and_refuses_unknown_options_as_its_own(name):
+    model = timm.create_model(name, device="meta", dtype=torch.bfloat16)
+    assert {(weight.device.type, weight.dtype) for weight in model.parameters()} == {("meta", torch.bfloat16)}
+    pyramid = timm.create_model(name, features_only=True, dtype=torch.float64)
+    assert all(weight.dtype == torch.float64 for weight in pyramid.parameters())
+    with pytest.raises(TypeError, match="'not_an_option' is no option of"):
+        timm.create_model(name, not_an_option=1)
+
+
 @pytest.mark.parametrize("name", every_model())
 def test_timms_feature_pyramid(name):
     with torch.device("meta"):
