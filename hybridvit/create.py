@@ -13,7 +13,7 @@ from hybridvit.card import MIN_SIDE_PX, with_tuples
 from hybridvit.checkpoints import fetch, load_weights, read_tensors
 from hybridvit.checkpoints.keymaps import form_of, naming_of, start_of, to_ours
 from hybridvit.checkpoints.matching import class_names_of, num_classes_of
-from hybridvit.errors import UsageError
+from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone, FeaturePyramid
 from hybridvit.models.registry import find_variant
@@ -34,8 +34,8 @@ def create_model(
     Args:
         name: one of `hybridvit.list_models()`.
         pretrained: True for the default published weights, a tag ("apple_dist_in1k") for others, or a path to a file
-            of ours, Apple's, NVIDIA's or timm's (for swin_tiny_hat, timm's Swin-T). Another number of classes than the
-            file's gets a new classifier; another number of channels an adapted stem.
+            of ours, Apple's, NVIDIA's or timm's (for swin_tiny_hat, timm's Swin-T), as `hybridvit.load` takes it.
+            Another number of classes than the file's gets a new classifier; another number of channels an adapted stem.
         features_only: return a pyramid that gives a list of feature maps, of strides 4, 8, 16, 32.
         out_indices: which stages the pyramid gives; by default all.
         folded: return the inference form.
@@ -87,8 +87,12 @@ class FoundWeights:
     licence: str
 
 
-def find_weights(name: str, choice: bool | str | Path) -> FoundWeights:
+def find_weights(
+    name: str, choice: bool | str | Path, *, option: str = "--pretrained FILE, in Python pretrained='FILE'"
+) -> FoundWeights:
     """The file that `pretrained=choice` means for the model `name`: published weights are fetched once.
+
+    `option` says how a file is passed instead, for the message of what cannot be fetched.
 
     Raises:
         UsageError: for what is neither a tag nor an existing file.
@@ -100,9 +104,14 @@ def find_weights(name: str, choice: bool | str | Path) -> FoundWeights:
     if tag in published:
         weights = published[tag]
         source = f"{weights.hub_id}/{weights.file}" if weights.file else weights.hub_id
-        return FoundWeights(path=fetch(weights.hub_id, file=weights.file), source=source, licence=weights.licence)
-    if tag and Path(tag).exists():
-        return FoundWeights(path=Path(tag), source=tag, licence=variant.published.licence_of(Path(tag).name))
+        try:
+            path = fetch(weights.hub_id, file=weights.file)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} A file is passed with {option}.") from error
+        return FoundWeights(path=path, source=source, licence=weights.licence)
+    path = Path(tag or "").expanduser()
+    if tag and path.exists():
+        return FoundWeights(path=path, source=tag, licence=variant.published.licence_of(path.name))
     known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
     if choice is True:
         raise UsageError(f"There are no published weights of {name}. Give the path of a file, or train from scratch.")
@@ -117,7 +126,7 @@ def _pretrained(model: Backbone, choice: bool | str | Path, *, accepts_folded: b
     variant = find_variant(model.card.architecture)
     found = find_weights(variant.name, choice)
     path, source, licence = found.path, found.source, found.licence
-    tensors = read_tensors(path).tensors
+    tensors = read_tensors(path, say=False).tensors  # load_weights says it
     naming = naming_of(tensors, path)
     tensors = to_ours(tensors, naming, path)
     same_classes = 0 < num_classes_of(tensors) == model.num_classes

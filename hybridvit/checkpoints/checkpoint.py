@@ -28,6 +28,7 @@ from hybridvit.checkpoints.matching import (
     skeleton,
 )
 from hybridvit.checkpoints.metadata import card_of, to_metadata
+from hybridvit.checkpoints.names import named
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.folding.fold import unwrapped
 from hybridvit.models.backbone import Backbone
@@ -49,6 +50,8 @@ class LoadReport:
     reset: tuple[str, ...] = ()  # names of tensors left as initialised
     adapted: tuple[str, ...] = ()  # names of tensors fitted to the model's input channels
     started: tuple[str, ...] = ()  # names of tensors that the file, a start of such a model, lacks
+    prefix: str = ""  # that was taken off the file's names, such as "model."
+    left_out: tuple[str, ...] = ()  # names of what else the file holds
 
 
 def save_checkpoint(model: nn.Module, path: FilePath) -> None:
@@ -138,7 +141,7 @@ def load_weights(
     differing names, and the architecture that does fit.
     """
     backbone = _backbone(model)
-    file = WeightFile(Path("The tensors"), dict(source)) if isinstance(source, Mapping) else read_tensors(source)
+    file = _of_tensors(source) if isinstance(source, Mapping) else read_tensors(source)
     card, naming = card_of(file), naming_of(file.tensors, file.path)
     tensors = to_ours(file.tensors, naming, file.path)
     expected = backbone.state_dict()
@@ -163,7 +166,14 @@ def load_weights(
         reset=reset,
         adapted=adapted,
         started=tuple(started),
+        prefix=file.prefix,
+        left_out=file.left_out,
     )
+
+
+def _of_tensors(tensors: Mapping[str, Tensor]) -> WeightFile:
+    found, path = named(tensors), Path("The tensors")
+    return WeightFile(path, found.tensors, prefix=found.prefix, left_out=found.left_out)
 
 
 def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:

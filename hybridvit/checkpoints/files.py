@@ -7,7 +7,7 @@ import argparse
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,61 +17,106 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hybridvit.checkpoints.sniff import Format, check_pickle, check_zip, file_format
-from hybridvit.errors import CheckpointError, one_line
+from hybridvit.checkpoints.keymaps import is_known
+from hybridvit.checkpoints.names import PARALLEL, Known, named
+from hybridvit.checkpoints.shards import Shards, shards_of
+from hybridvit.checkpoints.sniff import STAND_INS, Format, check_pickle, check_zip, file_format
+from hybridvit.errors import CheckpointError, one_line, some
 
 log = logging.getLogger(__name__)
 
 # The entries that training scripts store weights under, averaged ones before raw ones; the first one present is read.
 WEIGHT_SETS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model", "model_state_dict", "net")
 NUM_AVERAGED = 4  # so many of WEIGHT_SETS, from the start, are averaged
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # added by DistributedDataParallel and torch.compile
+MMENGINE = "message_hub"  # an entry of mmengine's files, whose EMA hook keeps the averaged weights in `state_dict`
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 INTEGER_DTYPES = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
+class StandIn:
+    """What takes the place of everything in a pickle that is no weight, such as a score of numpy's: it does nothing."""
+
+    def __new__(cls, *_: object) -> "StandIn":
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    argparse.Namespace,
+    *((StandIn, name) for name in sorted(STAND_INS)),
+]
+
+
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of one file, all on the CPU, finite, under the names the file has less wrapper prefixes."""
+    """The tensors of one model in a file, all on the CPU, finite, under the names the file has less a prefix."""
 
     path: Path
     tensors: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file; a pickle has none
     weight_set: str = ""  # the entry the tensors came from, such as "state_dict_ema"; empty if the file is flat
+    prefix: str = ""  # that was taken off the names, such as Lightning's "model."
+    left_out: tuple[str, ...] = ()  # names of entries that belong to no model, or to something beside it
 
 
-def read_tensors(path: str | os.PathLike[str]) -> WeightFile:
-    """The weights in the file at `path`; its format is found from its bytes.
+def read_tensors(path: str | os.PathLike[str], *, known: Known = is_known, say: bool = True) -> WeightFile:
+    """The weights in the file at `path`, or in the shards of a folder or an index; formats are found from the bytes.
 
     Pickles are refused unless they are plain state dicts, alone or inside a dict such as {"state_dict": ...}; averaged
-    (EMA) weights win over raw ones, and the choice is logged and returned. Tensors may share memory with the file:
+    (EMA) weights win over raw ones. Of the names, the prefix is taken off under which `known` knows them; see `named`.
+    What was chosen and what was left out is returned, and logged if `say`. Tensors may share memory with the file:
     clone what is kept. Raises CheckpointError, and nothing else, for whatever is wrong with the file.
     """
     path = Path(path).expanduser()
-    kind = check_file(path)
-    if kind == "safetensors":
-        values, metadata = _read_safetensors(path)
-        return WeightFile(path, _checked(path, values), metadata)
-    return weights_in(_read_pickle(path), path)
+    shards = shards_of(path)
+    if shards is not None:
+        return _file_of(path, _read_shards(path, shards), known=known, say=say)
+    if check_file(path) == "safetensors":
+        entries, metadata = _read_safetensors(path)
+        return _file_of(path, entries, metadata, known=known, say=say)
+    return weights_in(_read_pickle(path), path, known=known, say=say)
 
 
-def weights_in(loaded: object, path: Path) -> WeightFile:
+def weights_in(loaded: object, path: Path, *, known: Known = is_known, say: bool = True) -> WeightFile:
     """The weights in what was unpickled from `path`, found and checked as `read_tensors` does it."""
-    values, weight_set = _weight_set(path, loaded)
-    return WeightFile(path, _checked(path, values), weight_set=weight_set)
+    entries, weight_set = _weight_set(path, loaded, say=say)
+    return _file_of(path, entries, weight_set=weight_set, known=known, say=say)
 
 
-def _checked(path: Path, values: Mapping[Any, Any]) -> dict[str, Tensor]:
-    tensors = _without_wrappers(values)
-    _check_tensors(path, tensors)
-    return tensors
+def _file_of(
+    path: Path,
+    entries: Mapping[Any, Any],
+    metadata: dict[str, str] | None = None,
+    weight_set: str = "",
+    *,
+    known: Known,
+    say: bool,
+) -> WeightFile:
+    found = named(entries, known, path)
+    _check_tensors(path, found.tensors)
+    if say and found.prefix.replace(PARALLEL, ""):
+        log.warning("%s: its names stand under '%s', which was taken off", path, found.prefix)
+    if say and found.left_out:
+        log.warning("%s: left out, as no part of the model: %s", path, some(found.left_out, quoted=True))
+    return WeightFile(path, found.tensors, metadata or {}, weight_set, found.prefix, found.left_out)
 
 
 def check_file(path: Path) -> Format:
-    """The format of a weight file that is whole and safe to read, from its structure alone: no tensor is read.
+    """The format of weights that are whole and safe to read, from their structure alone: no tensor is read.
 
-    Raises CheckpointError if it is neither.
+    Raises CheckpointError if they are neither.
     """
+    shards = shards_of(path)
+    if shards is not None:
+        formats = [_check_one(file) for file in shards.files]
+        return formats[0]
+    return _check_one(path)
+
+
+def _check_one(path: Path) -> Format:
     kind = file_format(path)
     if kind == "zip":
         check_zip(path)
@@ -82,6 +127,23 @@ def check_file(path: Path) -> Format:
         with _open_safetensors(path):
             pass
     return kind
+
+
+def _read_shards(path: Path, shards: Shards) -> dict[str, Any]:
+    """All entries of the files; CheckpointError for one that two have or none."""
+    entries: dict[str, Any] = {}
+    for file in shards.files:
+        in_safetensors = _check_one(file) == "safetensors"
+        found = _read_safetensors(file)[0] if in_safetensors else _weight_set(file, _read_pickle(file), say=False)[0]
+        if twice := [str(name) for name in found if name in entries]:
+            raise CheckpointError(f"{path}: {some(twice, quoted=True)} is in two of its files. Fetch them again.")
+        entries |= found
+    if lost := sorted(shards.names - entries.keys()):
+        raise CheckpointError(
+            f"{path}: the index lists {len(lost)} tensors that are in none of its files ({some(lost, quoted=True)}). "
+            "Index and files are of different models: fetch them again together."
+        )
+    return entries
 
 
 @contextmanager
@@ -101,7 +163,7 @@ def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
 
 def _read_pickle(path: Path) -> object:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter("ignore")  # about old pickle protocols and storage types, which nobody can change
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch's own text is not passed on: it advises to switch its protection off
@@ -111,35 +173,42 @@ def _read_pickle(path: Path) -> object:
         ) from None
 
 
-def _weight_set(path: Path, loaded: object) -> tuple[Mapping[Any, Any], str]:
+def _weight_set(path: Path, loaded: object, *, say: bool) -> tuple[Mapping[Any, Any], str]:
     """The state dict in what a pickle held, and the name of its entry."""
     if not isinstance(loaded, Mapping):
         raise CheckpointError(
             f"{path} holds one {type(loaded).__name__}, but weights are a dict of names and tensors. Save "
             "model.state_dict()."
         )
-    if loaded and all(isinstance(value, Tensor) for value in loaded.values()):
+    present = [name for name in _order_of_sets(loaded) if _holds_weights(loaded.get(name))]
+    if not present and _holds_weights(loaded):
         return loaded, ""
-    present = [name for name in WEIGHT_SETS if isinstance(loaded.get(name), Mapping) and loaded[name]]
-    if not present:
+    others = [] if present else [name for name, value in loaded.items() if _holds_weights(value)]
+    if not present and len(others) != 1:
         names = ", ".join(f"'{name}'" for name in list(loaded)[:8]) or "none"
         raise CheckpointError(
             f"{path} holds no weights: none of its entries ({names}) is one of {', '.join(WEIGHT_SETS)}. Save "
             "model.state_dict(), alone or under one of these names."
         )
-    chosen = present[0]
-    if len(present) > 1:
-        kind = "averaged (EMA) weights" if chosen in WEIGHT_SETS[:NUM_AVERAGED] else "weights"
+    chosen = (present or others)[0]
+    if say and len(present) > 1:
+        is_averaged = chosen in WEIGHT_SETS[:NUM_AVERAGED] or MMENGINE in loaded
+        kind = "averaged (EMA) weights" if is_averaged else "weights"
         log.warning("%s holds %s: using the %s in '%s'", path, " and ".join(present), kind, chosen)
-    return loaded[chosen], chosen
+    return loaded[chosen], str(chosen)
 
 
-def _without_wrappers(tensors: Mapping[Any, Any]) -> dict[str, Any]:
-    names = [str(name) for name in tensors]
-    while prefix := next((p for p in WRAPPER_PREFIXES if names and all(name.startswith(p) for name in names)), ""):
-        names = [name.removeprefix(prefix) for name in names]
-    values = (value.detach() if isinstance(value, Tensor) else value for value in tensors.values())
-    return dict(zip(names, values, strict=True))
+def _order_of_sets(loaded: Mapping[Any, Any]) -> tuple[str, ...]:
+    """The names of entries, the one to read first."""
+    return tuple(dict.fromkeys(("state_dict", *WEIGHT_SETS))) if MMENGINE in loaded else WEIGHT_SETS
+
+
+def _holds_weights(value: object) -> bool:
+    """Whether this is a dict of names, most of them of tensors."""
+    if not isinstance(value, Mapping):
+        return False
+    num_tensors = sum(isinstance(entry, Tensor) for entry in value.values())
+    return num_tensors > len(value) / 2
 
 
 def _check_tensors(path: Path, tensors: Mapping[str, Any]) -> None:

@@ -173,11 +173,15 @@ def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> P
     import huggingface_hub as hub  # imported here, since it takes long and only this function needs it
     from huggingface_hub import errors
 
+    unreachable = "the network is switched off" if _is_offline() else _why_unreachable(repository, files[0])
     for name in files:
         try:
-            path = Path(hub.hf_hub_download(repository, name, local_files_only=_is_offline()))
+            path = Path(hub.hf_hub_download(repository, name, local_files_only=bool(unreachable)))
         except errors.LocalEntryNotFoundError as error:
-            raise _hub_error(repository, files, "it is not in the cache and the hub cannot be reached") from error
+            reason = f": {unreachable}" if unreachable else ""
+            raise _hub_error(
+                repository, files, f"it is not in the cache and the hub cannot be reached{reason}"
+            ) from error
         except errors.EntryNotFoundError:
             continue
         except Exception as error:  # the hub's client lets every kind of network and token error through
@@ -186,6 +190,20 @@ def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> P
             raise CheckpointError(f"{path} has SHA-256 {digest}, expected {sha256}. Delete it and fetch it again.")
         return path
     raise _hub_error(repository, files, f"it has no {' and no '.join(files)}")
+
+
+def _why_unreachable(repository: str, file: str) -> str:
+    """Why the hub does not answer, empty if it does. Its client would only say so after six tries in 24 seconds."""
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, file))
+    except errors.HfHubHTTPError:  # an answer, whatever it says
+        return ""
+    except Exception as error:  # as below
+        return f"{type(error).__name__}: {first_line(error)}"
+    return ""
 
 
 def _hub_error(repository: str, files: tuple[str, ...], reason: str) -> CheckpointError:

@@ -21,6 +21,13 @@ KEY_MAPS: dict[str, KeyMap] = {naming: names for family in _NAMES.values() for n
 """By naming; the first that recognises a file's names is its."""
 
 
+def is_known(names: Collection[str]) -> bool:
+    """Whether these are the names of a model of this library, its own or an upstream's, from the first part on."""
+    return any(key_map.recognises(names) for key_map in KEY_MAPS.values()) or any(
+        re.match(r"(stem|stages)\.", name) for name in names
+    )
+
+
 def naming_of(names: Collection[str], source: object = "The source") -> Naming:
     """Which naming a file uses, from its keys. Raises CheckpointError, naming `source`, if none of those known."""
     for naming, key_map in KEY_MAPS.items():

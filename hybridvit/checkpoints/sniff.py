@@ -19,6 +19,9 @@ from hybridvit.errors import CheckpointError, some
 Format = Literal["safetensors", "zip", "pickle"]
 """safetensors; zip: what torch.save writes today; pickle: what torch.save wrote before version 1.6."""
 
+WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin", ".index.json")
+"""How files of weights are called. What they are is decided by their content alone."""
+
 PICKLE_PROTOCOLS = tuple(bytes([0x80, version]) for version in range(2, 6))
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
@@ -36,9 +39,22 @@ MISTAKEN: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF document. Pass a .safetensors, .pt or .pth file"),
 )
 
+# What training scripts store beside the weights: scores, paths, curves. None of it is ever made, nor its library
+# imported: the reader puts a stand-in without effect in the place of each.
+STAND_INS = frozenset(
+    {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")}
+    | {"numpy.dtype", "numpy.ndarray", "mmengine.logging.history_buffer.HistoryBuffer"}
+    | {
+        f"pathlib.{module}{pure}{system}Path"
+        for module in ("", "_local.")
+        for pure in ("", "Pure")
+        for system in ("Posix", "Windows")
+    }
+)
+
 # Everything a pickled state dict needs, and argparse.Namespace for the settings that training scripts store beside it.
-# Shorter than the list of torch.load(weights_only=True): no bytearray, no tensor subclass, no numpy array.
-ALLOWED_GLOBALS = frozenset(
+# Shorter than the list of torch.load(weights_only=True): no bytearray, no tensor subclass.
+ALLOWED_GLOBALS = STAND_INS | frozenset(
     {"collections.OrderedDict", "argparse.Namespace", "builtins.set", "__builtin__.set", "_codecs.encode"}
     | {"torch.Size", "torch.device", "torch.nn.parameter.Parameter", "torch.storage.UntypedStorage"}
     | {f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "parameter")}
@@ -55,11 +71,11 @@ def file_format(path: Path) -> Format:
     Raises CheckpointError for a missing path, a folder, an empty or cut-off file and anything that holds no weights.
     """
     if path.is_dir():
-        inside = sorted(item.name for item in path.iterdir() if item.suffix in {".safetensors", ".pt", ".pth", ".tar"})
-        hint = f"Pass one of the files inside: {', '.join(inside[:5])}." if inside else "It holds no weights either."
-        raise CheckpointError(f"{path} is a folder, but weights are one file. {hint}")
+        raise CheckpointError(f"{path} is a folder, but weights are one file. {_in_folder(path)}")
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist. Check the path; weights are .safetensors, .pt or .pth files.")
+        raise CheckpointError(
+            f"{path} does not exist. Check the path; weights are .safetensors, .pt, .pth or .ckpt files."
+        )
     if not path.is_file():
         raise CheckpointError(f"{path} is not a regular file. Copy the weights to disk and pass that file.")
     try:
@@ -68,6 +84,17 @@ def file_format(path: Path) -> Format:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
     return _format_of(path, head, path.stat().st_size)
+
+
+def _in_folder(folder: Path) -> str:
+    """What to do with a folder that is no set of shards."""
+    if (folder / ".metadata").is_file() and next(folder.glob("*.distcp"), None):
+        return (
+            "It is a distributed checkpoint. Make one file of it with `python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pt`, and pass that."
+        )
+    inside = sorted(item.name for item in folder.iterdir() if item.name.endswith(WEIGHT_ENDINGS))
+    return f"Pass one of the files inside: {some(inside)}." if inside else "It holds no weights either."
 
 
 def _format_of(path: Path, head: bytes, size: int) -> Format:
@@ -132,20 +159,30 @@ def check_zip(path: Path) -> None:
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             records = archive.infolist()
+            pickles = _pickles(path, [record.filename for record in records])
             _check_records(path, records, size)
             if _directory_offset(stream, size) != archive.start_dir:
                 raise CheckpointError(f"{path} has two zip directories that disagree; it is damaged or hostile.")
-            pickles = [record for record in records if record.filename.split("/")[1:] == ["data.pkl"]]
-            if len(pickles) != 1 or any(record.filename.endswith("/constants.pkl") for record in records):
-                raise CheckpointError(
-                    f"{path} is a zip archive, but not one that torch.save writes: it is a TorchScript model or other "
-                    "data. Pass the weights that torch.save(model.state_dict(), path) wrote."
-                )
             check_pickle(path, io.BytesIO(archive.read(pickles[0])))
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is truncated or damaged ({error}). Fetch or save it again.") from error
+
+
+def _pickles(path: Path, names: list[str]) -> list[str]:
+    """The one record that holds the names of a state dict. Raises CheckpointError for archives of another kind."""
+    inside = [name.partition("/")[2] for name in names]
+    kind = ""
+    if any(name == "constants.pkl" or name.startswith("code/") for name in inside):
+        kind = "a TorchScript model: its program is in it, and may run code"
+    elif any(name.startswith("models/") and name.endswith(".json") for name in inside):
+        kind = "a program that torch.export saved"
+    elif inside.count("data.pkl") != 1:
+        kind = "a zip archive, but not one that torch.save writes"
+    if kind:
+        raise CheckpointError(f"{path} is {kind}. Pass the weights that torch.save(model.state_dict(), path) wrote.")
+    return [name for name in names if name.partition("/")[2] == "data.pkl"]
 
 
 def _check_records(path: Path, records: list[zipfile.ZipInfo], size: int) -> None:

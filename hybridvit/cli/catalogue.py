@@ -56,7 +56,7 @@ def info(model: str) -> None:
       hybridvit info model.onnx
 
     Args:
-        model: a name from `hybridvit list`, or a .safetensors, .pth or .onnx file.
+        model: a name from `hybridvit list`, or a .safetensors, .pth, .ckpt or .onnx file.
     """
     if model in VARIANTS:
         _info_of_variant(VARIANTS[model])

@@ -31,7 +31,7 @@ def evaluate(
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
 
     Args:
-        checkpoint: .safetensors, .pth or .pth.tar, or what `hybridvit export` wrote, which its own runtime runs.
+        checkpoint: .safetensors, .pth, .pth.tar, .ckpt, or what `hybridvit export` wrote, which its own runtime runs.
         data: folder of class folders with images.
         batch: images computed at once.
         workers: processes that decode images; 0 decodes in this one.

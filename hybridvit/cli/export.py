@@ -117,7 +117,7 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
       hybridvit export fastvit_sa12.pth.tar --image_size 192x320 --uint8 --top_k 5
 
     Args:
-        checkpoint: .safetensors, .pth or .pth.tar, in any form.
+        checkpoint: .safetensors, .pth, .pth.tar or .ckpt, in any form.
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")

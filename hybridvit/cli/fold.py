@@ -18,7 +18,7 @@ def fold(checkpoint: str, *, output: str | None = None, released: bool = False) 
       hybridvit fold fastvit_sa12.pth.tar --output sa12-folded.safetensors
 
     Args:
-        checkpoint: .safetensors, .pth or .pth.tar, in training form.
+        checkpoint: .safetensors, .pth, .pth.tar or .ckpt, in training form.
         output: file to write; by default beside the checkpoint, with -folded in its name.
         released: fold only what the published folded checkpoints fold, to write weights for other software.
     """
@@ -52,5 +52,9 @@ def fold(checkpoint: str, *, output: str | None = None, released: bool = False) 
 
 
 def _beside(checkpoint: Path) -> Path:
-    stem = checkpoint.name.removesuffix(".tar").removesuffix(checkpoint.suffixes[0] if checkpoint.suffixes else "")
+    from hybridvit.checkpoints.sniff import WEIGHT_ENDINGS
+
+    stem = checkpoint.name
+    while ending := next((ending for ending in WEIGHT_ENDINGS if stem.endswith(ending)), ""):
+        stem = stem.removesuffix(ending)
     return checkpoint.with_name(f"{stem}-folded.safetensors")

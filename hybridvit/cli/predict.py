@@ -31,7 +31,7 @@ def predict(
       hybridvit predict model.onnx 'photos/**/*.png' --json > answers.jsonl
 
     Args:
-        checkpoint: the model: .safetensors, .pth, .pth.tar, or an exported .onnx, .xml, .pte, .tflite ...
+        checkpoint: the model: .safetensors, .pth, .pth.tar, .ckpt, or an exported .onnx, .xml, .pte, .tflite ...
         images: image files, folders (searched to any depth) or patterns in quotes.
         top: answers per image, the most probable first; by default 5, or what the file gives if that is less.
         json: one JSON object per image and line, with "image" and "predictions", or "error".

@@ -46,7 +46,7 @@ def find_subject(name: str) -> Subject:
         variant = VARIANTS[name]
         size = variant.preprocessing.image_size
         return Subject(name=name, kind="ours", family=variant.family, image_size=size, source=name)
-    if Path(name).exists() or (Path(name).suffix in _suffixes() and name not in PEERS):
+    if Path(name).exists() or (name.endswith(_endings()) and name not in PEERS):
         return _file(name)
     peer = PEERS.get(name)
     subject = _of_timm(peer.timm_name if peer else name)
@@ -104,10 +104,11 @@ def _peer(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Modu
     return model
 
 
-def _suffixes() -> set[str]:
+def _endings() -> tuple[str, ...]:
+    from hybridvit.checkpoints.sniff import WEIGHT_ENDINGS
     from hybridvit.export.targets import EXPORTERS
 
-    return {exporter.suffix for exporter in EXPORTERS.values()} | {".safetensors", ".pth", ".pt", ".tar", ".bin"}
+    return (*(exporter.suffix for exporter in EXPORTERS.values()), *WEIGHT_ENDINGS)
 
 
 def _file(path: str) -> Subject:

@@ -17,6 +17,7 @@ from safetensors.torch import save, save_file
 
 import hybridvit
 from hybridvit.checkpoints import load, load_weights, read_tensors, save_checkpoint, save_upstream
+from hybridvit.checkpoints.sniff import STAND_INS
 from hybridvit.errors import CheckpointError
 
 WEIGHTS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.tensor(7)}
@@ -64,7 +65,6 @@ CALLS = {  # what a pickle could name -> its argument; {canary} is a file that m
     "urllib.request.urlopen": "file://{canary}",
     "webbrowser.open": "file://{canary}",
     "numpy.load": "{canary}",
-    "numpy.core.multiarray._reconstruct": "{canary}",
     "torch.load": "{canary}",
     "torch.serialization.load": "{canary}",
     "torch.jit.load": "{canary}",
@@ -195,6 +195,16 @@ def test_a_tar_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a tar archive"):
         read_tensors(tmp_path / "w.pth")
     assert [item.name for item in tmp_path.iterdir()] == ["w.pth"]
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("name", sorted(STAND_INS))
+def test_what_may_stand_beside_weights_is_never_made(tmp_path: Path, name: str) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "w.pth"
+    path.write_bytes(as_zip(state_dict(call(name, str(canary)))))
+    with pytest.raises(CheckpointError, match=r"holds no weights: none of its entries \('state_dict'\)"):
+        read_tensors(path)
+    assert sorted(tmp_path.iterdir()) == [path]
 
 
 def test_a_zip_bomb_is_not_inflated(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save
 
 from hybridvit.checkpoints import fetch, hub, read_tensors
+from hybridvit.create import find_weights
 from hybridvit.errors import CheckpointError, UsageError
 
 CONTENT = save({"a": torch.arange(5000.0)})
@@ -163,6 +165,14 @@ def test_a_source_that_is_none_is_refused(source: str) -> None:
         fetch(source)
 
 
+@pytest.fixture
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that answers."""
+    for name in ("HYBRIDVIT_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda _: None)
+
+
 class FakeHub:
     """`hf_hub_download` of a repository that has the given files."""
 
@@ -224,11 +234,54 @@ def test_a_hub_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         CheckpointError, match=r"'timm/absent\.weights' cannot be fetched.*pass its path instead of a name"
     ):
         fetch("timm/absent.weights")
-    monkeypatch.delenv("HF_HUB_OFFLINE")
 
+
+@pytest.mark.usefixtures("reachable")
+def test_what_the_hub_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise OSError("[Errno -2] Name or service not known")
+        raise OSError("[Errno 104] Connection reset by peer")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(CheckpointError, match="Name or service not known"):
+    with pytest.raises(CheckpointError, match="Connection reset by peer"):
         fetch("timm/fastvit_t8.apple_in1k")
+
+
+@pytest.mark.usefixtures("reachable")
+def test_without_a_network_the_hub_is_asked_once_and_the_message_says_how_a_file_is_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = []
+
+    def no_network(url: str) -> None:
+        questions.append(url)
+        raise OSError("[Errno -2] Name or service not known")
+
+    class EmptyCache(FakeHub):
+        def __call__(self, repository: str, name: str, **options: Any) -> str:
+            assert options == {"local_files_only": True}
+            if name not in self.names:
+                raise huggingface_hub.errors.LocalEntryNotFoundError("no such file")
+            return super().__call__(repository, name, **options)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", EmptyCache(tmp_path))
+    with pytest.raises(
+        CheckpointError,
+        match=r"cannot be reached: OSError: \[Errno -2\].* A file is passed with --pretrained FILE, in Python pretr",
+    ):
+        find_weights("fastvit_t8", True)
+    assert len(questions) == 1
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", EmptyCache(tmp_path, "model.safetensors"))
+    assert find_weights("fastvit_t8", True).path == tmp_path / "model.safetensors"
+
+
+@pytest.mark.usefixtures("reachable")
+def test_an_answer_that_refuses_is_no_missing_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise huggingface_hub.errors.HfHubHTTPError("404", response=SimpleNamespace(headers={}, request=None))
+
+    fake = FakeHub(tmp_path, "pytorch_model.bin")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake)
+    assert fetch("timm/fastvit_t8.apple_in1k") == tmp_path / "pytorch_model.bin"
+    assert [options for *_, options in fake.asked] == [{"local_files_only": False}] * 2

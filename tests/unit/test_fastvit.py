@@ -225,6 +225,10 @@ def test_stochastic_depth_grows_linearly_and_keeps_the_mean():
 WRONG_OPTIONS = {
     r"Unknown model 'fastvit_sa21'. Nearest: .*'fastvit_sa12'": {"name": "fastvit_sa21"},
     r"'mlp_ratoi' is no option of fastvit_t8. Nearest: 'mlp_ratio'": {"mlp_ratoi": 3},
+    r"'inference_mode' is no option of fastvit_t8. Other libraries' 'inference_mode' is folded=True of create_model": {
+        "inference_mode": True
+    },
+    r"'embed_dims' is no option .* Other libraries' 'embed_dims' is widths here": {"embed_dims": (48, 96, 192, 384)},
     r"mixers is 'repmixr', but must be one of 'repmixer'": {"mixers": ("repmixr",) * 4},
     r"must name the same number of stages": {"depths": (1, 1)},
     r"ffn_kernel is 4, .* odd size": {"ffn_kernel": 4},

@@ -54,7 +54,7 @@ class TimmSwinNames(KeyMap):
     start = "Swin; its carriers are new"
 
     def recognises(self, names: Collection[str]) -> bool:
-        return any(name.endswith(BIAS_TABLE) for name in names)
+        return any(name.startswith("layers.") and name.endswith(BIAS_TABLE) for name in names)
 
     def to_ours(self, names: Collection[str]) -> dict[str, str]:
         return {name: TIMM.to_ours(name) or name for name in names}

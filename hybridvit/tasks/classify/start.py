@@ -40,7 +40,7 @@ def starting_model(recipe: ClassifyRecipe, class_names: tuple[str, ...]) -> Back
 
 def _check(path: Path, source: str, class_names: tuple[str, ...], reset_head: bool) -> None:
     """Raise UsageError or CheckpointError for a file of weights that cannot be trained further on these classes."""
-    file = read_tensors(path)
+    file = read_tensors(path, say=False)  # create_model says it
     naming = naming_of(file.tensors, path)
     tensors = to_ours(file.tensors, naming, path)
     if form_of(tensors) != "training":

@@ -1,0 +1,106 @@
+"""What whoever wrote a file put around a model's names, and beside them: taken off, completed, or left out by name."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybridvit.checkpoints.keymaps import is_known
+from hybridvit.errors import CheckpointError
+
+Known = Callable[[Collection[str]], bool]
+"""Whether names are those of a model that is looked for."""
+
+MARKERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put into names, at any depth."""
+
+PARALLEL = "module."
+"""What DistributedDataParallel puts before every name."""
+
+COUNTS = frozenset({"n_averaged", "total_ops", "total_params"})
+"""What AveragedModel counts, and thop leaves behind in every module."""
+
+CLASSIFIER = frozenset({"head.fc.weight", "head.fc.bias"})
+"""What the heads of mmpretrain, beside a `backbone.`, call what our models and timm's call so too."""
+
+CLASSIFIERS = frozenset({"head.fc.weight", "head.weight"})
+"""What models call it, ours and timm's, Apple's and NVIDIA's."""
+
+TRACKED, STATISTIC = "num_batches_tracked", "running_var"
+MOST_PARTS = 6  # of a prefix; it bounds the work that a file with absurd names can cause
+MOST_TRACKED = 2**53  # batches; a float that claims more is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """The entries of a state dict that belong to one model, under the names that the model knows."""
+
+    tensors: dict[str, Tensor]
+    prefix: str = ""  # that was taken off the names
+    left_out: tuple[str, ...] = ()  # the entries, by their own names, that are not among `tensors`
+
+
+def named(entries: Mapping[Any, Any], known: Known = is_known, source: object = "The source") -> Named:
+    """The entries of the model that `known` knows; the prefix is the one under which it knows the most names.
+
+    BatchNorm's counters of batches prove nothing: those that are missing are zero, and those that became floats are
+    whole numbers again. Without a prefix that makes the names fit, all of them are kept, less what data-parallel
+    training puts before each. Raises CheckpointError, naming `source`, if two entries get one name.
+    """
+    values = {MARKERS.sub("", str(name)): value for name, value in entries.items()}
+    if len(values) != len(entries):
+        raise CheckpointError(f"{source} holds two tensors of one name, so its meaning is in doubt. Save it again.")
+    tensors = {name: value.detach() for name, value in values.items() if _is_weight(name, value)}
+    prefix = _prefix(tensors, known)
+    inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    beside = (
+        {} if CLASSIFIERS & inside.keys() else {name: value for name, value in tensors.items() if name in CLASSIFIER}
+    )
+    taken = {prefix + name for name in inside} | beside.keys()
+    left_out = tuple(name for name in values if name not in taken)
+    return Named(tensors=_with_counters(inside | beside), prefix=prefix, left_out=left_out)
+
+
+def _is_weight(name: str, value: object) -> bool:
+    return isinstance(value, Tensor) and name.rpartition(".")[2] not in COUNTS
+
+
+def _prefix(names: Collection[str], known: Known) -> str:
+    """The prefix that leaves the most names of a known model; of two such models the averaged one, else the first."""
+    under: dict[str, list[str]] = {"": list(names)}
+    for name in names:
+        parts = name.split(".", MOST_PARTS + 1)
+        for depth in range(1, min(len(parts), MOST_PARTS + 1)):
+            prefix = ".".join(parts[:depth]) + "."
+            under.setdefault(prefix, []).append(name[len(prefix) :])
+    ranked = sorted(under, key=lambda prefix: (-len(under[prefix]), "ema" not in prefix, prefix.count(".")))
+    found = next((prefix for prefix in ranked if known(under[prefix])), None)
+    if found is not None:
+        return found
+    prefix = ""
+    while names and all(name.startswith(prefix + PARALLEL) for name in names):
+        prefix += PARALLEL
+    return prefix
+
+
+def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, and for each BatchNorm a whole number of batches."""
+    counted = {}
+    for name in tensors:
+        if name.rpartition(".")[2] == STATISTIC:
+            counter = name.removesuffix(STATISTIC) + TRACKED
+            counted[counter] = _whole(tensors.get(counter))
+    return {name: counted.pop(name, value) for name, value in tensors.items()} | counted
+
+
+def _whole(counter: Tensor | None) -> Tensor:
+    if counter is None:
+        return torch.zeros((), dtype=torch.int64)
+    is_float = counter.is_floating_point() and counter.layout is torch.strided and not counter.is_meta
+    if not is_float or counter.numel() != 1:
+        return counter
+    batches = float(counter)
+    return torch.tensor(round(batches) if 0 <= batches < MOST_TRACKED else 0, dtype=torch.int64)
