@@ -48,6 +48,8 @@ class Request:
     """logits, features (the pooled vector before the classifier) or pyramid (the four feature maps)."""
     top_k: int | None = None
     """give the probabilities and indices of so many classes instead of all logits."""
+    opset: int | None = None
+    """onnx: the opset of its operators, 17 to 25, for older runtimes and readers; by default 20."""
     images: Sequence[str] = ()
     """images, folders or patterns to compare on besides random ones; the first 64 are used."""
     limit: float | None = None
@@ -114,6 +116,7 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
       hybridvit export model.safetensors --to openvino --precision fp16
       hybridvit export model.safetensors --to openvino --precision int8 --calibration photos/val --max_drop 0.5
       hybridvit export fastervit_0.pth.tar --dynamic_size
+      hybridvit export fastervit_0.pth.tar --opset 17 --batch 1
       hybridvit export fastvit_sa12.pth.tar --image_size 192x320 --uint8 --top_k 5
 
     Args:
@@ -201,7 +204,7 @@ def _print(done: "ExportReport", *, last: bool) -> None:
     spec, parity, checked = done.spec, done.parity, done.weights
     limit = "for int8 no limit: it knows photos, not noise" if parity.limit is None else f"limit {parity.limit:.0e}"
     rows = [
-        ("Size", f"{done.size_bytes / 1e6:.2f} MB, {spec.precision}"),
+        ("Size", f"{done.size_bytes / 1e6:.2f} MB, {spec.precision}" + (f", opset {spec.opset}" if spec.opset else "")),
         ("Takes", spec.takes),
         ("Gives", spec.gives),
         ("Largest difference", f"{parity.max_error:.1e} of the largest output ({limit})"),

@@ -76,6 +76,7 @@ class Exporter(ABC):
     takes_dynamic_size = True
     takes_several_sizes = False
     default_batch: int | None = None
+    opsets: Sequence[int] = ()  # that can be asked for, of ONNX
 
     @abstractmethod
     def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:

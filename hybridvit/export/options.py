@@ -34,6 +34,8 @@ class ExportOptions:
     """Logits, the pooled features (batch, num_features), or the pyramid of feature maps."""
     top_k: int | None = None
     """Give the probabilities and indices of so many classes instead of all logits."""
+    opset: int | None = None
+    """ONNX alone: the opset of the operators, from 17; older runtimes and readers need older ones. By default 20."""
     limit: float | None = None
     """Largest difference from PyTorch / largest output; by default that of the precision, see `Exporter.limits`."""
 

@@ -49,6 +49,7 @@ def resolve(model: Backbone, card: ModelCard, exporter: Exporter, options: Expor
         answers=find_task(card.task).answers,
         top_k=_top_k(model, returns, options.top_k),
         strides=tuple(info["reduction"] for info in model.feature_info) if returns == "pyramid" else (),
+        opset=_opset(exporter, options.opset),
     )
 
 
@@ -65,6 +66,18 @@ def _batch(exporter: Exporter, batch: Batch) -> int | None:
     if type(batch) is not int or batch < 1:
         raise UsageError(f"The batch is {batch!r}, but must be a whole number from 1, or 'dynamic'.")
     return batch
+
+
+def _opset(exporter: Exporter, opset: int | None) -> int | None:
+    known = exporter.opsets
+    if opset is None or opset in known:
+        return opset
+    if not known:
+        raise UsageError(
+            f"opset is {opset}, but files of the target '{exporter.target}' have none: opsets are versions of ONNX's "
+            "operators. Leave it out, or export to onnx."
+        )
+    raise UsageError(f"opset is {opset!r}, but must be a whole number from {known[0]} to {known[-1]}.")
 
 
 def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:

@@ -35,6 +35,7 @@ class GraphSpec:
     answers: tuple[str, ...] = ("logits",)  # what the task calls them
     top_k: int | None = None  # with "logits": the most probable classes and nothing else
     strides: tuple[int, ...] = ()  # of the maps of a pyramid
+    opset: int | None = None  # of ONNX; None: the default
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ class GraphSpec:
             for name, known in (("pixels", get_args(Pixels)), ("precision", PRECISIONS), ("returns", RETURNS)):
                 if getattr(spec, name) not in known:
                     raise ValueError(f"{name} cannot be {str(getattr(spec, name))[:40]}")
-            for name in ("channels", "batch", "top_k"):
+            for name in ("channels", "batch", "top_k", "opset"):
                 if (value := getattr(spec, name)) is not None and operator.index(value) < 1:
                     raise ValueError(f"{name} cannot be {value}")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

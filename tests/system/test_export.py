@@ -20,7 +20,7 @@ from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.spec import GraphSpec
-from hybridvit.export.targets import onnx as onnx_target
+from hybridvit.export.targets import onnx_graph
 from hybridvit.export.targets.onnx import OnnxExporter
 from hybridvit.loading import load, open_runner
 
@@ -123,7 +123,7 @@ def test_a_model_that_cannot_be_converted_says_why_in_one_line(model: nn.Module,
 def test_weights_that_no_onnx_file_holds_are_refused_before_they_are_converted(
     model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_target, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(onnx_graph, "LARGEST_BYTES", 1000)
     with pytest.raises(ExportError, match=r"weights of fastvit_debug are 0\.0 GiB, but an ONNX file holds 2, .* fp16"):
         export(model, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

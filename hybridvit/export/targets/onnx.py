@@ -1,7 +1,8 @@
 """ONNX: one file, dynamic batch and if asked for dynamic sides, run by ONNX Runtime on the CPU.
 
 fp16 is exact to what half precision holds, and halves the file; on x86 it is not faster, since ONNX Runtime 1.31 widens
-each operator there. No bf16: the operators as torch writes them (opset 20) do not take it.
+each operator there. No bf16: the operators as torch writes them (opset 20) do not take it. Older opsets are for older
+runtimes: below 20 GELU is spelled out in Erf, and the IR version is always the oldest that goes with the opset.
 """
 
 from collections.abc import Mapping
@@ -10,20 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError, ExportError, first_line
+from hybridvit.errors import CheckpointError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
-from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner, read_file
 from hybridvit.export.spec import INPUT
 from hybridvit.export.targets.onnx_int8 import SCOPES, quantise_onnx
 
 if TYPE_CHECKING:
-    from torch.onnx import ONNXProgram
-
     from hybridvit.export.graph import DeployedModel
-
-
-LARGEST_BYTES = 2**31 - 2**24  # of weights: protobuf ends at 2 GiB, and the graph itself needs some
 
 
 class OnnxRunner(ExportedRunner):
@@ -76,16 +71,20 @@ class OnnxExporter(Exporter):
     extra = "export"
     rewrites = ("hybridvit.models.fastvit.rewrites:doubling_as_depthwise",)
     precisions = ("fp32", "fp16", "int8")
+    opsets = range(17, 26)  # torch 2.14 writes 18 to 25, of which 18 is rewritten as 17
 
     def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:
-        """Write one file with opset and operator names as torch chooses them; the weights are inside."""
+        """Write one file with operator names as torch chooses them; the weights are inside."""
+        import onnx
         import torch
 
-        program = onnx_program(model.in_dtype(torch.float16) if model.spec.precision == "fp16" else model)
+        from hybridvit.export.targets.onnx_graph import onnx_graph
+
+        graph = onnx_graph(model.in_dtype(torch.float16) if model.spec.precision == "fp16" else model)
         if quantisation is None:
-            program.save(path, external_data=False)
+            onnx.save(graph, path)
         else:
-            quantise_onnx(program.model_proto, quantisation, model.spec.batch, path)
+            quantise_onnx(graph, quantisation, model.spec.batch, path)
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Add `metadata` to the model's properties; of torch's notes, which name local files, module names stay."""
@@ -100,38 +99,3 @@ class OnnxExporter(Exporter):
             noted.doc_string = ""
         onnx.helper.set_model_props(model, dict(metadata))
         onnx.save(model, path)
-
-
-def onnx_program(model: "DeployedModel") -> "ONNXProgram":
-    """`model` as an ONNX graph with the ends that its spec describes."""
-    import torch
-
-    from hybridvit.export.program import dynamic_axes
-    from hybridvit.export.sizes import example_size
-
-    spec = model.spec
-    size = sum(parameter.nbytes for parameter in model.parameters())
-    if size > LARGEST_BYTES:
-        raise ExportError(
-            f"The weights of {model.backbone.card.architecture} are {size / 2**30:.1f} GiB, but an ONNX file holds 2, "
-            "and OpenVINO's is made through one. Use --precision fp16, or --to executorch."
-        )
-    example = model.example(size=None if spec.range_px is None else example_size(spec.range_px))
-    try:
-        with torch.no_grad(), quiet():  # its errors still come through
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=dynamic_axes(spec),
-                input_names=[INPUT],
-                output_names=list(spec.outputs),
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise ExportError(
-            f"torch {torch.__version__} cannot convert this model to ONNX "
-            f"({first_line(error.__cause__ or error)}). Another version of torch or onnxscript may do it."
-        ) from error
-    assert program is not None  # dynamo=True always returns a program
-    return program

@@ -16,7 +16,6 @@ from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import Precision
-from hybridvit.export.targets.onnx import onnx_program
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -106,10 +105,12 @@ class OpenVINOExporter(Exporter):
         """Write the IR: weights in fp32, or for fp16 in that; bf16 is what fp32 weights are computed in."""
         import openvino
 
-        program = onnx_program(model)
+        from hybridvit.export.targets.onnx_graph import onnx_graph
+
+        onnx = onnx_graph(model)
         try:
             # not openvino.convert_model, which reports its use over the network
-            graph = openvino.Core().read_model(program.model_proto.SerializeToString(), b"")
+            graph = openvino.Core().read_model(onnx.SerializeToString(), b"")
         except RuntimeError as error:
             raise ExportError(
                 f"OpenVINO {openvino.__version__} cannot read this model ({first_line(error)}). Another version of "
@@ -120,7 +121,7 @@ class OpenVINOExporter(Exporter):
             from hybridvit.export.targets.openvino_int8 import quantise_openvino
 
             kept = (*quantisation.kept, *self.floating_layers(model))
-            graph = quantise_openvino(graph, program.model_proto, replace(quantisation, kept=kept), model.spec.batch)
+            graph = quantise_openvino(graph, onnx, replace(quantisation, kept=kept), model.spec.batch)
         openvino.save_model(graph, path, compress_to_fp16=model.spec.precision == "fp16")
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:

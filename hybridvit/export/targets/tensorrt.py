@@ -108,9 +108,9 @@ class TensorRTExporter(Exporter):
             )
         import torch
 
-        from hybridvit.export.targets.onnx import onnx_program
+        from hybridvit.export.targets.onnx_graph import onnx_graph
 
-        graph = onnx_program(model.in_dtype(torch.float16) if spec.precision == "fp16" else model).model_proto
+        graph = onnx_graph(model.in_dtype(torch.float16) if spec.precision == "fp16" else model)
         path.write_bytes(_engine(graph.SerializeToString(), spec))
 
     def annotate(self, path: Path, metadata: Mapping[str, str]) -> None:
