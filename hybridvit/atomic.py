@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     On any exception before that the temporary file is removed and `path` is as it was. The file and its folder are
     synced, so that a power cut leaves the old file or the new one. The mode is that of the file replaced, else
-    0666 & ~umask. Raises UsageError if `path` cannot be a file or its folder is missing, DiskFull if the device
-    refuses; the message says whether `path` has the new content already.
+    0666 & ~umask. Raises UsageError if `path` cannot be a file or its folder is missing, DiskFull if the place takes no
+    file, before anything is computed, or the device refuses; the message says whether `path` has the new content
+    already.
     """
-    check_place(path)
+    check_writable(path)
     temporary = path.with_name(f".{path.stem}{TEMPORARY}{secrets.token_hex(4)}{path.suffix}")  # tools go by suffix
     try:
         yield temporary
@@ -41,9 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 "space, or write to another disk."
             ) from error
         if isinstance(error, PermissionError) or error.filename in (temporary, str(temporary)):
-            raise UsageError(
-                f"{path} could not be written ({error.strerror}). Choose a place that you may write to."
-            ) from error
+            raise not_writable(path, error) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -56,12 +56,29 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def check_place(path: Path) -> None:
-    """Raise UsageError if `path` cannot be a file or its folder is missing: worth asking before a long computation."""
-    if path.is_dir():
+def check_place(path: Path, *, is_folder: bool = False) -> None:
+    """Raise UsageError if `path` cannot be a file, or a folder, or if the folder around it is missing.
+
+    Worth asking before a long computation.
+    """
+    if path.is_dir() and not is_folder:
         raise UsageError(f"{path} is a folder, but a file is to be written there. Give a file name inside it.")
     if not path.parent.is_dir():
         raise UsageError(f"The folder {path.parent} does not exist, so {path.name} cannot be written. Create it first.")
+
+
+def check_writable(path: Path, *, is_folder: bool = False) -> None:
+    """As `check_place`, and raise DiskFull if the folder around it takes no file: it is read-only, or another's."""
+    check_place(path, is_folder=is_folder)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+def not_writable(path: Path, error: OSError) -> DiskFull:
+    """What to raise for a place that takes no file."""
+    return DiskFull(f"{path} could not be written ({error.strerror}). Choose a place that you may write to.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridvit.atomic import check_place
+from hybridvit.atomic import check_writable
 from hybridvit.cli.size import Size
 from hybridvit.cli.table import pairs
 from hybridvit.errors import HybridViTError, UsageError
@@ -146,7 +146,7 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
 
 
 def _outputs(checkpoint: Path, targets: list[str], precision: str, output: str | None) -> dict[str, Path]:
-    """Where the file of each target goes. Raises UsageError for a place that cannot be written."""
+    """Where the file of each target goes. Raises UsageError for a place that is none, DiskFull if it takes no file."""
     suffixes = {target: exporter_for(target).suffix for target in targets}
     if output is not None and len(targets) == 1:
         paths = {targets[0]: Path(output)}
@@ -160,8 +160,7 @@ def _outputs(checkpoint: Path, targets: list[str], precision: str, output: str |
         stem = checkpoint.name.partition(".")[0] + ("" if precision == "fp32" else f"-{precision}")
         paths = {target: folder / f"{stem}{suffix}" for target, suffix in suffixes.items()}
     for target, path in paths.items():
-        if not exporter_for(target).record:
-            check_place(path)
+        check_writable(path, is_folder=bool(exporter_for(target).record))
     return paths
 
 

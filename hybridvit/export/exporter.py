@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridvit.errors import UsageError, nearest
+from hybridvit.errors import UsageError, nearest, one_line
+from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import seal
 from hybridvit.export.spec import Precision
@@ -98,7 +100,7 @@ class Exporter(ABC):
 
         Raises CheckpointError if it is damaged or not ours, UsageError where its runtime is missing.
         """
-        self.require(self.runner_packages)
+        self.import_packages(self.runner_packages)
         return self.runner(path, threads)
 
     def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
@@ -133,6 +135,20 @@ class Exporter(ABC):
             raise UsageError(
                 f"The target '{self.target}' needs {' and '.join(missing)}, missing here. {self.how_to_install()}"
             )
+
+    def import_packages(self, packages: tuple[str, ...]) -> None:
+        """Import `packages` here. Raises UsageError if one is missing, or broken as `hybridvit doctor` would say."""
+        self.require(packages)
+        for name in packages:
+            try:
+                with quiet():
+                    import_module(name)
+            except Exception as error:
+                raise UsageError(
+                    f"The target '{self.target}' needs {name}, which is broken here ({type(error).__name__}: "
+                    f"{one_line(error)}), as happens when a package that it needs is of another version. `hybridvit "
+                    f"doctor` tells which packages work. {self.how_to_install()}"
+                ) from error
 
     def how_to_install(self) -> str:
         """What to run for its packages."""

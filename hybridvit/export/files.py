@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from hybridvit.atomic import TEMPORARY, check_place, replacing, sync
+from hybridvit.atomic import TEMPORARY, check_writable, not_writable, replacing, sync
 from hybridvit.errors import UsageError
 
 
@@ -36,7 +36,7 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
     """A folder in place of another of its kind; for an instant between two renames there is none."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, but a folder is to be written there. Give another name.")
-    check_place(path.parent / f"{path.name}.file")
+    check_writable(path, is_folder=True)
     mark = f"{TEMPORARY}{secrets.token_hex(4)}"
     temporary, old = (path.with_name(f".{path.stem}{kind}{mark}{path.suffix}") for kind in ("", ".old"))
     try:
@@ -48,9 +48,7 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except PermissionError as error:
-        raise UsageError(
-            f"{path} could not be written ({error.strerror}). Choose a place that you may write to."
-        ) from error
+        raise not_writable(path, error) from error
     finally:
         if old.exists() and not path.exists():
             os.replace(old, path)

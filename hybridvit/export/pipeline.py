@@ -125,7 +125,7 @@ def _folding(model: nn.Module, folded: nn.Module, spec: GraphSpec) -> FoldReport
 def _check_ends(model: nn.Module, exporter: Exporter, path: Path) -> None:
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise UsageError("The model's weights are not float32, from which all are made. Call model.float() first.")
-    exporter.require(exporter.writer_packages)
+    exporter.import_packages(exporter.writer_packages)
     if path.suffix != exporter.suffix:
         raise UsageError(
             f"{path} should end in '{exporter.suffix}', as files of the target '{exporter.target}' do: its suffix "

@@ -37,8 +37,10 @@ class Opened:
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
-        for name in ("torch",) if not candidate.target else EXPORTERS[candidate.target].runner_packages:
-            import_module(name)
+        if candidate.target:
+            EXPORTERS[candidate.target].import_packages(EXPORTERS[candidate.target].runner_packages)
+        else:
+            import_module("torch")
         before = bytes_in(STATUS, "VmRSS")
         self._run, self._wait, self._peak = _open_torch(candidate) if not candidate.target else _open_file(candidate)
         _give_back_and_reset_peak()

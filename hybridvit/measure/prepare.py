@@ -69,6 +69,7 @@ def write(candidate: Candidate) -> None:
     from hybridvit.measure.subject import build
 
     exporter, size, precision = EXPORTERS[candidate.target], candidate.image_size, candidate.precision
+    exporter.import_packages(exporter.packages)
     model = build(candidate.subject, "folded", size)
     spec = GraphSpec(image_size=size, channels=candidate.subject.in_chans, batch=candidate.batch, precision=precision)
     torch.manual_seed(0)

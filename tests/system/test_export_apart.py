@@ -1,10 +1,12 @@
 """`hybridvit export`: a process per target, whose end, however it comes, leaves one clear error and nothing else."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +18,13 @@ from PIL import Image
 from programs import children
 
 import hybridvit
+from hybridvit.checkpoints import load
 from hybridvit.cli import main
-from hybridvit.errors import ExportError, OutOfMemory
-from hybridvit.export import apart, load_runner
+from hybridvit.errors import DiskFull, ExportError, OutOfMemory, UsageError
+from hybridvit.export import EXPORTERS, apart, load_runner
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import ExportOptions
+from hybridvit.export.pipeline import export
 
 
 @pytest.fixture
@@ -127,6 +131,53 @@ def test_a_runtime_that_dies_of_the_written_file_is_named_with_a_way_out(
     in_int8 = replace(job(checkpoint), to="openvino", options=ExportOptions(precision="int8"))
     with pytest.raises(ExportError, match=died.format("openvino") + "--keep .* ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16"):
         run_apart(in_int8)
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """An empty file system at `folder` that takes no file, not even root's."""
+    words = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(folder)]
+    mounted = subprocess.run(words, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a file system needs root")
+def test_a_read_only_output_ends_as_a_full_disk_does_before_anything_is_converted(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "carry_out", children.killed)
+    folder = checkpoint.parent / "locked"
+    folder.mkdir()
+    with read_only(folder):
+        for target, name in (("onnx", "m.onnx"), ("openvino", "m.xml"), ("coreml", "m.mlpackage")):
+            path = folder / name
+            assert main(["export", str(checkpoint), "--to", target, "--output", str(path)]) == 7
+            assert f"{path} could not be written (Read-only file system). Choose" in capsys.readouterr().err
+            with pytest.raises(DiskFull, match="Read-only file system"):
+                export(load(checkpoint), path, to=target)
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_package_that_cannot_be_imported_is_named_with_its_reason_and_the_way_out(
+    target: str, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("packages")
+    reason = "cannot import name 'runtime_version' from 'google.protobuf'"  # as onnx says beside an older protobuf
+    (elsewhere / "made_with_newer_protobuf.py").write_text(f'raise ImportError("""{reason}""")', encoding="utf-8")
+    monkeypatch.syspath_prepend(elsewhere)
+    exporter, path = EXPORTERS[target], checkpoint.with_suffix(EXPORTERS[target].suffix)
+    text = rf"needs made_with_newer_protobuf, which is broken here \(ImportError: {reason}\).* `hybridvit doctor` tells"
+    for packages in ("writer_packages", "runner_packages"):
+        with monkeypatch.context() as patched:
+            patched.setattr(type(exporter), packages, ("made_with_newer_protobuf",))
+            with pytest.raises(UsageError, match=text + rf'.*pip install "hybridvit\[{exporter.extra}\]"'):
+                export(load(checkpoint), path, to=target) if packages == "writer_packages" else load_runner(path)
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
 def test_what_the_converter_prints_is_shown_when_asked(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,6 @@ def test_a_folder_that_cannot_be_synced_is_not_told_as_a_file_untouched(
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_file_system_that_takes_no_files_is_a_wrong_place() -> None:
-    with pytest.raises(UsageError, match=r"^/proc/x could not be written .* Choose a place that you may write to"):
+def test_a_place_that_takes_no_files_ends_as_a_full_disk_does() -> None:
+    with pytest.raises(DiskFull, match=r"^/proc/x could not be written .* Choose a place that you may write to"):
         write_text(Path("/proc/x"), "x")

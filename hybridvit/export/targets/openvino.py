@@ -117,7 +117,7 @@ class OpenVINOExporter(Exporter):
                 "openvino may."
             ) from error
         if quantisation is not None:
-            self.require(("nncf",))
+            self.import_packages(("nncf",))
             from hybridvit.export.targets.openvino_int8 import quantise_openvino
 
             kept = (*quantisation.kept, *self.floating_layers(model))
