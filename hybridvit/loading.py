@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner, TorchRunner
+from hybridvit.export.seal import Trust
 from hybridvit.export.targets import EXPORTERS, load_runner
 from hybridvit.machine.facts import check_threads
 
@@ -15,29 +16,37 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def load(path: str | os.PathLike[str], *, architecture: str | None = None) -> "Backbone | Runner":
+def load(
+    path: str | os.PathLike[str], *, architecture: str | None = None, trust_changed: bool = False
+) -> "Backbone | Runner":
     """The model in the file at `path`: a PyTorch module in eval mode, or for an exported file (.onnx, .xml) its runner.
 
-    `architecture` demands one; see `hybridvit.checkpoints.load`. Raises CheckpointError for anything wrong with the
-    file, UsageError for an unknown architecture or a runtime that is not installed.
+    `architecture` demands one; see `hybridvit.checkpoints.load`. `trust_changed` opens an exported file that its owner
+    changed on purpose, as converters and simplifiers do. Raises CheckpointError for anything wrong with the file,
+    UsageError for an unknown architecture or a runtime that is not installed.
     """
     if is_exported(path):
-        return load_runner(Path(path))
+        return load_runner(Path(path), trust=Trust(changed=trust_changed))
+    _check_no_trust(path, trust_changed)
     from hybridvit.checkpoints import load as load_weights_file
 
     return load_weights_file(path, architecture=architecture)
 
 
-def open_runner(path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None) -> Runner:
+def open_runner(
+    path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None, trust_changed: bool = False
+) -> Runner:
     """Any file as a runner: exported files in their own runtime, on the CPU; weights in PyTorch, folded, on `device`.
 
-    Raises UsageError for a device that is not there, or that the file's runtime does not use; else as `load`.
+    `trust_changed` as for `load`. Raises UsageError for a device that is not there, or that the file's runtime does
+    not use; else as `load`.
     """
     check_threads(threads)
     if is_exported(path):
         if device not in ("auto", "cpu"):
             raise UsageError(f"The device is '{device}', but {path} runs on the CPU. Leave --device out.")
-        return load_runner(Path(path), threads=threads)
+        return load_runner(Path(path), threads=threads, trust=Trust(changed=trust_changed))
+    _check_no_trust(path, trust_changed)
     import torch
 
     from hybridvit.checkpoints import load as load_weights_file
@@ -63,6 +72,11 @@ def present_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
             f"The device is '{device}', but this machine has: {there}. Use --device {there.split(',')[0]}."
         )
     return device
+
+
+def _check_no_trust(path: str | os.PathLike[str], trust_changed: bool) -> None:
+    if trust_changed:
+        raise UsageError(f"--trust_changed is for exported files, but {path} is a checkpoint. Leave it out.")
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

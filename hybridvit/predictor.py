@@ -27,9 +27,16 @@ class Predictor:
     library's `map` do. Raises as `hybridvit.loading.open_runner`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        trust_changed: bool = False,
+    ) -> None:
         self.path = path
-        self.runner = open_runner(path, device=device, threads=threads)
+        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed)
         self.card = self.runner.card
         self.task = find_task(self.card.task)
 

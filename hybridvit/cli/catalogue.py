@@ -44,7 +44,7 @@ def list_models(*, pattern: str = "*", json: bool = False) -> None:
         print(f"\nWeights of {', '.join(names)}: {', '.join(tags)}, fetched when asked for.\nLicence: {licence}")
 
 
-def info(model: str) -> None:
+def info(model: str, *, trust_changed: bool = False) -> None:
     """Tell what is known of a model, or what is inside a file.
 
     For a name: exact parameters and multiply-adds in both forms, published figures with their source, where weights
@@ -57,11 +57,12 @@ def info(model: str) -> None:
 
     Args:
         model: a name from `hybridvit list`, or a .safetensors, .pth, .ckpt or .onnx file.
+        trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
     if model in VARIANTS:
         _info_of_variant(VARIANTS[model])
     elif Path(model).suffix or Path(model).exists():
-        _info_of_file(model)
+        _info_of_file(model, trust_changed)
     else:
         find_variant(model)  # raises, with the nearest names
 
@@ -147,10 +148,10 @@ def _preprocessing(variant: Variant) -> str:
     return f"{preprocessing.interpolation}, {crop}; any size from 32 px works"
 
 
-def _info_of_file(path: str) -> None:
+def _info_of_file(path: str, trust_changed: bool) -> None:
     from hybridvit.loading import open_runner
 
-    runner = open_runner(path)
+    runner = open_runner(path, trust_changed=trust_changed)
     card = runner.card
     names = in_words(card.class_names)
     prepared = card.preprocessing

@@ -21,6 +21,7 @@ def evaluate(
     on_bad_image: Literal["error", "skip"] = "error",
     json: bool = False,
     device: Device = "auto",
+    trust_changed: bool = False,
 ) -> None:
     """Measure the accuracy of a checkpoint, or of an exported model, on a folder of labelled images.
 
@@ -38,6 +39,7 @@ def evaluate(
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.
         json: one line of JSON.
         device: where to compute; auto takes a GPU if there is one.
+        trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
     from contextlib import nullcontext
 
@@ -45,7 +47,7 @@ def evaluate(
     from hybridvit.evaluate.run import answering
     from hybridvit.evaluate.run import evaluate as run
 
-    runner = open_runner(checkpoint, device=device)
+    runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
     samples = task.labelled(data, card, on_bad_image=on_bad_image)
     loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)

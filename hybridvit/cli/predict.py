@@ -19,6 +19,7 @@ def predict(
     batch: int = 16,
     threads: int | None = None,
     device: Device = "auto",
+    trust_changed: bool = False,
 ) -> int:
     """Name what is on images.
 
@@ -38,12 +39,13 @@ def predict(
         batch: images computed at once.
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
+        trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
     for option, count in (("top", top), ("batch", batch)):
         if count is not None and count < 1:
             raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
     paths = find_images(images)
-    predictor = Predictor(checkpoint, device=device, threads=threads)
+    predictor = Predictor(checkpoint, device=device, threads=threads, trust_changed=trust_changed)
     failed = 0
     for start in range(0, len(paths), batch):
         group = paths[start : start + batch]

@@ -13,7 +13,7 @@ import numpy as np
 from hybridvit.errors import UsageError, nearest, one_line
 from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.seal import seal
+from hybridvit.export.seal import NOTHING_ELSE, Trust, seal
 from hybridvit.export.spec import Precision
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ class Exporter(ABC):
         """Close the open `hybridvit.sha256` of an annotated file, so that damage is noticed when it is opened."""
         seal(path, path / self.record)
 
-    def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
+    def load_runner(self, path: Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
         """Open a file of this target; `threads` has no effect where the runtime counts its own.
 
         Raises CheckpointError if it is damaged or not ours, UsageError where its runtime is missing.
         """
         self.import_packages(self.runner_packages)
-        return self.runner(path, threads)
+        return self.runner(path, threads, trust)
 
     def floating_layers(self, model: "DeployedModel") -> tuple[str, ...]:
         """Names of the layers inside `model` that `convert` leaves in floating point by a rule of this target."""

@@ -13,7 +13,7 @@ import numpy as np
 from hybridvit.card import ModelCard
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export.bundle import read_card
-from hybridvit.export.seal import check_folder_seal, check_seal
+from hybridvit.export.seal import NOTHING_ELSE, Trust, as_written, check_folder_seal, check_seal
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.memory import enough_memory
 from hybridvit.task import find_task
@@ -55,20 +55,23 @@ class ExportedRunner(Runner):
     spec: GraphSpec
 
     @abstractmethod
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         """Open `path` with so many threads, or as many as the runtime likes. Raises CheckpointError."""
 
-    def describe(self, path: Path, metadata: Mapping[str, str], content: bytes | None = None) -> None:
+    def describe(
+        self, path: Path, metadata: Mapping[str, str], content: bytes | None = None, *, trust: Trust = NOTHING_ELSE
+    ) -> None:
         """Read the card and the spec; `content` is that of the file, if it was sealed; a folder always is.
 
         Raises CheckpointError if `path` is not one of our files, or damaged.
         """
         self.path, self.metadata = path, dict(metadata)
         self.card, self.spec = read_card(self.metadata, path), GraphSpec.read(self.metadata, path)
-        if content is not None:
-            check_seal(content, self.metadata, path)
-        elif path.is_dir():
-            check_folder_seal(path, self.metadata)
+        with as_written(path, trust):
+            if content is not None:
+                check_seal(content, self.metadata, path)
+            elif path.is_dir():
+                check_folder_seal(path, self.metadata)
 
     @abstractmethod
     def run(self, images: np.ndarray) -> list[np.ndarray]:

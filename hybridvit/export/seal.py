@@ -5,14 +5,43 @@ the file: most runtimes run a model with flipped weights without a word.
 """
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from hybridvit.errors import CheckpointError
 
+_log = logging.getLogger(__name__)
+
 KEY = "hybridvit.sha256"
 OPEN = "0" * 64
 """What stands in the metadata of a file that is not sealed yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What is opened besides files that are as `export` wrote them."""
+
+    changed: bool = False  # by their owner, on purpose
+    foreign: bool = False  # written by others, where a target can tell what they take: for their time alone
+
+
+NOTHING_ELSE = Trust()
+
+
+@contextmanager
+def as_written(path: Path, trust: Trust) -> Iterator[None]:
+    """Within the block a CheckpointError says that `path` is not as it was written; trusted, it is only logged."""
+    try:
+        yield
+    except CheckpointError as error:
+        if not trust.changed:
+            raise CheckpointError(
+                f"{error} If you changed it on purpose, --trust_changed (trust_changed=True) takes it as it is."
+            ) from error
+        _log.warning("%s is not as it was exported: what was proven of it then says nothing of it now.", path)
 
 
 def seal(path: Path, holder: Path) -> None:

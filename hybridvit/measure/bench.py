@@ -61,7 +61,10 @@ def bench(
     if not models:
         raise UsageError("There is nothing to measure. Name at least one model.")
     with tempfile.TemporaryDirectory(prefix="hybridvit-bench-") as temporary:
-        found = [_subject(model, Path(temporary, f"{index}.safetensors")) for index, model in enumerate(models)]
+        found = [
+            _subject(model, Path(temporary, f"{index}.safetensors"), trust_changed=options.trust_changed)
+            for index, model in enumerate(models)
+        ]
         subjects = list({subject.name: subject for subject in found}.values())  # named twice, measured once
         folder = options.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -223,12 +226,12 @@ def _check_memory(candidate: Candidate, counts: Counts | None, spare: float) -> 
         )
 
 
-def _subject(model: str | Backbone | Subject, path: Path) -> Subject:
+def _subject(model: str | Backbone | Subject, path: Path, *, trust_changed: bool) -> Subject:
     """A name as `find_subject` reads it; a model as a file that a child process can read."""
     if isinstance(model, Subject):
         return model
     if isinstance(model, str):
-        return find_subject(model)
+        return find_subject(model, trust_changed=trust_changed)
     save_checkpoint(model, path)
     found = find_subject(str(path))
     return Subject(**vars(found) | {"name": model.card.architecture})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hybridvit.export.seal import Trust
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.machine.facts import bytes_in
@@ -66,7 +67,8 @@ Parts = tuple[Callable[[], object], Callable[[], None], Callable[[], float | Non
 
 def _open_file(candidate: Candidate) -> Parts:
     path = Path(candidate.file)
-    runner = EXPORTERS[candidate.target].load_runner(path, threads=candidate.threads)
+    trust = Trust(changed=candidate.subject.trust_changed, foreign=True)
+    runner = EXPORTERS[candidate.target].load_runner(path, threads=candidate.threads, trust=trust)
     shape = runner.spec.shape(candidate.batch, candidate.image_size)
     noise = np.random.default_rng(0)
     images: np.ndarray = noise.standard_normal(shape, dtype=np.float32)

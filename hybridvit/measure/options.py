@@ -35,6 +35,8 @@ class BenchOptions:
     """that of a paper, which sets what is not given: fastvit-gpu, fastervit-gpu, phone."""
     files: Path | None = None
     """folder that keeps the converted files for another run."""
+    trust_changed: bool = False
+    """take exported files that were changed on purpose (simplified, converted to fp16)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ def plan_of(options: BenchOptions) -> Plan:
     """The plan that `options` make here. Raises UsageError for what cannot be measured, or not on this machine."""
     given = {"threads": usable_cores(), "runtimes": None} | given_of(options)
     given["runtimes"] = installed_runtimes(given["runtimes"])
-    plan = Plan(**{name: value for name, value in given.items() if name != "files"})
+    plan = Plan(**{name: value for name, value in given.items() if name not in ("files", "trust_changed")})
     check_names("precision", plan.precisions, PRECISIONS)
     check_names("form", plan.forms, FORMS)
     for batch in plan.batch:

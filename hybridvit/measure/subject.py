@@ -33,10 +33,13 @@ class Subject:
     precision: Precision = "fp32"  # the only one, where there is only one runtime
     batch: int | None = None  # of an exported file, the only one; None: any
     is_folded: bool = False  # a file that has no training form any more
+    trust_changed: bool = False  # open an exported file that was changed on purpose
 
 
-def find_subject(name: str) -> Subject:
+def find_subject(name: str, *, trust_changed: bool = False) -> Subject:
     """What `name` stands for: ours come first, then files, then peers' aliases and timm's names.
+
+    An ONNX file from elsewhere, without a card, is one too; `trust_changed` takes an exported one that was changed.
 
     Raises UsageError for an unknown name, with the nearest; CheckpointError for a file that cannot be read.
     """
@@ -47,7 +50,7 @@ def find_subject(name: str) -> Subject:
         size = variant.preprocessing.image_size
         return Subject(name=name, kind="ours", family=variant.family, image_size=size, source=name)
     if Path(name).exists() or (name.endswith(_endings()) and name not in PEERS):
-        return _file(name)
+        return _file(name, trust_changed)
     peer = PEERS.get(name)
     subject = _of_timm(peer.timm_name if peer else name)
     if subject is None:
@@ -111,12 +114,15 @@ def _endings() -> tuple[str, ...]:
     return (*(exporter.suffix for exporter in EXPORTERS.values()), *WEIGHT_ENDINGS)
 
 
-def _file(path: str) -> Subject:
+def _file(path: str, trust_changed: bool) -> Subject:
     from hybridvit.export.runners import ExportedRunner
-    from hybridvit.loading import load
+    from hybridvit.export.seal import Trust
+    from hybridvit.export.targets import load_runner
+    from hybridvit.loading import is_exported, load
     from hybridvit.models.backbone import Backbone
 
-    opened = load(path)
+    is_file = is_exported(path)
+    opened = load_runner(path, trust=Trust(changed=trust_changed, foreign=True)) if is_file else load(path)
     card = opened.card
     shared: dict[str, Any] = {"name": path, "source": path, "image_size": card.preprocessing.image_size}
     variant = VARIANTS.get(card.architecture)
@@ -132,6 +138,7 @@ def _file(path: str) -> Subject:
             precision=spec.precision,
             batch=spec.batch,
             is_folded=True,
+            trust_changed=trust_changed,
         )
     assert isinstance(opened, Backbone)
     return Subject(**shared, kind="weights", family=family, in_chans=opened.in_chans, is_folded=card.form == "folded")

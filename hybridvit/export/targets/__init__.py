@@ -5,6 +5,7 @@ from pathlib import Path
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import NOTHING_ELSE, Trust
 from hybridvit.export.targets.coreai import CoreAIExporter
 from hybridvit.export.targets.coreml import CoreMLExporter
 from hybridvit.export.targets.executorch import ExecuTorchExporter
@@ -34,12 +35,12 @@ def exporter_for(target: str) -> Exporter:
     return EXPORTERS[target]
 
 
-def load_runner(path: str | Path, *, threads: int | None = None) -> ExportedRunner:
+def load_runner(path: str | Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
     """Open an exported file, by its suffix. Raises UsageError for a suffix that no target has."""
     path = Path(path)
     for exporter in EXPORTERS.values():
         if path.suffix == exporter.suffix:
             exporter.require(exporter.runner_packages)
-            return exporter.load_runner(path, threads=threads)
+            return exporter.load_runner(path, threads=threads, trust=trust)
     suffixes = ", ".join(exporter.suffix for exporter in EXPORTERS.values())
     raise UsageError(f"{path} is no exported model: its suffix is '{path.suffix}', and the known ones are {suffixes}.")

@@ -15,6 +15,7 @@ from hybridvit.errors import CheckpointError, ExportError
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import NOTHING_ELSE, Trust
 from hybridvit.export.spec import INPUT
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class CoreAIRunner(ExportedRunner):
 
     runtime = "coreai"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self.describe(path, _metadata(path))
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
+        self.describe(path, _metadata(path), trust=trust)
         from coreai.authoring.asset import AIModelAsset
 
         self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(max_workers=1)

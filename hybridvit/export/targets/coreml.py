@@ -17,6 +17,7 @@ from hybridvit.errors import CheckpointError, ExportError, UsageError, first_lin
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import NOTHING_ELSE, Trust
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class CoreMLRunner(ExportedRunner):
 
     runtime = "coreml"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        self.describe(path, _read_spec(path).description.metadata.userDefined)
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
+        self.describe(path, _read_spec(path).description.metadata.userDefined, trust=trust)
         with quiet():
             import coremltools as ct
 
@@ -57,10 +58,10 @@ class ProgramRunner(ExportedRunner):
 
     runtime = "coreml, computed from its program"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         from hybridvit.export.targets.coreml_program import load_program
 
-        self.describe(path, _read_spec(path).description.metadata.userDefined)
+        self.describe(path, _read_spec(path).description.metadata.userDefined, trust=trust)
         with quiet():
             self.program = load_program(path)
 
@@ -129,14 +130,14 @@ class CoreMLExporter(Exporter):
         known.author, known.license = card["source"], card["licence"]
         (path / SPEC_FILE).write_bytes(model.SerializeToString())
 
-    def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
+    def load_runner(self, path: Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
         """Open `path` with Core ML, which chooses the compute units by itself."""
         if reason := self.why_not_here():
             raise UsageError(
                 f"{path} cannot run on this machine: {reason}. On a Mac, `python {self.companions(path)[0].name}` "
                 "verifies it; here, export the model with --to onnx or openvino."
             )
-        return super().load_runner(path, threads=threads)
+        return super().load_runner(path, threads=threads, trust=trust)
 
     def load_to_prove(self, path: Path) -> ExportedRunner:
         """Core ML on a Mac; elsewhere the written program, computed operation by operation."""

@@ -24,6 +24,7 @@ from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import LIMITS, Exporter, Quantisation
 from hybridvit.export.quiet import quiet, quiet_native
 from hybridvit.export.runners import ExportedRunner, read_file
+from hybridvit.export.seal import NOTHING_ELSE, Trust
 
 if TYPE_CHECKING:
     from executorch.runtime import Runtime
@@ -39,9 +40,9 @@ class ExecuTorchRunner(ExportedRunner):
 
     runtime = "executorch"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         content = read_file(path)
-        self.describe(path, _read_metadata(content, path), content)
+        self.describe(path, _read_metadata(content, path), content, trust=trust)
         runtime = _runtime()
         _set_threads(threads)
         try:

@@ -10,7 +10,7 @@ from hybridvit.errors import CheckpointError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.quiet import quiet_native
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.seal import KEY
+from hybridvit.export.seal import KEY, NOTHING_ELSE, Trust, as_written
 from hybridvit.export.spec import INPUT
 from hybridvit.export.targets.litert_file import TFLiteFile
 from hybridvit.machine.facts import usable_cores
@@ -24,17 +24,18 @@ class LiteRTRunner(ExportedRunner):
 
     runtime = "litert"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         file = TFLiteFile.read(path)
-        self.describe(path, file.metadata)
+        self.describe(path, file.metadata, trust=trust)
         # the interpreter checks little of what it is given, and a damaged graph can end the process
-        if file.metadata.get(KEY) != file.digest:
-            raise CheckpointError(
-                f"{path} is damaged or was changed: its content is not that of its digest. Copy it anew, or export it "
-                "again."
-            )
+        with as_written(path, trust):
+            if file.metadata.get(KEY) != file.digest:
+                raise CheckpointError(
+                    f"{path} is damaged or was changed: its content is not that of its digest. Copy it anew, or export "
+                    "it again."
+                )
         try:
             with quiet_native():  # that XNNPACK was found
                 interpreter = Interpreter(model_content=file.graph, num_threads=threads or usable_cores())

@@ -6,6 +6,7 @@ runtimes: below 20 GELU is spelled out in Erf, and the IR version is always the 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ import numpy as np
 from hybridvit.errors import CheckpointError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner, read_file
-from hybridvit.export.spec import INPUT
+from hybridvit.export.seal import NOTHING_ELSE, Trust
+from hybridvit.export.targets.onnx_foreign import DTYPES, described, precision_of
 from hybridvit.export.targets.onnx_int8 import SCOPES, quantise_onnx
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class OnnxRunner(ExportedRunner):
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as states
 
@@ -51,11 +53,21 @@ class OnnxRunner(ExportedRunner):
                 f"{path} is not an ONNX file that ONNX Runtime can run: it is damaged, incomplete or something else "
                 f"({first_line(error)}). Export it again with `hybridvit export CHECKPOINT --to onnx`."
             ) from error
-        self.describe(path, self.session.get_modelmeta().custom_metadata_map, content)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if trust.foreign and "hybridvit.card" not in metadata:
+            self.path, self.metadata = path, dict(metadata)
+            self.card, self.spec = described(self.session, content, path)
+        else:
+            self.describe(path, metadata, content, trust=trust)
+            if trust.changed and self.spec.precision == "fp32":  # it may have been converted since
+                self.spec = replace(self.spec, precision=precision_of(content))
+        taken = self.session.get_inputs()[0]
+        self._input, self._dtype = taken.name, DTYPES.get(taken.type, np.float32)  # converters to fp16 change both
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of a checked batch."""
-        return [np.asarray(output) for output in self.session.run(None, {INPUT: images})]
+        given = {self._input: images.astype(self._dtype, copy=False)}
+        return [np.asarray(output) for output in self.session.run(None, given)]
 
 
 class OnnxExporter(Exporter):

@@ -15,6 +15,7 @@ import numpy as np
 from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
+from hybridvit.export.seal import NOTHING_ELSE, Trust, as_written
 from hybridvit.export.spec import Precision
 
 if TYPE_CHECKING:
@@ -39,16 +40,18 @@ class OpenVINORunner(ExportedRunner):
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         import openvino
 
         graph = _read(path)
-        self.describe(path, _metadata(graph), path.read_bytes())
-        if self.metadata.get(DIGEST) != _digest(path.with_suffix(".bin").read_bytes()):
-            raise CheckpointError(
-                f"{path.with_suffix('.bin')} is not the file of weights that {path} was written with: it is damaged or "
-                "of another export. Copy both files together, or export again."
-            )
+        self.describe(path, _metadata(graph), path.read_bytes(), trust=trust)
+        weights = path.with_suffix(".bin")
+        with as_written(weights, trust):
+            if self.metadata.get(DIGEST) != _digest(weights.read_bytes()):
+                raise CheckpointError(
+                    f"{weights} is not the file of weights that {path} was written with: it is damaged or of another "
+                    "export. Copy both files together, or export again."
+                )
         core = openvino.Core()
         config: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": self._hint(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))

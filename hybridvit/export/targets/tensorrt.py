@@ -16,7 +16,7 @@ import numpy as np
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.export.seal import KEY
+from hybridvit.export.seal import KEY, NOTHING_ELSE, Trust, as_written
 from hybridvit.export.spec import INPUT, GraphSpec, Precision
 
 if TYPE_CHECKING:
@@ -34,18 +34,19 @@ class TensorRTRunner(ExportedRunner):
 
     runtime = "tensorrt"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         import tensorrt
         import torch
 
         metadata = _metadata(path)
-        self.describe(path, metadata)
+        self.describe(path, metadata, trust=trust)
         content = path.read_bytes()
-        if metadata.get(KEY) != hashlib.sha256(content).hexdigest():
-            raise CheckpointError(
-                f"{path} is not the engine that {path.name}.json was written with: it is damaged or of another export. "
-                "Copy both files together, or export again."
-            )
+        with as_written(path, trust):
+            if metadata.get(KEY) != hashlib.sha256(content).hexdigest():
+                raise CheckpointError(
+                    f"{path} is not the engine that {path.name}.json was written with: it is damaged or of another "
+                    "export. Copy both files together, or export again."
+                )
         self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
@@ -121,11 +122,11 @@ class TensorRTExporter(Exporter):
         """The digest of the engine, which ties the two files together."""
         self.annotate(path, _metadata(path) | {KEY: hashlib.sha256(path.read_bytes()).hexdigest()})
 
-    def load_runner(self, path: Path, *, threads: int | None = None) -> ExportedRunner:
+    def load_runner(self, path: Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
         """Open `path` and the .json beside it."""
         if missing := _missing():
             raise UsageError(f"{path} cannot run here: {missing}.")
-        return super().load_runner(path, threads=threads)
+        return super().load_runner(path, threads=threads, trust=trust)
 
 
 def onnx_command(spec: GraphSpec) -> str:
