@@ -70,7 +70,7 @@ def run(row: str, seed: int, output: Path) -> Run:
         accuracy=result.history[-1]["top1"],
         parameters=parameters,
         core_seconds=core_seconds,
-        model=result.model,
+        model=result.last,
     )
     print(
         f"  {' '.join(row.split()):<42} seed {seed}  {done.accuracy:6.2f} %  {core_seconds:5.0f} s of one core",

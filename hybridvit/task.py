@@ -121,6 +121,7 @@ class Place:
     layout: "torch.memory_format"  # of images and kernels
     micro_batch: int  # images of a loss
     autocast: "Callable[[], Any]"  # a context in the precision of the run
+    samples: "Samples | None" = None  # that are trained on, where they are known
 
 
 class Result(ABC):

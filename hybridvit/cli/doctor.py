@@ -178,7 +178,8 @@ def _place(recipe: "Recipe", findings: dict[str, Any]) -> tuple[str, int, int | 
     """The kind of device, how many there will be over all machines, and the free memory of one."""
     gpus = [device for device in findings["devices"] if device.name.startswith("cuda")]
     on_gpu = bool(gpus) and recipe.accelerator in ("auto", "cuda")
-    count = recipe.devices if isinstance(recipe.devices, int) else (len(gpus) if on_gpu else 1)
+    count = recipe.devices if isinstance(recipe.devices, int) else len(recipe.gpu_numbers)
+    count = count or (len(gpus) if on_gpu else 1)
     if on_gpu:
         return "GPU", count * recipe.num_nodes, min((gpu.memory_free or 0 for gpu in gpus), default=None)
     usable = findings["limits"].memory_usable

@@ -1,19 +1,23 @@
 """`hybridvit train`: a recipe in, a run folder out. Its options are the keys of the recipe."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hybridvit.cli.command import Command, split
 from hybridvit.cli.help import HelpFormatter, described, field_texts, reflow
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, nearest
-from hybridvit.recipe.file import load_recipe, recipe_names, recipe_text, recipe_titles
+from hybridvit.recipe.file import RECIPE, load_recipe, recipe_names, recipe_text, recipe_titles
+from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import DEFAULT_TASK, find_task
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...
+       hybridvit train RUN --resume
        hybridvit train --config FILE [--key value]...
        hybridvit train --recipes
 
@@ -21,8 +25,9 @@ Train a model as a recipe says.
 
 A recipe is a short YAML file; one that comes with the package is given by its name (digits, finetune, fastvit_t8,
 fastervit_0 ...; --recipes lists all {count}). Every key can be set on the command line. The run folder gets the
-resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and model.safetensors at the end. An earlier
-run in the same folder is moved aside. Ctrl-C saves and ends with code 130.
+resolved recipe, metrics (CSV, TensorBoard), checkpoints to resume from, and at the end model.safetensors, the weights
+of the best validation, with last.safetensors beside it. An earlier run in the same folder is moved aside. Ctrl-C saves
+and ends with code 130.
 
 Examples:
   hybridvit train digits
@@ -32,7 +37,8 @@ Examples:
   hybridvit train --config mine.yaml --data.root photos --optim.lr 5e-4
   hybridvit train --config mine.yaml --dry_run           2 steps, to see that all parts work
   hybridvit train --config mine.yaml --print_config      the resolved recipe, nothing is trained
-  hybridvit train digits --resume                        go on after an interruption
+  hybridvit train runs/digits --resume                   go on after an interruption, by the folder of the run
+  hybridvit train digits --resume                        the same, by its recipe
 
 options of the run:
   --recipes            list the recipes of the package, a line each, and end
@@ -40,10 +46,14 @@ options of the run:
   --resume [auto]      go on from the newest checkpoint; auto: start if there is none
   --batch N|auto       images one device holds at once (data.micro_batch); auto: the most that fit. The batch of a step,
                        data.total_batch, stays as it is
+  --fold I/K           hold out part I of K of the training images and validate on it (data.fold)
   --allow_changes      resume although the recipe has changed
   --allow_data_change  resume although images were added, removed or changed
   --print_config       print the resolved recipe and end
 """
+
+
+SHORT = {"batch": "data.micro_batch", "fold": "data.fold"}  # options that stand for keys
 
 
 class TrainCommand(Command):
@@ -73,9 +83,10 @@ class TrainCommand(Command):
                 f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
                 f"({nearest(source or '', recipe_names())}) or give a file: --config FILE."
             )
-        if options["batch"] is not None:
-            rest += ["--data.micro_batch", options["batch"]]
-        recipe = load_recipe(source or config or "", rest)
+        for option, key in SHORT.items():
+            if options[option] is not None:
+                rest += [f"--{key}", options[option]]
+        recipe = _recipe(source or config or "", rest, resume=options["resume"])
         if options["print_config"]:
             print(recipe_text(recipe), end="")
             return 0
@@ -102,11 +113,30 @@ class TrainCommand(Command):
         return 0
 
 
+def _recipe(source: str, words: Sequence[str], *, resume: bool | str) -> Recipe:
+    """The recipe of that name, of that file, or of the run in that folder, which is to go on."""
+    folder = Path(source).expanduser()
+    if source in recipe_names() or not folder.is_dir():
+        return load_recipe(source, words)
+    if not (folder / RECIPE).is_file():
+        raise UsageError(
+            f"{source} is a folder without a {RECIPE}, so it is no run. Name the folder that the run was written to, "
+            "or a recipe."
+        )
+    if not resume:
+        raise UsageError(
+            f"{source} is the folder of a run. Go on with it, hybridvit train {shlex.quote(source)} --resume, or train "
+            f"anew by its recipe: --config {shlex.quote(str(folder / RECIPE))}."
+        )
+    return load_recipe(str(folder / RECIPE), ["--output", source, *words])  # it may have been moved
+
+
 def _options() -> argparse.ArgumentParser:
     """The options that are no keys of the recipe."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
-    parser.add_argument("--batch")
+    for option in SHORT:
+        parser.add_argument(f"--{option}")
     parser.add_argument("--resume", nargs="?", default=False, const=True, choices=("auto",))
     for name in ("allow_changes", "allow_data_change", "print_config"):
         parser.add_argument(f"--{name}", action="store_true")

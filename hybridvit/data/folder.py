@@ -66,6 +66,9 @@ def list_images(data: "DataConfig") -> tuple[Listing, Listing]:
     listing = scan_folder(root / data.train)
     if data.val_share:
         return listing.split(data.val_share)
+    if data.fold:
+        part, count = map(int, data.fold.split("/"))
+        return listing.fold(part, count)
     if not (root / data.val).is_dir():
         raise DatasetError(
             f"{root} has no folder '{data.val}' for the images to validate on; its folders are: {there}. Name one with "

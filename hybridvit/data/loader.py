@@ -195,6 +195,7 @@ def make_train_loader(
         world_size=world_size,
         seed=seed,
         blocks=data.blocks,
+        balanced_labels=data.balanced_labels,
     )
     return _make(data, order, collate, workers=workers, pin_memory=pin_memory, start_method=start_method)
 

@@ -57,13 +57,31 @@ def permutation(num_samples: int, *, seed: int, epoch: int, blocks: Blocks | Non
     return torch.cat(parts)
 
 
+def balanced_permutation(labels: Sequence[int], *, seed: int, epoch: int) -> Tensor:
+    """As many samples as there are, equally many of each class: common ones draw lots, rare ones come several times.
+
+    A sample comes again only when all of its class have come. A function of the arguments alone.
+    """
+    of = torch.as_tensor(labels)
+    classes = of.unique()
+    classes = classes[torch.randperm(len(classes), generator=generator("classes", seed, epoch))]  # who gets one more
+    parts = []
+    for place, label in enumerate(classes.tolist()):
+        members, count = (of == label).nonzero().flatten(), (len(of) - place - 1) // len(classes) + 1
+        rounds = range(-(-count // len(members)))
+        orders = [torch.randperm(len(members), generator=generator("class", seed, epoch, label, k)) for k in rounds]
+        parts.append(members[torch.cat(orders)[:count]])
+    drawn = torch.cat(parts)
+    return drawn[torch.randperm(len(drawn), generator=generator("order", seed, epoch))]
+
+
 class TrainOrder(Sampler[list[SampleKey]]):
     """The micro-batches of one process, from optimizer step `first_step` up to `num_steps`, across epochs.
 
-    Each epoch is a permutation f(seed, epoch), block by block where there are `blocks`, cut into steps of batch_size *
-    accumulate * world_size samples; what is left at its end is dropped. A step has the same samples however they are
-    divided among processes and micro-batches, and every process gets equally many. `batch_size` is one process's
-    micro-batch.
+    Each epoch is a permutation f(seed, epoch), block by block where there are `blocks`, or with `balanced_labels` a
+    draw of equally many of each class, cut into steps of batch_size * accumulate * world_size samples; what is left at
+    its end is dropped. A step has the same samples however they are divided among processes and micro-batches, and
+    every process gets equally many. `batch_size` is one process's micro-batch.
 
     Raises `DatasetError` if one step needs more samples than there are, `UsageError` for counts below 1.
     """
@@ -80,6 +98,7 @@ class TrainOrder(Sampler[list[SampleKey]]):
         world_size: int = 1,
         seed: int = 0,
         blocks: Blocks | None = None,
+        balanced_labels: Sequence[int] | None = None,
     ) -> None:
         _check_shard(batch_size, rank, world_size)
         if accumulate < 1:
@@ -101,7 +120,7 @@ class TrainOrder(Sampler[list[SampleKey]]):
         self._rank = rank
         self._world_size = world_size
         self._seed = seed
-        self._blocks = blocks
+        self._blocks, self._labels = blocks, balanced_labels
         self._steps = range(first_step, num_steps)
 
     def __len__(self) -> int:
@@ -114,11 +133,16 @@ class TrainOrder(Sampler[list[SampleKey]]):
             epoch, place = divmod(step, self.steps_per_epoch)
             if epoch != permuted_epoch:
                 permuted_epoch = epoch
-                samples = permutation(self._num_samples, seed=self._seed, epoch=epoch, blocks=self._blocks)
+                samples = self._samples_of(epoch)
             for micro_batch in range(self._accumulate):
                 start = place * self.total_batch + (micro_batch * self._world_size + self._rank) * self._batch_size
                 chosen = samples[start : start + self._batch_size].tolist()
                 yield [SampleKey(epoch, index, step) for index in chosen]
+
+    def _samples_of(self, epoch: int) -> Tensor:
+        if self._labels is not None:
+            return balanced_permutation(self._labels, seed=self._seed, epoch=epoch)
+        return permutation(self._num_samples, seed=self._seed, epoch=epoch, blocks=self._blocks)
 
 
 class EvalOrder(Sampler[list[SampleKey]]):

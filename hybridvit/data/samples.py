@@ -29,6 +29,9 @@ class Samples(Dataset[tuple[Tensor, Any]]):
     blocks: Blocks | None = None
     """How the set is cut into parts that are cheaper to read one after the other; None: any order costs the same."""
 
+    balanced_labels: Sequence[int] | None = None
+    """Of training samples, classes that an epoch shows equally often; None: each sample comes once."""
+
     @abstractmethod
     def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         """Sample `index` as epoch `epoch` shows it in optimizer step `step`, on which the size of the image may depend.

@@ -48,6 +48,25 @@ class Listing:
             self._part([place for place in places if place in held_out], f"{share}"),
         )
 
+    def fold(self, part: int, count: int) -> "tuple[Listing, Listing]":
+        """Two listings with the same classes: the rest, and part `part` (from 1) of `count` about equal ones.
+
+        A file's relative path alone decides, by its hash: no file ever moves to another part. Raises `DatasetError` for
+        a class whose images are all in the part.
+        """
+        held_out = [int.from_bytes(self._rank(place)) % count == part - 1 for place in range(len(self.paths))]
+        trained = {label for label, out in zip(self.labels, held_out, strict=True) if not out}
+        lost = [name for label, name in enumerate(self.class_names) if label not in trained and label in self.labels]
+        if lost:
+            raise DatasetError(
+                f"In fold {part}/{count} of {self.root} all images of {some(lost, quoted=True)} are held out, and none "
+                "is left to train on. Add images, or hold out with --data.val_share."
+            )
+        return (
+            self._part([place for place, out in enumerate(held_out) if not out], f"all but fold {part}/{count}"),
+            self._part([place for place, out in enumerate(held_out) if out], f"fold {part}/{count}"),
+        )
+
     def _rank(self, place: int) -> bytes:
         return hashlib.sha256(os.fsencode(relative(self.paths[place], self.root))).digest()
 

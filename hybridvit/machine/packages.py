@@ -22,11 +22,12 @@ for module in sys.argv[1:]:
         reason = " ".join(f"{{type(error).__name__}}: {{error}}".split())[:300]
     print("{MARK}" + module, reason, flush=True)
 """
-IMPORT_NAMES = {  # where it is not the package's name with _ for -
+IMPORT_NAMES = {  # what the commands import of it, where that is not the package's name with _ for -
     "hybridvit": "hybridvit",
     "pillow": "PIL",
     "pyyaml": "yaml",
-    "scikit-learn": "sklearn",
+    "scikit-learn": "sklearn.datasets",
+    "tensorboard": "torch.utils.tensorboard",  # whose protobuf may be too old although tensorboard itself is imported
 }
 HIDDEN_EXTRAS = ("dev", "all")
 

@@ -1,6 +1,7 @@
 """Recipes as files: finding them by name, reading them with overrides, writing them resolved, comparing two."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,23 @@ from hybridvit.recipe.recipe import ModelOption, Recipe
 from hybridvit.task import DEFAULT_TASK, find_task
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPE = "recipe.yaml"  # in the folder of a run, the resolved one
+MEANT = {  # by the last part of a word that other tools use
+    "batch_size": "data.total_batch",
+    "checkpoint": "pretrained",
+    "early_stopping": "early_stop",
+    "gpus": "devices",
+    "img_size": "data.image_size",
+    "imgsz": "data.image_size",
+    "learning_rate": "optim.lr",
+    "num_epochs": "schedule.epochs",
+    "num_workers": "data.workers",
+    "opt": "optim.name",
+    "optimizer": "optim.name",
+    "patience": "early_stop",
+    "scheduler": "schedule.kind",
+    "weights": "pretrained",
+}
 
 
 def recipe_names() -> dict[str, Path]:
@@ -132,7 +150,7 @@ def _values_in(content: Mapping[str, Any], kind: type[Recipe], path: Path) -> di
         if key in leaves:
             values[key] = converted(value, leaves[key], name=f"Recipe key '{key}'", fix=f"Set it in {path}.")
         elif key not in groups:
-            raise UsageError(f"{path}: unknown key '{key}'. The nearest are {nearest(key, leaves)}.")
+            raise UsageError(f"{path}: unknown key '{key}'. {_hint(key, leaves)}")
         elif not isinstance(value, dict):
             raise UsageError(f"{path}: '{key}' is {value!r}, but it is a group of keys: {_in_group(key, leaves)}.")
     return values
@@ -159,8 +177,20 @@ def _annotation(key: str, kind: type[Recipe]) -> Any:
     if key in groups:
         raise UsageError(f"Recipe key '{key}' is a group: set the keys in it one by one, {_in_group(key, leaves)}.")
     if key not in leaves:
-        raise UsageError(f"Recipe key '{key}' is unknown. The nearest are {nearest(key, leaves)}.")
+        raise UsageError(f"Recipe key '{key}' is unknown. {_hint(key, leaves)}")
     return leaves[key]
+
+
+def _hint(key: str, leaves: Mapping[str, Any]) -> str:
+    """What may have been meant by an unknown key; spelling counts only where it is near."""
+    word = key.rpartition(".")[2].replace("-", "_")
+    if MEANT.get(word) in leaves:
+        return f"It is called '{MEANT[word]}' here."
+    same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == word]
+    close = same or difflib.get_close_matches(key, leaves, n=3, cutoff=0.7)
+    if not close:
+        return "No key is near to it: `hybridvit train --help` explains all."
+    return f"The nearest are {', '.join(map(repr, close))}."
 
 
 def keys_of(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:

@@ -40,6 +40,9 @@ class DataConfig:
     """Folder of the validation images, inside root; of a Hugging Face data set, the split."""
     val_share: float = 0.0
     """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
+    fold: str = ""
+    """i/k: hold out part i of k of the training images and validate on it, in place of those in val. The name of a file
+    decides in which part it is, whatever others come or go."""
     source: str = "folder"
     """Where the images come from."""
     shuffle_shards: int = 16
@@ -79,7 +82,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         within("data.val_share", self.val_share, 0.0, 0.5)
-        if self.train == self.val and not self.val_share:
+        self._check_fold()
+        if self.train == self.val and not (self.val_share or self.fold):
             raise UsageError(
                 f"Recipe keys 'data.train' and 'data.val' are both '{self.train}', but accuracy on the images trained "
                 "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
@@ -104,6 +108,19 @@ class DataConfig:
     def needs_root(self) -> bool:
         """Whether `root` must say where the images are."""
         return self.source in self.sources and self.sources[self.source].needs_root
+
+    def _check_fold(self) -> None:
+        part, _, count = self.fold.partition("/")
+        if self.fold and not (part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count) >= 2):
+            raise UsageError(
+                f"Recipe key 'data.fold' is '{self.fold}', but it must be i/k, part i of k: 1/5, 2/5, 3/5, 4/5 and 5/5 "
+                "in five runs."
+            )
+        if self.fold and self.val_share:
+            raise UsageError(
+                f"Recipe keys 'data.fold' ({self.fold}) and 'data.val_share' ({self.val_share}) both hold images out. "
+                "Leave one of them out."
+            )
 
     def _check_keys_of_sources(self) -> None:
         """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
@@ -162,7 +179,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         at_least("schedule.epochs", self.epochs, 1, "there must be something to train")
-        within("schedule.warmup_epochs", self.warmup_epochs, 0, self.epochs)
+        at_least("schedule.warmup_epochs", self.warmup_epochs, 0.0, "0 stands for none")
         at_least("schedule.cooldown_epochs", self.cooldown_epochs, 0, "0 stands for none")
         at_least("schedule.warmup_lr", self.warmup_lr, 0.0, "a learning rate is not negative")
         at_least("schedule.min_lr", self.min_lr, 0.0, "a learning rate is not negative")

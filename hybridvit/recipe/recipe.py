@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hybridvit.errors import UsageError
-from hybridvit.recipe.checks import at_least, positive
+from hybridvit.recipe.checks import at_least, positive, within
 from hybridvit.recipe.groups import DataConfig, EmaConfig, OptimConfig, ScheduleConfig
 
 ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
@@ -25,6 +25,9 @@ class Recipe:
     """Options for create_model, such as {drop_path_rate: 0.1}."""
     pretrained: bool | str = False
     """true: the model's default weights; or a tag such as apple_dist_in1k; or a path."""
+    freeze: str = ""
+    """What keeps its weights, and the statistics of its norms: backbone (all but the head), or stages N (the stem and
+    the first N stages); empty: nothing."""
     data: DataConfig = field(default_factory=DataConfig)
     """Images"""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -33,6 +36,9 @@ class Recipe:
     """Schedule"""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """Moving average"""
+    fit: bool = False
+    """Fit the recipe to the images: as many in a step as there are, where total_batch is more, and a warm-up of at most
+    a fifth of the epochs."""
     seed: int = 0
     """Seed of everything random: initial weights, order, augmentation, drop-path."""
     output: str = "runs/train"
@@ -43,10 +49,12 @@ class Recipe:
     """Epochs between checkpoints; a run that is killed loses at most this much."""
     keep: int = 2
     """Checkpoints to keep, newest first."""
+    early_stop: int = 0
+    """End after so many validations in a row that were not better than the best before them; 0: never."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Kind of device to train on."""
-    devices: int | Literal["auto"] = "auto"
-    """Devices per node; auto takes all GPUs, or one CPU process."""
+    devices: int | str = "auto"
+    """Devices per node; auto: all GPUs, or one CPU process; 0,1: the GPUs of these numbers, and 1, the second alone."""
     num_nodes: int = 1
     """Machines that train together."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -78,19 +86,39 @@ class Recipe:
                 f"Recipe key 'model_options' sets {taken[0]}, but the task decides that from the images and "
                 "'pretrained'. Leave it out."
             )
+        word, _, count = self.freeze.partition(" ")
+        if self.freeze not in ("", "backbone") and not (word == "stages" and count.isdecimal()):
+            raise UsageError(
+                f"Recipe key 'freeze' is '{self.freeze}', but it must be backbone, or stages and a number, such as "
+                "'stages 2'."
+            )
+        if not self.fit:
+            within("schedule.warmup_epochs", self.schedule.warmup_epochs, 0, self.schedule.epochs)
         at_least("seed", self.seed, 0, "random generators take no negative seed")
         positive("validate_every", self.validate_every)
         positive("save_every", self.save_every)
+        at_least("early_stop", self.early_stop, 0, "0 stands for never")
         at_least("keep", self.keep, 1, "the newest checkpoint must stay")
         at_least("num_nodes", self.num_nodes, 1, "there must be a machine")
         at_least("timeout_seconds", self.timeout_seconds, 5, "saving and validating must fit in")
         if isinstance(self.devices, int):
             at_least("devices", self.devices, 1, "there must be a device")
+        elif self.devices != "auto" and len(set(self.gpu_numbers)) != len(self.devices.strip(",").split(",")):
+            raise UsageError(
+                f"Recipe key 'devices' is '{self.devices}', but it must be a whole number, 'auto', or the numbers of "
+                "GPUs, each once, such as 0,1."
+            )
         if self.data.needs_root and not self.data.root and not self.dry_run:
             raise UsageError(
                 "Recipe key 'data.root' is empty, but the images must come from somewhere. Give the folder that holds "
                 f"'{self.data.train}/' and '{self.data.val}/': --data.root FOLDER."
             )
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """The GPUs that `devices` names; empty where it gives their count, or leaves it open."""
+        numbers = self.devices.strip(",").split(",") if isinstance(self.devices, str) else []
+        return tuple(int(number) for number in numbers if number.strip().isdecimal())
 
     @property
     def images_divide_by(self) -> int:

@@ -4,7 +4,6 @@ import bisect
 import copy
 import gc
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.distributed
@@ -14,14 +13,12 @@ from torch import nn
 from hybridvit.data.seeding import seeded
 from hybridvit.errors import UsageError
 from hybridvit.machine.memory import is_out_of_memory
-from hybridvit.recipe.file import load_recipe
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import Batch, Moment, Objective, Task
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.memory import micro_batch_sizes, out_of_memory, with_micro_batch
 from hybridvit.training.engine.optimizer import build_optimizer
-from hybridvit.training.run.folder import CHECKPOINTS, RECIPE, Resume
 from hybridvit.training.start import Material, objective_of, placed
 
 SPARE = 0.05  # of a GPU's memory, kept free in the trial: a run's memory is more fragmented than a trial's
@@ -29,19 +26,25 @@ STEPS = 2  # the second one has the optimizer's moments from the beginning
 
 
 def settle_micro_batch(
-    recipe: Recipe, fabric: Fabric, task: Task, material: Material, *, resume: Resume, say: Callable[[str], None]
+    recipe: Recipe,
+    fabric: Fabric,
+    task: Task,
+    material: Material,
+    *,
+    earlier: Recipe | None = None,
+    say: Callable[[str], None],
 ) -> tuple[Recipe, Objective]:
     """The recipe with a number in place of "auto", and its objective.
 
-    The number is that of the run to go on with, or a found one. Raises as `find_micro_batch`, `batch_shape` and the
-    objective do.
+    The number is that of the `earlier` recipe, of the run to go on with, or a found one. Raises as `find_micro_batch`,
+    `batch_shape` and the objective do.
     """
     if recipe.data.micro_batch == "auto":
-        earlier = fabric.broadcast(_number_of_run(recipe) if resume and fabric.global_rank == 0 else None)
-        if earlier is None:
-            earlier = find_micro_batch(with_micro_batch(recipe, 0), fabric, task, material, say=say)
-        recipe = with_micro_batch(recipe, earlier)
-    return recipe, objective_of(recipe, fabric, task, material.card)
+        number = earlier.data.micro_batch if earlier is not None else None
+        if not isinstance(number, int):
+            number = find_micro_batch(with_micro_batch(recipe, 0), fabric, task, material, say=say)
+        recipe = with_micro_batch(recipe, number)
+    return recipe, objective_of(recipe, fabric, task, material.card, material.splits.train)
 
 
 def find_micro_batch(
@@ -63,7 +66,7 @@ def find_micro_batch(
         )
 
     batch_shape(recipe, fabric.world_size)  # refuses what cannot be shared out
-    objective = objective_of(recipe, fabric, task, material.card)
+    objective = objective_of(recipe, fabric, task, material.card, material.splits.train)
 
     def fits(size: int) -> bool:
         with seeded("example", size):
@@ -91,14 +94,6 @@ def largest_fitting(sizes: Sequence[int], fits: Callable[[int], bool]) -> int | 
         return sizes[-1] if sizes else None
     num_fitting = bisect.bisect_left(sizes, True, hi=len(sizes) - 1, key=lambda size: not fits(size))
     return sizes[num_fitting - 1] if num_fitting else None
-
-
-def _number_of_run(recipe: Recipe) -> int | None:
-    folder = Path(recipe.output).expanduser()
-    if not any((folder / CHECKPOINTS).glob("step-*")):
-        return None
-    number = load_recipe(str(folder / RECIPE)).data.micro_batch
-    return number if isinstance(number, int) else None
 
 
 def _fits_here(recipe: Recipe, fabric: Fabric, model: nn.Module, objective: Objective, batch: Batch) -> bool:

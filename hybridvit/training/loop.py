@@ -6,7 +6,7 @@ are functions of it and of the seed, so a run that goes on from a checkpoint doe
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from hybridvit.data.loader import make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
 from hybridvit.task import Batch, Moment
+from hybridvit.training.best import better_of, validations_since
 from hybridvit.training.engine.optimizer import learning_rate
 from hybridvit.training.engine.sharding import gathered, is_sharded, load_whole, part_of
-from hybridvit.training.observe import Beginning, Observer, Step
+from hybridvit.training.observe import Beginning, Best, Observer, Step
 from hybridvit.training.pace import Pace
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import read_snapshot, save_snapshot
@@ -40,6 +41,7 @@ class Position:
     skipped_in_a_row: int = 0
     seconds: float = 0.0  # of training, in all sessions; what was lost between a checkpoint and a kill is not counted
     history: list[dict[str, float]] = field(default_factory=list)  # one row per validation
+    best: Best | None = None  # of them
 
 
 class Loop:
@@ -48,6 +50,8 @@ class Loop:
     def __init__(self, run: Run, observers: Observer) -> None:
         self.run, self.observers = run, observers
         self.position = Position()
+        self.best_weights: dict[str, Tensor] | None = None
+        """Those of the best validation, on the CPU of the first process; None before it, and on the others."""
         self.saved_step = 0
         self.stepper = Stepper(run)
         self.pace = Pace()
@@ -63,7 +67,13 @@ class Loop:
 
     @property
     def finished(self) -> bool:
-        return self.position.step >= self.run.total_steps
+        return self.position.step >= self.run.total_steps or self.ended_early
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the last `early_stop` validations were not better than the best before them."""
+        best, patience = self.position.best, self.run.recipe.early_stop
+        return bool(patience and best and validations_since(best, self.position.history) >= patience)
 
     def train(self) -> Position:
         """Train to the end. Raises Stopped after a signal, NonFiniteError before a step that would do harm."""
@@ -75,6 +85,7 @@ class Loop:
                 steps_per_epoch=run.steps_per_epoch,
                 steps_per_validation=run.steps_per_validation,
                 history=tuple(self.position.history),
+                best=self.position.best,
                 seconds=self._seconds_before,
             )
         )
@@ -145,19 +156,21 @@ class Loop:
                 raise NonFiniteError(
                     f"After step {self.position.step} the weights are not finite ('{name}' is the first of them), at "
                     f"learning rate {learning_rate(self.run.optimizer):g}. Nothing of it is saved: lower --optim.lr or "
-                    "set --optim.clip_norm, and resume from the last checkpoint."
+                    f"set --optim.clip_norm, and {self.run.folder.way_on}."
                 )
 
     def state(self) -> dict[str, Any]:
         """All that a run needs to go on, as tensors and JSON values; the tensors are whole on rank 0."""
-        run = self.run
+        run, best = self.run, self.position.best
         state = {
-            "position": vars(self.position),
+            "position": asdict(self.position),
             "world_size": run.fabric.world_size,
             "num_threads": torch.get_num_threads(),
             "identity": dict(run.identity),
             "model": run.model.state_dict(),
             "ema": run.average.module.state_dict() if run.average is not None else None,
+            # Those of this very step are there already.
+            "best": self.best_weights if best is not None and best.step != self.position.step else None,
             "optimizer": run.optimizer.optimizer.state_dict(),
             "scaler": self.stepper.state(),
             "logging": self.observers.state(),
@@ -174,7 +187,7 @@ class Loop:
             raise CheckpointError(f"{run.folder.path} has no checkpoint to go on from.")
         state = read_snapshot(run.folder.snapshot)
         self._compare_data(state["identity"], dict(run.identity), allow_data_change)
-        self.position = Position(**state["position"])
+        self._restore_best(state)
         self.saved_step, self._seconds_before = self.position.step, self.position.seconds
         load_whole(run.model, state["model"])
         if run.average is not None:
@@ -185,6 +198,21 @@ class Loop:
         self.stepper.rehearse = run.fabric.world_size > 2 and run.recipe.strategy == "ddp"
         self.observers.load_state(state.get("logging", {}))
         self._say_what_differs(state)
+
+    def _restore_best(self, state: dict[str, Any]) -> None:
+        """Take up the position and the weights of its best validation."""
+        saved = state["position"]
+        best = Best(**saved["best"]) if saved.get("best") else None
+        position = self.position = Position(**(saved | {"best": best}))
+        if best is None and position.history and position.validated_step == position.step:  # an earlier version's
+            position.best = best = better_of(None, position.history[-1], self.run.task.headline)
+            self.observers.said(
+                f"The checkpoint of step {position.step} is of a version that kept no best weights: the best of the "
+                "validations from here on are kept."
+            )
+        if best is not None and self.run.leads:
+            present = state["ema"] if best.weights == "averaged" else state["model"]
+            self.best_weights = state.get("best") or present
 
     def _say_what_differs(self, state: dict[str, Any]) -> None:
         fabric = self.run.fabric
@@ -241,9 +269,23 @@ class Loop:
             averaged = run.validate(run.whole(run.average.module), watch)
             row |= {f"ema_{name}": value for name, value in averaged.scores.values.items()}
         position.history.append(row)
+        self._keep_best(row)
         position.validated_step, position.loss_sum, position.loss_count = position.step, 0.0, 0
         self.observers.validated(row)
         self.pace.pause()
+
+    def _keep_best(self, row: dict[str, float]) -> None:
+        run, position = self.run, self.position
+        best = better_of(position.best, row, run.task.headline)
+        if best is position.best:
+            return
+        position.best = best
+        averaged = run.average is not None and best.weights == "averaged"
+        whole = run.whole(run.average.module if run.average is not None and averaged else run.model)
+        if run.leads:
+            self.best_weights = {
+                name: value.detach().to("cpu", copy=True) for name, value in whole.state_dict().items()
+            }
 
     def _train_step(self, stream: Iterator[Batch]) -> None:
         position, run = self.position, self.run
@@ -300,8 +342,7 @@ class Loop:
             raise NonFiniteError(
                 f"The last {MOST_SKIPPED} steps up to {position.step} were skipped: their gradient is not finite at "
                 "any scale of the loss, so it is not float16's range that is too small. Lower --optim.lr, set "
-                "--optim.clip_norm, or train with --precision bf16-mixed or 32-true, and resume from the last "
-                "checkpoint."
+                f"--optim.clip_norm, or train with --precision bf16-mixed or 32-true, and {self.run.folder.way_on}."
             )
 
 

@@ -9,6 +9,16 @@ Row = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best validation so far, by the headline; of equals the first, and of its weights the raw ones."""
+
+    step: int
+    epoch: float
+    weights: str  # "raw" or "averaged"
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Beginning:
     """Where a session of a run begins."""
 
@@ -17,6 +27,7 @@ class Beginning:
     steps_per_epoch: int
     steps_per_validation: int
     history: Sequence[Row]  # of the validations before
+    best: Best | None  # of them
     seconds: float  # of training before
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader, make_eval_loader
+from hybridvit.data.samples import Samples
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import HybridViTError
 from hybridvit.evaluate.run import Evaluation, Watch, answering, evaluate, ready
@@ -20,6 +21,7 @@ from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import Objective, Place, Splits, Task
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, memory_format
+from hybridvit.training.engine.freezing import freeze_parts
 from hybridvit.training.engine.optimizer import build_optimizer, build_schedule
 from hybridvit.training.engine.sharding import WholeCopy, shard
 from hybridvit.training.engine.watch import PeerWatch
@@ -105,17 +107,22 @@ def material_of(recipe: Recipe, task: Task) -> Material:
     return Material(splits=splits, model=model, card=cast(ModelCard, model.card))
 
 
-def objective_of(recipe: Recipe, fabric: Fabric, task: Task, card: ModelCard) -> Objective:
-    """What the recipe minimises, on this process."""
+def objective_of(
+    recipe: Recipe, fabric: Fabric, task: Task, card: ModelCard, samples: Samples | None = None
+) -> Objective:
+    """What the recipe minimises, on this process; `samples` are those to train on."""
     micro_batch, _ = batch_shape(recipe, fabric.world_size)
     layout = memory_format(recipe, fabric.device)
-    place = Place(device=fabric.device, layout=layout, micro_batch=micro_batch, autocast=fabric.autocast)
+    place = Place(
+        device=fabric.device, layout=layout, micro_batch=micro_batch, autocast=fabric.autocast, samples=samples
+    )
     return task.objective(recipe, card, place)
 
 
 def placed(model: nn.Module, recipe: Recipe, fabric: Fabric) -> nn.Module:
-    """The model on this process's device, as the recipe lays it out."""
+    """The model on this process's device, as the recipe lays it out and freezes it."""
     model.to(device=fabric.device, memory_format=memory_format(recipe, fabric.device))  # type: ignore[call-overload]  # torch's stub lacks this form
+    freeze_parts(model, recipe.freeze)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing()  # type: ignore[operator]  # torch types every attribute as tensor or module
     return model

@@ -14,6 +14,7 @@ from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import NonFiniteError
 from hybridvit.task import Batch, Moment
 from hybridvit.training.engine.devices import batch_shape, memory_format
+from hybridvit.training.engine.freezing import frozen_parts
 from hybridvit.training.engine.optimizer import learning_rate
 from hybridvit.training.start import Run
 
@@ -44,7 +45,8 @@ class Stepper:
         """Run the first backward pass twice. In its second one DDP lays the gradients out anew, in the order in which
         they came, and with more than two processes that changes the order in which they are summed. So a resumed run
         needs one pass that does not count, to go on as it was."""
-        self.model.train()
+        self._frozen = frozen_parts(run.model, run.recipe.freeze)
+        self._train_mode()
         self._precision = run.fabric.strategy.precision
         self._scaler: torch.amp.GradScaler | None = getattr(self._precision, "scaler", None)
 
@@ -57,8 +59,7 @@ class Stepper:
         self._run.peers.reached(f"the images of step {moment.step}")
         if self._buffers:
             torch._foreach_copy_(self._buffers_before, self._buffers)
-        if not self._run.model.training:  # after a validation; going through all modules takes 1 ms
-            self.model.train()
+        self._train_mode()
         loss_sum = torch.zeros((), device=self.fabric.device)
         samples: list[Tensor] = []
         for micro_batch in range(self.accumulate):
@@ -106,6 +107,14 @@ class Stepper:
         """Go on with the scale of `state()`; with a fresh one if there was none."""
         if state:
             self._precision.load_state_dict(state)
+
+    def _train_mode(self) -> None:
+        """Where a validation has left another mode: going through all modules takes 1 ms."""
+        if self._run.model.training and not any(part.training for part in self._frozen):
+            return
+        self.model.train()
+        for part in self._frozen:
+            part.eval()
 
     def _gradient_norm(self) -> Tensor:
         """The norm over all weights, unscaled; the gradient is then clipped to the recipe's."""
@@ -173,6 +182,6 @@ class Stepper:
         return NonFiniteError(
             f"Step {step} was refused: loss {sum(losses) / len(losses):g}, gradient norm {norm:g}, "
             f"learning rate {learning_rate(self.optimizer):g}; the images were {', '.join(files)}. The weights "
-            "are as before the step. Look at these images, lower --optim.lr or set --optim.clip_norm, and resume from "
-            "the last checkpoint."
+            "are as before the step. Look at these images, lower --optim.lr or set --optim.clip_norm, and "
+            f"{self._run.folder.way_on}."
         )

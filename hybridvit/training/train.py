@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -22,19 +23,21 @@ from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.recipe.file import recipe_text
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Report
-from hybridvit.task import Quantity, Splits, Task, find_task
+from hybridvit.task import Quantity, Task, find_task
 from hybridvit.training.auto_batch import settle_micro_batch
+from hybridvit.training.best import better_of, row_of
 from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group
 from hybridvit.training.engine.launch import launch
 from hybridvit.training.engine.memory import out_of_memory
 from hybridvit.training.engine.optimizer import check_optimizer
 from hybridvit.training.engine.watch import PeerWatch
+from hybridvit.training.fit import fitted, left_over
 from hybridvit.training.loop import Loop, Position
-from hybridvit.training.observe import Observers
+from hybridvit.training.observe import Best, Observers
 from hybridvit.training.record.progress import TrainingProgress
 from hybridvit.training.record.record import Record
 from hybridvit.training.record.weights_and_biases import require_wandb
-from hybridvit.training.run.folder import Resume, open_run
+from hybridvit.training.run.folder import Resume, open_run, recipe_of_run
 from hybridvit.training.run.interrupt import StopRequest
 from hybridvit.training.start import Run, material_of, on_rank_zero, prepare_run
 
@@ -43,15 +46,18 @@ NUM_EXAMPLES = 12  # of each group, on the page
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a finished run leaves. Metrics are those of the last validation."""
+    """What a finished run leaves. Metrics are those of the best validation, whose weights the model file holds."""
 
     folder: Path
-    model: Path
+    model: Path  # of the best validation
+    last: Path  # the weights of the last one, the better of raw and averaged
     recipe: Path
     metrics: Path
     report: Path
     history: tuple[dict[str, float], ...]  # one row per validation, as in metrics.csv
     weights: str  # "raw" or "averaged": which ones the model file holds, the better on validation
+    step: int  # optimizer steps that these had seen
+    epoch: float
     headline: Quantity  # what these numbers are of
     best: float  # of the weights in the model file
     raw: float
@@ -73,8 +79,9 @@ class RunResult:
             num_same, num_images = self.agreement.num_same, self.agreement.num_samples
             same = "all" if num_same == num_images else f"{num_same:,} of"
             folded = f"   folded {number(self.folded)} (same answer on {same} {num_images:,} images)"
+        after = "" if self.step == self.history[-1]["step"] else f" of epoch {self.epoch:.4g}, the best validation"
         return [
-            f"{self.headline.name}: raw {number(self.raw)}{averaged}{folded}",
+            f"{self.headline.name}{after}: raw {number(self.raw)}{averaged}{folded}",
             f"{self.model} holds the {self.weights} weights. Curves, mistakes, all numbers: {self.report}",
         ]
 
@@ -84,10 +91,13 @@ class RunResult:
         return {
             "folder": str(self.folder),
             "model": str(self.model),
+            "last": str(self.last),
             "recipe": str(self.recipe),
             "metrics": str(self.metrics),
             "history": list(self.history),
             "weights": self.weights,
+            "step": self.step,
+            "epoch": self.epoch,
             "headline": self.headline.name,
             "best": self.best,
             "raw": self.raw,
@@ -141,8 +151,15 @@ def train(
         with PeerWatch(fabric, stop, recipe.timeout_seconds) as peers:
             bar = TrainingProgress(task.headline, shown=progress and fabric.global_rank == 0)
             material = material_of(recipe, task)
-            recipe, objective = settle_micro_batch(recipe, fabric, task, material, resume=resume, say=bar.said)
-            _check(recipe, material.splits, fabric)
+            earlier = on_rank_zero(fabric, lambda: recipe_of_run(Path(recipe.output).expanduser())) if resume else None
+            num_images = len(material.splits.train)
+            recipe = fitted(recipe, num_images, fabric.world_size, earlier=earlier, say=bar.said)
+            recipe, objective = settle_micro_batch(recipe, fabric, task, material, earlier=earlier, say=bar.said)
+            _check(recipe, num_images, fabric)
+            if over := left_over(num_images, recipe.data.total_batch):
+                bar.said(over)
+            if recipe.freeze and recipe.pretrained is False:
+                bar.said(f"freeze is '{recipe.freeze}', but the weights are random and stay so: set 'pretrained'.")
             folder = on_rank_zero(
                 fabric, lambda: open_run(recipe, resume=resume, allow_changes=allow_changes, say=bar.said)
             )
@@ -181,14 +198,14 @@ def _train(run: Run, bar: TrainingProgress, allow_data_change: bool) -> RunResul
         write_text(run.folder.recipe, recipe_text(run.recipe))
     with observers:
         position = loop.train()
-        weights = "averaged" if _averaged_is_better(run.task, position) else "raw"
-        average = run.average.module if run.average is not None else run.model
-        best = run.whole(average if weights == "averaged" else run.model)
-        if run.leads:
-            save_checkpoint(best, run.folder.model)
+        if loop.ended_early:
+            text = f"Ended early: the last {run.recipe.early_stop} validations were not better than the best."
+            record.events.add(text, "end")
+            bar.said(text)
+        best = _keep(run, loop)
         bar.said("comparing with the folded model")
         found = _compared_with_folded(run, best, record, watch=bar.validating)
-        result = _result(run, position, weights, found, record.finish(weights=weights, agreement=found))
+        result = _result(run, position, found, record.finish(agreement=found))
         if run.leads:
             write_text(run.folder.result, json.dumps(result.to_dict(), indent=1))
     if run.leads:
@@ -196,6 +213,30 @@ def _train(run: Run, bar: TrainingProgress, allow_data_change: bool) -> RunResul
             bar.said(line)
     run.fabric.barrier()
     return result
+
+
+def _keep(run: Run, loop: Loop) -> nn.Module:
+    """Write the weights of the last and of the best validation; the model with the latter, whole on every process."""
+    position = loop.position
+    assert position.best is not None
+    last = run.whole(_weights_of(run, better_of(None, position.history[-1], run.task.headline)))
+    if run.leads:
+        save_checkpoint(last, run.folder.last)
+    model = last
+    if position.best.step != position.history[-1]["step"]:
+        model = run.whole(_weights_of(run, position.best))
+        if loop.best_weights is not None:
+            model.load_state_dict(loop.best_weights)
+        if run.fabric.world_size > 1:
+            for tensor in model.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
+    if run.leads:
+        save_checkpoint(model, run.folder.model)
+    return model
+
+
+def _weights_of(run: Run, best: Best) -> nn.Module:
+    return run.average.module if run.average is not None and best.weights == "averaged" else run.model
 
 
 def _compared_with_folded(run: Run, model: nn.Module, record: Record, *, watch: Watch) -> Agreement | None:
@@ -215,40 +256,38 @@ def _compared_with_folded(run: Run, model: nn.Module, record: Record, *, watch: 
         return agreement(first, second, run.task, run.validation, run.card, num_examples=NUM_EXAMPLES, watch=watch)
 
 
-def _check(recipe: Recipe, splits: Splits, fabric: Fabric) -> None:
+def _check(recipe: Recipe, num_images: int, fabric: Fabric) -> None:
     """Refuse what cannot run before the output folder is touched."""
     batch_shape(recipe, fabric.world_size)
-    if len(splits.train) < recipe.data.total_batch:
+    if num_images < recipe.data.total_batch:
         raise DatasetError(
-            f"data.total_batch is {recipe.data.total_batch}, but the training set has {len(splits.train)} images, so "
-            "an epoch would have no step. Lower data.total_batch."
+            f"data.total_batch is {recipe.data.total_batch}, but the training set has {num_images} images, so "
+            "an epoch would have no step. Lower data.total_batch, or add --fit."
         )
     check_optimizer(recipe)
     if recipe.wandb:
         require_wandb()
 
 
-def _averaged_is_better(task: Task, position: Position) -> bool:
-    """Than the raw weights, on validation; of equals the raw ones are taken."""
-    last, name = position.history[-1], task.headline.name
-    return f"ema_{name}" in last and task.headline.better(last[f"ema_{name}"], last[name])
-
-
-def _result(run: Run, position: Position, weights: str, found: Agreement | None, content: Report | None) -> RunResult:
-    last, name = position.history[-1], run.task.headline.name
-    raw, averaged = last[name], last.get(f"ema_{name}")
+def _result(run: Run, position: Position, found: Agreement | None, content: Report | None) -> RunResult:
+    best, name = position.best, run.task.headline.name
+    assert best is not None
+    row = row_of(best, position.history)
     return RunResult(
         folder=run.folder.path,
         model=run.folder.model,
+        last=run.folder.last,
         recipe=run.folder.recipe,
         metrics=run.folder.metrics,
         report=run.folder.report,
         history=tuple(position.history),
-        weights=weights,
+        weights=best.weights,
+        step=best.step,
+        epoch=best.epoch,
         headline=run.task.headline,
-        best=averaged if weights == "averaged" and averaged is not None else raw,
-        raw=raw,
-        averaged=averaged,
+        best=best.value,
+        raw=row[name],
+        averaged=row.get(f"ema_{name}"),
         agreement=found,
         content=content,
     )

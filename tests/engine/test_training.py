@@ -296,6 +296,16 @@ def test_a_full_disk_is_said_and_leaves_the_snapshot_before(
     assert newest_snapshot(tmp_path) == before
 
 
+def test_a_full_disk_before_the_first_snapshot_promises_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hybridvit.training.run.snapshot.save_file", full)
+    monkeypatch.setattr("hybridvit.training.run.snapshot.time.sleep", lambda _: None)
+    with pytest.raises(DiskFull, match=r"There is no checkpoint before it. Free some space and start the run again.$"):
+        save_snapshot(tmp_path, 1, STATE, keep=2)
+
+
 @pytest.mark.parametrize("file", ["manifest.json", "state.json", "tensors.safetensors"])
 def test_a_snapshot_cut_short_anywhere_does_not_count(tmp_path: Path, file: str) -> None:
     path = save_snapshot(tmp_path, 1, STATE, keep=2)

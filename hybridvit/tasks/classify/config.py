@@ -11,7 +11,9 @@ from hybridvit.recipe.groups import DataConfig, Source
 from hybridvit.recipe.recipe import Recipe
 
 SOURCES = {
-    "folder": Source(meaning="image folders", opener="hybridvit.data.folder:open_folders", needs_root=True),
+    "folder": Source(
+        meaning="image folders", opener="hybridvit.data.folder:open_folders", needs_root=True, keys=("fold",)
+    ),
     "shards": Source(
         meaning="tar files with an index (`hybridvit shard`), here or behind a URL",
         opener="hybridvit.data.shards.images:open_shards",
@@ -48,8 +50,16 @@ class ClassifyData(DataConfig):
 
     source: Literal[tuple(SOURCES)] = field(default="folder", metadata={"help": _SOURCES_HELP})  # type: ignore[valid-type]
 
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """shuffle: an epoch shows each image once; balanced: equally many of each class, rare ones several times."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sampler == "balanced" and self.source == "shards":
+            raise UsageError(
+                "Recipe key 'data.sampler' is 'balanced', but shards are read one after the other, whatever is in "
+                "them. Use --class_weights balanced."
+            )
         if self.train_sizes and self.source == "two_marks":
             raise UsageError(
                 "Recipe key 'data.train_sizes' is set, but the marks of data.source two_marks have one size in pixels: "
@@ -123,6 +133,9 @@ class ClassifyRecipe(Recipe):
     """Distillation"""
     mesa: MesaConfig = field(default_factory=MesaConfig)
     """MESA"""
+    class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
+    """Weight of the loss of an image by its class: balanced: the rarer, the more, 1 in the mean; or a number for each
+    class, in the order of their names."""
     reset_head: bool = False
     """Start with a new classifier: pretrained weights of other classes are refused without it."""
 
@@ -133,6 +146,8 @@ class ClassifyRecipe(Recipe):
                 "Recipe key 'reset_head' is true, but without pretrained weights the classifier is new in any case. "
                 "Leave it out, or set 'pretrained'."
             )
+        for weight in self.class_weights if isinstance(self.class_weights, tuple) else ():
+            at_least("class_weights", weight, 0.0, "0 leaves a class out of the loss")
         if self.mesa.weight and not self.ema.decay:
             raise UsageError(
                 f"Recipe key 'mesa.weight' is {self.mesa.weight}, but there is no moving average to learn from. Set "

@@ -36,6 +36,8 @@ def open_splits(recipe: ClassifyRecipe) -> Splits:
     evaluation: ImageOptions = {"transform": EvalTransform(preprocessing), "on_bad_image": data.on_bad_image}
     train, validation = SOURCES[data.source].load()(data, training, evaluation)
     check_images(train, validation)
+    if data.sampler == "balanced":
+        train.balanced_labels = train.labels
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
 
 

@@ -33,7 +33,7 @@ def build_fabric(recipe: Recipe) -> Fabric:
     mixed = MixedPrecision(recipe.precision, device=accelerator) if recipe.precision != "32-true" else None
     return Fabric(
         accelerator=accelerator,
-        devices=devices,
+        devices=list(recipe.gpu_numbers) or devices,
         num_nodes=num_nodes,
         plugins=mixed,
         strategy=_strategy(recipe, devices * num_nodes),
@@ -99,11 +99,24 @@ def _accelerator(recipe: Recipe) -> str:
 
 def _num_devices(recipe: Recipe, accelerator: str) -> int:
     """Processes to start where no launcher has done so."""
-    if recipe.devices == "auto":
+    if isinstance(recipe.devices, str):
+        if recipe.gpu_numbers:
+            _check_gpus(recipe, accelerator)
+            return len(recipe.gpu_numbers)
         return torch.cuda.device_count() if accelerator == "cuda" else 1
     if accelerator == "cuda" and recipe.devices > torch.cuda.device_count():
         raise UsageError(f"Recipe key 'devices' is {recipe.devices}, but there are {torch.cuda.device_count()} GPUs.")
     return recipe.devices
+
+
+def _check_gpus(recipe: Recipe, accelerator: str) -> None:
+    present = torch.cuda.device_count() if accelerator == "cuda" else 0
+    if not all(number < present for number in recipe.gpu_numbers):
+        there = f"has GPUs 0 to {present - 1}" if present > 1 else "has one GPU, 0" if present else "is for no GPU"
+        raise UsageError(
+            f"Recipe key 'devices' is '{recipe.devices}', the numbers of GPUs, but this run {there} "
+            f"(accelerator {accelerator}). Name others, or say how many: --devices {max(1, present)}."
+        )
 
 
 def _strategy(recipe: Recipe, world_size: int) -> str | Strategy:

@@ -35,6 +35,11 @@ def check_launched(recipe: Recipe, by_launcher: Launched | None) -> None:
     """Raise UsageError where the recipe asks for other numbers of devices or machines than the launcher started."""
     if by_launcher is None:
         return
+    if recipe.gpu_numbers:
+        raise UsageError(
+            f"Recipe key 'devices' is '{recipe.devices}', but {by_launcher.by} gives each process its GPU. Leave it at "
+            f"auto, and set CUDA_VISIBLE_DEVICES={','.join(map(str, recipe.gpu_numbers))} for {by_launcher.by}."
+        )
     option = {"torchrun": "--nproc-per-node", "SLURM": "srun --ntasks-per-node"}[by_launcher.by]
     if recipe.devices not in ("auto", by_launcher.devices):
         raise UsageError(

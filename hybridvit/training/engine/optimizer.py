@@ -68,7 +68,12 @@ def build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_e
     if schedule.kind == "constant":
         return StepLRScheduler(optimizer, decay_t=2**62, decay_rate=1.0, **warmup)
     return CosineLRScheduler(
-        optimizer, t_initial=schedule.epochs * steps_per_epoch, lr_min=schedule.min_lr, cycle_limit=1, **warmup
+        optimizer,
+        t_initial=schedule.epochs * steps_per_epoch,
+        lr_min=schedule.min_lr,
+        cycle_limit=1,
+        cycle_decay=0.5,  # of a cycle that never comes; at 1, timm warns of schedules of one step
+        **warmup,
     )
 
 

@@ -6,18 +6,21 @@ they come again. Only rank 0 has them.
 
 import csv
 import io
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 from hybridvit.atomic import write_text
-from hybridvit.errors import DiskFull
+from hybridvit.errors import DiskFull, one_line
 from hybridvit.training.observe import Observer, Row
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "seconds")
 FLUSH_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class MetricsCsv(Observer):
@@ -70,31 +73,56 @@ class StepsCsv(Observer):
                 file.write(_as_csv(STEP_COLUMNS, rows, head=False))
         except OSError as error:
             raise DiskFull(
-                f"{self._path} could not be written ({error.strerror}). The checkpoints are untouched. Free some space "
-                "and resume the run."
+                f"{self._path} could not be written ({error.strerror}). The checkpoints, if there are any, are "
+                "untouched. Free some space and run it again with --resume auto."
             ) from error
 
 
 class TensorBoard(Observer):
-    """The same as curves: train/* and validation/*."""
+    """The same as curves: train/* and validation/*.
+
+    What cannot be imported or written is one warning: the run goes on, and the CSV files have all numbers.
+    """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+        self._writer: Any = None
+        with self._survived():
+            from torch.utils.tensorboard import SummaryWriter  # here: it imports protobuf, which others may have broken
+
+            self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
 
     def logged(self, row: Row) -> None:
         self._add("train", row, without=("step", "epoch", "seconds"))
 
     def validated(self, row: Row) -> None:
         self._add("validation", row, without=("step",))
-        self._writer.flush()
+        with self._survived():
+            if self._writer is not None:
+                self._writer.flush()
 
     def ended(self, error: BaseException | None) -> None:
-        self._writer.close()
+        with self._survived():
+            if self._writer is not None:
+                self._writer.close()
 
     def _add(self, group: str, row: Row, *, without: Sequence[str]) -> None:
-        for name, value in row.items():
-            if name not in without:
-                self._writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
+        with self._survived():
+            for name, value in row.items():
+                if self._writer is not None and name not in without:
+                    self._writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
+
+    @contextmanager
+    def _survived(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # an import, a full disk, its own thread: training is worth more than any
+            self._writer = None
+            log.warning(
+                "TensorBoard takes no more numbers (%s: %s), and the run goes on without it: metrics.csv and steps.csv "
+                "have them all. `hybridvit doctor` tells whether the package works.",
+                type(error).__name__,
+                one_line(error),
+            )
 
 
 def read_steps(path: Path) -> list[dict[str, float]]:

@@ -16,7 +16,8 @@ from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Answer, Confusion, Curve, Figure, Gallery, Report, Table
 from hybridvit.report.pictures import find_picture
 from hybridvit.task import Example, Quantity
-from hybridvit.training.observe import Row
+from hybridvit.training.best import better_of, row_of
+from hybridvit.training.observe import Best, Row
 from hybridvit.training.record.events import Event
 
 MOST_EVENTS = 40
@@ -43,13 +44,9 @@ class RunRecord:
     skipped: int = 0  # steps whose gradient left float16's range
     wandb: str = ""  # address of the run's page at Weights & Biases
     ended: str = ""  # why it ended before its last step; empty while it goes on
-    weights: str = ""  # which ones the model file holds, once it is written
+    best: Best | None = None  # of the validations; the model file holds its weights
+    finished: bool = False  # the model file is written
     agreement: Agreement | None = None  # of the model with its folded form
-
-    @property
-    def finished(self) -> bool:
-        """The model file is written."""
-        return bool(self.weights)
 
     @property
     def headline(self) -> Quantity:
@@ -101,7 +98,8 @@ def _subject(recipe: Recipe) -> str:
 def _lead(record: RunRecord) -> str:
     place = f"step {record.step:,} of {record.total_steps:,}"
     if record.finished:
-        return f"Finished: {record.total_steps:,} steps in {clock(record.seconds)}."
+        early = "" if record.step == record.total_steps else f", of {record.total_steps:,}: it ended early"
+        return f"Finished: {record.step:,} steps in {clock(record.seconds)}{early}."
     if record.ended:
         return f"Ended at {place}: {record.ended}"
     epochs = record.total_steps // record.steps_per_epoch
@@ -112,34 +110,26 @@ def _lead(record: RunRecord) -> str:
     )
 
 
-def _best(headline: Quantity, history: Sequence[Row]) -> tuple[float, Row, str]:
-    """Value, row and weights of the best validation; the first of equals."""
-    name, best = headline.name, None
-    for row in history:
-        for key, weights in ((name, "raw"), (f"ema_{name}", "averaged")):
-            if key in row and (best is None or headline.better(row[key], best[0])):
-                best = row[key], row, weights
-    assert best is not None
-    return best
-
-
 def _figures(record: RunRecord) -> list[Figure]:
-    if not record.history:
+    if not record.history or record.best is None:
         return []
-    headline = record.headline
-    value, last, weights = _best(headline, record.history[-1:])  # the weights that the model file holds, or would
+    headline, best, last = record.headline, record.best, record.history[-1]
     same = record.agreement
-    note = f"{weights} weights, epoch {last['epoch']:.4g}"
+    note = f"{best.weights} weights, epoch {best.epoch:.4g}"
     if same is not None and headline.unit == "%":
-        note = f"{round(value * same.num_samples / 100):,} of {same.num_samples:,} right, {weights} weights"
-    figures = [Figure(value=headline.text(value), label=f"Validation {headline.title}", note=note)]
+        note = f"{round(best.value * same.num_samples / 100):,} of {same.num_samples:,} right, {best.weights} weights"
+    figures = [Figure(value=headline.text(best.value), label=f"Validation {headline.title}", note=note)]
     if same is not None:
         note = f"same answer on {_same(same)} images"
         figures.append(Figure(value=headline.text(same.second.values[headline.name]), label="Folded", note=note))
-    best, row, best_weights = _best(headline, record.history)
+    at_last = better_of(None, last, headline)
     return [
         *figures,
-        Figure(value=f"{row['epoch']:.4g}", label="Best epoch", note=f"{headline.text(best)}, {best_weights} weights"),
+        Figure(
+            value=f"{best.epoch:.4g}",
+            label="Best epoch",
+            note=f"after epoch {last['epoch']:.4g}: {headline.text(at_last.value)}, {at_last.weights} weights",
+        ),
         Figure(
             value=f"{last['images_per_second']:,.0f}",
             label="Images per second",
@@ -151,19 +141,19 @@ def _figures(record: RunRecord) -> list[Figure]:
 
 def _results(record: RunRecord) -> Table | None:
     """Raw, averaged and folded, once the run is finished."""
-    if not record.finished or not record.history:
+    if not record.finished or record.best is None:
         return None
-    last = record.history[-1]
+    best = row_of(record.best, record.history)
     shown = [*_told(record), *(quantity for quantity in record.quantities if quantity.name == "loss")]
-    rows = [["raw", *(quantity.number(last[quantity.name]) for quantity in shown)]]
-    if f"ema_{record.headline.name}" in last:
-        rows.append(["averaged", *(quantity.number(last[f"ema_{quantity.name}"]) for quantity in shown)])
-    note = f"model.safetensors holds the {record.weights} weights"
-    note += ", the better on these images." if len(rows) > 1 else "."
+    rows = [["raw", *(quantity.number(best[quantity.name]) for quantity in shown)]]
+    if f"ema_{record.headline.name}" in best:
+        rows.append(["averaged", *(quantity.number(best[f"ema_{quantity.name}"]) for quantity in shown)])
+    note = f"model.safetensors holds the {record.best.weights} weights of epoch {record.best.epoch:.4g}"
+    note += ", the best on these images; last.safetensors has those of the end."
     same = record.agreement
     if same is not None:
         folded = same.second.values
-        rows.append([f"{record.weights}, folded", *(quantity.number(folded[quantity.name]) for quantity in shown)])
+        rows.append([f"{record.best.weights}, folded", *(quantity.number(folded[quantity.name]) for quantity in shown)])
         note += (
             f" Folded, they give the same answer on {_same(same)} images, and no output differs by more than "
             f"{same.max_difference:.0e} of the largest (both forms in 32 bits)."
@@ -275,7 +265,7 @@ def _commands(record: RunRecord) -> list[tuple[str, str]]:
         config = shlex.quote(str(folder / "recipe.yaml"))
         return [("Go on, once it has stopped", f"hybridvit train --config {config} --resume"), board]
     images = "IMAGES"
-    if data.source in ("folder", "digits") and data.root and not data.val_share:
+    if data.source in ("folder", "digits") and data.root and not (data.val_share or data.fold):
         images = shlex.quote(str(Path(data.root) / data.val))
     return [
         ("What is on an image", f"hybridvit predict {model} {images}"),

@@ -11,6 +11,8 @@ from hybridvit.evaluate.agreement import Agreement
 from hybridvit.recipe.file import as_plain
 from hybridvit.report.content import Report
 from hybridvit.report.html import render
+from hybridvit.training.best import better_of
+from hybridvit.training.fit import left_over
 from hybridvit.training.observe import Beginning, Observer, Observers, Row, Step
 from hybridvit.training.record.events import Events
 from hybridvit.training.record.logbook import MetricsCsv, StepsCsv, TensorBoard
@@ -55,7 +57,8 @@ class Record(Observer):
 
     def begun(self, beginning: Beginning) -> None:
         page = self._page
-        page.history, page.step, page.seconds = list(beginning.history), beginning.step, beginning.seconds
+        page.history, page.best = list(beginning.history), beginning.best
+        page.step, page.seconds = beginning.step, beginning.seconds
         self.events.step = beginning.step
         self.events.__enter__()
         if not self._run.leads:
@@ -90,7 +93,9 @@ class Record(Observer):
         self._numbers.logged(row)
 
     def validated(self, row: Row) -> None:
-        self._page.history.append(row)
+        page = self._page
+        page.history.append(row)
+        page.best = better_of(page.best, row, page.headline)
         self.events.gather()
         self._numbers.validated(row)
         self._write()
@@ -105,9 +110,9 @@ class Record(Observer):
             self._numbers.ended(error)
             self.events.__exit__(None, None, None)
 
-    def finish(self, *, weights: str, agreement: Agreement | None) -> Report | None:
+    def finish(self, *, agreement: Agreement | None) -> Report | None:
         """The last page, once the model is written. Every process calls it; rank 0 gets what the page says."""
-        self._page.weights, self._page.agreement = weights, agreement
+        self._page.finished, self._page.agreement = True, agreement
         self.events.add("Finished.", "end")
         self.events.gather()
         return self._write()
@@ -149,10 +154,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     names, fabric = run.splits.train.class_names, run.fabric
     classes = f" of {len(names):,} classes" if names else ""
+    over = left_over(len(run.splits.train), run.recipe.data.total_batch)
     processes = f"{fabric.world_size} processes" if fabric.world_size > 1 else "one process"
     return [
         ("Model", f"{run.recipe.model}, {parameters:,} parameters"),
         ("Training images", f"{len(run.splits.train):,}{classes}"),
+        *([("Left out", over)] if over else []),
         ("Validation images", f"{len(run.splits.validation):,}"),
         ("Trained on", f"{fabric.device.type}, {processes}, precision {run.recipe.precision}"),
     ]

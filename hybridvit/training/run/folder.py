@@ -7,7 +7,8 @@ steps.csv          training loss, learning rate, gradient norm and speed, about 
 tensorboard/       both as curves
 events.jsonl       starts, resumes, warnings and files left out, over all sessions
 checkpoints/       step-N folders to resume from
-model.safetensors  the result, written at the end
+model.safetensors  the result, written at the end: the weights of the best validation
+last.safetensors   those of the last one
 result.json        best metrics, and which weights they belong to
 """
 
@@ -17,12 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.recipe.file import changed_keys, load_recipe
+from hybridvit.recipe.file import RECIPE, changed_keys, load_recipe
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.training.run.lock import LOCK, RunLock
 from hybridvit.training.run.snapshot import newest_snapshot, sweep
 
-RECIPE = "recipe.yaml"
 CHECKPOINTS = "checkpoints"
 HARMLESS = (
     "output",
@@ -34,9 +34,11 @@ HARMLESS = (
     "keep",
     "timeout_seconds",
     "dry_run",
+    "fit",
 )
-"""Keys that may differ on resume: they change no number (the images themselves are compared by their fingerprint)."""
-FIXED = ("model", "optim.name")
+"""Keys that may differ on resume: they change no number (the images themselves are compared by their fingerprint, and
+what `fit` changes, by itself)."""
+FIXED = ("model", "optim.name", "freeze")
 """Keys (and what begins with them) that the saved state depends on: no one can allow them to change."""
 
 Resume = bool | Literal["auto"]
@@ -55,7 +57,15 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.checkpoints = path / CHECKPOINTS
         self.model = path / "model.safetensors"
+        self.last = path / "last.safetensors"
         self.result = path / "result.json"
+
+    @property
+    def way_on(self) -> str:
+        """What to do once the cause of an error is gone, as the end of a sentence."""
+        if any(self.checkpoints.glob("step-*")):
+            return "resume from the last checkpoint"
+        return "start again: there is no checkpoint yet"
 
 
 def open_run(
@@ -95,6 +105,13 @@ def open_run(
         _move_aside(path, say)
     path.mkdir(parents=True, exist_ok=True)
     return RunFolder(path, RunLock(path, say=say))
+
+
+def recipe_of_run(path: Path) -> Recipe | None:
+    """What the run in a folder was started with; None if there is no checkpoint to go on from."""
+    if not any((path / CHECKPOINTS).glob("step-*")):
+        return None
+    return load_recipe(str(path / RECIPE))
 
 
 def _refuse_changes(path: Path, recipe: Recipe, allow_changes: bool) -> None:

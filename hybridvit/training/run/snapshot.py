@@ -60,9 +60,14 @@ def save_snapshot(folder: Path, step: int, state: Mapping[str, Any], *, keep: in
             if error.errno not in NO_SPACE:
                 raise
             if attempt == ATTEMPTS:
+                kept = (
+                    "The newest checkpoint before it is untouched. Free some space and resume the run."
+                    if _newest_first(folder)
+                    else "There is no checkpoint before it. Free some space and start the run again."
+                )
                 raise DiskFull(
                     f"The checkpoint of step {step} could not be written to {folder} ({os.strerror(error.errno)}). "
-                    "The newest checkpoint before it is untouched. Free some space and resume the run."
+                    f"{kept}"
                 ) from error
             if error.errno != errno.EIO:
                 _make_room(folder, keep)

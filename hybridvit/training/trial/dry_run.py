@@ -16,6 +16,7 @@ from hybridvit.models.registry import find_variant
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import Task, find_task
 from hybridvit.training.engine.optimizer import check_optimizer
+from hybridvit.training.fit import fitted, left_over
 from hybridvit.training.run.folder import CHECKPOINTS
 from hybridvit.training.run.snapshot import newest_snapshot
 from hybridvit.training.train import train
@@ -87,11 +88,14 @@ def _list_images(recipe: Recipe, task: Task, say: Callable[[str], None]) -> None
         say("left out: the image folders (the recipe names none)")
         return
     splits = task.open(recipe)
+    recipe = fitted(recipe, len(splits.train), 1, say=say)
     if len(splits.train) < recipe.data.total_batch:
         raise DatasetError(
             f"data.total_batch is {recipe.data.total_batch}, but {recipe.data.root} has only {len(splits.train)} "
-            "images: an epoch would have no step. Lower it."
+            "images: an epoch would have no step. Lower it, or add --fit."
         )
+    if over := left_over(len(splits.train), recipe.data.total_batch):
+        say(over)
     names = splits.train.class_names
     classes = f" in {len(names)} classes" if names else ""
     say(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,6 +21,7 @@ from hybridvit.build import build
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import find_task
 from hybridvit.training.engine.devices import batch_shape
+from hybridvit.training.engine.freezing import freeze_parts
 from hybridvit.training.engine.memory import micro_batch_sizes, with_micro_batch
 from hybridvit.training.engine.optimizer import build_optimizer
 from hybridvit.training.trial.miniature import debug_size
@@ -71,6 +72,7 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
     micro_batch, accumulate = batch_shape(recipe, devices)
     parts = _Parts(recipe, num_classes)
     weights, buffers = size_of(parts.model.parameters()), size_of(parts.model.buffers())
+    trained = size_of(_trained(parts.model))
     shards = devices if recipe.strategy == "fsdp" else 1
     return MemoryEstimate(
         devices=devices,
@@ -78,11 +80,11 @@ def estimate_memory(recipe: Recipe, *, devices: int, num_classes: int = 1000) ->
         accumulate=accumulate,
         weights=weights // shards + 2 * buffers,  # the loop keeps a copy of the buffers, to refuse a step
         averaged=(weights // shards + buffers) if recipe.ema.decay else 0,
-        optimizer=round(_state_per_weight(recipe) * weights) // shards,
+        optimizer=round(_state_per_weight(recipe) * trained) // shards,
         teacher=sum(size_of([*each.parameters(), *each.buffers()]) for each in parts.companions),
-        exchange=weights if devices > 1 and shards == 1 else 0,
+        exchange=trained if devices > 1 and shards == 1 else 0,
         # gradients are shared out as soon as they are there
-        step=parts.step_bytes(micro_batch, accumulates=accumulate > 1) - weights + weights // shards,
+        step=parts.step_bytes(micro_batch, accumulates=accumulate > 1) - trained + trained // shards,
     )
 
 
@@ -120,6 +122,7 @@ class _Parts:
         options: dict[str, Any] = dict(recipe.model_options)
         with torch.device("meta"):
             self.model = build(recipe.model, num_classes=num_classes, **options)
+            freeze_parts(self.model, recipe.freeze)
             self.companions = list(task.companions(recipe, num_classes))
         self.shape = task.example(recipe, 1).inputs.shape[1:]
         self.layout = torch.contiguous_format if recipe.channels_last is False else torch.channels_last
@@ -140,7 +143,7 @@ class _Parts:
                 other.to_empty(device="cpu")
             with _Counter() as counter:
                 if accumulates:  # the gradients of the micro-batches before
-                    for parameter in model.parameters():
+                    for parameter in _trained(model):
                         parameter.grad = torch.zeros_like(parameter)
                 batch = torch.empty(images, *self.shape).to(memory_format=self.layout)
                 with torch.autocast("cpu", precision, enabled=precision is not None):
@@ -149,7 +152,11 @@ class _Parts:
                         for other in others:
                             other(batch)
                 loss.backward()
-        return max(counter.peak, size_of(model.parameters()))
+        return max(counter.peak, size_of(_trained(model)))
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 class _Counter(TorchDispatchMode):
