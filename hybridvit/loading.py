@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner, TorchRunner
 from hybridvit.export.seal import Trust
-from hybridvit.export.targets import EXPORTERS, load_runner
+from hybridvit.export.targets import EXPORTERS, exporter_of, load_runner
 from hybridvit.machine.facts import check_threads
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def open_runner(
     if is_exported(path):
         if device not in ("auto", "cpu"):
             raise UsageError(f"The device is '{device}', but {path} runs on the CPU. Leave --device out.")
+        exporter = exporter_of(Path(path))
+        if threads is not None and not exporter.takes_threads:
+            raise UsageError(f"threads is {threads}, but {exporter.title} counts its own. Leave --threads out.")
         return load_runner(Path(path), threads=threads, trust=Trust(changed=trust_changed))
     _check_no_trust(path, trust_changed)
     import torch

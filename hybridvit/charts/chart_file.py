@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from hybridvit.atomic import check_place
+from hybridvit.atomic import check_writable
 from hybridvit.charts.panels import Page
 from hybridvit.errors import UsageError
 
@@ -26,7 +26,7 @@ def check_chart_path(path: Path) -> None:
             f"A {suffix} chart is drawn by {PACKAGES[suffix]}, which is not installed. "
             'Run: pip install "hybridvit[charts]".'
         )
-    check_place(path)
+    check_writable(path)
 
 
 def write_page(page: Page, path: Path) -> None:

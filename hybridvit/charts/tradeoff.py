@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybridvit.charts.chart_file import check_chart_path, write_page
+from hybridvit.charts.latency_bars import latency_panels
 from hybridvit.charts.panels import Axis, Page, Panel, Point, Series, Style
 from hybridvit.charts.profiles import draw_resolution, draw_stages
 from hybridvit.charts.tradeoff_rows import (
@@ -53,6 +54,7 @@ LEAD = (
     "Accuracy is the published one; latency was measured on the machine described below: the median, with its 95 % "
     "interval as a bar where it is wider than the mark. Higher and further left is better."
 )
+LEAD_OF_SPEED = "Latency was measured on the machine described below: the median, with its 95 % interval as a line."
 
 
 def pareto_front(points: Iterable[Pair]) -> list[Pair]:
@@ -72,8 +74,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     """Draw a result file's content to `path`: .html, which needs no network, or .png.
 
     One panel of accuracy against latency for each runtime, precision and batch, one of accuracy against parameters,
-    and one of latency against image size for each setup in which a model was measured at several. Raises UsageError
-    for another suffix, a missing folder or package, and where there is nothing to draw.
+    one of latency against image size for each setup in which a model was measured at several, and bars of latencies
+    for models that are in none of these, such as one's own. Raises UsageError for another suffix, a missing folder or
+    package, and where there is nothing to draw.
     """
     check_chart_path(path)
     write_page(tradeoff_page(result), path)
@@ -95,12 +98,10 @@ def tradeoff_page(result: Mapping[str, Any]) -> Page:
         axis = Axis(label="parameters, millions", log=True)
         panels.append(_accuracy_panel("Accuracy and parameters", sized, axis, "parameters", look))
     panels += _resolution_panels(drawn, look)
-    if not panels:
-        raise UsageError(
-            f"Of {len(records)} measured rows none has a published accuracy, and no model was measured at two image "
-            "sizes, so there is nothing to draw. Measure a model with published weights (hybridvit models lists ours), "
-            "or several image sizes."
-        )
+    shown_models = {record["model"] for record in known} | {line.name for panel in panels for line in panel.series}
+    bars = latency_panels(drawn, {record["model"] for record in drawn} - shown_models)
+    if not panels and not bars:
+        raise UsageError("The result has no measured row, so there is nothing to draw. Measure at least one model.")
     shown = {record.get("family") or "" for record in known}
     families = [
         Series(name=family_name(family), points=(), style=style, group=family or "other")
@@ -114,9 +115,10 @@ def tradeoff_page(result: Mapping[str, Any]) -> Page:
     ]
     models, runtimes = ({record[key] for record in records} for key in ("model", "runtime"))
     return Page(
-        title=f"Accuracy and speed of {len(models)} models in {len(runtimes)} runtime{'s' * (len(runtimes) > 1)}",
-        lead=LEAD,
-        panels=panels,
+        title=f"{'Accuracy and speed' if known else 'Speed'} of {len(models)} model{'s' * (len(models) > 1)} in "
+        f"{len(runtimes)} runtime{'s' * (len(runtimes) > 1)}",
+        lead=LEAD if known else LEAD_OF_SPEED,
+        panels=[*panels, *bars],
         key=[*training_key(record.get("top1_of") or "plain" for record in known), *fronts, *families],
         notes=notes_of(records, drawn, result.get("skipped") or []),
         sources=sources_table(known, look.sources) if known else None,

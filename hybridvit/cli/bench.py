@@ -10,12 +10,15 @@ from hybridvit.atomic import write_text
 from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
 from hybridvit.cli.table import aligned, pairs
+from hybridvit.errors import UsageError
 from hybridvit.measure.options import DEFAULTS, BenchOptions
 
 if TYPE_CHECKING:
     from hybridvit.measure.bench import BenchResult
+    from hybridvit.measure.candidate import Candidate
 
 INTERRUPTED = 130
+TOLERANCE = 5.0  # percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,8 @@ class Output:
     """file for the JSON line."""
     against: str | None = None
     """JSON of an earlier run, to compare with: exit code 9 if a candidate is slower now."""
-    tolerance: float = 5.0
-    """how much slower, in percent, is not slower yet."""
+    tolerance: float | None = None
+    """how much slower than `against`, in percent, is not slower yet; by default 5."""
 
 
 NOTHING = Output()
@@ -64,25 +67,28 @@ def bench(
     Args:
         models: names from `hybridvit list` or of timm, checkpoints, or exported files.
     """
-    from hybridvit.measure.against import SLOWER, compare
+    from hybridvit.measure.against import SLOWER, check_comparable, compare
     from hybridvit.measure.bench import bench as run_bench
-    from hybridvit.measure.result import read_result
 
     check_outputs(output.csv, output.json, chart=output.chart)
-    before = None if output.against is None else read_result(output.against)
+    tolerance, before = _earlier(output)
+
+    def check(candidates: "Sequence[Candidate]") -> None:
+        if before is not None:
+            check_comparable([each.record() for each in candidates], before)
 
     def save(result: "BenchResult") -> None:
         if output.json is not None:
             write_text(output.json, result.json() + "\n")
 
     with status_line() as show:
-        result = run_bench(models, options, show=show, keep=save)
+        result = run_bench(models, options, show=show, keep=save, planned=check)
     whole = result.to_dict()
     _print(result, whole)
     if output.csv is not None:
         write_text(output.csv, result.csv())
     save(result)
-    comparison = None if before is None else compare(whole, before, tolerance=output.tolerance / 100)
+    comparison = None if before is None else compare(whole, before, tolerance=tolerance)
     if comparison is not None:
         print("\n" + comparison.text())
     print(result.json())
@@ -96,13 +102,30 @@ def bench(
     return SLOWER if comparison is not None and comparison.slower else 0
 
 
+def _earlier(output: Output) -> tuple[float, dict[str, Any] | None]:
+    """How much slower is not slower yet, as a share, and the earlier result. Raises UsageError for either."""
+    from hybridvit.measure.against import check_tolerance
+    from hybridvit.measure.result import read_result
+
+    percent = TOLERANCE if output.tolerance is None else output.tolerance
+    if output.tolerance is not None and output.against is None:
+        raise UsageError(
+            f"--tolerance is {percent:g}, but there is nothing to compare with. Give an earlier result: --against FILE."
+        )
+    check_tolerance(percent / 100)
+    return percent / 100, None if output.against is None else read_result(output.against)
+
+
 def _print(result: "BenchResult", whole: Mapping[str, Any]) -> None:
     print(table(whole["bench"]))
     print()
     print(pairs(result.machine.lines()))
     print(f"  {_settings_line(whole)}")
-    for each in whole["skipped"]:
-        print(f"  Left out: {each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}")
+    left_out = (
+        f"{each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}" for each in whole["skipped"]
+    )
+    for line in dict.fromkeys(left_out):
+        print(f"  Left out: {line}")
     for warning in whole["conditions"].get("warnings", ()):
         print(f"  Note: {warning}")
     for row in result.rows:
@@ -111,16 +134,15 @@ def _print(result: "BenchResult", whole: Mapping[str, Any]) -> None:
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned text, fastest per image first, with the time relative to the fastest."""
-    from hybridvit.measure.result import fastest_first
+    """Aligned text: each image size and batch apart, and within it the fastest first, and times relative to it."""
+    from hybridvit.measure.result import of_one_load
 
-    ordered = fastest_first(records)
-    fastest = ordered[0]["median_ms"] / ordered[0]["batch"]
+    ordered = [(record, group[0]) for group in of_one_load(records) for record in group]
     several = {name for name in ("form", "batch", "device") if len({record[name] for record in records}) > 1}
     left = ["model", "runtime", "precision", *(["form"] if "form" in several else [])]
     header = (*left, "px", *(["batch"] if "batch" in several else []), "median ms", "95 % interval", "p90", "p99")
     lines = [(*header, "images/s", "MiB", "top-1 %", "relative")]
-    for record in ordered:
+    for record, fastest in ordered:
         height, width = record["image_size"].split("x")
         lines.append(
             (
@@ -134,7 +156,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
                 f"{record['images_per_s']:.1f}",
                 "-" if record["memory_mib"] is None else f"{record['memory_mib']:.0f}",
                 "-" if record["top1"] is None else f"{record['top1']:.1f}",
-                f"{record['median_ms'] / record['batch'] / fastest:.2f}x",
+                f"{record['median_ms'] / fastest['median_ms']:.2f}x",
             )
         )
     return aligned(lines, left=len(left))

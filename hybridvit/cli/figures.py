@@ -20,7 +20,7 @@ def mixers(
     threads: int | None = None,
     rounds: int = 30,
     seconds: float | None = None,
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: Literal["cpu", "cuda"] | None = None,
     chart: Path | None = None,
     json: Path | None = None,
 ) -> None:
@@ -39,7 +39,7 @@ def mixers(
         threads: CPU threads; by default all cores that this process may use.
         rounds: turns of each candidate, at least 8.
         seconds: stop after this time for each size, but not before 8 rounds.
-        device: cpu or cuda, for PyTorch.
+        device: cpu or cuda, for PyTorch, by default cpu; runtimes that compute elsewhere are then left out.
         chart: file for the picture: .html or .png.
         json: file for the JSON line.
     """

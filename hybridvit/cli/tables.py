@@ -13,6 +13,7 @@ from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
 
+ROUNDS = 30
 FEW = 10  # so many models are counted within seconds
 
 
@@ -21,7 +22,7 @@ def tables(
     names: list[str] | None = None,
     measured: list[str] | None = None,
     runtime: str = "onnxruntime",
-    rounds: int = 30,
+    rounds: int | None = None,
     no_measuring: bool = False,
     json_file: Path | None = None,
     output: Path | None = None,
@@ -42,21 +43,27 @@ def tables(
         names: fastvit-2, fastvit-5, fastvit-6, fastervit-1, fastervit-3; all by default.
         measured: files with results of this machine.
         runtime: torch, onnxruntime, openvino ... as for `hybridvit bench`.
-        rounds: rounds of what is measured, at least 8.
+        rounds: rounds of what is measured, at least 8; by default 30.
         no_measuring: show what the files have, and "-" elsewhere.
         json_file: file for the results, to be given as --measured next time.
         output: file for the Markdown; printed by default.
     """
     from hybridvit.charts.tables import render_tables  # importing it imports torch
+    from hybridvit.measure.candidate import RUNTIMES, check_names
     from hybridvit.measure.result import read_result
 
     chosen = find_tables(names)
+    check_names("runtime", [runtime], RUNTIMES)
     check_outputs(json_file, output)
+    if no_measuring and rounds is not None:
+        raise UsageError(f"--rounds is {rounds}, but --no_measuring is set, so there are none. Leave one of them out.")
     result = merged([read_result(path) for path in measured or ()])
+    if json_file is not None:
+        write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
             _show(f"Measuring {len(models)} models at {side} px ...")
-            new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds)
+            new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds or ROUNDS)
             result = merged([result, new])
             if json_file is not None:
                 write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")

@@ -38,7 +38,7 @@ class Quantisation:
         for name in self.kept:
             if name not in known:
                 raise UsageError(
-                    f"'{name}' is to keep floating point, but this model has no module of that name. Nearest: "
+                    f"'{name}' is to keep floating point, but this model has no module of that name. "
                     f"{nearest(name, known)}."
                 )
 
@@ -68,6 +68,8 @@ class Exporter(ABC):
     suffix: str  # of the file that is opened
     record = ""  # where it is a folder: the file inside that holds the metadata
     runner: type[ExportedRunner]  # opens it
+    device = "cpu"  # that its files compute on
+    takes_threads = True  # whether its runtime can be told how many threads to use
     writer_packages: tuple[str, ...]  # import names needed to convert
     runner_packages: tuple[str, ...]  # import names needed to run
     extra: str  # the extra of hybridvit that installs both
@@ -96,7 +98,7 @@ class Exporter(ABC):
         seal(path, path / self.record)
 
     def load_runner(self, path: Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
-        """Open a file of this target; `threads` has no effect where the runtime counts its own.
+        """Open a file of this target; `threads` has no effect where the runtime counts its own (`takes_threads`).
 
         Raises CheckpointError if it is damaged or not ours, UsageError where its runtime is missing.
         """

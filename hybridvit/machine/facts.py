@@ -109,9 +109,14 @@ def total_memory() -> int | None:
 
 
 def check_threads(threads: int | None) -> None:
-    """Raise UsageError for a number of threads below one; None leaves the choice to the runtime."""
+    """Raise UsageError for a number of threads below one, or above the cores; None leaves the choice to the runtime."""
     if threads is not None and threads < 1:
         raise UsageError(f"The number of threads is {threads}, but at least one must compute. Leave --threads out.")
+    if threads is not None and threads > usable_cores():
+        raise UsageError(
+            f"The number of threads is {threads}, but this process may use {usable_cores()} cores, on which more "
+            f"threads would wait for each other. Use --threads {usable_cores()}, or leave it out."
+        )
 
 
 def facts_in(path: Path) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Compare a result with an earlier one: what became slower, beyond noise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,22 +56,32 @@ class Comparison:
         return "\n".join(lines)
 
 
+def check_tolerance(tolerance: float) -> None:
+    """Raise UsageError for one that is no number from 0."""
+    if not tolerance >= 0:
+        raise UsageError(f"The tolerance is {tolerance * 100:g} %, but must be a number from 0. Use --tolerance 5.")
+
+
+def check_comparable(records: Sequence[Mapping[str, Any]], before: Mapping[str, Any]) -> None:
+    """Raise UsageError if none of `records`, whose times need not be known yet, is of a candidate in `before`."""
+    if not {key(record) for record in records} & {key(record) for record in before["bench"]}:
+        raise UsageError(
+            "The two results have no candidate in common: the same model, form, runtime, precision, device, batch, "
+            "image size and threads. Measure with the options of the earlier run."
+        )
+
+
 def compare(after: Mapping[str, Any], before: Mapping[str, Any], *, tolerance: float) -> Comparison:
     """Compare two results' dicts, candidate by candidate.
 
     Slower (faster) is one whose 95 % interval lies wholly above (below) the earlier one and whose median differs by
     more than `tolerance` (0.05: 5 %). Raises UsageError if no candidate is in both.
     """
-    if not tolerance >= 0:
-        raise UsageError(f"The tolerance is {tolerance * 100:g} %, but must be a number from 0. Use --tolerance 5.")
+    check_tolerance(tolerance)
     now = {key(record): record for record in after["bench"]}
     then = {key(record): record for record in before["bench"]}
+    check_comparable(after["bench"], before)
     both = [name for name in now if name in then]
-    if not both:
-        raise UsageError(
-            "The two results have no candidate in common: the same model, form, runtime, precision, device, batch, "
-            "image size and threads. Measure with the options of the earlier run."
-        )
     changes = [_change(now[name], then[name], tolerance) for name in both]
     return Comparison(
         changes=tuple(changes),

@@ -39,13 +39,14 @@ def bench(
     *,
     show: Callable[[str], None] = lambda _: None,
     keep: Callable[[BenchResult], None] = lambda _: None,
+    planned: Callable[[Sequence[Candidate]], None] = lambda _: None,
 ) -> BenchResult:
     """Time `models` in every runtime, precision and form that there is of them, interleaved.
 
-    What cannot be measured (a precision that a runtime has not, a model that does not convert or does not fit into the
-    memory) is left out with the reason, and the rest goes on. Ctrl-C ends the measuring: what was measured is returned,
-    and says that it is not complete. Its processes are spawned: a script that calls it needs the
-    `if __name__ == "__main__":` that multiprocessing asks for.
+    What cannot be measured (a precision that a runtime has not, an exported file that is not what the options ask for,
+    a model that does not convert or does not fit into the memory) is left out with the reason, and the rest goes on.
+    Ctrl-C ends the measuring: what was measured is returned, and says that it is not complete. Its processes are
+    spawned: a script that calls it needs the `if __name__ == "__main__":` that multiprocessing asks for.
 
     Args:
         models: names of ours or timm's, checkpoints, exported files, or models with a card.
@@ -53,6 +54,7 @@ def bench(
             `seconds` at most, and a folder for files is made and serves the next run too.
         show: told what is going on.
         keep: given the result so far, from time to time.
+        planned: given all that will be tried, before anything is converted; what it raises ends the run.
 
     Raises UsageError for an unknown model, runtime, precision, form or device, for packages that are missing, and for
     nothing to measure; if every candidate failed, the error of the first.
@@ -66,11 +68,13 @@ def bench(
             for index, model in enumerate(models)
         ]
         subjects = list({subject.name: subject for subject in found}.values())  # named twice, measured once
+        groups = list(plan.groups(subjects))
+        planned([each for group in groups for each in group if not plan.why_not(each)])
         folder = options.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         run = _Run(plan, folder, show, keep)
         try:
-            for group in plan.groups(subjects):
+            for group in groups:
                 run.measure(group)
         except KeyboardInterrupt:
             if not run.rows:
@@ -128,8 +132,8 @@ class _Run:
         if not rows and self.errors:
             raise self.errors[0]
         if not rows:
-            reasons = "; ".join(each.reason for each in self.skipped)
-            raise UsageError(f"There is nothing to measure: {reasons}. Name other runtimes, precisions or forms.")
+            reasons = "; ".join(f"{each.candidate.subject.name}: {each.reason}" for each in self.skipped)
+            raise UsageError(f"There is nothing to measure. {reasons}. Ask for what there is, or name other models.")
         plan = self.plan
         return BenchResult(
             rows=rows,
@@ -149,7 +153,7 @@ class _Run:
 
     def _prepared(self, group: list[Candidate]) -> Iterator[Candidate]:
         for number, candidate in enumerate(group):
-            if reason := candidate.why_not():
+            if reason := self.plan.why_not(candidate):
                 self.skipped.append(Skipped(candidate=candidate, reason=reason))
                 continue
             self.show(f"preparing {number + 1}/{len(group)}: {candidate.label}")

@@ -15,6 +15,11 @@ TARGETS = {exporter.runtime: target for target, exporter in EXPORTERS.items() if
 RUNTIMES = (*TORCH, *TARGETS)
 
 
+def device_of(runtime: str, asked: str) -> str:
+    """Where a runtime computes: PyTorch on the device that is asked for, the others where they are made for."""
+    return EXPORTERS[TARGETS[runtime]].device if runtime in TARGETS else asked
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """As plain values that a child process can be given."""
@@ -26,7 +31,7 @@ class Candidate:
     batch: int
     image_size: tuple[int, int]  # height, width in pixels
     threads: int
-    device: str  # of torch; the others run where they are made for
+    device: str  # that its runtime computes on
     file: str = ""  # of an exported runtime, once it is written
 
     @property
@@ -59,17 +64,26 @@ class Candidate:
     def why_not(self) -> str:
         """Why there is no such candidate, "" if there is."""
         if self.subject.kind == "exported":
-            return ""
-        if self.runtime in TORCH:
-            if self.precision == "int8":
-                return "PyTorch has no int8 here: it is a precision of exported files"
-            if self.precision == "fp16" and self.device == "cpu":
-                return "CPUs compute fp16 by way of fp32, slower: use bf16"
-            return ""
-        exporter = EXPORTERS[self.target]
-        if self.precision not in exporter.precisions:
-            return f"{self.runtime} has no {self.precision}: it has {', '.join(exporter.precisions)}"
-        return exporter.why_not_here()
+            return "" if self.target else f"files of {self.runtime} are not timed here"
+        if self.form == "training" and self.runtime not in TORCH:
+            return "the training form is for PyTorch alone"
+        if self.form == "training" and self.subject.is_folded:
+            return "it is folded, and its training form is gone"
+        return why_not(self.runtime, self.precision, device=self.device)
+
+
+def why_not(runtime: str, precision: Precision, *, device: str = "cpu") -> str:
+    """Why nothing runs in `runtime` and `precision` here, "" if something does."""
+    if runtime in TORCH:
+        if precision == "int8":
+            return "PyTorch has no int8 here: it is a precision of exported files"
+        if precision == "fp16" and device == "cpu":
+            return "CPUs compute fp16 by way of fp32, slower: use bf16"
+        return ""
+    exporter = EXPORTERS[TARGETS[runtime]]
+    if precision not in exporter.precisions:
+        return f"{runtime} has no {precision}: it has {', '.join(exporter.precisions)}"
+    return exporter.why_not_here()
 
 
 def check_names(kind: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -78,5 +92,5 @@ def check_names(kind: str, asked: Sequence[str], known: Sequence[str]) -> list[s
         raise UsageError(f"There is nothing to measure: no {kind} is named. Known: {', '.join(known)}.")
     for name in asked:
         if name not in known:
-            raise UsageError(f"There is no {kind} '{name}'. Nearest: {nearest(name, known)}.")
+            raise UsageError(f"There is no {kind} '{name}'. {nearest(name, known)}.")
     return list(dict.fromkeys(asked))

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from hybridvit.export.spec import PRECISIONS, Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
 from hybridvit.measure.bench import bench
-from hybridvit.measure.candidate import TARGETS, TORCH, check_names
+from hybridvit.measure.candidate import TARGETS, TORCH, check_names, why_not
 from hybridvit.measure.counts import counted
 from hybridvit.measure.latency import MIN_ROUNDS
 from hybridvit.measure.options import CHOOSE_DEFAULTS, BenchOptions, ChooseOptions
@@ -29,6 +29,7 @@ SPREAD = 3.0
 """A model is not measured if its multiply-adds predict more than so many times the time that is allowed: between
 networks of one kind, time per multiply-add differs by less on one device."""
 ORDINARY = "torch"
+MAX_DROP = 0.5  # points of top-1 that may be lost, by default
 BATCH = 32  # images in memory at a time, for an accuracy
 
 
@@ -81,12 +82,15 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
     """
     wanted = check_names("precision", options.precisions or ["fp32"], PRECISIONS)
     precisions = [each for each in PRECISIONS if each in wanted]
+    runtimes = installed_runtimes(options.runtime)
+    subjects = [find_subject(name) for name in options.models or published()]
+    _check(subjects, precisions, options)
+    if options.data is not None:  # the other runtimes have their files, whose accuracy is known
+        in_torch = dict.fromkeys((ORDINARY, *(each for each in runtimes if each in TORCH)))
+        subjects = [replace(subject, runtimes=tuple(in_torch)) for subject in subjects]
     with tempfile.TemporaryDirectory(prefix="hybridvit-choose-") as temporary:
         folder = options.files or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        subjects = [find_subject(name) for name in options.models or published()]
-        _check(subjects, precisions, options)
-        runtimes = installed_runtimes(options.runtime)
         found = _Field(subjects=subjects)
         if options.data is not None:
             found = _judged(subjects, [*product(runtimes, precisions)], options.data, options, folder, show)
@@ -95,9 +99,8 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
         ordinary = {subject.name: _ordinary(subject) for subject in subjects}
         beside = [each for each in ordinary.values() if each not in found.subjects]
         measuring = BenchOptions(
-            # of a checkpoint the other runtimes have their files, whose accuracy is known
-            runtimes=[ORDINARY, *(each for each in runtimes if options.data is None or each in TORCH)],
-            precisions=["fp32", *precisions] if options.data is None else ["fp32"],
+            runtimes=[ORDINARY, *runtimes],
+            precisions=["fp32", *precisions],
             image_size=[options.image_size] if options.image_size else None,
             threads=options.threads,
             rounds=options.rounds,
@@ -109,22 +112,24 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
     configurations = [
         _configuration(record, found.accuracies.get(record["model"]), ordinary, result)
         for record in result.records()
-        if record["model"] not in not_asked and record["runtime"] in runtimes
+        if record["model"] not in not_asked and record["runtime"] in runtimes and record["precision"] in precisions
     ]
-    return _choice(configurations, found.left_out, options, result)
+    left_out = [*_impossible(runtimes, precisions, options), *found.left_out]
+    return _choice(configurations, left_out, options, result)
 
 
 def _choice(
     configurations: list[Configuration], left_out: list[str], options: ChooseOptions, result: BenchResult
 ) -> Choice:
     """The best of what was measured by the rule of `options`, before the others."""
-    order, rule = _by_time, f"the fastest that loses at most {options.max_drop:g} points of top-1"
+    max_drop = MAX_DROP if options.max_drop is None else options.max_drop
+    order, rule = _by_time, f"the fastest that loses at most {max_drop:g} points of top-1"
     if options.max_latency_ms is not None:
         order = _by_accuracy
         rule = (
             f"the most accurate with a median of at most {options.max_latency_ms:g} ms (upper end of its 95 % interval)"
         )
-    fitting = [each for each in configurations if each.fits(options.max_latency_ms, options.max_drop)]
+    fitting = [each for each in configurations if each.fits(options.max_latency_ms, max_drop)]
     skipped = [each for each in result.skipped if not each.candidate.why_not()]
     return Choice(
         chosen=min(fitting, key=order, default=None),
@@ -154,6 +159,16 @@ def _configuration(
         drop=known.drop if known else None,
         speed=slow / record["median_ms"] if slow else None,
     )
+
+
+def _impossible(runtimes: Sequence[str], precisions: Sequence[Precision], options: ChooseOptions) -> Iterator[str]:
+    """The ways that were asked for and that there are not, with the reason."""
+    for runtime, precision in product(runtimes, precisions):
+        reason = why_not(runtime, precision)
+        if not reason and runtime in TORCH and precision != "fp32" and options.data is not None:
+            reason = "a checkpoint's accuracy is measured in fp32 in PyTorch"
+        if reason:
+            yield f"{runtime}, {precision}: {reason}"
 
 
 def published() -> list[str]:
@@ -194,7 +209,7 @@ def _judged(
         found.subjects.append(checkpoint)
         found.accuracies[checkpoint.name] = Measured(checkpoint=checkpoint.name, top1=top1, drop=0.0)
         for runtime, precision in ways:
-            if runtime in TORCH or precision not in EXPORTERS[TARGETS[runtime]].precisions:
+            if runtime in TORCH or why_not(runtime, precision):
                 continue
             suffix = EXPORTERS[TARGETS[runtime]].suffix
             path = folder / f"{Path(checkpoint.source).stem}-{runtime}-{precision}{suffix}"
@@ -220,7 +235,8 @@ def _job(checkpoint: Subject, runtime: str, precision: Precision, path: Path, op
     )
     if precision != "int8":
         return job
-    return replace(job, calibration=str(options.calibration), labelled=str(options.data), max_drop=options.max_drop)
+    max_drop = MAX_DROP if options.max_drop is None else options.max_drop
+    return replace(job, calibration=str(options.calibration), labelled=str(options.data), max_drop=max_drop)
 
 
 def top1_of(path: str, data: Path) -> float:
@@ -243,7 +259,7 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
     limit, data, max_drop = options.max_latency_ms, options.data, options.max_drop
     if limit is not None and not (math.isfinite(limit) and limit > 0):
         raise UsageError(f"max_latency_ms is {limit:g}, but must be a time above 0. Use --max_latency_ms 8.")
-    if not (math.isfinite(max_drop) and max_drop >= 0):
+    if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
         raise UsageError(f"max_drop is {max_drop:g}, but must be a number of percentage points from 0, such as 0.5.")
     for subject in subjects:
         if subject.kind == "exported":
@@ -260,6 +276,16 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
         raise UsageError("int8 needs images to calibrate on. Give --calibration with a folder of class folders.")
     if data is None and options.calibration is not None:
         raise UsageError("There are images to calibrate on, but none to measure the accuracy on. Give --data as well.")
+    if "int8" not in precisions and options.calibration is not None:
+        raise UsageError(
+            f"--calibration is {options.calibration}, but nothing is to be int8. Add int8 to --precisions, or leave it "
+            "out."
+        )
+    if data is None and max_drop is not None:
+        raise UsageError(
+            f"--max_drop is {max_drop:g}, but a loss is only measured of a checkpoint on labelled images. Give "
+            "checkpoints and --data, or leave it out."
+        )
 
 
 def _plausible(
@@ -295,7 +321,7 @@ def _ordinary(subject: Subject) -> Subject:
     has_weights = subject.kind == "ours" and VARIANTS[subject.source].published.weights
     if has_weights and FAMILIES[subject.family].in_timm:
         theirs = find_subject(f"{subject.source}.{VARIANTS[subject.source].published.weights[0][0]}")
-        return replace(theirs, runtime=ORDINARY)
+        return replace(theirs, runtimes=(ORDINARY,), image_size=subject.image_size)
     return subject
 
 

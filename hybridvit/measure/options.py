@@ -12,19 +12,21 @@ class BenchOptions:
 
     runtimes: Sequence[str] | None = None
     """torch, torch-compile, onnxruntime, openvino, executorch, litert, tensorrt; by default torch, onnxruntime and
-    openvino, where installed."""
+    openvino, where installed, and of an exported file its own."""
     precisions: Sequence[str] | None = None
-    """fp32, fp16, bf16, int8 (calibrated on noise, for its time alone); by default fp32."""
+    """fp32, fp16, bf16, int8 (calibrated on noise, for its time alone); by default fp32, and of an exported file its
+    own."""
     forms: Sequence[str] | None = None
     """folded, training (in PyTorch); by default folded."""
     batch: Sequence[int] | None = None
-    """images per call, one or several; times are per call; by default 1."""
+    """images per call, one or several; times are per call; by default 1, or that of an exported file that takes no
+    other."""
     image_size: Sequence[tuple[int, int]] | None = None
     """height x width in pixels, one or several: 256, or 192x320; by default each model's own."""
     threads: int | None = None
     """CPU threads of every runtime; by default all cores that this process may use."""
     device: Literal["cpu", "cuda"] | None = None
-    """cpu or cuda, for PyTorch; by default cpu."""
+    """cpu or cuda, for PyTorch, by default cpu; runtimes that compute elsewhere are then left out."""
     rounds: int | None = None
     """turns of each candidate, at least 8; by default 50."""
     calls: int | None = None
@@ -52,12 +54,12 @@ class ChooseOptions:
     onnxruntime and openvino, where installed."""
     precisions: Sequence[str] | None = None
     """fp32, fp16, bf16, int8; by default fp32."""
-    max_drop: float = 0.5
-    """percentage points of top-1 that may be lost."""
+    max_drop: float | None = None
+    """percentage points of top-1 that a checkpoint may lose on --data; by default 0.5."""
     data: Path | None = None
     """folder of class folders that a checkpoint's accuracy is measured on."""
     calibration: Path | None = None
-    """folder of class folders that int8 is calibrated on."""
+    """folder of class folders that int8 is calibrated on, beside --data."""
     image_size: tuple[int, int] | None = None
     """height x width in pixels; by default each model's own."""
     threads: int | None = None

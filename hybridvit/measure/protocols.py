@@ -52,7 +52,7 @@ def given_of(options: BenchOptions) -> dict[str, Any]:
     if name is None:
         return given
     if name not in PROTOCOLS:
-        raise UsageError(f"There is no protocol '{name}'. Nearest: {nearest(name, PROTOCOLS)}.")
+        raise UsageError(f"There is no protocol '{name}'. {nearest(name, PROTOCOLS)}.")
     protocol = PROTOCOLS[name].options
     if "batch" in given and tuple(given["batch"]) != protocol["batch"]:
         raise UsageError(

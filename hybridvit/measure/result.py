@@ -142,9 +142,16 @@ def key(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(record[name] for name in KEY)
 
 
-def fastest_first(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """By time per image, since batches may differ."""
-    return sorted(records, key=lambda record: record["median_ms"] / record["batch"])
+def of_one_load(records: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The records of each image size and batch, small ones first, the fastest first in each.
+
+    Times are compared within one of these alone: another size or batch is another amount of work.
+    """
+    groups: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        height, width = map(int, record["image_size"].split("x"))
+        groups.setdefault((height * width, height, record["batch"]), []).append(record)
+    return [sorted(groups[load], key=lambda record: record["median_ms"]) for load in sorted(groups)]
 
 
 def _as_timm(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["ours", "weights", "exported", "timm"]
 Form = Literal["training", "folded"]
+ALL_MODELS = "`hybridvit list` shows ours, timm.list_models() timm's"
 FORMS: tuple[Form, ...] = ("training", "folded")
 
 
@@ -29,11 +30,20 @@ class Subject:
     source: str  # the variant, the path of a file, or the name in timm
     in_chans: int = 3
     options: Mapping[str, Any] = field(default_factory=dict)  # of a model built by name
-    runtime: str = ""  # the only one; of an exported file its own
-    precision: Precision = "fp32"  # the only one, where there is only one runtime
+    runtimes: tuple[str, ...] = ()  # the only ones, if there are any; of an exported file its own
+    precision: Precision = "fp32"  # the only one, where there are only some runtimes
     batch: int | None = None  # of an exported file, the only one; None: any
+    sizes: tuple[tuple[int, int], ...] = ()  # of an exported file, the only ones; none: any
+    range_px: tuple[int, int] | None = None  # of an exported file, the smallest and the largest side; None: any
     is_folded: bool = False  # a file that has no training form any more
     trust_changed: bool = False  # open an exported file that was changed on purpose
+
+    def takes(self, image_size: tuple[int, int]) -> bool:
+        """Whether it can be given images of (height, width) pixels, as far as its file says."""
+        if self.range_px is not None:
+            smallest, largest = self.range_px
+            return all(smallest <= side <= largest for side in image_size)
+        return not self.sizes or image_size in self.sizes
 
 
 def find_subject(name: str, *, trust_changed: bool = False) -> Subject:
@@ -55,8 +65,8 @@ def find_subject(name: str, *, trust_changed: bool = False) -> Subject:
     subject = _of_timm(peer.timm_name if peer else name)
     if subject is None:
         raise UsageError(
-            f"'{name}' is neither a model of hybridvit or timm nor a file. Nearest models: "
-            f"{nearest(name, _known_names(name))}."
+            f"'{name}' is neither a model of hybridvit or timm nor a file. "
+            f"{nearest(name, _known_names(name), lead='Nearest models:', otherwise=ALL_MODELS)}."
         )
     if peer is None:
         return subject
@@ -134,9 +144,11 @@ def _file(path: str, trust_changed: bool) -> Subject:
             kind="exported",
             family=family,
             in_chans=spec.channels,
-            runtime=opened.runtime,
+            runtimes=(opened.runtime,),
             precision=spec.precision,
             batch=spec.batch,
+            sizes=spec.sizes,
+            range_px=spec.range_px,
             is_folded=True,
             trust_changed=trust_changed,
         )

@@ -127,7 +127,7 @@ def test_without_the_converter_the_error_names_an_environment_of_its_own(
     monkeypatch.setattr(litert.LiteRTExporter, "writer_packages", ("no_such_converter",))
     text = (
         r"'litert' needs no_such_converter, missing here\. Its converter needs torch older than 2\.15, .*python -m "
-        r'venv \.venv-litert; \.venv-litert/bin/pip install "hybridvit\[litert\]"'
+        r'venv \.venv-litert; \.venv-litert/bin/pip install -e "\.\[litert\]" in a clone'
     )
     with pytest.raises(UsageError, match=text):
         export(hybridvit.create_model("fastvit_debug").eval(), tmp_path / "m.tflite", to="litert")

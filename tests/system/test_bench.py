@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bench_results
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,7 +65,7 @@ def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> Non
         ("test_convnext.r160_in1k", "onnxruntime"),
     ]
     (skipped,) = result.skipped  # the file takes 32x32 alone
-    assert "32, 32" in skipped.reason
+    assert skipped.reason == "it takes 32x32 px, and --image_size 64x96 is asked for"
     for record in result.records():
         assert 0 < record["low_ms"] <= record["median_ms"] <= record["high_ms"] <= record["p99_ms"]
         assert record["rounds"] == record["calls"] == 8
@@ -190,7 +191,7 @@ def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyP
         ([], {}, "Name at least one model"),
         (["fastvit_debug"], {"runtimes": ["onxruntime"]}, "no runtime 'onxruntime'. Nearest: 'onnxruntime'"),
         (["fastvit_debug"], {"runtimes": ["tensorrt"]}, r"tensorrt, missing here. Run: pip install"),
-        (["fastvit_debug"], {"precisions": ["fp8"]}, "no precision 'fp8'. Nearest: 'fp"),
+        (["fastvit_debug"], {"precisions": ["fp8"]}, "no precision 'fp8'. There are 'fp32', 'fp16'"),
         (["fastvit_debug"], {"forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
         (["fastvit_debug"], {"batch": [0]}, "The batch is 0"),
         (["fastvit_debug"], {"calls": 0}, "calls is 0"),
@@ -220,6 +221,42 @@ def test_the_command_ends_with_one_json_line_and_writes_its_files(
         (tmp_path / "before.json").write_text(json.dumps(before))
         assert main([*words, "--against", str(tmp_path / "before.json")]) == code
         assert f"  {verdict}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["m.onnx", "--runtimes", "torch"], 2, "m.onnx: it runs in onnxruntime, and --runtimes torch is asked for"),
+        (["m.onnx", "--batch", "4"], 2, "m.onnx: it takes a batch of 1, and --batch 4 is asked for"),
+        (["m.safetensors", "--against", "other.json"], 2, "no candidate in common"),
+        (["m.safetensors", "--against", "other.json", "--tolerance", "-1"], 2, "The tolerance is -1 %"),
+        (["m.safetensors", "--tolerance", "3"], 2, "--tolerance is 3, but there is nothing to compare with"),
+        (["m.safetensors", "--json", "a.json", "--csv", "./a.json"], 2, "a.json is asked for twice"),
+        pytest.param(
+            ["m.safetensors", "--json", "/proc/a.json"],
+            2,
+            "/proc/a.json cannot be written: its folder takes no file",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
+        ),
+    ],
+)
+def test_what_can_be_known_before_is_refused_before_anything_is_converted_or_timed(
+    words: list[str],
+    code: int,
+    text: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(bench_module, "prepared", work)
+    monkeypatch.setattr(bench_module, "Worker", work)
+    monkeypatch.chdir(folder)
+    Path("other.json").write_text(bench_results.result(bench_results.row((1.0,) * 9)).json(), encoding="utf-8")
+    assert main(["bench", *words]) == code
+    assert text in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
@@ -269,7 +306,7 @@ def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = str(folder / "images")
-    words = ["choose", "--models", str(folder / "m.safetensors"), "--data", images, "--runtime", "onnxruntime"]
+    words = ["choose", "--models", str(folder / "m.safetensors"), "--data", images, "--runtime", "onnxruntime", "torch"]
     words += ["--precisions", "fp32", "int8", "--rounds", "8", "--threads", "1", "--files", str(tmp_path), "--json"]
     assert main(words) == 2
     assert "int8 needs images to calibrate on" in capsys.readouterr().err
@@ -277,8 +314,8 @@ def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
     assert main([*words, "--calibration", images, "--max_drop", "100"]) == 0
     choice = json.loads(capsys.readouterr().out)
     found = {(each["record"]["runtime"], each["record"]["precision"]): each for each in choice["configurations"]}
-    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8")}
-    assert choice["left_out"] == []
+    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("torch", "fp32")}
+    assert choice["left_out"] == ["torch, int8: PyTorch has no int8 here: it is a precision of exported files"]
     assert found["onnxruntime", "fp32"]["drop"] == 0
     assert found["onnxruntime", "fp32"]["speed"] > 0
     assert Path(choice["chosen"]["record"]["model"]).exists()
@@ -293,6 +330,8 @@ def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
         (["--models", "m.onnx"], "exported already"),
         (["--models", "fastvit_debug", "--data", "images"], "has no trained weights here"),
         (["--models", "fastvit_debug", "--calibration", "images"], "none to measure the accuracy on"),
+        (["--models", "m.safetensors", "--data", "images", "--calibration", "images"], "nothing is to be int8"),
+        (["--models", "fastvit_debug", "--max_drop", "1"], "--max_drop is 1, but a loss is only measured of a checkp"),
     ],
 )
 def test_choose_refuses_options_that_say_nothing(

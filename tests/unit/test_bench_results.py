@@ -1,6 +1,7 @@
 """Records, files and comparisons of benchmarks, and what is said of the conditions."""
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -8,18 +9,20 @@ from pathlib import Path
 import pytest
 from bench_results import candidate, result, row
 
+from hybridvit.cli.bench import table
 from hybridvit.errors import UsageError
+from hybridvit.loading import open_runner
 from hybridvit.measure import conditions
 from hybridvit.measure.against import compare
-from hybridvit.measure.candidate import check_names
+from hybridvit.measure.candidate import check_names, device_of
 from hybridvit.measure.conditions import Conditions, Watch, drift
 from hybridvit.measure.latency import Latency, take_turns, warm_up
 from hybridvit.measure.mixers import reductions
 from hybridvit.measure.options import BenchOptions
 from hybridvit.measure.plan import Plan, plan_of
 from hybridvit.measure.protocols import PROTOCOLS, given_of
-from hybridvit.measure.result import COLUMNS, TIMM_COLUMNS, fastest_first, read_result
-from hybridvit.measure.subject import FORMS
+from hybridvit.measure.result import COLUMNS, TIMM_COLUMNS, of_one_load, read_result
+from hybridvit.measure.subject import FORMS, Subject
 
 STEADY = tuple(10.0 + 0.01 * number for number in range(9))
 
@@ -99,9 +102,18 @@ def test_another_file_is_refused(tmp_path: Path, content: str, text: str) -> Non
         read_result(tmp_path / "none.json")
 
 
-def test_batches_are_ordered_by_time_per_image() -> None:
-    eight, one = row(STEADY, batch=8).record(), row(tuple(time / 2 for time in STEADY)).record()
-    assert fastest_first([one, eight]) == [eight, one]
+def test_times_are_compared_within_one_size_and_batch_alone() -> None:
+    faster = tuple(time / 2 for time in STEADY)
+    large, small = row(STEADY, image_size=(256, 256)).record(), row(faster, image_size=(64, 64)).record()
+    eight, quick = row(STEADY, batch=8, image_size=(64, 64)).record(), row(faster, "fastvit_t12").record()
+    assert of_one_load([large, eight, small, quick]) == [[small], [eight], [quick, large]]
+    shown = [line.split() for line in table([large, eight, small, quick]).splitlines()]
+    assert [(line[0], line[3], line[4], line[-1]) for line in shown[1:]] == [
+        ("fastvit_t8", "64", "1", "1.00x"),
+        ("fastvit_t8", "64", "8", "1.00x"),
+        ("fastvit_t12", "256", "1", "1.00x"),
+        ("fastvit_t8", "256", "1", "2.00x"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,11 +196,85 @@ def test_protocols_set_what_is_not_given_and_refuse_another_batch() -> None:
 
 
 def test_a_plan_has_the_defaults_of_what_neither_the_user_nor_a_protocol_sets() -> None:
-    plan = plan_of(BenchOptions(protocol="phone", runtimes=["torch", "torch"], threads=3, seconds=1.5))
-    assert plan == Plan(runtimes=["torch"], threads=3, seconds=1.5, protocol="phone")
+    plan = plan_of(BenchOptions(protocol="phone", runtimes=["torch", "torch"], threads=1, seconds=1.5))
+    asked = frozenset({"protocol", "runtimes", "threads", "seconds", "batch", "precisions"})
+    assert plan == Plan(runtimes=["torch"], threads=1, seconds=1.5, protocol="phone", batch=(1,), asked=asked)
     assert (plan.batch, plan.image_size, plan.device, plan.rounds, plan.calls) == ((1,), (None,), "cpu", 50, 3)
     with pytest.raises(UsageError, match="number of threads is 0"):
         plan_of(BenchOptions(runtimes=["torch"], threads=0))
+    with pytest.raises(UsageError, match=r"number of threads is 999, but this process may use \d+ cores.* Use --thr"):
+        plan_of(BenchOptions(runtimes=["torch"], threads=999))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, ""),
+        ({"runtimes": ["onnxruntime", "torch"], "precisions": ["fp16", "fp32"], "batch": [4]}, ""),
+        ({"runtimes": ["torch"]}, "it runs in onnxruntime, and --runtimes torch is asked for"),
+        ({"precisions": ["fp32", "int8"]}, "its numbers are fp16, and --precisions fp32 int8 is asked for"),
+        ({"forms": ["training"]}, "it is folded, and --forms training is asked for"),
+        ({"batch": [1]}, "it takes a batch of 4, and --batch 1 is asked for"),
+        ({"image_size": [(64, 32)]}, "it takes 32x32 or 64x64 px, and --image_size 64x32 is asked for"),
+        ({"image_size": [(64, 64)]}, ""),
+        ({"device": "cuda"}, "onnxruntime computes on cpu, and --device cuda is asked for"),
+        ({"protocol": "phone"}, "its numbers are fp16, and --precisions fp32 is asked for"),
+    ],
+)
+def test_what_an_exported_file_cannot_follow_leaves_it_out_with_the_reason(
+    options: dict, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Subject(
+        name="m.onnx", kind="exported", family="", image_size=(32, 32), source="m.onnx", runtimes=("onnxruntime",),
+        precision="fp16", batch=4, sizes=((32, 32), (64, 64)), is_folded=True,
+    )  # fmt: skip
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    plan = plan_of(BenchOptions(**options))
+    ((candidate,),) = plan.groups([file])
+    assert (candidate.runtime, candidate.precision, candidate.file) == ("onnxruntime", "fp16", "m.onnx")
+    assert plan.why_not(candidate) == reason
+
+
+def test_a_file_of_any_side_within_a_range_takes_those() -> None:
+    file = Subject(
+        name="m.onnx", kind="exported", family="", image_size=(64, 64), source="m.onnx", runtimes=("onnxruntime",),
+        range_px=(32, 128),
+    )  # fmt: skip
+    plan = plan_of(BenchOptions(image_size=[(32, 128), (32, 129)]))
+    reasons = [plan.why_not(each) for group in plan.groups([file]) for each in group]
+    assert reasons == ["", "it takes sides from 32 to 128 px, and --image_size 32x129 is asked for"]
+
+
+def test_a_device_is_that_of_the_runtime_and_not_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert plan_of(BenchOptions(device="cuda")).runtimes == ["torch"]
+    plan = plan_of(BenchOptions(device="cuda", runtimes=["torch", "onnxruntime"]))
+    (found,) = plan.groups([candidate().subject])
+    assert [(each.device, plan.why_not(each)) for each in found] == [
+        ("cuda", ""),
+        ("cpu", "onnxruntime computes on cpu, and --device cuda is asked for"),
+    ]
+    assert device_of("tensorrt", "cpu") == "cuda"
+
+
+@pytest.mark.parametrize("file", ["m.mlpackage", "m.aimodel", "m.engine"])
+def test_a_runtime_that_counts_its_own_threads_is_told_none(file: str) -> None:
+    with pytest.raises(UsageError, match=r"threads is 1, but .* counts its own. Leave --threads out"):
+        open_runner(file, threads=1)
+
+
+def test_a_form_that_there_is_not_is_said() -> None:
+    subject = candidate().subject
+    plan = plan_of(BenchOptions(runtimes=["onnxruntime"], forms=["training"]))
+    ((found,),) = plan.groups([subject])
+    assert plan.why_not(found) == "the training form is for PyTorch alone"
+    plan = plan_of(BenchOptions(runtimes=["torch", "onnxruntime"], forms=["training", "folded"]))
+    (group,) = plan.groups([dataclasses.replace(subject, kind="weights", is_folded=True)])
+    assert [(each.runtime, each.form, plan.why_not(each)) for each in group] == [
+        ("torch", "training", "it is folded, and its training form is gone"),
+        ("torch", "folded", ""),
+        ("onnxruntime", "folded", ""),
+    ]
 
 
 def test_every_combination_that_there_is_of_a_model() -> None:

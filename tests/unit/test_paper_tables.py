@@ -192,10 +192,11 @@ def test_what_the_files_lack_is_measured_and_kept(tmp_path: Path, calls: list[tu
 
 
 def test_without_measuring_only_files_are_shown(
-    capsys: pytest.CaptureFixture[str], calls: list[tuple[int, list[str]]]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], calls: list[tuple[int, list[str]]]
 ) -> None:
-    command.tables(names=["fastvit-2"], no_measuring=True)
+    command.tables(names=["fastvit-2"], no_measuring=True, json_file=tmp_path / "kept.json")
     assert not calls
+    assert json.loads((tmp_path / "kept.json").read_text())["bench"] == []  # what the files have, all the same
     assert line_of(capsys.readouterr().out, "MA36")[9:] == ["42.7", "42.0", "7.9", "7.0"]
 
 

@@ -185,7 +185,7 @@ def test_panels_hold_what_is_comparable(result):
     page = tradeoff_page(result)
     accuracy = page.panels[0]
     assert [panel.title.partition(":")[0] for panel in page.panels] == (
-        ["Accuracy and latency"] * 3 + ["Accuracy and parameters", "Latency and image size"]
+        ["Accuracy and latency"] * 3 + ["Accuracy and parameters", "Latency and image size", "Latency"]
     )
     points = {
         point.details[0]: (series, point) for series in accuracy.series for point in series.points if point.details
@@ -237,10 +237,27 @@ def test_int8_has_panels_of_its_own():
     ]
 
 
-@pytest.mark.parametrize("rows", [[], [record("mine.pth")]])
-def test_nothing_to_draw_is_said(rows):
-    with pytest.raises(UsageError, match=f"Of {len(rows)} measured rows none has a published accuracy"):
-        tradeoff_page({"bench": rows})
+def test_nothing_to_draw_is_said():
+    with pytest.raises(UsageError, match="The result has no measured row"):
+        tradeoff_page({"bench": []})
+
+
+def test_ones_own_checkpoints_get_a_chart_of_latencies(tmp_path):
+    rows = [record("runs/a/model.safetensors", "torch"), record("runs/a/model.safetensors", "onnxruntime")]
+    rows += [record("runs/b/model.safetensors", "torch"), record("runs/b/model.safetensors", "torch", batch=8)]
+    page = tradeoff_page({"bench": rows})
+    assert page.title == "Speed of 2 models in 2 runtimes"
+    assert "ccuracy" not in page.lead
+    one, eight = page.panels
+    assert (one.title, eight.title) == ("Latency: 256x256 px, batch 1", "Latency: 256x256 px, batch 8")
+    assert [(series.name, [bar.value for bar in series.bars]) for series in one.series] == [
+        ("ONNX Runtime", [rows[1]["median_ms"], None]),
+        ("PyTorch", [rows[0]["median_ms"], rows[2]["median_ms"]]),
+    ]
+    assert len(set(one.groups)) == 2
+    for suffix in ("html", "png"):
+        draw({"bench": rows}, tmp_path / f"chart.{suffix}")
+        assert (tmp_path / f"chart.{suffix}").stat().st_size > 10_000
 
 
 def test_labels_are_short_where_that_tells_models_apart():

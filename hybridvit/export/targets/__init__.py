@@ -31,16 +31,22 @@ EXPORTERS: dict[str, Exporter] = {
 def exporter_for(target: str) -> Exporter:
     """The exporter of a target. Raises UsageError with the nearest names for an unknown one."""
     if target not in EXPORTERS:
-        raise UsageError(f"There is no export target '{target}'. Nearest: {nearest(target, EXPORTERS)}.")
+        raise UsageError(f"There is no export target '{target}'. {nearest(target, EXPORTERS)}.")
     return EXPORTERS[target]
 
 
 def load_runner(path: str | Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
     """Open an exported file, by its suffix. Raises UsageError for a suffix that no target has."""
     path = Path(path)
+    exporter = exporter_of(path)
+    exporter.require(exporter.runner_packages)
+    return exporter.load_runner(path, threads=threads, trust=trust)
+
+
+def exporter_of(path: Path) -> Exporter:
+    """The exporter that wrote a file, by its suffix. Raises UsageError for a suffix that no target has."""
     for exporter in EXPORTERS.values():
         if path.suffix == exporter.suffix:
-            exporter.require(exporter.runner_packages)
-            return exporter.load_runner(path, threads=threads, trust=trust)
+            return exporter
     suffixes = ", ".join(exporter.suffix for exporter in EXPORTERS.values())
     raise UsageError(f"{path} is no exported model: its suffix is '{path.suffix}', and the known ones are {suffixes}.")

@@ -61,6 +61,7 @@ class CoreAIExporter(Exporter):
     target = "coreai"
     title = "Core AI"
     suffix = ".aimodel"
+    takes_threads = False
     record = METADATA_FILE
     runner = CoreAIRunner
     writer_packages = ("coreai_torch", "coreai")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError, ExportError, UsageError, first_line
+from hybridvit.errors import CheckpointError, ExportError, UsageError, command_line, first_line
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.quiet import quiet
 from hybridvit.export.runners import ExportedRunner
@@ -88,6 +88,7 @@ class CoreMLExporter(Exporter):
     target = "coreml"
     title = "Core ML"
     suffix = ".mlpackage"
+    takes_threads = False
     record = SPEC_FILE
     runner = CoreMLRunner
     writer_packages = ("coremltools",)
@@ -133,9 +134,10 @@ class CoreMLExporter(Exporter):
     def load_runner(self, path: Path, *, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> ExportedRunner:
         """Open `path` with Core ML, which chooses the compute units by itself."""
         if reason := self.why_not_here():
+            verify = command_line("python", self.companions(path)[0].name)
             raise UsageError(
-                f"{path} cannot run on this machine: {reason}. On a Mac, `python {self.companions(path)[0].name}` "
-                "verifies it; here, export the model with --to onnx or openvino."
+                f"{path} cannot run on this machine: {reason}. On a Mac, `{verify}` verifies it; here, "
+                "export the model with --to onnx or openvino."
             )
         return super().load_runner(path, threads=threads, trust=trust)
 

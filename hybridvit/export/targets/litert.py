@@ -101,6 +101,7 @@ class LiteRTExporter(Exporter):
         """What to run: an environment of its own to write files, one package to run them."""
         return (
             "Its converter needs torch older than 2.15, so give it an environment of its own: python -m venv "
-            f'.venv-litert; .venv-litert/bin/pip install "hybridvit[{self.extra}]"; then .venv-litert/bin/hybridvit '
-            "export ... --to litert. To run .tflite files, pip install ai-edge-litert is enough, with any torch."
+            f'.venv-litert; .venv-litert/bin/pip install -e ".[{self.extra}]" in a clone; then '
+            ".venv-litert/bin/hybridvit export ... --to litert. To run .tflite files, pip install ai-edge-litert is "
+            "enough, with any torch."
         )

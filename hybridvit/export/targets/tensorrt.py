@@ -86,6 +86,7 @@ class TensorRTExporter(Exporter):
     target = "tensorrt"
     title = "TensorRT"
     runtime = "tensorrt"
+    device, takes_threads = "cuda", False
     suffix = ".engine"
     runner = TensorRTRunner
     writer_packages = ("onnx", "onnxscript")  # tensorrt and the GPU are asked for in `convert`, which knows the way out
