@@ -1,5 +1,6 @@
 """The report: everything inside one file, every text escaped, every part optional."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hybridvit.demo.walkthrough import walk_through
+from hybridvit.demo import walkthrough
 from hybridvit.errors import UsageError
 from hybridvit.report import Answer, Bar, Change, Confusion, Curve, Figure, Gallery, Report, Table, render, write_report
 from hybridvit.report.html import number
@@ -126,6 +127,16 @@ def test_many_classes_are_listed_by_their_worst_mistakes() -> None:
     assert re.search(r">6</td><td>class 3</td><td>class 17<", text)
 
 
+def test_long_class_names_stand_on_end_over_their_column_and_none_squeezes_its_row() -> None:
+    names = ["pug", "American Staffordshire terrier"]
+    text = render(Report(title="t", lead="l", confusion=Confusion(class_names=names, counts=[[1, 0], [0, 1]])))
+    assert '<th scope="col"><span>pug</span></th>' in text
+    assert '<th scope="col"><span class="long">American Staffordshire terrier</span></th>' in text
+    assert '<th scope="row"><span>American Staffordshire terrier</span></th>' in text
+    for rule in ("writing-mode: vertical-rl", "width: max-content; max-width: 9rem", "position: sticky"):
+        assert rule in text
+
+
 def test_large_pictures_shrink_and_tiny_ones_keep_their_pixels(tmp_path: Path) -> None:
     from hybridvit.report.pictures import photo
 
@@ -152,9 +163,9 @@ def test_writing_is_atomic_and_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_the_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hybridvit.demo.walkthrough.BENCH_SECONDS", 0.1)
+    monkeypatch.setattr(walkthrough, "MEASURED", dataclasses.replace(walkthrough.MEASURED, seconds=0.1))
     small = {"model": "fastvit_debug", "schedule.epochs": "1", "schedule.warmup_epochs": "0"}
-    report = walk_through(Path("runs/demo"), small)
+    report = walkthrough.walk_through(Path("runs/demo"), small)
     kept = {path.name for path in report.parent.iterdir()}
     assert {"model.safetensors", "model-folded.safetensors", "model.onnx", "recipe.yaml", "metrics.csv"} <= kept
     assert "tensorboard" in kept
