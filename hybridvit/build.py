@@ -67,7 +67,7 @@ def _advice(option: str, known: set[str]) -> str:
         return f"Other libraries' '{option}' is {word} here."
     if word.partition("=")[0] in OF_CREATION:
         return f"Other libraries' '{option}' is {word} of create_model here."
-    return f"Nearest: {nearest(option, sorted(known))}."
+    return f"{nearest(option, sorted(known))}."
 
 
 def _class_of(family: str) -> type[Backbone]:

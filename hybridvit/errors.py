@@ -5,8 +5,12 @@ paragraph that names the value, the rule it broke and the fix.
 """
 
 import difflib
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 
+NUM_NEAREST, ALIKE = 3, 0.7  # names in a hint, and how like a name has to be, as difflib has it
 LONGEST = 300  # characters of another exception's text in a message of ours
 
 
@@ -78,11 +82,26 @@ class ProcessLost(HybridViTError):
     exit_code = 8
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The known names most like `name`, quoted and joined, for an error message; all if none is alike."""
-    known = list(known)
-    alike = difflib.get_close_matches(name, known, n=count, cutoff=0.4) or known
-    return ", ".join(f"'{item}'" for item in alike)
+def nearest(name: str, known: Iterable[str], *, lead: str = "Nearest:", otherwise: str = "") -> str:
+    """The known names spelled most like `name`, or like it after a dot, after `lead`: a sentence without its full stop.
+
+    Where none is, nothing is guessed: it is `otherwise`, or tells the first names that there are.
+    """
+    known, ends = list(known), dict[str, list[str]]()
+    for each in known:
+        for end in dict.fromkeys((each, each.rpartition(".")[2])):
+            ends.setdefault(end, []).append(each)
+    close = difflib.get_close_matches(name, ends, n=NUM_NEAREST, cutoff=ALIKE)
+    alike = list(dict.fromkeys(each for end in close for each in ends[end]))[:NUM_NEAREST]
+    if alike:
+        return f"{lead} {some(alike, quoted=True)}"
+    return otherwise or f"There {'is' if len(known) == 1 else 'are'} {some(known, quoted=True) or 'none'}"
+
+
+def command_line(*words: object) -> str:
+    """Words as one line that runs when it is pasted into a shell: those with spaces and the like are quoted."""
+    texts = [str(word) for word in words]
+    return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
 def some(names: Sequence[str], most: int = 5, *, quoted: bool = False) -> str:

@@ -297,6 +297,6 @@ TASKS: dict[str, str] = {  # imported when first asked for
 def find_task(name: str) -> Task:
     """The task of that name. Raises UsageError for an unknown one, with the nearest."""
     if name not in TASKS:
-        raise UsageError(f"There is no task '{name}'. Nearest: {nearest(name, TASKS)}.")
+        raise UsageError(f"There is no task '{name}'. {nearest(name, TASKS)}.")
     module, _, attribute = TASKS[name].partition(":")
     return getattr(import_module(module), attribute)()

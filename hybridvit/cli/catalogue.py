@@ -28,7 +28,7 @@ def list_models(*, pattern: str = "*", json: bool = False) -> None:
     """
     chosen = [variant for name, variant in VARIANTS.items() if fnmatch(name, pattern)]
     if not chosen:
-        raise UsageError(f"No model matches '{pattern}'. Nearest: {nearest(pattern, VARIANTS)}.")
+        raise UsageError(f"No model matches '{pattern}'. {nearest(pattern, VARIANTS)}.")
     if json:
         for variant in chosen:
             print(dumps({"name": variant.name, **asdict(variant.published)}, ensure_ascii=False))

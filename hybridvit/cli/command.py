@@ -118,7 +118,7 @@ class SignatureCommand(Command):
             name = word.partition("=")[0]
             if word.startswith("--") and name not in options:
                 raise UsageError(
-                    f"`hybridvit {self.name}` has no option '{name}'. Nearest: {nearest(name, options)}. {self._see}"
+                    f"`hybridvit {self.name}` has no option '{name}'. {nearest(name, options)}. {self._see}"
                 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hybridvit.atomic import check_writable
 from hybridvit.cli.size import Size
 from hybridvit.cli.table import pairs
-from hybridvit.errors import HybridViTError, UsageError
+from hybridvit.errors import HybridViTError, UsageError, command_line
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.spec import Precision, Returns
@@ -217,7 +217,7 @@ def _print(done: "ExportReport", *, last: bool) -> None:
         script = exporter_for(done.target).companions(done.path)[0].name
         rows += [
             ("Not run", f"{checked.reason}: computed from the written program, {weights}"),
-            ("Still to do", f"python {script}, where such files run"),
+            ("Still to do", f"{command_line('python', script)}, where such files run"),
         ]
     print(f"Exported {done.architecture}, folded, to {done.path}")
     print(pairs(rows) + ("" if last else "\n"))

@@ -70,7 +70,7 @@ def command(name: str) -> Command:
 
         return DoctorCommand()
     if name not in SIGNATURES:
-        raise UsageError(f"There is no command '{name}'. Nearest: {nearest(name, ORDER)}. See `hybridvit --help`.")
+        raise UsageError(f"There is no command '{name}'. {nearest(name, ORDER)}. See `hybridvit --help`.")
     module, _, function = SIGNATURES[name].partition(":")
     return SignatureCommand(name, getattr(import_module(module), function))
 

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from hybridvit.cli.command import Command, split
 from hybridvit.cli.help import HelpFormatter, described, field_texts, reflow
 from hybridvit.cli.table import aligned
-from hybridvit.errors import UsageError, nearest
+from hybridvit.errors import UsageError, command_line
 from hybridvit.recipe.file import RECIPE, load_recipe, recipe_names, recipe_text, recipe_titles
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import DEFAULT_TASK, find_task
@@ -81,8 +81,9 @@ class TrainCommand(Command):
         if (source is None) == (config is None):
             raise UsageError(
                 f"`hybridvit train` takes one recipe, {'two' if source else 'none'} given. Name one of the package "
-                f"({nearest(source or '', recipe_names())}) or give a file: --config FILE."
+                "(`hybridvit train --recipes` lists them) or give a file: --config FILE."
             )
+        _check(options, rest)
         for option, key in SHORT.items():
             if options[option] is not None:
                 rest += [f"--{key}", options[option]]
@@ -91,6 +92,8 @@ class TrainCommand(Command):
             print(recipe_text(recipe), end="")
             return 0
         if recipe.dry_run:
+            if options["resume"]:
+                raise UsageError("--resume goes on with a run, but a dry run leaves none. Leave one of them out.")
             from hybridvit.training.trial.dry_run import dry_run
 
             dry_run(recipe)
@@ -108,8 +111,8 @@ class TrainCommand(Command):
             f"{result.best:.{result.headline.decimals}f} ({result.weights} weights)."
         )
         print(f"See:   {result.report}")
-        print(f"Next:  hybridvit predict {result.model} IMAGES")
-        print(f"       hybridvit export {result.model}")
+        print(f"Next:  {command_line('hybridvit', 'predict', result.model)} IMAGES")
+        print(f"       {command_line('hybridvit', 'export', result.model)}")
         return 0
 
 
@@ -129,6 +132,18 @@ def _recipe(source: str, words: Sequence[str], *, resume: bool | str) -> Recipe:
             f"anew by its recipe: --config {shlex.quote(str(folder / RECIPE))}."
         )
     return load_recipe(str(folder / RECIPE), ["--output", source, *words])  # it may have been moved
+
+
+def _check(options: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise UsageError for an option that another one takes the place of, or leaves without a meaning."""
+    for option, key in SHORT.items():
+        if options[option] is not None and any(word.partition("=")[0] == f"--{key}" for word in keys):
+            raise UsageError(f"--{option} sets the key {key}, and --{key} is given too. Give one of them.")
+    for name in ("allow_changes", "allow_data_change"):
+        if options[name] and not options["resume"]:
+            raise UsageError(
+                f"--{name} is for a run that goes on, but this one would begin anew. Add --resume, or leave it out."
+            )
 
 
 def _options() -> argparse.ArgumentParser:

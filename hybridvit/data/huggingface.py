@@ -43,7 +43,7 @@ class HuggingFaceImages(EncodedImages):
         for column in (self._image_column, self._label_column):
             if column not in dataset.features:
                 raise DatasetError(
-                    f"{source} has no column '{column}'. Nearest: {nearest(column, dataset.features)}. Name it with "
+                    f"{source} has no column '{column}'. {nearest(column, dataset.features)}. Name it with "
                     "--data.image_column or --data.label_column."
                 )
         labels, names = _labels(dataset, source, self._label_column)
@@ -111,9 +111,7 @@ def load_split(root: str, split: str) -> Any:
         return datasets.load_dataset(str(folder), split=split)
     except KeyError as error:
         known = nearest(split, datasets.load_from_disk(str(folder)))
-        raise DatasetError(
-            f"{root} has no split '{split}'. Nearest: {known}. Name it: --data.train, --data.val."
-        ) from error
+        raise DatasetError(f"{root} has no split '{split}'. {known}. Name it: --data.train, --data.val.") from error
     except Exception as error:  # the library, its file systems and its parsers raise many kinds
         raise DatasetError(
             f"The split '{split}' of the Hugging Face data set '{root}' could not be loaded: {one_line(error)}. Check "

@@ -14,6 +14,7 @@ from hybridvit.cli.predict import predict
 from hybridvit.data.digits import write_digits
 from hybridvit.data.preprocess import prepare
 from hybridvit.demo.report import with_deployment
+from hybridvit.errors import command_line
 from hybridvit.evaluate.run import Evaluation, evaluate_model
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.folding.fold import fold
@@ -120,12 +121,13 @@ def step(number: int, title: str) -> Iterator[None]:
 
 def commands(output: Path, test: Path) -> list[tuple[str, str]]:
     """How to do each part again by hand."""
-    return [
-        ("All of this", "make demo"),
-        ("Train", f"hybridvit train digits --output {output}"),
-        ("Evaluate", f"hybridvit evaluate {output}/model.safetensors {test}"),
-        ("Fold", f"hybridvit fold {output}/model.safetensors"),
-        ("Export", f"hybridvit export {output}/model.safetensors --images {test}"),
-        ("Measure", f"hybridvit bench {output}/model.safetensors"),
-        ("Predict", f"hybridvit predict {output}/model.onnx {test}/7"),
-    ]
+    model, file = output / "model.safetensors", output / "model.onnx"
+    words: dict[str, tuple[object, ...]] = {
+        "Train": ("train", "digits", "--output", output),
+        "Evaluate": ("evaluate", model, test),
+        "Fold": ("fold", model),
+        "Export": ("export", model, "--images", test),
+        "Measure": ("bench", model),
+        "Predict": ("predict", file, test / "7"),
+    }
+    return [("All of this", "make demo")] + [(what, command_line("hybridvit", *each)) for what, each in words.items()]

@@ -82,6 +82,6 @@ def find_variant(name: str) -> Variant:
     """
     if name not in VARIANTS:
         raise UsageError(
-            f"Unknown model '{name}'. Nearest: {nearest(str(name), VARIANTS)}. All of them: hybridvit.list_models()."
+            f"Unknown model '{name}'. {nearest(str(name), VARIANTS)}. All of them: hybridvit.list_models()."
         )
     return VARIANTS[name]

@@ -61,7 +61,7 @@ def find_tables(names: list[str] | None) -> list[PaperTable]:
         raise UsageError(f"No table is named, but at least one must be. Tables: {', '.join(TABLES)}.")
     for name in names or ():
         if name not in TABLES:
-            raise UsageError(f"There is no table '{name}'. Nearest: {nearest(name, TABLES)}.")
+            raise UsageError(f"There is no table '{name}'. {nearest(name, TABLES)}.")
     return [TABLES[name] for name in names or TABLES]
 
 

@@ -1,7 +1,6 @@
 """Recipes as files: finding them by name, reading them with overrides, writing them resolved, comparing two."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from hybridvit.errors import UsageError, nearest, one_line
 from hybridvit.recipe.recipe import ModelOption, Recipe
 from hybridvit.task import DEFAULT_TASK, find_task
 
+RECIPES_LISTED = "`hybridvit train --recipes` lists them"
 RECIPES = Path(__file__).parents[1] / "recipes"
 RECIPE = "recipe.yaml"  # in the folder of a run, the resolved one
 MEANT = {  # by the last part of a word that other tools use
@@ -55,11 +55,12 @@ def find_recipe(name_or_path: str) -> Path:
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise UsageError(
-            f"There is no recipe file '{name_or_path}'. Check the path, or use one that comes with the package: "
-            f"{nearest(path.stem, named)}."
+            f"There is no recipe file '{name_or_path}'. Check the path, or use one that comes with the package. "
+            f"{nearest(path.stem, named, otherwise=RECIPES_LISTED)}."
         )
     raise UsageError(
-        f"There is no recipe '{name_or_path}'. The nearest are {nearest(name_or_path, named)}; "
+        f"There is no recipe '{name_or_path}'. "
+        f"{nearest(name_or_path, named, lead='The nearest are', otherwise=RECIPES_LISTED)}; "
         "a recipe of your own is given by its path, such as ./mine.yaml."
     )
 
@@ -187,10 +188,10 @@ def _hint(key: str, leaves: Mapping[str, Any]) -> str:
     if MEANT.get(word) in leaves:
         return f"It is called '{MEANT[word]}' here."
     same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == word]
-    close = same or difflib.get_close_matches(key, leaves, n=3, cutoff=0.7)
-    if not close:
-        return "No key is near to it: `hybridvit train --help` explains all."
-    return f"The nearest are {', '.join(map(repr, close))}."
+    if same:
+        return f"The nearest are {', '.join(map(repr, same))}."
+    otherwise = "No key is spelled like it; `hybridvit train --help` explains all there are"
+    return f"{nearest(key, leaves, lead='The nearest are', otherwise=otherwise)}."
 
 
 def keys_of(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:

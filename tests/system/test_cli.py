@@ -130,6 +130,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--config", "no.yaml"], 2, "no.yaml"),
         (["train", "digits", "--optm.lr", "1"], 2, "'optm.lr' is unknown. The nearest are 'optim.lr'"),
         (["train", "digits", "--optim.lr", "fast"], 2, "'optim.lr'"),
+        (["train", "digits", "--batch", "4", "--data.micro_batch", "8"], 2, "--batch sets the key data.micro_batch"),
+        (["train", "digits", "--allow_changes"], 2, "--allow_changes is for a run that goes on"),
+        (["train", "digits", "--dry_run", "--resume"], 2, "a dry run leaves none"),
+        (["tables", "--runtime", "onxruntime", "--no_measuring"], 2, "no runtime 'onxruntime'"),
+        (["tables", "--rounds", "9", "--no_measuring"], 2, "--rounds is 9, but --no_measuring is set"),
     ],
 )
 def test_an_error_is_one_paragraph_with_its_exit_code(

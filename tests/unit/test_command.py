@@ -1,5 +1,7 @@
 """Commands made from typed functions."""
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from hybridvit.cli.command import SignatureCommand
-from hybridvit.errors import UsageError
+from hybridvit.demo.walkthrough import commands
+from hybridvit.errors import UsageError, command_line, nearest
+from hybridvit.measure.subject import find_subject
+from hybridvit.models.registry import find_variant
+from hybridvit.recipe.file import keys_of, load_recipe
+from hybridvit.task import find_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +79,56 @@ def test_their_docstrings_are_the_help_in_the_order_of_the_signature() -> None:
 def test_a_wrong_word_is_named(words: list[str], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         SignatureCommand("work", work).run(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("optm.lr", "Nearest: 'optim.lr'"),
+        ("lr", "Nearest: 'optim.lr'"),  # the end of a dotted name
+        ("epochs", "Nearest: 'schedule.epochs'"),
+        (
+            "patience",
+            "There are 'optim.lr', 'optim.name', 'schedule.epochs', 'augment.scale', 'mesa.weight' and 1 more",
+        ),
+        (
+            "class_weights",
+            "There are 'optim.lr', 'optim.name', 'schedule.epochs', 'augment.scale', 'mesa.weight' and 1",
+        ),
+    ],
+)
+def test_a_hint_is_given_by_spelling_only_where_something_is_near(name: str, hint: str) -> None:
+    known = ("optim.lr", "optim.name", "schedule.epochs", "augment.scale", "mesa.weight", "distill.teacher_weights")
+    assert nearest(name, known).startswith(hint)
+    assert nearest("zzz", known, otherwise="See the help") == "See the help"
+    assert nearest("zzz", ["a"]) == "There is 'a'"
+
+
+@pytest.mark.parametrize("key", ["patience", "class_weights", "loss"])
+def test_an_unknown_key_that_nothing_is_near_names_no_other(key: str) -> None:
+    if key in keys_of(find_task("classify").recipe)[1]:
+        pytest.skip("it is a key")
+    with pytest.raises(UsageError) as caught:
+        load_recipe("digits", [f"--{key}", "1"])
+    assert str(caught.value) == (
+        f"Recipe key '{key}' is unknown. No key is spelled like it; `hybridvit train --help` explains all there are."
+    )
+
+
+def test_an_unknown_name_is_not_answered_with_dozens() -> None:
+    for call in (lambda: find_variant("zzzqqq"), lambda: load_recipe("zzzqqq"), lambda: find_subject("zzzqqq")):
+        with pytest.raises(UsageError) as caught:
+            call()
+        assert len(str(caught.value)) < 250
+
+
+def test_a_command_that_is_shown_runs_when_it_is_pasted() -> None:
+    words = ["hybridvit", "predict", "my runs/it's a model.safetensors", "a&b.png"]
+    shown = command_line(*words)
+    if sys.platform != "win32":
+        assert shlex.split(shown) == words
+    assert command_line("hybridvit", "export", Path("runs/x/model.safetensors")) == (
+        "hybridvit export " + str(Path("runs/x/model.safetensors"))
+    )
+    by_hand = dict(commands(Path("my runs"), Path("data/test")))
+    assert by_hand["Fold"] == command_line("hybridvit", "fold", Path("my runs/model.safetensors"))

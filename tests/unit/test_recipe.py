@@ -118,7 +118,10 @@ def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: st
         (["--patience", "3"], "'patience' is unknown. It is called 'early_stop' here."),
         (["--batch_size", "8"], "'batch_size' is unknown. It is called 'data.total_batch' here."),
         (["--epochs", "8"], "'epochs' is unknown. The nearest are 'schedule.epochs'."),
-        (["--loss", "focal"], "'loss' is unknown. No key is near to it: `hybridvit train --help` explains all."),
+        (
+            ["--loss", "focal"],
+            "'loss' is unknown. No key is spelled like it; `hybridvit train --help` explains all there are.",
+        ),
         (["--model_options.", "1"], "'model_options.' is unknown. The nearest are 'model_options'"),
         (["--seed", "x"], "'seed' is 'x', but it must be a whole number. Write --seed VALUE"),
         (["--data.val", "train"], "are both 'train', but accuracy on the images trained on tells nothing"),

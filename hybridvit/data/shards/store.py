@@ -15,7 +15,7 @@ from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.cache import ShardCache, touch
 from hybridvit.data.shards.index import INDEX, KEYS, SAMPLES, Shard, ShardIndex, read_head
 from hybridvit.data.shards.remote import Patience, Remote, is_url
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import DatasetError, UsageError, command_line
 
 _MOST_OPEN = 128  # shards that a process keeps open
 _TOUCH_EVERY_S = 60.0
@@ -77,7 +77,7 @@ class FolderStore(Store):
             if folder.is_dir():
                 raise DatasetError(
                     f"{folder} has no {INDEX}, which says where in the shards each image lies. Write it once: "
-                    f"hybridvit index {folder}"
+                    f"{command_line('hybridvit', 'index', folder)}"
                 ) from error
             raise DatasetError(f"{folder}, which is to hold shards, is no folder. Check the path.") from error
         return ShardIndex(text, folder / SAMPLES, folder / KEYS, str(folder / INDEX))
@@ -95,7 +95,7 @@ class FolderStore(Store):
             file.close()
             raise SourceFault(
                 f"{path} has {size:,} bytes, but {INDEX} was written for {shard.num_bytes:,}. Copy it again, or, if "
-                f"the shards were changed, write the index again: hybridvit index {self.root}"
+                f"the shards were changed, write the index again: {command_line('hybridvit', 'index', self.root)}"
             )
         return file
 

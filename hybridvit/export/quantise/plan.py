@@ -107,7 +107,7 @@ def matching(keep: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
         if not fits:
             blocks = {layer.rsplit(".", depth)[0] for layer in layers for depth in range(3)}
             raise UsageError(
-                f"'{name}' is to be kept in floating point, but no layer of the folded model has that name. Nearest: "
+                f"'{name}' is to be kept in floating point, but no layer of the folded model has that name. "
                 f"{nearest(name, sorted(blocks | set(layers)))}. A block's name or a pattern such as 'stages.0.*' does "
                 "too."
             )

@@ -153,7 +153,7 @@ def _check_timm_name(name: str) -> None:
         known = [*timm.list_models(), *timm.list_pretrained(), *VARIANTS]
         raise UsageError(
             f"Recipe key 'distill.teacher' is '{name}', which is no model of timm or of this package, and no file. "
-            f"Nearest: {nearest(name, known)}."
+            f"{nearest(name, known)}."
         )
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tags:

@@ -36,7 +36,7 @@ def check_optimizer(recipe: Recipe) -> None:
     optimizers = [str(name) for name in list_optimizers()]
     if recipe.optim.name.lower() not in optimizers:
         raise UsageError(
-            f"Recipe key 'optim.name' is '{recipe.optim.name}', which is no optimizer of timm. Nearest: "
+            f"Recipe key 'optim.name' is '{recipe.optim.name}', which is no optimizer of timm. "
             f"{nearest(recipe.optim.name, optimizers)}."
         )
     try:
