@@ -11,37 +11,60 @@ from typing import TYPE_CHECKING
 import wrapt
 
 if TYPE_CHECKING:
+    from hybridvit.api import bench, dry_run, evaluate, export, predict, train
     from hybridvit.checkpoints import save_checkpoint
     from hybridvit.create import create_model
+    from hybridvit.export.options import ExportOptions
     from hybridvit.folding.fold import fold
     from hybridvit.folding.report import fold_report
     from hybridvit.loading import load
+    from hybridvit.measure.options import BenchOptions
     from hybridvit.models.raw_pixels import fold_preprocessing
     from hybridvit.models.registry import list_models
+    from hybridvit.predictor import Predictor
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BenchOptions": "hybridvit.measure.options",
+    "ExportOptions": "hybridvit.export.options",
+    "Predictor": "hybridvit.predictor",
+    "bench": "hybridvit.api",
     "create_model": "hybridvit.create",
+    "dry_run": "hybridvit.api",
     "fold": "hybridvit.folding.fold",
     "fold_preprocessing": "hybridvit.models.raw_pixels",
     "fold_report": "hybridvit.folding.report",
     "list_models": "hybridvit.models.registry",
     "load": "hybridvit.loading",
+    "predict": "hybridvit.api",
     "save_checkpoint": "hybridvit.checkpoints",
+    "train": "hybridvit.api",
 }
+_PACKAGES = ("evaluate", "export")  # that can be called as the functions of these names
 __all__ = [
+    "BenchOptions",
+    "ExportOptions",
+    "Predictor",
+    "bench",
     "create_model",
+    "dry_run",
+    "evaluate",
+    "export",
     "fold",
     "fold_preprocessing",
     "fold_report",
     "list_models",
     "load",
+    "predict",
     "save_checkpoint",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name in _PACKAGES:
+        return import_module(f"hybridvit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'hybridvit' has no attribute '{name}'")
     value = getattr(import_module(_HOMES[name]), name)
@@ -50,7 +73,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})
 
 
 @wrapt.when_imported("timm")

@@ -1,7 +1,8 @@
 """Pictures in, answers out: what every command and program that uses a model on pictures does."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -69,3 +70,14 @@ class Predictor:
         except UsageError as error:
             raise UsageError(f"{self.path} {error}") from error
         return [each if isinstance(each, ImageDecodeError) else next(results) for each in prepared]
+
+    def answers(
+        self, paths: Sequence[Path], *, batch: int, most: int | None = None
+    ) -> Iterator[tuple[Path, Result | ImageDecodeError]]:
+        """Each file with its answer, `batch` of them computed at once. Raises UsageError for a number below 1."""
+        for option, count in (("top", most), ("batch", batch)):
+            if count is not None and count < 1:
+                raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
+        for start in range(0, len(paths), batch):
+            group = paths[start : start + batch]
+            yield from zip(group, self(group, most=most), strict=True)

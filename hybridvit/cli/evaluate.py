@@ -3,6 +3,7 @@
 from json import dumps
 from typing import TYPE_CHECKING, Literal
 
+from hybridvit import api
 from hybridvit.cli.table import pairs
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
@@ -41,25 +42,9 @@ def evaluate(
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
-    from contextlib import nullcontext
-
-    from hybridvit.data.loader import make_eval_loader
-    from hybridvit.evaluate.run import answering
-    from hybridvit.evaluate.run import evaluate as run
-
     runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
-    samples = task.labelled(data, card, on_bad_image=on_bad_image)
-    loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)
-    try:
-        with (
-            answering(runner.model, task)
-            if isinstance(runner, TorchRunner)
-            else nullcontext(lambda shown: runner(shown.inputs))
-        ) as answer:
-            found = run(answer, task, loader, card)
-    finally:
-        loader.close()
+    found = api.evaluate(runner, data, batch=batch, workers=workers, on_bad_image=on_bad_image)
     if json:
         values = {name: round(value, 6) for name, value in found.scores.values.items()}
         counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}

@@ -5,7 +5,7 @@ from json import dumps
 from pathlib import Path
 
 from hybridvit.data.scan import find_images
-from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.errors import ImageDecodeError
 from hybridvit.loading import Device
 from hybridvit.predictor import Predictor
 
@@ -41,22 +41,17 @@ def predict(
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
-    for option, count in (("top", top), ("batch", batch)):
-        if count is not None and count < 1:
-            raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
     paths = find_images(images)
     predictor = Predictor(checkpoint, device=device, threads=threads, trust_changed=trust_changed)
     failed = 0
-    for start in range(0, len(paths), batch):
-        group = paths[start : start + batch]
-        for path, answer in zip(group, predictor(group, most=top), strict=True):
-            if isinstance(answer, ImageDecodeError):
-                failed += 1
-                _report_bad(path, str(answer), json)
-            elif json:
-                print(dumps({"image": str(path)} | answer.to_dict(), ensure_ascii=False))
-            else:
-                print("\n".join([str(path), *answer.lines()]))
+    for path, answer in predictor.answers(paths, batch=batch, most=top):
+        if isinstance(answer, ImageDecodeError):
+            failed += 1
+            _report_bad(path, str(answer), json)
+        elif json:
+            print(dumps({"image": str(path)} | answer.to_dict(), ensure_ascii=False))
+        else:
+            print("\n".join([str(path), *answer.lines()]))
     if failed:
         print(f"{failed} of {len(paths)} images could not be decoded.", file=sys.stderr)
     return ImageDecodeError.exit_code if failed else 0

@@ -1,0 +1,237 @@
+"""What the command line does, as Python functions: `hybridvit.train(...)` and its kin, for programs and notebooks.
+
+They return what the commands print, raise HybridViTError where a command says "Error:", and end no process.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.export.options import DEFAULTS as EXPORT_DEFAULTS
+from hybridvit.export.options import ExportOptions
+from hybridvit.loading import Device
+from hybridvit.measure.options import DEFAULTS as BENCH_DEFAULTS
+from hybridvit.measure.options import BenchOptions
+from hybridvit.recipe.file import load_recipe
+from hybridvit.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hybridvit.evaluate.run import Evaluation
+    from hybridvit.export.pipeline import ExportReport
+    from hybridvit.export.quantise.plan import QuantisationPlan
+    from hybridvit.export.runners import Runner
+    from hybridvit.measure.bench import BenchResult
+    from hybridvit.models.backbone import Backbone
+    from hybridvit.task import Result
+    from hybridvit.training.train import RunResult
+
+__all__ = ["bench", "dry_run", "evaluate", "export", "predict", "train"]
+
+Place = str | os.PathLike[str]
+NOTHING: Mapping[str, Any] = {}
+
+
+def train(
+    recipe: Place | Recipe,
+    keys: Mapping[str, Any] = NOTHING,
+    *,
+    resume: bool | Literal["auto"] = False,
+    allow_changes: bool = False,
+    allow_data_change: bool = False,
+    progress: bool = True,
+) -> "RunResult":
+    """Train as a recipe says: `hybridvit.train("digits", {"schedule.epochs": 20})`.
+
+    Args:
+        recipe: the name of one that comes with the package, a YAML file, or a recipe that was read already.
+        keys: values for keys of the recipe, by dotted name, as on the command line.
+        resume: False moves an earlier run in the same folder aside; True goes on with it; "auto" goes on if there is
+            something.
+        allow_changes: go on although the recipe differs from the run's.
+        allow_data_change: go on although the images differ from the run's; their classes must be the same.
+        progress: show a bar (in a terminal) or lines on stderr.
+
+    Returns the run: its folder, its model file, its report, and what the weights are worth. Raises as
+    `hybridvit.training.train.train`.
+    """
+    from hybridvit.training.train import train as run
+
+    return run(
+        _recipe(recipe, keys),
+        resume=resume,
+        allow_changes=allow_changes,
+        allow_data_change=allow_data_change,
+        progress=progress,
+    )
+
+
+def dry_run(recipe: Place | Recipe, keys: Mapping[str, Any] = NOTHING, *, say: Callable[[str], None] = print) -> None:
+    """Try a recipe in seconds, on the debug size of its family and generated images; see `train` for the arguments.
+
+    `say` is given one line for each stage. Raises what a run would raise.
+    """
+    from hybridvit.training.trial.dry_run import dry_run as run
+
+    run(_recipe(recipe, keys), say=say)
+
+
+def evaluate(
+    model: "Place | Backbone | Runner",
+    data: Place,
+    *,
+    batch: int = 32,
+    workers: int = 0,
+    on_bad_image: Literal["error", "skip"] = "error",
+    device: Device = "auto",
+) -> "Evaluation":
+    """Measure a model on a folder of labelled images: `hybridvit.evaluate("m.onnx", "photos/val").scores.values`.
+
+    Args:
+        model: a checkpoint, an exported file, a model with a card, or a runner.
+        data: folder of class folders; classes are matched by name with those that the model was trained on.
+        batch: images computed at once.
+        workers: processes that decode images; 0 decodes in this one.
+        on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
+        device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
+
+    Raises as `hybridvit.loading.open_runner`; DatasetError for a folder that cannot be used.
+    """
+    from contextlib import nullcontext
+
+    from hybridvit.data.loader import make_eval_loader
+    from hybridvit.evaluate.run import answering
+    from hybridvit.evaluate.run import evaluate as run
+    from hybridvit.export.runners import TorchRunner
+    from hybridvit.task import find_task
+
+    runner = _runner(model, device)
+    card, task = runner.card, find_task(runner.card.task)
+    samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image)
+    loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)
+    try:
+        with (
+            answering(runner.model, task)
+            if isinstance(runner, TorchRunner)
+            else nullcontext(lambda shown: runner(shown.inputs))
+        ) as answer:
+            return run(answer, task, loader, card)
+    finally:
+        loader.close()
+
+
+def predict(
+    model: Place,
+    images: Place | Sequence[Place],
+    *,
+    top: int | None = None,
+    batch: int = 16,
+    threads: int | None = None,
+    device: Device = "auto",
+) -> "dict[Path, Result | ImageDecodeError]":
+    """The answer to each image by its path, in order; for one that cannot be decoded, why.
+
+    `hybridvit.Predictor` keeps a model open for many calls, and takes encoded bytes too.
+
+    Args:
+        model: a checkpoint or an exported file.
+        images: image files, folders (searched to any depth) or patterns; one or several.
+        top: answers per image, the most probable first; by default 5, or what the file gives if that is less.
+        batch: images computed at once.
+        threads: CPU threads; by default the runtime decides.
+        device: where PyTorch computes; "auto" takes a GPU if there is one.
+
+    Raises as `hybridvit.loading.open_runner`; DatasetError where there is no image.
+    """
+    from hybridvit.data.scan import find_images
+    from hybridvit.predictor import Predictor
+
+    wanted = [images] if isinstance(images, str | os.PathLike) else images
+    paths = find_images([os.fspath(each) for each in wanted])
+    return dict(Predictor(model, device=device, threads=threads).answers(paths, batch=batch, most=top))
+
+
+def export(
+    model: "Place | Backbone",
+    path: Place | None = None,
+    *,
+    to: str = "onnx",
+    options: ExportOptions = EXPORT_DEFAULTS,
+    images: "np.ndarray | None" = None,
+    quantisation: "QuantisationPlan | None" = None,
+) -> "ExportReport":
+    """Write a model for another runtime, proven equal: `hybridvit.export("model.safetensors", to="openvino")`.
+
+    Args:
+        model: a checkpoint, or a model with a card; it is folded first.
+        path: the file to write; by default beside the checkpoint, with the suffix of the target.
+        to: onnx, openvino, coreml, coreai, executorch, litert or tensorrt.
+        options: precision, batch, sizes, and what the ends of the graph are.
+        images: (n, channels, height, width), preprocessed as the card says, to compare on besides random ones.
+        quantisation: for int8, of `hybridvit.export.quantise.plan.plan_from_folder`.
+
+    Raises as `hybridvit.export.pipeline.export`.
+    """
+    from hybridvit.checkpoints import load
+    from hybridvit.export.pipeline import export as run
+    from hybridvit.export.targets import exporter_for
+    from hybridvit.loading import is_exported
+
+    if not isinstance(model, str | os.PathLike):
+        if path is None:
+            raise UsageError("A model in memory lies in no folder, so where to write it is not known. Give a path.")
+        return run(model, Path(path), to=to, options=options, images=images, quantisation=quantisation)
+    if is_exported(model):
+        raise UsageError(f"{os.fspath(model)} is exported already. Give the weights it came from.")
+    source = Path(model)
+    beside = source.with_name(source.name.partition(".")[0] + exporter_for(to).suffix)
+    target = beside if path is None else Path(path)
+    return run(load(source), target, to=to, options=options, images=images, quantisation=quantisation)
+
+
+def bench(
+    models: "Place | Backbone | Sequence[Place | Backbone]",
+    options: BenchOptions = BENCH_DEFAULTS,
+    *,
+    show: Callable[[str], None] = lambda _: None,
+) -> "BenchResult":
+    """Time models against each other on this machine: `hybridvit.bench(["fastvit_t8", "resnet50"]).records()`.
+
+    Args:
+        models: names of ours or of timm, checkpoints, exported files, or models with a card; one or several.
+        options: what to measure and how: `hybridvit.BenchOptions(runtimes=["torch"], batch=[1, 8])`.
+        show: told what is going on.
+
+    Every candidate is timed in a process of its own, so a script (a notebook does not) needs the
+    `if __name__ == "__main__":` that multiprocessing asks for. Raises as `hybridvit.measure.bench.bench`.
+    """
+    from hybridvit.measure.bench import bench as run
+
+    several = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
+    return run([os.fspath(each) if isinstance(each, os.PathLike) else each for each in several], options, show=show)
+
+
+def _recipe(recipe: Place | Recipe, keys: Mapping[str, Any]) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        return load_recipe(os.fspath(recipe), keys)
+    if keys:
+        raise UsageError(
+            f"The recipe is read already, and {', '.join(keys)} would change it. Give its name or file instead, or "
+            "dataclasses.replace its values."
+        )
+    return recipe
+
+
+def _runner(model: "Place | Backbone | Runner", device: Device) -> "Runner":
+    from hybridvit.evaluate.run import ready
+    from hybridvit.export.runners import Runner, TorchRunner
+    from hybridvit.loading import open_runner, present_device
+
+    if isinstance(model, Runner):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return open_runner(model, device=device)
+    return TorchRunner(ready(model), model.card, device=present_device(device))
