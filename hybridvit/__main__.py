@@ -2,7 +2,7 @@
 
 import sys
 
-from hybridvit.machine.imports import leave_out_current_folder
+from hybridvit.import_path import leave_out_current_folder
 
 
 def run() -> int:

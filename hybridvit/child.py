@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybridvit.errors import HybridViTError
-from hybridvit.machine.imports import without_current_folder
+from hybridvit.import_path import without_current_folder
 
 Result = TypeVar("Result")
 

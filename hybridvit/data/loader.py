@@ -23,7 +23,7 @@ from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
-from hybridvit.machine.imports import without_current_folder
+from hybridvit.import_path import without_current_folder
 from hybridvit.task import BadImage, Batch, Sample
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TypeVar
 
 from hybridvit.child import end_with_parent
-from hybridvit.machine.imports import without_current_folder
+from hybridvit.import_path import without_current_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybridvit.cli.main import guarded
+from hybridvit.import_path import leave_out_current_folder
 from hybridvit.machine.allocator import keep_freed_memory
-from hybridvit.machine.imports import leave_out_current_folder
 from hybridvit.machine.threads import let_waiting_threads_sleep
 
 

@@ -41,7 +41,7 @@ def described(session: Any, content: bytes, path: Path) -> tuple[ModelCard, Grap
     size = (height or SIZE[0], width or SIZE[1])
     spec = GraphSpec(
         image_size=size,
-        channels=3 if is_open else channels,
+        channels=channels if isinstance(channels, int) else 3,
         batch=batch,
         range_px=None if height and width else ANY_SIDE,
         pixels="uint8" if is_bytes else "float32",
