@@ -87,6 +87,7 @@ def evaluate(
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     device: Device = "auto",
+    say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
     """Measure a model on a folder of labelled images: `hybridvit.evaluate("m.onnx", "photos/val").scores.values`.
 
@@ -97,6 +98,7 @@ def evaluate(
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
+        say: told what is left out of the folder.
 
     Raises as `hybridvit.loading.open_runner`; DatasetError for a folder that cannot be used.
     """
@@ -111,6 +113,8 @@ def evaluate(
     runner = _runner(model, device)
     card, task = runner.card, find_task(runner.card.task)
     samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image)
+    for remark in samples.remarks:
+        say(remark)
     loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)
     try:
         with (

@@ -3,7 +3,7 @@
 from json import dumps
 from typing import TYPE_CHECKING
 
-from hybridvit.cli.progress import status_line
+from hybridvit.cli.progress import remark, status_line
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError
 from hybridvit.measure.options import CHOOSE_DEFAULTS, ChooseOptions
@@ -29,8 +29,10 @@ def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> N
     Args:
         json: one line of JSON.
     """
+    from hybridvit.data.scan import tell_left_out
     from hybridvit.measure.choose import choose as run_choose
 
+    tell_left_out((options.data, options.calibration), remark)
     with status_line() as show:
         choice = run_choose(options, show=show)
     print(dumps(_as_dict(choice), ensure_ascii=False) if json else _text(choice))

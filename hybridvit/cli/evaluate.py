@@ -4,6 +4,7 @@ from json import dumps
 from typing import TYPE_CHECKING, Literal
 
 from hybridvit import api
+from hybridvit.cli.progress import remark
 from hybridvit.cli.table import pairs
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
@@ -44,7 +45,7 @@ def evaluate(
     """
     runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
-    found = api.evaluate(runner, data, batch=batch, workers=workers, on_bad_image=on_bad_image)
+    found = api.evaluate(runner, data, batch=batch, workers=workers, on_bad_image=on_bad_image, say=remark)
     if json:
         values = {name: round(value, 6) for name, value in found.scores.values.items()}
         counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.atomic import check_writable
+from hybridvit.cli.progress import remark
 from hybridvit.cli.size import Size
 from hybridvit.cli.table import pairs
 from hybridvit.errors import HybridViTError, UsageError, command_line
@@ -122,6 +123,8 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
     Args:
         checkpoint: .safetensors, .pth, .pth.tar or .ckpt, in any form.
     """
+    from hybridvit.data.scan import tell_left_out
+
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
     job = request.job(checkpoint)
@@ -130,6 +133,7 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
     for target in targets:
         exporter = exporter_for(target)
         exporter.require(exporter.writer_packages)
+    tell_left_out((job.calibration, job.labelled), remark)
     show = print if request.verbose else lambda _: None
     failed: HybridViTError | None = None
     for target, path in outputs.items():
@@ -178,7 +182,7 @@ def _batch(word: str | None) -> Batch:
 def _images(words: Sequence[str]) -> tuple[str, ...]:
     from hybridvit.data.scan import find_images
 
-    return tuple(str(path) for path in find_images(words)[:MOST_IMAGES]) if words else ()
+    return tuple(str(path) for path in find_images(words, say=remark)[:MOST_IMAGES]) if words else ()
 
 
 def _quality(cost: "Quality") -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import sys
 from json import dumps
 from pathlib import Path
 
+from hybridvit.cli.progress import remark
 from hybridvit.data.scan import find_images
 from hybridvit.errors import ImageDecodeError
 from hybridvit.loading import Device
@@ -41,7 +42,7 @@ def predict(
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
-    paths = find_images(images)
+    paths = find_images(images, say=remark)
     predictor = Predictor(checkpoint, device=device, threads=threads, trust_changed=trust_changed)
     failed = 0
     for path, answer in predictor.answers(paths, batch=batch, most=top):

@@ -5,6 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def remark(text: str) -> None:
+    """Say something that the user should know, beside what the command answers."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def status_line(*, in_logs: bool = False) -> Iterator[Callable[[str], None]]:
     """Yield a function that shows a text in one line of the terminal; the line is gone at the end.

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
+from hybridvit.cli.progress import remark
 from hybridvit.cli.table import pairs
-from hybridvit.data.scan import SPLITS, Listing, scan_folder
+from hybridvit.data.scan import SPLITS, Listing, scan_folder, subfolders
 from hybridvit.errors import DatasetError, UsageError
 
 
@@ -76,7 +77,7 @@ def index(folders: list[str], *, classes: str | None = None, label: str = "label
 
     names = _class_names(Path(classes)) if classes else None
     for folder in folders:
-        count = index_folder(folder, class_names=names, label_key=label, say=lambda text: print(text, file=sys.stderr))
+        count = index_folder(folder, class_names=names, label_key=label, say=remark)
         print(f"{folder}: {count:,} images indexed")
 
 
@@ -84,16 +85,12 @@ def _splits(source: Path, val_share: float) -> dict[str, Listing]:
     """Split name -> images, with the class map of the first, the training split; "" where there are no splits."""
     if not 0 <= val_share <= 0.5:
         raise UsageError(f"--val_share is {val_share}, but it must lie between 0 and 0.5.")
-    folders = (
-        sorted(each.name for each in source.iterdir() if each.is_dir() and not each.name.startswith("."))
-        if source.is_dir()
-        else []
-    )
+    folders = subfolders(str(source))
     if not folders or not SPLITS.issuperset(name.lower() for name in folders):
-        listing = scan_folder(source)
+        listing = scan_folder(source, say=remark)
         if not val_share:
             return {"": listing}
-        train, val = listing.split(val_share)
+        train, val = listing.split(val_share, say=remark)
         return {"train": train, "val": val}
     if val_share:
         raise UsageError(
@@ -106,8 +103,9 @@ def _splits(source: Path, val_share: float) -> dict[str, Listing]:
             f"{source} has the splits {', '.join(folders)}, but exactly one must be the training images, whose classes "
             "are those of all. Rename it to 'train', or pack one split at a time."
         )
-    first = scan_folder(source / training[0])
-    rest = {name: scan_folder(source / name, first.class_names) for name in folders if name != training[0]}
+    first = scan_folder(source / training[0], say=remark)
+    others = [name for name in folders if name != training[0]]
+    rest = {name: scan_folder(source / name, first.class_names, say=remark) for name in others}
     return {training[0]: first, **rest}
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from hybridvit.data.encoded import EncodedImages, ImageOptions
 from hybridvit.data.samples import Opened
-from hybridvit.data.scan import Listing, scan_folder
-from hybridvit.errors import DatasetError
+from hybridvit.data.scan import Listing, Say, quiet, scan_folder, subfolders
+from hybridvit.errors import DatasetError, some
 
 if TYPE_CHECKING:
     from hybridvit.recipe.groups import DataConfig
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ImageFolder(EncodedImages):
     """Images in root/<class>/**/*.jpg (or .png, ...); see `EncodedImages` for what becomes of them.
 
-    `root` may be a listing, such as a part of one; else it raises `DatasetError` as `scan_folder` does, and
-    `class_names` is the map of the training set, for evaluation.
+    `root` may be a listing, such as a part of one; else it raises `DatasetError` as `scan_folder` does, whose words are
+    `remarks`, and `class_names` is the map of the training set, for evaluation.
     """
 
     def __init__(
@@ -28,7 +28,9 @@ class ImageFolder(EncodedImages):
         class_names: Sequence[str] | None = None,
         **options: Unpack[ImageOptions],
     ) -> None:
-        listing = root if isinstance(root, Listing) else scan_folder(root, class_names)
+        remarks: list[str] = []
+        listing = root if isinstance(root, Listing) else scan_folder(root, class_names, say=remarks.append)
+        self.remarks = remarks
         self.root = listing.root
         super().__init__(
             paths=listing.paths,
@@ -44,28 +46,36 @@ class ImageFolder(EncodedImages):
 
 def open_folders(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
     """The images in data.root. Raises `DatasetError` as `list_images`."""
-    listing, held_out = list_images(data)
-    return ImageFolder(listing, **train), ImageFolder(held_out, **validation)
+    remarks: list[str] = []
+    listing, held_out = list_images(data, say=remarks.append)
+    images = ImageFolder(listing, **train)
+    images.remarks = remarks
+    return images, ImageFolder(held_out, **validation)
 
 
-def list_images(data: "DataConfig") -> tuple[Listing, Listing]:
+def list_images(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listing]:
     """The training and the validation images below data.root, with one class map, that of the training images.
 
-    Raises DatasetError where a folder is missing, with the keys that would name it, or as `scan_folder`.
+    `say` is told of what is left out. Raises DatasetError where a folder is missing, with the keys that would name it,
+    or as `scan_folder`.
     """
     root = Path(data.root).expanduser()
     if not root.is_dir():
         raise DatasetError(f"data.root is {root}, which is no folder. Check the path.")
-    present = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    there = ", ".join(f"'{name}'" for name in present[:5]) + (" and more" if len(present) > 5 else "") or "none"
+    there = some(subfolders(str(root)), quoted=True) or "none"
     if not (root / data.train).is_dir():
         raise DatasetError(
             f"{root} has no folder '{data.train}' for the images to train on; its folders are: {there}. Name one with "
             "--data.train, or, if these are the classes, use --data.train . --data.val_share 0.2."
         )
-    listing = scan_folder(root / data.train)
+    listing = scan_folder(root / data.train, say=say)
     if data.val_share:
-        return listing.split(data.val_share)
+        if (root / data.val).is_dir() and data.val != data.train and root / data.train != root:
+            say(
+                f"data.val_share is {data.val_share}, so that part of '{data.train}' is validated on, and the images "
+                f"in {root / data.val} are not used. Leave val_share out to validate on them."
+            )
+        return listing.split(data.val_share, say=say)
     if data.fold:
         part, count = map(int, data.fold.split("/"))
         return listing.fold(part, count)
@@ -74,4 +84,4 @@ def list_images(data: "DataConfig") -> tuple[Listing, Listing]:
             f"{root} has no folder '{data.val}' for the images to validate on; its folders are: {there}. Name one with "
             "--data.val, or hold out a fifth of the training images with --data.val_share 0.2."
         )
-    return listing, scan_folder(root / data.val, listing.class_names)
+    return listing, scan_folder(root / data.val, listing.class_names, say=say)

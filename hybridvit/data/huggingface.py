@@ -10,6 +10,7 @@ import numpy as np
 from hybridvit.data.columns import Column, Names, matched
 from hybridvit.data.encoded import EncodedImages, ImageOptions
 from hybridvit.data.samples import Opened, SourceFault
+from hybridvit.data.scan import Say, quiet, tell_single
 from hybridvit.data.seeding import derive_seed
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line
 
@@ -78,13 +79,20 @@ def _row(source: str, number: int) -> str:
 
 def open_splits(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
     """Two splits of the data set data.root, or one and a part of it. Raises as `load_split` and `HuggingFaceImages`."""
+    remarks: list[str] = []
     rows = load_split(data.root, data.train)
     if data.val_share:
-        rows, held_out = hold_out(rows, data.val_share, data.root, data.label_column)
+        rows, held_out = hold_out(rows, data.val_share, data.root, data.label_column, say=remarks.append)
+        if data.val != type(data).val:
+            remarks.append(
+                f"data.val_share is {data.val_share}, so that part of the split '{data.train}' is validated on, and "
+                f"the split '{data.val}' is not used. Leave val_share out to validate on it."
+            )
     else:
         held_out = load_split(data.root, data.val)
     open_rows = partial(HuggingFaceImages, image_column=data.image_column, label_column=data.label_column)
     images = open_rows(rows, source=f"{data.root}/{data.train}", **train)
+    images.remarks = remarks
     source = f"{data.root}/{data.train if data.val_share else data.val}"
     return images, open_rows(held_out, source=source, class_names=images.class_names, **validation)
 
@@ -120,22 +128,28 @@ def load_split(root: str, split: str) -> Any:
         ) from error
 
 
-def hold_out(dataset: Any, share: float, source: str, label_column: str = "") -> tuple[Any, Any]:
+def hold_out(dataset: Any, share: float, source: str, label_column: str = "", *, say: Say = quiet) -> tuple[Any, Any]:
     """The rest, and about `share` of every class, at least one row; the row number alone decides.
 
-    Raises `DatasetError` for a class with one image.
+    `say` is told of the classes with one row, which is kept in the rest. Raises `DatasetError` if no class has more.
     """
     column = label_column or _label_column(dataset, source)
-    labels = np.asarray(_labels(dataset, source, column)[0])
+    found, names = _labels(dataset, source, column)
+    labels = np.asarray(found)
     held_out: list[int] = []
+    single: list[str] = []
     for label in np.unique(labels).tolist():
         rows = sorted(np.flatnonzero(labels == label).tolist(), key=lambda row: derive_seed("held out", row))
         if len(rows) == 1:
-            raise DatasetError(
-                f"class {label} has 1 image in {source}, which cannot be both trained on and held out. Add images, or "
-                "name a split to validate on: --data.val."
-            )
-        held_out += rows[: max(1, round(share * len(rows)))]
+            single.append(names[label])
+        else:
+            held_out += rows[: max(1, round(share * len(rows)))]
+    tell_single(single, source, say)
+    if not held_out:
+        raise DatasetError(
+            f"No class of {source} has more than one image, so none can be held out. Add images, or name a split to "
+            "validate on: --data.val."
+        )
     return dataset.select(np.setdiff1d(np.arange(len(labels)), held_out)), dataset.select(sorted(held_out))
 
 

@@ -23,6 +23,8 @@ class Samples(Dataset[tuple[Tensor, Any]]):
     class_names: tuple[str, ...] = ()  # empty where the targets are no classes
     fingerprint: str
     """Changes when the set does; recorded with a run, and compared when it is resumed."""
+    remarks: Sequence[str] = ()
+    """What its user is told before it is used: files that were left out, classes that cannot be held out."""
     tolerates_bad: bool = False
     """Whether a bad file is left out (and counted) rather than the end of the run."""
     training: bool = False

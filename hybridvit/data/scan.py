@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,55 @@ from hybridvit.errors import DatasetError, some
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 )
+SYSTEM_NAMES = frozenset(
+    (
+        *("__macosx", "network trash folder", "temporary items"),  # macOS
+        *("$recycle.bin", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),  # Windows
+        *("@eadir", "#recycle", "@recycle", "@recently-snapshot"),  # network storage
+        *("lost+found", "__pycache__"),
+    )
+)
+"""Folders and files that systems and network storage make by themselves, without capitals: they are no one's images."""
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+
+
+Say = Callable[[str], None]
+
+
+def quiet(remark: str) -> None:
+    """The ear of those who do not want to be told."""
+
+
+class LeftOut:
+    """The files that a search passes over, by their ending; hidden ones and those of the system are not counted."""
+
+    def __init__(self) -> None:
+        self.endings: Counter[str] = Counter()
+        self.outside = 0  # pictures beside the class folders
+
+    def images(self, paths: Iterable[str]) -> Iterator[str]:
+        """Those of the files that are named like images; the others are counted."""
+        for path in paths:
+            if is_image(path):
+                yield path
+            else:
+                self.endings[ending(path) or "none"] += 1
+
+    def tell(self, where: str, say: Say) -> None:
+        """Say in one line how many there are and why, if there are any."""
+        parts = []
+        if number := self.endings.total():
+            known = ", ".join(f"{ending} {count:,}" for ending, count in self.endings.most_common())
+            parts.append(f"{plural(number, 'file')} without the ending of an image ({known})")
+        if self.outside:
+            parts.append(f"{plural(self.outside, 'picture')} outside of the class folders, without a label")
+        if parts:
+            say(f"Left out of {where}: {'; '.join(parts)}.")
+
+
+def plural(number: int, noun: str) -> str:
+    """The number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +75,28 @@ class Listing:
     class_names: tuple[str, ...]
     fingerprint: str  # hash of all relative paths and sizes
 
-    def split(self, share: float) -> "tuple[Listing, Listing]":
+    def split(self, share: float, *, say: Say = quiet) -> "tuple[Listing, Listing]":
         """Two listings with the same classes: the rest, and about `share` of every class, but at least one image.
 
         A file's relative path alone decides, by its hash: no seed moves a file, and most stay where they are when
-        others come. Raises `DatasetError` for a class with one image.
+        others come. `say` is told of the classes with one image, which is kept in the rest. Raises `DatasetError` if
+        no class has more.
         """
-        held_out: set[int] = set()
-        for label, name in enumerate(self.class_names):
-            members = [place for place, each in enumerate(self.labels) if each == label]
-            if len(members) == 1:
-                raise DatasetError(
-                    f"class '{name}' has 1 image in {self.root}, which cannot be both trained on and held out. Add "
-                    "images, or remove the folder."
-                )
-            members.sort(key=self._rank)
-            held_out.update(members[: max(1, round(share * len(members)))] if members else ())
+        members: dict[int, list[int]] = {label: [] for label in range(len(self.class_names))}
+        for place, label in enumerate(self.labels):
+            members[label].append(place)
+        tell_single([self.class_names[label] for label, each in members.items() if len(each) == 1], self.root, say)
+        held_out = {
+            place
+            for each in members.values()
+            if len(each) > 1
+            for place in sorted(each, key=self._rank)[: max(1, round(share * len(each)))]
+        }
+        if not held_out:
+            raise DatasetError(
+                f"No class in {self.root} has more than one image, so none can be held out. Add images, or name a "
+                "folder to validate on."
+            )
         places = range(len(self.paths))
         return (
             self._part([place for place in places if place not in held_out], f"all but {share}"),
@@ -79,11 +134,23 @@ class Listing:
         )
 
 
-def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None = None) -> Listing:
+def tell_single(names: Sequence[str], source: str, say: Say) -> None:
+    """Say which classes have one image, which is trained on and not held out."""
+    if names:
+        what = f"Class '{names[0]}' has" if len(names) == 1 else f"{len(names)} classes have"
+        which = "" if len(names) == 1 else f" each ({', '.join(map(repr, names))})"
+        say(
+            f"{what} one image{which} in {source}: it is trained on, and none is held out, so the accuracy says "
+            "nothing of it."
+        )
+
+
+def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None = None, *, say: Say = quiet) -> Listing:
     """List root/<class>/**/<image>; the class names are the sorted folder names, or those given.
 
     `class_names` is the map a model was trained with: it is kept, and a class without a folder here is fine. Hidden
-    files and files without an image extension are left out; links are followed, but never in a circle.
+    files, those that systems make, files without an image extension and images outside of the class folders are left
+    out; `say` is told of the last two, in one line. Links are followed, but never in a circle.
 
     Raises `DatasetError` for a folder that is missing, empty or unreadable, that has no class folders, a class without
     images, or a class that `class_names` does not have.
@@ -103,9 +170,11 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     paths: list[str] = []
     labels: list[int] = []
     empty: list[str] = []
+    left_out = LeftOut()
+    left_out.outside = len(list(left_out.images(files_in(root))))
     for folder in folders:
         before = len(paths)
-        for path in _images(os.path.join(root, folder)):
+        for path in left_out.images(walk(os.path.join(root, folder))):
             size = _size(path)
             digest.update(os.fsencode(relative(path, root)) + b"\0%d\0" % size)
             paths.append(path)
@@ -117,6 +186,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
         raise DatasetError(
             f"{what} no images in {root}: no file there ends in {_extensions()}. Add images, or remove the folder."
         )
+    left_out.tell(root, say)
     order = sorted(range(len(paths)), key=lambda place: labels[place])  # stable: class_names may be in another order
     return Listing(
         root=root,
@@ -146,53 +216,74 @@ def class_folders(root: str) -> list[str]:
 
 
 def subfolders(root: str) -> list[str]:
-    """The names of the folders in `root`, hidden ones left out, sorted by bytes. Raises `DatasetError`."""
+    """The folders in `root`, without hidden ones and those of the system, sorted by bytes. Raises `DatasetError`."""
     return [entry.name for entry in _entries(root) if _is_folder(entry)]
 
 
+def files_in(folder: str) -> list[str]:
+    """The files that lie in the folder itself."""
+    return [entry.path for entry in _entries(folder) if not _is_folder(entry)]
+
+
 def images_in(folder: str) -> list[str]:
-    """The image files that lie in the folder itself."""
-    return [entry.path for entry in _entries(folder) if is_image(entry.path) and not _is_folder(entry)]
+    """Those of them that are named like images."""
+    return list(filter(is_image, files_in(folder)))
 
 
-def find_images(patterns: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(patterns: Iterable[str | os.PathLike[str]], *, say: Say = quiet) -> list[Path]:
     """The image files meant by a command line: files as they stand, folders with all below them, and patterns (* ? **).
 
     In the order given, each file once; inside a folder or pattern sorted by bytes. A file that is named is taken
-    whatever its extension. Raises `DatasetError` naming the first argument that matches nothing.
+    whatever its extension; `say` is told in one line for each argument of files that are not. Raises `DatasetError`
+    naming the first argument that matches nothing.
     """
     found: dict[Path, None] = {}
     for argument in patterns:
         pattern = os.fspath(argument)
+        left_out = LeftOut()
         if os.path.isdir(pattern):
-            matches = list(_images(pattern))
+            matches = list(left_out.images(walk(pattern)))
             fault = f"has no file that ends in {_extensions()}"
         elif os.path.lexists(pattern):
             matches, fault = [pattern], ""
         else:
             hits = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
-            matches = [
-                path for hit in hits for path in (_images(hit) if os.path.isdir(hit) else [hit]) if is_image(path)
-            ]
+            files = (path for hit in hits for path in (walk(hit) if os.path.isdir(hit) else [hit]))
+            matches = list(left_out.images(files))
             is_pattern = glob.has_magic(pattern)
             fault = "matches no image" if is_pattern else "does not exist"
         if not matches:
             raise DatasetError(
                 f"'{pattern}' {fault}. Give image files, folders of them, or patterns such as 'photos/*.jpg'."
             )
+        left_out.tell(pattern, say)
         found.update(dict.fromkeys(map(Path, matches)))
     return list(found)
 
 
+def tell_left_out(folders: Iterable[str | os.PathLike[str] | None], say: Say) -> None:
+    """Say what is left out of folders that other processes will read; None and what is no folder is passed over."""
+    for folder in folders:
+        if folder is not None and os.path.isdir(folder):
+            left_out = LeftOut()
+            for _ in left_out.images(walk(os.fspath(folder))):
+                pass
+            left_out.tell(os.fspath(folder), say)
+
+
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, hidden entries left out, sorted by the bytes of the name."""
+    """What is in a folder, without hidden entries and those of the system, sorted by the bytes of the name."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: os.fsencode(e.name))
+            return sorted((e for e in entries if not _is_hidden(e.name)), key=lambda e: os.fsencode(e.name))
     except OSError as error:
         raise DatasetError(
             f"Cannot read the folder {folder}: {error.strerror or error}. Check the path and its permissions."
         ) from error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -212,9 +303,9 @@ def walk(
     on_error: Callable[[str, DatasetError], None] = _raise,
     above: frozenset[tuple[int, int]] = frozenset(),
 ) -> Iterator[str]:
-    """All files below a folder, hidden ones left out; a link back to a folder above it is not entered again.
+    """All files below a folder, without hidden ones and those of the system.
 
-    `on_error` is given every folder that cannot be read, and may return to go on without it.
+    A link back to a folder above it is not entered again. `on_error` is given every folder that cannot be read, and may return to go on without it.
     """
     try:
         status = os.stat(folder)
@@ -233,11 +324,6 @@ def walk(
             yield entry.path
 
 
-def _images(folder: str) -> Iterator[str]:
-    """All image files below a folder."""
-    return (path for path in walk(folder) if is_image(path))
-
-
 def relative(path: str, root: str) -> str:
     """The path inside `root`, written alike on every system: what is hashed, sorted or kept must not depend on it."""
     return os.path.relpath(path, root).replace(os.sep, "/")
@@ -245,7 +331,12 @@ def relative(path: str, root: str) -> str:
 
 def is_image(path: str) -> bool:
     """Whether a path is named like an image."""
-    return os.path.splitext(path)[1].lower() in EXTENSIONS
+    return ending(path) in EXTENSIONS
+
+
+def ending(path: str) -> str:
+    """What the name ends in, without capitals: ".jpg"; empty where there is no ending."""
+    return os.path.splitext(path)[1].lower()
 
 
 def _size(path: str) -> int:

@@ -124,8 +124,19 @@ def test_a_share_of_every_class_is_held_out_by_row_number() -> None:
     assert len(train) + len(val) == 20
     assert hold_out(dataset, 0.2, "some/set")[1]["kind"] == val["kind"]
     assert open_rows(train).fingerprint != open_rows(val).fingerprint
-    with pytest.raises(DatasetError, match=r"class 2 has 1 image in some/set, which cannot be both"):
-        hold_out(dataset.select(range(19)), 0.2, "some/set")
+
+
+def test_a_class_with_one_row_is_trained_on_and_named() -> None:
+    dataset = rows([png(number) for number in range(12)], [0] * 10 + [1, 2])
+    said: list[str] = []
+    train, val = hold_out(dataset, 0.2, "some/set", say=said.append)
+    assert (Counter(train["kind"]), Counter(val["kind"])) == ({0: 8, 1: 1, 2: 1}, {0: 2})
+    assert said == [
+        "2 classes have one image each ('cat', 'dog') in some/set: it is trained on, and none is held out, so the "
+        "accuracy says nothing of it."
+    ]
+    with pytest.raises(DatasetError, match=r"No class of some/set has more than one image.*--data\.val"):
+        hold_out(dataset.select([0, 10, 11]), 0.2, "some/set")
 
 
 def test_without_the_package_or_the_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

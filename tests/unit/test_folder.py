@@ -299,7 +299,52 @@ def test_a_share_of_every_class_is_held_out_by_path_alone(many: Path, tmp_path: 
     assert images[0][1] == 0
 
 
-def test_a_class_with_one_image_cannot_be_split(many: Path) -> None:
-    paint(many / "emu/0.png")
-    with pytest.raises(DatasetError, match=r"class 'emu' has 1 image in .*cannot be both trained on and held out"):
-        scan_folder(many).split(0.25)
+def test_classes_with_one_image_are_trained_on_and_all_named(many: Path) -> None:
+    before = scan_folder(many).split(0.25)[1].paths
+    for name in ("ant", "emu"):
+        paint(many / name / "0.png")
+    said: list[str] = []
+    rest, held_out = scan_folder(many).split(0.25, say=said.append)
+    assert held_out.paths == before
+    assert {rest.class_names[label] for label in rest.labels} == {"ant", "cat", "dog", "emu"}
+    assert held_out.class_names == rest.class_names
+    assert said == [
+        f"2 classes have one image each ('ant', 'emu') in {many}: it is trained on, and none is held out, so the "
+        "accuracy says nothing of it."
+    ]
+
+
+def test_a_set_of_single_images_cannot_be_split(tmp_path: Path) -> None:
+    for name in ("ant", "bee"):
+        paint(tmp_path / name / "0.png")
+    with pytest.raises(DatasetError, match=r"No class in .* has more than one image, so none can be held out\. Add"):
+        scan_folder(tmp_path).split(0.25)
+
+
+def test_what_is_left_out_is_said_by_ending_and_reason(root: Path) -> None:
+    for name in ("cat/a.xyz", "cat/b.XYZ", "dog/plain", "readme.md"):
+        (root / name).write_bytes(b"")
+    paint(root / "stray.png")
+    said: list[str] = []
+    scan_folder(root, say=said.append)
+    assert said == [
+        f"Left out of {root}: 5 files without the ending of an image (.xyz 2, .md 1, .txt 1, none 1); 1 picture "
+        "outside of the class folders, without a label."
+    ]
+    said.clear()
+    find_images([root / "cat", f"{root}/dog/*", root / "dog/b.png", root / "Zebra"], say=said.append)
+    assert said == [
+        f"Left out of {root}/cat: 3 files without the ending of an image (.xyz 2, .txt 1).",
+        f"Left out of {root}/dog/*: 1 file without the ending of an image (none 1).",
+    ]
+
+
+def test_folders_and_files_of_the_system_are_no_data(root: Path) -> None:
+    before = scan_folder(root)
+    for name in ("__MACOSX/x.png", "@eaDir/x.png", "cat/@eaDir/a.bmp/SYNOPHOTO_THUMB_M.jpg", "$RECYCLE.BIN/x.png"):
+        paint(root / name)
+    for name in ("Thumbs.db", "cat/desktop.ini"):
+        (root / name).write_bytes(b"")
+    said: list[str] = []
+    assert scan_folder(root, say=said.append) == before
+    assert said == [f"Left out of {root}: 1 file without the ending of an image (.txt 1)."]

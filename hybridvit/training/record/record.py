@@ -67,6 +67,9 @@ class Record(Observer):
             self.events.add(f"Went on from the checkpoint of step {beginning.step:,}.", "resume")
         else:
             self.events.add("Started.", "start")
+        for remark in self._run.splits.train.remarks:
+            self._say.said(remark)
+            self.events.add(remark)
         folder = self._run.folder
         self._numbers = Observers(
             MetricsCsv(folder.metrics, history=beginning.history),

@@ -96,6 +96,8 @@ def _list_images(recipe: Recipe, task: Task, say: Callable[[str], None]) -> None
         )
     if over := left_over(len(splits.train), recipe.data.total_batch):
         say(over)
+    for remark in splits.train.remarks:
+        say(f"noted: {remark}")
     names = splits.train.class_names
     classes = f" in {len(names)} classes" if names else ""
     say(
