@@ -5,19 +5,22 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-from hybridvit.data.file_kind import READABLE, bytes_missing, describe, image_format
+from hybridvit.data.file_kind import (
+    FORMATS,
+    HEAD_BYTES,
+    bytes_missing,
+    describe,
+    image_format,
+    is_readable,
+    readable,
+    reader_of,
+)
 from hybridvit.errors import ImageDecodeError, first_line
 
 ImageSource = str | os.PathLike[str] | bytes
@@ -25,16 +28,6 @@ ImageSource = str | os.PathLike[str] | bytes
 MAX_PIXELS = 89_478_485
 """The size above which an image is refused: 256 MiB of RGB, Pillow's own limit for a warning."""
 
-# Opened by class rather than by Image.open, whose limit on pixels is one global warning for all threads.
-_READERS: dict[str, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "GIF": GifImageFile,
-    "WebP": WebPImageFile,
-    "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
-    "PNM": PpmImageFile,
-}
 # Everything Pillow was seen or is documented to raise on damaged files; Warning: where warnings are errors.
 _DAMAGE = (
     OSError,
@@ -121,13 +114,9 @@ def decode(
     else:
         name = os.fspath(source)
         data = read_image(name)
-    kind = image_format(data[:16])
-    if kind is None:
-        raise ImageDecodeError(
-            f"{name}: this is no image that can be read ({READABLE}): the file is {describe(data[:512])}. Replace it."
-        )
+    kind = _kind_of(data, name)
     try:
-        with _READERS[kind](BytesIO(data)) as image:
+        with reader_of(kind)(BytesIO(data)) as image:
             _check_size(image, name, max_pixels)
             bits = 16 if _is_16_bit(image) else 8
             orientation, factor, stored = 1, 1, image.size
@@ -147,6 +136,21 @@ def decode(
         raise
     except _DAMAGE as error:
         raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}. Re-fetch it.") from error
+
+
+def _kind_of(data: bytes, name: str) -> str:
+    """Whatever the file is called, its content tells what it is. Raises `ImageDecodeError` where it cannot be read."""
+    kind = image_format(data[:HEAD_BYTES])
+    if kind is None:
+        raise ImageDecodeError(
+            f"{name}: this is no image that can be read ({readable()}): the file is {describe(data[:512])}. Replace it."
+        )
+    if not is_readable(kind):
+        raise ImageDecodeError(
+            f"{name}: this is an image of kind {kind}, and what would read it is not installed. Run: "
+            f"{FORMATS[kind].advice}. Or convert it to PNG or JPEG."
+        )
+    return kind
 
 
 def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:

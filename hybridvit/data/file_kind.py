@@ -1,15 +1,128 @@
 """What a file that is no usable image really is, in words for an error message."""
 
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import IO, TYPE_CHECKING
 
-READABLE = "JPEG, PNG, GIF, WebP, BMP, TIFF or PNM"
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of image file."""
+
+    endings: tuple[str, ...]
+    reader: str  # "module:class", imported when a file of this kind is met
+    needs: str = ""  # the module without which it is not read, where that may be absent
+    advice: str = ""  # how to come by that
+
+
+# Opened by class rather than by Image.open, whose limit on pixels is one global warning for all threads.
+FORMATS = {
+    # an MPO of a camera is a JPEG with more of them behind it
+    "JPEG": Format(endings=(".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"), reader="PIL.JpegImagePlugin:JpegImageFile"),
+    "PNG": Format(endings=(".png", ".apng"), reader="PIL.PngImagePlugin:PngImageFile"),
+    "GIF": Format(endings=(".gif",), reader="PIL.GifImagePlugin:GifImageFile"),
+    "WebP": Format(endings=(".webp",), reader="PIL.WebPImagePlugin:WebPImageFile", needs="PIL._webp"),
+    "BMP": Format(endings=(".bmp",), reader="PIL.BmpImagePlugin:BmpImageFile"),
+    "TIFF": Format(endings=(".tif", ".tiff"), reader="PIL.TiffImagePlugin:TiffImageFile"),
+    "PNM": Format(endings=(".ppm", ".pgm", ".pbm", ".pnm"), reader="PIL.PpmImagePlugin:PpmImageFile"),
+    "TGA": Format(endings=(".tga",), reader="PIL.TgaImagePlugin:TgaImageFile"),
+    "JPEG 2000": Format(
+        endings=(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), reader="PIL.Jpeg2KImagePlugin:Jpeg2KImageFile"
+    ),
+    "AVIF": Format(
+        endings=(".avif", ".avifs"),
+        reader="PIL.AvifImagePlugin:AvifImageFile",
+        needs="PIL._avif",
+        advice="pip install --upgrade pillow",
+    ),
+    "HEIC": Format(
+        endings=(".heic", ".heif", ".hif"),
+        reader="pillow_heif:HeifImageFile",
+        needs="pillow_heif",
+        advice='pip install "hybridvit[heif]"',
+    ),
+}
+
+
+@cache
+def is_readable(kind: str) -> bool:
+    """Whether what is installed reads files of this kind."""
+    needed = FORMATS[kind].needs
+    return not needed or find_spec(needed) is not None
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """The endings that are taken for images: those of all kinds that can be read here."""
+    return frozenset(ending for kind, each in FORMATS.items() if is_readable(kind) for ending in each.endings)
+
+
+@cache
+def reader_of(kind: str) -> "Callable[[IO[bytes]], ImageFile]":
+    """What opens a file of this kind."""
+    module, _, name = FORMATS[kind].reader.partition(":")
+    return getattr(import_module(module), name)
+
+
+def advice_on(ending: str) -> str:
+    """How files with this ending could be read, if a package were installed, as the end of a list; else nothing."""
+    for kind, each in FORMATS.items():
+        if ending in each.endings and not is_readable(kind):
+            return f"; to read {ending}: {each.advice}"
+    return ""
+
+
+def readable() -> str:
+    """The kinds that can be read here, in words."""
+    *most, last = filter(is_readable, FORMATS)
+    return f"{', '.join(most)} or {last}"
+
+
+HEAD_BYTES = 64  # of a file, that tell its kind
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 
 
 def image_format(head: bytes) -> str | None:
-    """The name of the image format a file's first 16 bytes announce, or None if it is not one we read."""
+    """The key of `FORMATS` that a file's first `HEAD_BYTES` announce, or None if it is none of them."""
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
-    return next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+    if head[4:8] == b"ftyp":
+        return _of_brands(head)
+    found = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+    return "TGA" if found is None and _is_tga(head) else found
+
+
+def _of_brands(head: bytes) -> str | None:
+    """AVIF and HEIC are boxes of one kind; the brands that a file claims tell which, the first before the others."""
+    length = min(struct.unpack(">I", head[:4])[0], HEAD_BYTES)
+    brands = [head[8:12], *(head[start : start + 4] for start in range(16, length - 3, 4))]
+    first = next((brand for brand in brands if brand in _AVIF_BRANDS), None)
+    if first is not None and head[8:12] not in _HEIC_BRANDS[:-2]:
+        return "AVIF"
+    return "HEIC" if any(brand in _HEIC_BRANDS for brand in brands) else None
+
+
+def _is_tga(head: bytes) -> bool:
+    """Whether all that a TGA header can say is in the range of one: the format has no signature at its beginning."""
+    if len(head) < 18:
+        return False
+    has_map, kind, map_start, map_length, map_bits = struct.unpack("<BBHHB", head[1:8])
+    width, height, bits, flags = struct.unpack("<HHBB", head[12:18])
+    is_mapped = kind in (1, 9)
+    map_fits = (
+        (map_bits in (15, 16, 24, 32) and map_length > 0) if has_map else not (map_start or map_length or map_bits)
+    )
+    bits_fit = bits in ((8,) if is_mapped else (1, 8, 16) if kind in (3, 11) else (15, 16, 24, 32))
+    known = kind in (1, 2, 3, 9, 10, 11) and has_map == is_mapped and not flags & 0xC0
+    return known and map_fits and bits_fit and width > 0 and height > 0
 
 
 _MAGIC = (
@@ -22,6 +135,8 @@ _MAGIC = (
     (b"MM\x00*", "TIFF"),
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
+    (b"\x00\x00\x00\x0cjP  \x0d\x0a\x87\x0a", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),  # the bare stream
     *((b"P%d" % digit, "PNM") for digit in range(1, 7)),
 )
 
@@ -40,7 +155,7 @@ def describe(head: bytes) -> str:
     if text.startswith(b"<?xml"):
         return "an XML document"
     if head[4:8] == b"ftyp":
-        return f"a HEIC, AVIF or video file ({head[8:12].decode('latin-1').strip()}); convert it to PNG or JPEG first"
+        return f"a video or an image of a kind without reader ({head[8:12].decode('latin-1').strip()})"
     for magic, name in _OTHER:
         if head.startswith(magic):
             return name
@@ -59,7 +174,6 @@ _OTHER = (
     (b"\x93NUMPY", "a NumPy array; save it as PNG first"),
     (b"\x89HDF", "an HDF5 file"),
     (b"8BPS", "a Photoshop document; export it to PNG first"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 file; convert it to PNG first"),
     (b"\xff\x0a", "a JPEG XL file; convert it to PNG first"),
     (b"\x00\x00\x01\x00", "an icon (ICO); convert it to PNG first"),
 )
@@ -77,7 +191,7 @@ def _is_text(head: bytes) -> bool:
 
 def bytes_missing(data: bytes) -> int | None:
     """How many bytes a cut-off file lacks at least, where its format says so; 0 if whole, None if unknown."""
-    kind = image_format(data[:16])
+    kind = image_format(data[:HEAD_BYTES])
     if kind == "PNG":
         return _png_missing(data)
     if kind == "WebP":

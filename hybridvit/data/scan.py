@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hybridvit.data.file_kind import advice_on, image_endings
 from hybridvit.errors import DatasetError, some
 
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-)
 SYSTEM_NAMES = frozenset(
     (
         *("__macosx", "network trash folder", "temporary items"),  # macOS
@@ -53,7 +51,8 @@ class LeftOut:
         parts = []
         if number := self.endings.total():
             known = ", ".join(f"{ending} {count:,}" for ending, count in self.endings.most_common())
-            parts.append(f"{plural(number, 'file')} without the ending of an image ({known})")
+            advice = "".join(sorted({advice_on(ending) for ending in self.endings}))
+            parts.append(f"{plural(number, 'file')} without the ending of an image ({known}{advice})")
         if self.outside:
             parts.append(f"{plural(self.outside, 'picture')} outside of the class folders, without a label")
         if parts:
@@ -305,7 +304,8 @@ def walk(
 ) -> Iterator[str]:
     """All files below a folder, without hidden ones and those of the system.
 
-    A link back to a folder above it is not entered again. `on_error` is given every folder that cannot be read, and may return to go on without it.
+    A link back to a folder above it is not entered again. `on_error` is given every folder that cannot be read, and
+    may return to go on without it.
     """
     try:
         status = os.stat(folder)
@@ -331,7 +331,7 @@ def relative(path: str, root: str) -> str:
 
 def is_image(path: str) -> bool:
     """Whether a path is named like an image."""
-    return ending(path) in EXTENSIONS
+    return ending(path) in image_endings()
 
 
 def ending(path: str) -> str:
@@ -355,4 +355,4 @@ def fold_name(name: str) -> str:
 
 
 def _extensions() -> str:
-    return " ".join(sorted(EXTENSIONS))
+    return " ".join(sorted(image_endings()))

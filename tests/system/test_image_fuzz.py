@@ -74,6 +74,9 @@ def corpus() -> dict[str, bytes]:
         "cmyk.tif": encode(rgb.convert("CMYK"), "TIFF"),
         "rgb.ppm": encode(rgb, "PPM"),
         "deep.pgm": encode(levels, "PPM"),
+        "rgb.tga": encode(rgb, "TGA", compression="tga_rle"),
+        "rgb.jp2": encode(rgb, "JPEG2000"),
+        "rgb.avif": encode(rgb, "AVIF"),
     }
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -85,7 +88,7 @@ def corpus() -> dict[str, bytes]:
 
 FUZZED = (
     "rgb.jpg", "progressive.jpg", "cmyk.jpg", "exif6.jpg", "rgba.png", "palette.png", "deep.png", "animation.gif",
-    "lossless.webp", "rgb.bmp", "lzw.tif", "deep.pgm",
+    "lossless.webp", "rgb.bmp", "lzw.tif", "deep.pgm", "rgb.tga", "rgb.jp2", "rgb.avif",
 )  # fmt: skip
 
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from hybridvit.data import decode as decoder
+from hybridvit.data import file_kind
 from hybridvit.data.decode import decode_image
+from hybridvit.data.scan import find_images
 from hybridvit.errors import DatasetError, ImageDecodeError
 
 
@@ -32,7 +35,7 @@ def colours() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)  # h w rgba
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000"])
 def test_lossless_rgb_comes_back_unchanged(colours, kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     rgb = np.ascontiguousarray(colours[..., :3])
@@ -245,7 +248,7 @@ def test_threads_refuse_bombs_without_touching_one_another():
         (b"<?xml version='1.0'?><a/>", "an XML document"),
         (b"%PDF-1.7", "a PDF document"),
         (b"PK\x03\x04rest", "a ZIP archive"),
-        (b"\x00\x00\x00\x18ftypheic\x00", r"a HEIC, AVIF or video file \(heic\); convert it"),
+        (b"\x00\x00\x00\x18ftypisom\x00", r"a video or an image of a kind without reader \(isom\)"),
         (b"\x00" * 600, "filled with zero bytes"),
         (b"\x01\x02\xfe\xff\x00", "of an unknown kind"),
     ],
@@ -255,6 +258,60 @@ def test_a_file_that_is_no_image_is_called_what_it_is(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(ImageDecodeError, match=rf"cat\.jpg: this is no image.*the file is {words}.*Replace it"):
         decode_image(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "ending"),
+    [
+        *(("TGA", mode, ".tga") for mode in ("RGB", "RGBA", "L", "LA", "P", "1")),
+        *(("JPEG2000", mode, ".jp2") for mode in ("RGB", "L", "RGBA")),
+        *(("AVIF", mode, ".avif") for mode in ("RGB", "L", "RGBA")),
+        ("MPO", "RGB", ".mpo"),
+    ],
+)
+@pytest.mark.parametrize("named", ["its own", ".jpg"])
+def test_what_pillow_reads_is_read_by_its_content_and_found_by_its_ending(tmp_path, kind, mode, ending, named):
+    picture = Image.fromarray(np.full((20, 30, 4), (200, 90, 30, 255), np.uint8)).convert(mode)
+    path = tmp_path / f"photo{ending if named == 'its own' else named}"
+    path.write_bytes(encode(picture, kind))
+    assert find_images([tmp_path]) == [path]
+    np.testing.assert_allclose(np.asarray(decode_image(path)).astype(int), np.asarray(picture.convert("RGB")), atol=12)
+
+
+def test_an_avif_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encode(noise("RGB", 24).crop((0, 0, 24, 10)), "AVIF", exif=exif)).size == (10, 24)
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
+
+
+def test_a_heic_names_the_extra_that_reads_it(tmp_path, monkeypatch):
+    path = tmp_path / "photo.heic"
+    path.write_bytes(HEIC)
+    is_readable = file_kind.is_readable
+    monkeypatch.setattr(file_kind, "is_readable", lambda kind: kind != "HEIC" and is_readable(kind))
+    monkeypatch.setattr(decoder, "is_readable", file_kind.is_readable)
+    file_kind.image_endings.cache_clear()
+    said = []
+    with pytest.raises(ImageDecodeError, match=r'photo\.heic: this is an image of kind HEIC.*"hybridvit\[heif\]"'):
+        decode_image(path)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert find_images([tmp_path], say=said.append) == [tmp_path / "a.png"]
+    assert said[0].endswith('(.heic 1; to read .heic: pip install "hybridvit[heif]").')
+    file_kind.image_endings.cache_clear()
+
+
+def test_a_heic_is_read_where_the_extra_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
+    picture = Image.fromarray(np.full((20, 30, 3), (200, 90, 30), np.uint8))
+    path = tmp_path / "photo.heic"
+    pillow_heif.from_pillow(picture).save(path, quality=95)
+    assert find_images([tmp_path]) == [path]
+    np.testing.assert_allclose(np.asarray(decode_image(path)).astype(int), np.asarray(picture), atol=12)
+    with pytest.raises(ImageDecodeError, match="HEIC image is damaged"):
+        decode_image(path.read_bytes()[:400])
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
@@ -269,7 +326,7 @@ def noise(mode: str = "RGB", side: int = 24) -> Image.Image:
     return Image.fromarray(rgba).convert(mode)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "TGA", "JPEG2000", "AVIF"])
 def test_half_a_file_is_called_truncated(kind):
     data = encode(noise(side=64), kind)
     with pytest.raises(ImageDecodeError, match=r"image given as .*(truncated|damaged).*Re-fetch it"):
@@ -305,6 +362,9 @@ CORPUS = {
     "deflated tiff": lambda: encode(noise(), "TIFF", compression="tiff_deflate"),
     "ppm": lambda: encode(noise(), "PPM"),
     "pgm": lambda: encode(noise("L"), "PPM"),
+    "tga": lambda: encode(noise(), "TGA", compression="tga_rle"),
+    "jpeg 2000": lambda: encode(noise(), "JPEG2000"),
+    "avif": lambda: encode(noise(), "AVIF"),
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hybridvit.data.scan import EXTENSIONS
+from hybridvit.data.file_kind import image_endings
 from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
 from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError
@@ -69,7 +69,7 @@ def scan_shard(
     try:
         with tarfile.open(path, "r:") as archive:
             for key, members in _samples(archive):
-                kinds = [kind for kind in members if f".{kind.lower()}" in EXTENSIONS]
+                kinds = [kind for kind in members if f".{kind.lower()}" in image_endings()]
                 if len(kinds) > 1:
                     raise DatasetError(
                         f"{path} has {len(kinds)} images under the key '{key}' ({', '.join(kinds)}), and which of "
@@ -84,7 +84,7 @@ def scan_shard(
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(f"{path} is no whole tar file: {error}. Fetch or write it again.") from error
     if not entries:
-        raise DatasetError(f"{path} has no images: no member there ends in one of {' '.join(sorted(EXTENSIONS))}.")
+        raise DatasetError(f"{path} has no images: no member there ends in one of {' '.join(sorted(image_endings()))}.")
     if class_names and (beyond := max(entry.label for entry in entries)) >= len(class_names):
         raise DatasetError(
             f"{path} has an image of class {beyond}, but {len(class_names)} class names are given, for 0 to "
