@@ -32,6 +32,9 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     exif_orientation: bool = True  # False: as the sensor stored them; cards without this key mean True
+    levels: tuple[float, float] | None = (
+        None  # black and white of pictures of more than 8 bits; None: their whole range
+    )
 
     def for_channels(self, channels: int) -> "Preprocessing":
         """The same for images of another number of channels, which all get the average mean and deviation."""
@@ -52,6 +55,7 @@ class Preprocessing:
         _require("crop_fraction", made.crop_fraction, _is_number(made.crop_fraction) and made.crop_fraction > 0)
         _require("image_size", made.image_size, _is_size(made.image_size))
         _require("exif_orientation", made.exif_orientation, isinstance(made.exif_orientation, bool))
+        _require("levels", made.levels, made.levels is None or _are_levels(made.levels))
         for key in ("mean", "std"):
             levels = getattr(made, key)
             _require(key, levels, isinstance(levels, tuple) and all(map(_is_number, levels)))
@@ -122,6 +126,10 @@ def as_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+
+
+def _are_levels(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value)) and value[0] != value[1]
 
 
 def _is_number(value: object) -> bool:

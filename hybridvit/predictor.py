@@ -1,5 +1,6 @@
 """Pictures in, answers out: what every command and program that uses a model on pictures does."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybridvit.data.decode import decode
-from hybridvit.data.preprocess import frame_of, preprocess
+from hybridvit.data.depth import dark, is_dark
+from hybridvit.data.preprocess import frame_of, opened, preprocess
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.loading import Device, open_runner
 from hybridvit.task import Frame, Result, find_task
+
+logger = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -40,11 +43,15 @@ class Predictor:
         self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed)
         self.card = self.runner.card
         self.task = find_task(self.card.task)
+        self._has_warned = False
 
     def prepare(self, source: str | os.PathLike[str] | bytes) -> Prepared:
         """Decode a file, or the bytes of one, and prepare it as the card says. Raises ImageDecodeError."""
         preprocessing = self.card.preprocessing
-        picture = decode(source, exif_orientation=preprocessing.exif_orientation).image
+        picture, facts = opened(source, preprocessing)
+        if preprocessing.levels is None and not self._has_warned and is_dark(facts):
+            self._has_warned = True
+            logger.warning(dark([facts]))
         return Prepared(preprocess(picture, preprocessing), frame_of(picture.size, preprocessing))
 
     def __call__(

@@ -156,6 +156,7 @@ def _info_of_file(path: str, trust_changed: bool) -> None:
     names = in_words(card.class_names)
     prepared = card.preprocessing
     size = f"{prepared.image_size[0]}x{prepared.image_size[1]} px, {prepared.interpolation}"
+    levels = "" if prepared.levels is None else ", black and white at {:g} and {:g}".format(*prepared.levels)
     orientation = "" if prepared.exif_orientation else ", EXIF orientation ignored"
     classes = f"{len(names)}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
     rows = [
@@ -163,7 +164,7 @@ def _info_of_file(path: str, trust_changed: bool) -> None:
         ("Options", dumps(card.options) if card.options else "none"),
         ("Form", card.form),
         ("Runtime", runner.runtime),
-        ("Input", f"{size}, {prepared.crop_mode} crop {prepared.crop_fraction}{orientation}"),
+        ("Input", f"{size}, {prepared.crop_mode} crop {prepared.crop_fraction}{orientation}{levels}"),
         ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
         ("Classes", classes if names else "not named in the file"),
         ("Source", card.source),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from hybridvit.data.decode import Facts, ImageSource, decode
+from hybridvit.data.decode import Facts, ImageSource, Levels, decode
 
 _FACTORS = (8, 4, 2)
 _MIRRORED = {2: (True, False), 3: (True, True), 4: (False, True), 6: (True, False), 7: (True, True), 8: (False, True)}
@@ -38,6 +38,7 @@ def decode_crop(
     *,
     max_pixels: int,
     exif_orientation: bool = True,
+    levels: Levels | None = None,
     reduced: bool = True,
 ) -> Image.Image:
     """`resized_crop` of `decode_image(source)` at `choose((width, height))`, which is asked once.
@@ -54,7 +55,9 @@ def decode_crop(
         return largest_reduction(crop, size)
 
     asked = reduction if reduced else None
-    image, facts = decode(source, max_pixels=max_pixels, exif_orientation=exif_orientation, reduction=asked)
+    image, facts = decode(
+        source, max_pixels=max_pixels, exif_orientation=exif_orientation, levels=levels, reduction=asked
+    )
     crop = crop or choose(image.size)
     if facts.factor == 1:
         return resized_crop(image, crop, size, resampling)

@@ -1,6 +1,7 @@
 """The one way from an image file to pixels, shared by training, evaluation, prediction and export checks."""
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from hybridvit.errors import ImageDecodeError, first_line
 
 ImageSource = str | os.PathLike[str] | bytes
 """A file, or the bytes of one."""
+Levels = tuple[float, float]
+"""What is black and what is white in a picture of more than 8 bits; black may be the higher one."""
 MAX_PIXELS = 89_478_485
 """The size above which an image is refused: 256 MiB of RGB, Pillow's own limit for a warning."""
 
@@ -43,8 +46,9 @@ _DAMAGE = (
     Image.DecompressionBombError,
     Warning,
 )
-# Pillow 13 has no classes of errors for a file that ends early and for a header it cannot use: only these words tell.
-_TRUNCATED, _NO_HEADER = "truncated", "not identified"
+# Pillow 13 has no classes of errors for a file that ends early, for a header it cannot use and for pixels it does not
+# know: only these words tell.
+_TRUNCATED, _NO_HEADER, _NO_DEPTH = "truncated", "not identified", "unknown pixel mode"
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,10 +66,12 @@ class Facts(NamedTuple):
 
     kind: str  # JPEG, PNG, ...
     mode: str  # of the reader, before it became RGB: L, RGBA, I;16, ...
-    bits: int  # per channel: 16, or 8 and less
+    bits: int  # per channel, as stored: 8 (and less), 12, 16, 32 or 64
     orientation: int  # EXIF, 1 to 8, as it was found; 1 where `exif_orientation` was off
     size: tuple[int, int]  # width, height of the whole upright image, whatever was decoded of it
     factor: int  # 2, 4 or 8 if the reader gave every second, fourth or eighth pixel in both directions; else 1
+    range: Levels | None = None  # the lowest and the highest level of a grey picture of more than 8 bits
+    white: float = 255.0  # the level that became white, of such a picture
 
 
 class Decoded(NamedTuple):
@@ -81,17 +87,23 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     exif_orientation: bool = True,
     background: tuple[int, int, int] = (255, 255, 255),
+    levels: Levels | None = None,
 ) -> Image.Image:
     """Decode a file, or the bytes of one, to an upright 8-bit RGB image; of an animation, the first frame.
 
-    Alpha is composited on `background` (0 to 255), 16-bit greyscale is scaled by 1/257 (of 16-bit colour the reader
-    keeps the upper byte), CMYK and palettes are converted. `exif_orientation=False` leaves photos as the sensor stored
-    them, which reproduces accuracies published without it (TIFF files are turned by their reader all the same).
+    Alpha is composited on `background` (0 to 255), CMYK and palettes are converted. Greyscale of more than 8 bits is
+    scaled from `levels`, (black, white), to 0..255; without them from the whole range of its 12 or 16 bits, and signed,
+    32-bit and floating-point pixels are refused. Of 16-bit colour the reader keeps the upper byte.
+    `exif_orientation=False` leaves photos as the sensor stored them, which reproduces accuracies published without it
+    (TIFF files are turned by their reader all the same).
 
     Raises `ImageDecodeError` for anything that does not give the right pixels, with the path, the cause and the fix:
-    damaged files, other kinds of file, 32-bit pixels, more than `max_pixels` pixels. Safe to call from many threads.
+    damaged files, other kinds of file, pixels without black and white, more than `max_pixels` pixels. Safe to call from
+    many threads.
     """
-    return decode(source, max_pixels=max_pixels, exif_orientation=exif_orientation, background=background).image
+    return decode(
+        source, max_pixels=max_pixels, exif_orientation=exif_orientation, background=background, levels=levels
+    ).image
 
 
 def decode(
@@ -100,6 +112,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     exif_orientation: bool = True,
     background: tuple[int, int, int] = (255, 255, 255),
+    levels: Levels | None = None,
     reduction: Callable[[tuple[int, int]], int] | None = None,
     name: str = "",
 ) -> Decoded:
@@ -109,16 +122,11 @@ def decode(
     height of the whole upright image, it answers 1, 2, 4 or 8. Other files are decoded whole. `name` is what errors
     call bytes that come from somewhere. Raises as `decode_image`.
     """
-    if isinstance(source, bytes):
-        name, data = name or f"image given as {len(source):,} bytes", source
-    else:
-        name = os.fspath(source)
-        data = read_image(name)
-    kind = _kind_of(data, name)
+    name, data, kind = _opened(source, name)
     try:
         with reader_of(kind)(BytesIO(data)) as image:
             _check_size(image, name, max_pixels)
-            bits = 16 if _is_16_bit(image) else 8
+            depth = _depth(image)
             orientation, factor, stored = 1, 1, image.size
             if isinstance(image, JpegImageFile):  # says all before its pixels are read
                 orientation = _orientation(image) if exif_orientation else 1
@@ -129,13 +137,35 @@ def decode(
             if not isinstance(image, JpegImageFile):
                 orientation, stored = _orientation(image) if exif_orientation else 1, image.size
             mode = image.mode
-            rgb = _to_rgb(image, name, background)
+            deep = _deep(image, depth, levels, name)
+            rgb = _to_rgb(image, background) if deep is None else deep.rgb(image, background)
             upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
-            return Decoded(upright, Facts(kind, mode, bits, orientation, _turned(stored, orientation), factor))
+            facts = Facts(kind, mode, depth.bits, orientation, _turned(stored, orientation), factor)
+            return Decoded(upright, facts if deep is None else facts._replace(range=deep.range, white=deep.white))
     except ImageDecodeError:
         raise
     except _DAMAGE as error:
-        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}. Re-fetch it.") from error
+        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}.") from error
+
+
+def depth_of(source: ImageSource) -> int:
+    """The bits per channel that a file's header tells. Raises `ImageDecodeError`."""
+    name, data, kind = _opened(source, "")
+    try:
+        with reader_of(kind)(BytesIO(data)) as image:
+            return _depth(image).bits
+    except _DAMAGE as error:
+        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}.") from error
+
+
+def _opened(source: ImageSource, name: str) -> tuple[str, bytes, str]:
+    """Name, content and kind of a file, or of the bytes of one. Raises `ImageDecodeError`."""
+    if isinstance(source, bytes):
+        name, data = name or f"image given as {len(source):,} bytes", source
+    else:
+        name = os.fspath(source)
+        data = read_image(name)
+    return name, data, _kind_of(data, name)
 
 
 def _kind_of(data: bytes, name: str) -> str:
@@ -157,10 +187,29 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
-def _is_16_bit(image: ImageFile.ImageFile) -> bool:
-    """Also where the reader keeps 8 of them: then only the layout of the stored rows tells."""
+class _Depth(NamedTuple):
+    """How the levels of a channel are stored."""
+
+    bits: int
+    kind: str = "unsigned"  # or signed, floating-point
+
+    def __str__(self) -> str:
+        return f"{self.bits}-bit floating-point" if self.kind == "floating-point" else f"{self.kind} {self.bits}-bit"
+
+
+def _depth(image: ImageFile.ImageFile) -> _Depth:
+    """As the layout of the stored rows tells, also where the reader keeps 8 bits of more, or widens fewer to 32."""
     layout = " ".join(str(tile.args) for tile in image.tile)
-    return image.format != "BMP" and (";16" in layout or "65535" in layout)  # "BGR;16" of a BMP: 5 bits per channel
+    if image.format == "BMP":  # whose "BGR;16" has 5 bits per channel
+        return _Depth(8)
+    if image.format == "PPM":  # says the highest level
+        highest = max((int(each) for each in re.findall(r"\b\d+\b", layout)), default=255)
+        return _Depth(max(8, min(highest, 65535).bit_length()) if ";16" not in layout else 16)
+    found = re.search(r"\b(\w+);(\d+)[A-Z]*?(S|F)?\b", layout)
+    if found is None or int(found[2]) <= 8:
+        return _Depth(16 if image.mode.startswith("I;16") else 8)
+    kind = "floating-point" if found[1] == "F" else "signed" if found[3] == "S" else "unsigned"
+    return _Depth(int(found[2]), kind)
 
 
 def read_image(name: str) -> bytes:
@@ -196,43 +245,72 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: ImageFile.ImageFile, name: str, background: tuple[int, int, int]) -> Image.Image:
-    mode = image.mode
-    # Pillow opens 16-bit PGM, and older releases 16-bit PNG, as 32-bit integers; neither format has real ones.
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        return _from_16_bit(image, background)
-    if mode in ("I", "F"):
-        pixels = "integer" if mode == "I" else "floating-point"
-        raise ImageDecodeError(
-            f"{name}: image with 32-bit {pixels} pixels, whose black and white levels the file does not say. "
-            "Scale it to 8 or 16 bits and save it as PNG first."
-        )
+def _to_rgb(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
     if not image.has_transparency_data:
-        return image if mode == "RGB" else image.convert("RGB")  # the latter would copy
+        return image if image.mode == "RGB" else image.convert("RGB")  # the latter would copy
     canvas = Image.new("RGBA", image.size, (*background, 255))
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")
 
 
-def _from_16_bit(image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
-    """Greyscale 0..65535 to RGB 0..255, rounded; Pillow's own conversion turns everything above 255 white."""
-    levels = np.asarray(image).astype(np.uint32)
-    rgb = np.repeat(((levels + 128) // 257).astype(np.uint8)[..., None], 3, axis=-1)  # h w 3
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        rgb[levels == transparent] = background
-    return Image.fromarray(rgb)
+class _Deep(NamedTuple):
+    """A grey picture of more than 8 bits."""
+
+    values: np.ndarray
+    black: float
+    white: float
+    range: Levels  # of the finite values
+
+    def rgb(self, image: ImageFile.ImageFile, background: tuple[int, int, int]) -> Image.Image:
+        """Scaled to 0..255 and rounded; Pillow's own conversion turns everything above 255 white."""
+        shares = (self.values - np.float64(self.black)) / (self.white - self.black)
+        grey = np.floor(np.clip(np.nan_to_num(shares, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
+        rgb = np.repeat(grey[..., None], 3, axis=-1)  # h w 3
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            rgb[self.values == transparent] = background
+        return Image.fromarray(rgb)
+
+
+def _deep(image: ImageFile.ImageFile, depth: _Depth, levels: Levels | None, name: str) -> _Deep | None:
+    """The levels of a grey picture of more than 8 bits; None for others. Raises `ImageDecodeError`."""
+    if not image.mode.startswith("I;16") and image.mode not in ("I", "F"):
+        if levels is not None and depth.bits > 8:
+            raise ImageDecodeError(
+                f"{name}: image of {depth.bits}-bit colour, of which the reader keeps the upper 8 bits, so that no "
+                "levels of black and white can be applied (data.levels). Scale it to 8 bits and save it as PNG."
+            )
+        return None
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)]
+    found = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if levels is None:
+        # Pillow opens 16-bit PGM, and older releases 16-bit PNG, as 32-bit integers, scaled; neither has real ones.
+        if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
+            raise ImageDecodeError(
+                f"{name}: image with {depth} pixels from {found[0]:,.6g} to {found[1]:,.6g}, whose black and white "
+                f"levels the file does not say. Say them, as in --data.levels '[{found[0]:.6g},{found[1]:.6g}]' of "
+                "train, or scale it to 8 or 16 bits and save it as PNG first."
+            )
+        # A TIFF of 12 packed bits ends at 4,095; what else has fewer than 16 was scaled by its reader.
+        levels = (0.0, 4095.0 if depth.bits == 12 and image.format == "TIFF" else 65535.0)
+    return _Deep(values, *levels, found)
 
 
 def _damage(data: bytes, error: BaseException) -> str:
+    """What is wrong with the file, and the fix."""
     message = first_line(error)
     if isinstance(error, Image.DecompressionBombError):
-        return f"claims a size that would fill the memory ({message})"
+        return f"claims a size that would fill the memory ({message}). Re-fetch it"
+    if _NO_DEPTH in message:
+        return f"has pixels of a depth that its reader does not know ({message}). Save it with 8 or 16 bits"
     missing = bytes_missing(data)
     if missing:
-        return f"is truncated (at least {missing:,} of its bytes are missing after byte {len(data):,})"
-    if _TRUNCATED in message.lower() or isinstance(error, EOFError):
-        return f"is truncated (it ends after {len(data):,} bytes, before its last pixel)"
-    if _NO_HEADER in message:
-        return "is damaged or empty (its header is unusable)"
-    return f"is damaged ({message})"
+        fault = f"is truncated (at least {missing:,} of its bytes are missing after byte {len(data):,})"
+    elif _TRUNCATED in message.lower() or isinstance(error, EOFError):
+        fault = f"is truncated (it ends after {len(data):,} bytes, before its last pixel)"
+    elif _NO_HEADER in message:
+        fault = "is damaged or empty (its header is unusable)"
+    else:
+        fault = f"is damaged ({message})"
+    return f"{fault}. Re-fetch it"

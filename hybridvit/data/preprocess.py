@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvit.card import Preprocessing
-from hybridvit.data.decode import MAX_PIXELS, ImageSource, decode
+from hybridvit.data.decode import MAX_PIXELS, Decoded, ImageSource, decode
 from hybridvit.errors import UsageError
 from hybridvit.task import Frame
 
@@ -30,8 +30,20 @@ def prepare(
 
     Raises `ImageDecodeError`, `UsageError`.
     """
-    decoded = decode(source, max_pixels=max_pixels, exif_orientation=preprocessing.exif_orientation, name=name)
-    return preprocess(decoded.image, preprocessing)
+    return preprocess(opened(source, preprocessing, max_pixels=max_pixels, name=name).image, preprocessing)
+
+
+def opened(
+    source: ImageSource, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS, name: str = ""
+) -> Decoded:
+    """Decode as the settings say, whole; see `prepare`."""
+    return decode(
+        source,
+        max_pixels=max_pixels,
+        exif_orientation=preprocessing.exif_orientation,
+        levels=preprocessing.levels,
+        name=name,
+    )
 
 
 def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

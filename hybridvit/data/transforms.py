@@ -99,6 +99,7 @@ class TrainTransform(Transform):
             self._resampling,
             max_pixels=max_pixels,
             exif_orientation=self.preprocessing.exif_orientation,
+            levels=self.preprocessing.levels,
             reduced=self.reduced_decode,
         )
         return self._finish(crop)

@@ -76,6 +76,9 @@ class DataConfig:
     exif_orientation: bool = True
     """Turn photos upright as their EXIF block says; false leaves them as the sensor stored them, which reproduces
     accuracies published without it. Kept in the checkpoint, and followed by evaluate and predict."""
+    levels: tuple[float, ...] = ()
+    """Black and white of grey pictures of more than 8 bits, such as [0, 4095] for 12 bits stored in 16; left
+    out: their whole range. Kept in the checkpoint, and followed by every later command."""
     reduced_decode: bool = True
     """Decode a training JPEG at 1/2, 1/4 or 1/8 where its random crop is larger than image_size by that much: the same
     crop, of almost the same pixels, faster. Validation always decodes whole."""
@@ -87,6 +90,11 @@ class DataConfig:
             raise UsageError(
                 f"Recipe keys 'data.train' and 'data.val' are both '{self.train}', but accuracy on the images trained "
                 "on tells nothing. Name another folder, or hold out a part with --data.val_share 0.2."
+            )
+        if self.levels and (len(self.levels) != 2 or self.levels[0] == self.levels[1]):
+            raise UsageError(
+                f"Recipe key 'data.levels' is {', '.join(f'{level:g}' for level in self.levels)}, but it must be the "
+                "black and the white level, two numbers that differ. Write --data.levels '[0,4095]'."
             )
         self._check_keys_of_sources()
         at_least("data.shuffle_shards", self.shuffle_shards, 1, "a sample is in some shard")

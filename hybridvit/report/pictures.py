@@ -21,9 +21,11 @@ def find_picture(samples: Samples, number: int, preprocessing: Preprocessing) ->
     None if neither can be had: a page goes without a picture rather than not at all.
     """
     path = Path(samples.paths[number])
-    if path.is_file():
+    if path.is_file() and preprocessing.levels is None:
         return path
     try:
+        if path.is_file():
+            return decode_image(path, levels=preprocessing.levels)
         pixels = samples[number][0]  # c h w
     except (HybridViTError, OSError):
         return None

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from hybridvit.card import ModelCard
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.class_names import difference
-from hybridvit.data.encoded import ImageOptions, OnBadImage
+from hybridvit.data.depth import MOST_LOOKED_AT, remarks_on_depth
+from hybridvit.data.encoded import EncodedImages, ImageOptions, OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.samples import LabelledImages
+from hybridvit.data.shards.remote import is_url
 from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError
 from hybridvit.models.registry import find_variant
@@ -25,6 +27,7 @@ def open_splits(recipe: ClassifyRecipe) -> Splits:
         crop_fraction=data.crop_fraction,
         interpolation=data.interpolation,
         exif_orientation=data.exif_orientation,
+        levels=(data.levels[0], data.levels[1]) if data.levels else None,
     )
     training: ImageOptions = {
         "transform": TrainTransform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
@@ -38,7 +41,16 @@ def open_splits(recipe: ClassifyRecipe) -> Splits:
     check_images(train, validation)
     if data.sampler == "balanced":
         train.balanced_labels = train.labels
+    train.remarks = [*train.remarks, *_on_depth(train, preprocessing)]
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
+
+
+def _on_depth(images: LabelledImages, preprocessing: Preprocessing) -> list[str]:
+    """What the levels of a few images give reason to say; images that would have to be fetched are not looked at."""
+    if preprocessing.levels is not None or not isinstance(images, EncodedImages) or is_url(images.paths[0]):
+        return []
+    step = max(1, len(images) // MOST_LOOKED_AT)
+    return remarks_on_depth(images.encoded(0, place) for place in range(0, len(images), step)[:MOST_LOOKED_AT])
 
 
 def check_images(train: LabelledImages, validation: LabelledImages) -> None:
@@ -77,6 +89,7 @@ def open_labelled(root: str, card: ModelCard, *, on_bad_image: OnBadImage = "err
         class_names=card.class_names or None,
         on_bad_image=on_bad_image,
     )
+    images.remarks = [*images.remarks, *_on_depth(images, card.preprocessing)]
     num_classes = card.options.get("num_classes", 1000)
     if len(images.class_names) != num_classes:
         raise DatasetError(
