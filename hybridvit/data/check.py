@@ -10,7 +10,17 @@ from hybridvit.data.check_findings import describe_findings
 from hybridvit.data.check_report import CheckReport, Finding, finding
 from hybridvit.data.inspect import Inspection, inspect_file, lost_file
 from hybridvit.data.processes import in_processes
-from hybridvit.data.scan import SPLITS, class_folders, fold_name, images_in, is_image, relative, subfolders, walk
+from hybridvit.data.scan import (
+    SPLITS,
+    class_folders,
+    ending,
+    fold_name,
+    images_in,
+    is_image,
+    relative,
+    subfolders,
+    walk,
+)
 from hybridvit.errors import DatasetError
 
 WHOLE = ""
@@ -19,7 +29,7 @@ _BATCH = 10_000  # rows of the table read or written at once
 _TABLE = """
 create table files (
     number integer primary key, split integer, class integer, path blob, bytes integer, digest blob, kind text,
-    mode text, bits integer, orientation integer, width integer, height integer, error text
+    mode text, bits integer, orientation integer, width integer, height integer, highest real, white real, error text
 )"""
 
 
@@ -113,7 +123,7 @@ def _list_files(
                     if is_image(path):
                         yield number, label[name], os.fsencode(relative(path, root))
                     else:
-                        others[os.path.splitext(path)[1].lower() or "no ending"] += 1
+                        others[ending(path) or "no ending"] += 1
 
     table.executemany("insert into files (split, class, path) values (?, ?, ?)", rows())
 
@@ -128,11 +138,14 @@ def _paths(table: sqlite3.Connection, total: int) -> Iterator[tuple[int, str]]:
 
 def _store(table: sqlite3.Connection, found: Inspection) -> None:
     facts = found.facts
-    described = (facts.kind, facts.mode, facts.bits, facts.orientation, *facts.size) if facts else (None,) * 6
+    described: tuple[object, ...] = (None,) * 8
+    if facts is not None:
+        highest = None if facts.range is None else facts.range[1]
+        described = (facts.kind, facts.mode, facts.bits, facts.orientation, *facts.size, highest, facts.white)
     error = os.fsencode(found.error).decode(errors="replace") or None
     table.execute(
         "update files set bytes = ?, digest = ?, kind = ?, mode = ?, bits = ?, orientation = ?, width = ?, height = ?, "
-        "error = ? where number = ?",
+        "highest = ?, white = ?, error = ? where number = ?",
         (found.size_bytes, found.digest or None, *described, error, found.number),
     )
 

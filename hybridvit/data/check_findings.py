@@ -6,9 +6,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from hybridvit.data.check_report import MOST_LISTED, Finding, Severity, finding
-from hybridvit.data.scan import fold_name
+from hybridvit.data.depth import DARK, white_of
+from hybridvit.data.file_kind import advice_on
+from hybridvit.data.scan import fold_name, told_apart
 
 EXTREME_RATIO = 5.0
+_MOST_EQUAL = 20  # files of one content that are listed
 
 
 def describe_findings(
@@ -35,21 +38,38 @@ def describe_findings(
 
 def _bad_files(table: sqlite3.Connection, root: str) -> list[Finding]:
     """Undecodable files, one finding per cause: the same message but for names, numbers and quotations."""
-    causes: dict[str, tuple[int, list[str]]] = {}
+    causes: dict[str, _Cause] = {}
     for path, message in table.execute("select path, error from files where error is not null order by path"):
         name = os.fsdecode(path)
         full = os.fsencode(os.path.join(root, name)).decode(errors="replace")
-        said = message.removeprefix(full).lstrip(": ")
-        cause = re.sub(r"\d[\d,.]*\d|\d", "N", re.sub(r"'[^']*'", "'...'", said))
-        number, examples = causes.get(cause, (0, []))
-        if number < MOST_LISTED:
-            examples.append(name)
-        causes[cause] = number + 1, examples
-    ranked = sorted(causes.items(), key=lambda item: (-item[1][0], item[0]))
+        words = re.split(r"(\d[\d,.]*\d|\d|'[^']*')", message.removeprefix(full).lstrip(": "))
+        causes.setdefault("\0".join(words[::2]), _Cause(words)).add(name, words)
+    ranked = sorted(causes.values(), key=lambda cause: (-cause.number, cause.text))
     return [
-        Finding("error", "undecodable", f"Bad files: {cause.rstrip('.')}", number, tuple(examples))
-        for cause, (number, examples) in ranked
+        Finding("error", "undecodable", f"Bad files: {cause.text.rstrip('.')}", cause.number, tuple(cause.examples))
+        for cause in ranked
     ]
+
+
+class _Cause:
+    """Messages that are the same but for some of their numbers and quotations."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = list(words)  # those that differ stand as N or '...'
+        self.number = 0
+        self.examples: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+    def add(self, name: str, words: Sequence[str]) -> None:
+        for place, word in enumerate(words):
+            if self.words[place] != word:
+                self.words[place] = "'...'" if word.startswith("'") else "N"
+        self.number += 1
+        if self.number <= MOST_LISTED:
+            self.examples.append(name)
 
 
 def _classes(table: sqlite3.Connection, splits: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[Finding]:
@@ -89,12 +109,12 @@ def _same_but_for_case(table: sqlite3.Connection, names: Sequence[str]) -> list[
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(fold_name(name), []).append(name)
-    classes = [" = ".join(group) for group in alike.values() if len(group) > 1]
+    classes = [" = ".join(told_apart(group)) for group in alike.values() if len(group) > 1]
     query = (
-        "select group_concat(cast(path as text), ' = ') from files group by folded(path) having count(*) > 1 "
+        "select group_concat(cast(path as text), char(0)) from files group by folded(path) having count(*) > 1 "
         "order by min(path)"
     )
-    files = [row[0] for row in table.execute(query)]
+    files = [" = ".join(told_apart(row[0].split("\0"))) for row in table.execute(query)]
     what = "that differ in capitals or accents only, so one and the same on macOS and Windows"
     return finding("warning", "case-only-class", f"Groups of class names {what}", classes) + finding(
         "warning", "case-only-file", f"Groups of file names {what}", files
@@ -122,8 +142,8 @@ def _duplicates(table: sqlite3.Connection, splits: Sequence[str]) -> list[Findin
         alike = f"from files where digest is not null group by digest having count(*) > 1 and {having}"
         number = table.execute(f"select count(*) from (select 1 {alike})").fetchone()[0]
         first = table.execute(f"select digest {alike} order by min(path) limit {MOST_LISTED}").fetchall()
-        members = "select path from files where digest = ? order by path limit 20"
-        examples = [" = ".join(os.fsdecode(path) for (path,) in table.execute(members, each)) for each in first]
+        members = "select path from files where digest = ? order by path"
+        examples = [_equal([os.fsdecode(path) for (path,) in table.execute(members, each)]) for each in first]
         return finding("warning", kind, f"{what} (equal files)", examples, number)
 
     one_place = "count(distinct class) = 1 and count(distinct split) = 1"
@@ -132,6 +152,11 @@ def _duplicates(table: sqlite3.Connection, splits: Sequence[str]) -> list[Findin
         *groups("leak", f"Pictures in more than one of {', '.join(splits)}", "count(distinct split) > 1"),
         *groups("duplicate", "Pictures more than once in a class", one_place),
     ]
+
+
+def _equal(paths: Sequence[str]) -> str:
+    more = len(paths) - _MOST_EQUAL
+    return " = ".join(paths[:_MOST_EQUAL]) + (f" = {more:,} more" if more > 0 else "")
 
 
 def _pictures(table: sqlite3.Connection) -> list[Finding]:
@@ -146,12 +171,27 @@ def _pictures(table: sqlite3.Connection) -> list[Finding]:
     longer = f"max(width, height) > {EXTREME_RATIO} * min(width, height)"
     return [
         *matching("warning", "extreme-ratio", f"Pictures more than {EXTREME_RATIO:.0f} times as long as wide", longer),
+        *_dark(table),
         *matching("note", "rotated", "Pictures that are turned upright as EXIF says", "orientation > 1"),
-        *matching("note", "16-bit", "Pictures of 16 bits per channel, which are scaled to 8", "bits = 16"),
+        *matching("note", "16-bit", "Pictures of more than 8 bits per channel, which are scaled to 8", "bits > 8"),
     ]
 
 
+def _dark(table: sqlite3.Connection) -> list[Finding]:
+    """Pictures of many levels that use the lowest alone."""
+    where = f"highest < {DARK} * white"
+    number, highest = table.execute(f"select count(*), max(highest) from files where {where}").fetchone()
+    rows = table.execute(f"select path, highest from files where {where} order by path limit {MOST_LISTED}")
+    examples = [f"{os.fsdecode(path)} (up to {level:,.0f})" for path, level in rows]
+    what = "Pictures of more than 8 bits that become nearly black"
+    if number:
+        what += f" unless levels are given (--data.levels '[0,{white_of(highest)}]')"
+    return finding("warning", "dark", what, examples, number)
+
+
 def _others(others: Mapping[str, int]) -> list[Finding]:
+    number = sum(others.values())
     endings = [f"{ending}: {count:,}" for ending, count in sorted(others.items(), key=lambda item: -item[1])]
-    what = "Files without the ending of an image, which are not looked at"
-    return finding("note", "other-files", what, endings, sum(others.values()))
+    advice = "".join(sorted({advice_on(ending) for ending in others}))
+    what = f"Files without the ending of an image, which are not looked at{advice}"
+    return [Finding("note", "other-files", what, number, tuple(endings), len(endings))] if number else []

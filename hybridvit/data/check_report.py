@@ -31,11 +31,12 @@ class Finding:
     what: str  # a sentence to which the number belongs
     number: int
     examples: tuple[str, ...] = ()  # at most MOST_LISTED
+    num_examples: int | None = None  # of how many these are the first; None: `number`
 
     def lines(self) -> list[str]:
         """The finding and its first examples."""
         shown = self.examples[:MOST_SHOWN]
-        rest = self.number - len(shown)
+        rest = (self.number if self.num_examples is None else self.num_examples) - len(shown)
         more = [f"    and {rest:,} more"] if rest > 0 and shown else []
         return [f"  {self.what}: {self.number:,}", *(f"    {_printable(each)}" for each in shown), *more]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hybridvit.data.scan import look_alikes
 from hybridvit.errors import some
 
 
@@ -15,4 +16,4 @@ def difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
             (index, one, other) for index, (one, other) in enumerate(zip(theirs, ours, strict=True)) if one != other
         )
         return f"the same in another order, first at {index}, '{one}' there and '{other}' here"
-    return "; ".join(parts)
+    return "; ".join(filter(None, [*parts, look_alikes(new, theirs).strip(" .")]))

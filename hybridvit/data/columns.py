@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridvit.data.scan import look_alikes
 from hybridvit.errors import DatasetError
 
 
@@ -54,7 +55,7 @@ def matched(labels: Sequence[int], names: Sequence[str], class_names: Sequence[s
         raise DatasetError(
             f"{source} has {len(unknown)} classes that the {len(class_names)} known ones do not include: "
             f"{', '.join(map(repr, unknown[:5]))}. The class map comes from the training data: leave "
-            "these classes out, or train with them."
+            f"these classes out, or train with them.{look_alikes(unknown, class_names)}"
         )
     values = np.asarray(labels)
     if len(values) and not 0 <= values.min() <= values.max() < len(names):

@@ -230,7 +230,8 @@ def _check_size(image: ImageFile.ImageFile, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageDecodeError(
             f"{name}: image of {width}x{height} = {width * height:,} pixels, but at most {max_pixels:,} are decoded, "
-            "for a small file can claim any size and fill the memory. Shrink it, or raise max_pixels if you trust it."
+            "for a small file can claim any size and fill the memory. Shrink it; a Python "
+            "program that trusts it can raise max_pixels."
         )
 
 

@@ -128,7 +128,10 @@ class Loader:
     def _judge(self, bad: tuple[BadImage, ...]) -> None:
         for path, message in bad:
             if not self.data.tolerates_bad:
-                raise ImageDecodeError(f'{message} Or leave such files out of the data set with on_bad_image="skip".')
+                raise ImageDecodeError(
+                    f"{message} Or leave such files out: --data.on_bad_image skip for train, --on_bad_image skip for "
+                    "evaluate."
+                )
             if path not in self.bad_images:
                 self.bad_images[path] = message
                 logger.warning("left out: %s", message)

@@ -162,7 +162,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
         raise DatasetError(
             f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: "
             f"{some(unknown, quoted=True)} (known: {some(names, quoted=True)}). The class map comes from the training "
-            "data: remove or rename these folders, or train with them."
+            f"data: remove or rename these folders, or train with them.{look_alikes(unknown, names)}"
         )
     index = {name: label for label, name in enumerate(names)}
     digest = hashlib.sha256()
@@ -352,6 +352,29 @@ def _size(path: str) -> int:
 def fold_name(name: str) -> str:
     """What a file system sees that ignores capitals and the ways to write an accent."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The names, with the Unicode form of those that look the same and are not."""
+    shapes = Counter(unicodedata.normalize("NFC", name) for name in names)
+    return [f"{name}{_form(name)}" if shapes[unicodedata.normalize("NFC", name)] > 1 else name for name in names]
+
+
+def look_alikes(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """What to add to a message of names that are unknown, though some look like known ones."""
+    shapes = {unicodedata.normalize("NFC", name): name for name in known}
+    alike = [name for name in unknown if unicodedata.normalize("NFC", name) in shapes]
+    if not alike:
+        return ""
+    other = shapes[unicodedata.normalize("NFC", alike[0])]
+    return (
+        f" '{alike[0]}'{_form(alike[0])} looks like the known '{other}'{_form(other)} and is written with other "
+        "Unicode characters, as macOS stores names: rename it (convmv -t utf8 --nfc)."
+    )
+
+
+def _form(name: str) -> str:
+    return next((f" ({form})" for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)), " (mixed Unicode)")
 
 
 def _extensions() -> str:

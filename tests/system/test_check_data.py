@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from hybridvit.cli.main import main
 from hybridvit.data import check_findings, check_report
 from hybridvit.data.check import check_folder
 from hybridvit.data.check_report import CheckReport
+from hybridvit.data.class_names import difference
 from hybridvit.data.inspect import Inspection, inspect_file
+from hybridvit.data.scan import scan_folder
 from hybridvit.errors import DatasetError
 
 CHANCE = np.random.default_rng(0)
@@ -108,6 +111,7 @@ def test_every_fault_of_a_nasty_set_is_named(clean: Path, workers: int) -> None:
         "rotated": ("train/cat/turned.jpg (16x20)",),
         "16-bit": ("train/cat/deep.png (20x16)",),
         "other-files": (".txt: 1",),
+        "dark": ("train/cat/deep.png (up to 255)",),
     }
     assert {kind: examples for kind, (_, examples) in found.items() if kind != "undecodable"} == expected
     assert not report.is_usable
@@ -211,6 +215,47 @@ def test_a_file_that_ends_its_process_is_a_bad_file(clean: Path) -> None:
     assert (report.num_images, report.num_bad) == (56, 4)
     assert [done for done, _, _ in progress] == list(range(1, 57))
     assert progress[-1] == (56, 56, 4)
+
+
+def test_numbers_that_all_messages_share_stay_and_others_are_left_out(clean: Path) -> None:
+    for number, level in enumerate((1, 7)):
+        Image.fromarray(np.full((4, 4), level, np.int32)).save(clean / f"train/cat/{number}.tif")
+    texts = [finding.what for finding in check_folder(str(clean), workers=0).findings]
+    assert texts[0] == (
+        "Bad files: image with signed 32-bit pixels from N to N, whose black and white levels the file does not say. "
+        "Say them, as in --data.levels '...' of train, or scale it to 8 or 16 bits and save it as PNG first"
+    )
+
+
+def test_a_remainder_counts_what_is_listed(clean: Path) -> None:
+    for number in range(7):
+        for copy in range(number + 1):
+            (clean / "train/cat" / f"{copy}.x{number}").write_bytes(b"")
+    for copy in range(24):
+        shutil.copy(clean / "train/cat/0.jpg", clean / "train/cat" / f"copy{copy}.jpg")
+    report = check_folder(str(clean), workers=0)
+    lines = report.text().splitlines()
+    start = lines.index("  Files without the ending of an image, which are not looked at: 28")
+    assert lines[start + 1 : start + 7] == [
+        "    .x6: 7", "    .x5: 6", "    .x4: 5", "    .x3: 4", "    .x2: 3", "    and 2 more",
+    ]  # fmt: skip
+    assert kinds(report)["duplicate"][1][0].endswith(" = 5 more")
+
+
+def test_names_that_look_equal_are_told_apart(clean: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for name in (f"train/{composed}/1.png", f"train/{composed}/2.png", f"val/{apart}/3.png", f"train/dog/{apart}.png"):
+        paint(clean / name)
+    paint(clean / f"train/dog/{composed}.png")
+    found = kinds(check_folder(str(clean), workers=0))
+    assert found["case-only-class"][1] == (f"{apart} (NFD) = {composed} (NFC)",)
+    assert found["case-only-file"][1] == (f"train/dog/{apart}.png (NFD) = train/dog/{composed}.png (NFC)",)
+    known = scan_folder(clean / "train").class_names
+    with pytest.raises(DatasetError, match=rf"'{apart}' \(NFD\) looks like the known '{composed}' \(NFC\).*rename it"):
+        scan_folder(clean / "val", known)
+    assert difference([composed, "cat"], [apart, "cat"]).endswith(
+        "macOS stores names: rename it (convmv -t utf8 --nfc)"
+    )
 
 
 def test_long_lists_are_cut_and_counted(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:

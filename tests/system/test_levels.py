@@ -16,7 +16,10 @@ from hybridvit.recipe.file import load_recipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.train import train
 
-DARK = r"Pictures of 16 bits use the levels [\d,]+ to 4,0\d\d alone \(\d+ (was|were) looked at\).*--data.levels '\[0,4095\]'"
+DARK = (
+    r"Pictures of 16 bits use the levels [\d,]+ to 4,0\d\d alone \(\d+ (was|were) looked at\).*"
+    r"--data.levels '\[0,4095\]'"
+)
 
 
 @pytest.fixture(scope="module")
