@@ -62,7 +62,7 @@ def write_photos(folder: Path, *, number: int, size: tuple[int, int]) -> Path:
     return folder
 
 
-def ours(folder: Path, *, workers: int, reduced_decode: bool) -> Callable[[], object]:
+def ours(folder: Path, *, workers: int, layout: torch.memory_format, reduced_decode: bool) -> Callable[[], object]:
     """EPOCHS epochs with workers that are started once."""
     augment = AugmentConfig(rand_augment=RAND_AUGMENT, random_erasing=ERASING)
     preprocessing = Preprocessing(image_size=(SIDE, SIDE))
@@ -72,7 +72,7 @@ def ours(folder: Path, *, workers: int, reduced_decode: bool) -> Callable[[], ob
     def run() -> None:
         images = ImageFolder(folder, transform=transform, training=True, seed=next(seeds))
         steps = len(images) // BATCH * EPOCHS
-        loader = make_train_loader(images, batch_size=BATCH, num_steps=steps, workers=workers)
+        loader = make_train_loader(images, batch_size=BATCH, num_steps=steps, workers=workers, layout=layout)
         for _ in loader:
             pass
         loader.close()
@@ -80,8 +80,8 @@ def ours(folder: Path, *, workers: int, reduced_decode: bool) -> Callable[[], ob
     return run
 
 
-def theirs(folder: Path, *, workers: int, prefetcher: bool) -> Callable[[], object]:
-    """The same with timm."""
+def theirs(folder: Path, *, workers: int, layout: torch.memory_format, prefetcher: bool) -> Callable[[], object]:
+    """The same with timm; its training script brings each batch into the layout."""
     images = create_dataset("", root=str(folder), is_training=True)
 
     def run() -> None:
@@ -100,8 +100,8 @@ def theirs(folder: Path, *, workers: int, prefetcher: bool) -> Callable[[], obje
             device=torch.device("cpu"),
         )
         for _ in range(EPOCHS):
-            for _ in loader:
-                pass
+            for batch, _ in loader:
+                batch.contiguous(memory_format=layout)
 
     return run
 
@@ -142,10 +142,14 @@ def main() -> None:
         action="store_true",
         help="processor time instead of elapsed time: for a machine that others use too; only without workers",
     )
+    parser.add_argument(
+        "--channels_last", action="store_true", help="batches in that layout, as training on a CPU wants"
+    )
     parser.add_argument("--output", type=Path, help="write the JSON here too")
     arguments = parser.parse_args()
     if arguments.cpu_time and arguments.workers != [0]:
         parser.error("--cpu_time does not see the time of workers. Use --workers 0 with it.")
+    layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(1)  # the cores belong to the workers
     for name in ("Posterize", "PosterizeIncreasing", "PosterizeOriginal"):  # timm's own raises with Pillow 13
@@ -162,8 +166,10 @@ def main() -> None:
                     "ours, whole decode": partial(ours, reduced_decode=False),
                     "ours": partial(ours, reduced_decode=True),
                 }
-                runs = {label: make(folder, workers=workers) for label, make in candidates.items()}
-                title = f"{number} JPEGs of {name}, {workers} workers"
+                runs = {label: make(folder, workers=workers, layout=layout) for label, make in candidates.items()}
+                title = (
+                    f"{number} JPEGs of {name}, {workers} workers{', channels-last' if arguments.channels_last else ''}"
+                )
                 results[title] = compare(title, runs, rounds=arguments.rounds, warmup=1, clock=clock)
             if name == "500x375":
                 after = memory_over_epochs(folder, workers=2, epochs=arguments.epochs)

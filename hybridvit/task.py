@@ -7,7 +7,7 @@ this file alone. Importing it needs no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -69,15 +69,24 @@ class BadImage(NamedTuple):
     message: str
 
 
+class Patch(NamedTuple):
+    """A part of a normalised image that is written over, as random erasing does."""
+
+    top: int
+    left: int
+    values: "Tensor"  # c h w
+
+
 class Sample(NamedTuple):
     """One draw. `bad` lists the files that failed on the way; `image` is None if nothing came in their place."""
 
-    image: "Tensor | None"  # c h w
+    image: "Tensor | None"  # c h w; uint8: the loader normalises it, and puts the patch in
     target: Any
     number: int  # of the sample that is shown, which is not the one asked for if it stands in for a bad file
     frame: Frame | None = None
     bad: tuple[BadImage, ...] = ()
     fault: str = ""  # why the source could not be read: the end of the run, whatever is tolerated
+    patch: Patch | None = None
 
 
 class Batch(NamedTuple):
@@ -174,6 +183,8 @@ class Scores:
     per_image: "np.ndarray | None" = None
     """Of the headline, where it is a mean over images, in the order of this process's samples; bool: right or not."""
     examples: tuple[Example, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """More of it as JSON values, by the name of the key that `evaluate --json` gives it."""
 
 
 class Metric(ABC):

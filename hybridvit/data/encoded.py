@@ -8,6 +8,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack
 from torch import Tensor
 
 from hybridvit.data.decode import MAX_PIXELS
+from hybridvit.data.pixels import Pixels
 from hybridvit.data.samples import LabelledImages, Samples, SourceFault
 from hybridvit.data.seeding import derive_seed, seeded, side_of_step
 from hybridvit.data.transforms import Transform
@@ -67,7 +68,7 @@ class EncodedSamples(Samples):
         """
 
     @abstractmethod
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor, Any, Frame | None]:
+    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor | Pixels, Any, Frame | None]:
         """Image, target and frame of sample `index`, whose file or bytes are `source`; the generators are seeded.
 
         Raises `ImageDecodeError`.
@@ -84,7 +85,8 @@ class EncodedSamples(Samples):
         for _ in range(_MOST_REPLACEMENTS):
             try:
                 image, target, frame = self._prepared(epoch, candidate, step)
-                return Sample(image, target, candidate, frame, tuple(bad))
+                values, patch = image if isinstance(image, Pixels) else (image, None)
+                return Sample(values, target, candidate, frame, tuple(bad), patch=patch)
             except ImageDecodeError as error:
                 bad.append(BadImage(self.paths[candidate], str(error)))
             except SourceFault as fault:
@@ -95,7 +97,7 @@ class EncodedSamples(Samples):
             candidate = dice.choice(self.stand_ins(index))
         return Sample(None, None, index, bad=tuple(bad))
 
-    def _prepared(self, epoch: int, index: int, step: int) -> tuple[Tensor, Any, Frame | None]:
+    def _prepared(self, epoch: int, index: int, step: int) -> tuple[Tensor | Pixels, Any, Frame | None]:
         source = self.encoded(epoch, index)
         try:
             with seeded("augment", self._seed, epoch, index):
@@ -124,8 +126,9 @@ class EncodedImages(EncodedSamples, LabelledImages):
         self.labels = labels
         self.class_names = tuple(class_names)
         self._transform, self._sizes = transform, tuple(sizes)
+        self.normalisation = transform.normalisation
 
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor, Any, Frame | None]:
+    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Pixels, int, None]:
         side = side_of_step(self._sizes, self._seed, step)
-        image = self._transform.of_file(source, max_pixels=self._max_pixels, side=side)
+        image = self._transform.pixels_of_file(source, max_pixels=self._max_pixels, side=side)
         return image, self.labels[index], None

@@ -3,6 +3,7 @@
 import atexit
 import functools
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -20,11 +21,12 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hybridvit.child import end_with_parent
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
+from hybridvit.data.pixels import put
 from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 from hybridvit.import_path import without_current_folder
-from hybridvit.task import BadImage, Batch, Sample
+from hybridvit.task import BadImage, Batch, Patch, Sample
 
 logger = logging.getLogger(__name__)
 MOST_BAD = 0.01
@@ -40,11 +42,39 @@ Collate = Callable[[list[Sample]], Batch]
 def stacked(samples: Sequence[Sample]) -> Batch:
     """Images of one size, and targets that `default_collate` makes one tensor, or one collection of tensors, of."""
     return Batch(
-        default_collate([sample.image for sample in samples]),  # in a worker, into memory the main process shares
+        _stacked_images(samples),
         default_collate([sample.target for sample in samples]),
         torch.tensor([sample.number for sample in samples], dtype=torch.long),
         tuple(sample.frame for sample in samples),
     )
+
+
+def _stacked_images(samples: Sequence[Sample]) -> torch.Tensor:
+    """In a worker, into memory the main process shares; bytes as they lie, h w c, so that nothing is reordered."""
+    images = [sample.image for sample in samples if sample.image is not None]
+    if images[0].dtype == torch.uint8:
+        return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)  # b h w c -> b c h w
+    return default_collate(images)
+
+
+class _Patches(NamedTuple):
+    """The patches of a batch, their values one after the other: each tensor that is sent costs a file descriptor."""
+
+    places: tuple[tuple[int, int, int, tuple[int, ...]], ...]  # image, top, left, shape
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "_Patches | None":
+        found = [(number, sample.patch) for number, sample in enumerate(samples) if sample.patch is not None]
+        if not found:
+            return None
+        places = tuple((number, patch.top, patch.left, tuple(patch.values.shape)) for number, patch in found)
+        return cls(places, torch.cat([patch.values.flatten() for _, patch in found]))
+
+    def put_into(self, images: torch.Tensor) -> None:
+        parts = self.values.split([math.prod(shape) for *_, shape in self.places])
+        for (number, top, left, shape), values in zip(self.places, parts, strict=True):
+            put(images[number], Patch(top, left, values.view(shape)))
 
 
 class _Fetched(NamedTuple):
@@ -53,6 +83,7 @@ class _Fetched(NamedTuple):
     batch: Batch
     bad: tuple[BadImage, ...]
     fault: str = ""
+    patches: _Patches | None = None
 
 
 class Loader:
@@ -67,8 +98,9 @@ class Loader:
     them.
     """
 
-    def __init__(self, data: Samples, loader: DataLoader[Sample]) -> None:
+    def __init__(self, data: Samples, loader: DataLoader[Sample], *, layout: torch.memory_format, pin: bool) -> None:
         self.data = data
+        self._layout, self._pin = layout, pin
         self.bad_images: dict[str, str] = {}
         """Path -> message of all undecodable files met so far."""
         self.num_used = 0
@@ -110,7 +142,7 @@ class Loader:
     def _batches(self, own_pass: int) -> Iterator[Batch]:
         while own_pass == self._pass:
             try:
-                batch, bad, fault = next(self._fetched)
+                batch, bad, fault, patches = next(self._fetched)
             except StopIteration:
                 return
             except (RuntimeError, EOFError, ConnectionError) as error:
@@ -123,7 +155,16 @@ class Loader:
             self.num_total += len(batch.samples) + (0 if self.data.training else len(bad))
             self.num_used += len(batch.samples)
             if len(batch.samples):
-                yield batch
+                yield self._finished(batch, patches)
+
+    def _finished(self, batch: Batch, patches: _Patches | None) -> Batch:
+        """With numbers in place of bytes."""
+        if self.data.normalisation is None or batch.inputs.dtype != torch.uint8:
+            return batch
+        images = self.data.normalisation(batch.inputs, layout=self._layout, pin=self._pin)
+        if patches is not None:
+            patches.put_into(images)
+        return batch._replace(inputs=images)
 
     def _judge(self, bad: tuple[BadImage, ...]) -> None:
         for path, message in bad:
@@ -180,13 +221,14 @@ def make_train_loader(
     world_size: int = 1,
     seed: int = 0,
     workers: int = 0,
+    layout: torch.memory_format = torch.contiguous_format,
     pin_memory: bool = False,
     start_method: StartMethod | None = None,
 ) -> Loader:
     """The micro-batches of one process in the order of `TrainOrder` (which see), across epochs, in a single pass.
 
-    `workers` is the number of processes that decode (0: this one); `pin_memory` speeds up copies to CUDA. Raises as
-    `TrainOrder` does.
+    `workers` is the number of processes that decode (0: this one); `layout` is that of the images in memory;
+    `pin_memory` speeds up copies to CUDA. Raises as `TrainOrder` does.
     """
     order = TrainOrder(
         len(data),
@@ -200,7 +242,7 @@ def make_train_loader(
         blocks=data.blocks,
         balanced_labels=data.balanced_labels,
     )
-    return _make(data, order, collate, workers=workers, pin_memory=pin_memory, start_method=start_method)
+    return _make(data, order, collate, workers=workers, layout=layout, pin_memory=pin_memory, start_method=start_method)
 
 
 def make_eval_loader(
@@ -211,6 +253,7 @@ def make_eval_loader(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
+    layout: torch.memory_format = torch.contiguous_format,
     pin_memory: bool = False,
     start_method: StartMethod | None = None,
 ) -> Loader:
@@ -220,7 +263,7 @@ def make_eval_loader(
     run the bare module, not its DDP wrapper, and reduce once at the end.
     """
     order = EvalOrder(len(data), batch_size=batch_size, rank=rank, world_size=world_size)
-    return _make(data, order, collate, workers=workers, pin_memory=pin_memory, start_method=start_method)
+    return _make(data, order, collate, workers=workers, layout=layout, pin_memory=pin_memory, start_method=start_method)
 
 
 def _make(
@@ -229,6 +272,7 @@ def _make(
     collate: Collate,
     *,
     workers: int,
+    layout: torch.memory_format,
     pin_memory: bool,
     start_method: StartMethod | None,
 ) -> Loader:
@@ -249,7 +293,7 @@ def _make(
             generator=torch.Generator(),
             persistent_workers=workers > 0,
         )
-    return Loader(data, loader)
+    return Loader(data, loader, layout=layout, pin=pin_memory)
 
 
 class _Draws(Dataset[Sample]):
@@ -268,7 +312,7 @@ def _fetched(collate: Collate, samples: list[Sample]) -> _Fetched:
     kept = [sample for sample in samples if sample.image is not None]
     batch = collate(kept) if kept else Batch(torch.empty(0), None, torch.empty(0, dtype=torch.long))
     fault = next((sample.fault for sample in samples if sample.fault), "")
-    return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad), fault)
+    return _Fetched(batch, tuple(bad for sample in samples for bad in sample.bad), fault, _Patches.of(kept))
 
 
 @contextmanager

@@ -82,10 +82,15 @@ def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
 
 def normalise(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """(values / 255 - mean) / std of an RGB image: h w c bytes -> float32 array, c h w."""
-    pixels = np.asarray(image.convert("L" if num_channels(preprocessing) == 1 else "RGB"), np.float32) / 255
-    pixels = pixels.reshape(image.height, image.width, -1)
+    pixels = channels(image, preprocessing).astype(np.float32) / 255
     mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # c h w
+
+
+def channels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """The bytes of an RGB image, h w c, in as many channels as there are means."""
+    pixels = np.array(image.convert("L" if num_channels(preprocessing) == 1 else "RGB"))
+    return pixels.reshape(image.height, image.width, -1)
 
 
 def num_channels(preprocessing: Preprocessing) -> int:

@@ -4,10 +4,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hybridvit.data.order import Blocks
+from hybridvit.data.pixels import Normalisation, Pixels
 from hybridvit.errors import DatasetError, ImageDecodeError
 from hybridvit.task import Sample
 
@@ -28,6 +30,8 @@ class Samples(Dataset[tuple[Tensor, Any]]):
     tolerates_bad: bool = False
     """Whether a bad file is left out (and counted) rather than the end of the run."""
     training: bool = False
+    normalisation: Normalisation | None = None
+    """What makes numbers of images that are drawn as bytes."""
     blocks: Blocks | None = None
     """How the set is cut into parts that are cheaper to read one after the other; None: any order costs the same."""
 
@@ -38,7 +42,8 @@ class Samples(Dataset[tuple[Tensor, Any]]):
     def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         """Sample `index` as epoch `epoch` shows it in optimizer step `step`, on which the size of the image may depend.
 
-        Equal arguments give equal pixels, in any process.
+        Equal arguments give equal pixels, in any process. An image of bytes is yet to be normalised, by
+        `normalisation`.
         """
 
     def __getitem__(self, index: int) -> tuple[Tensor, Any]:
@@ -50,6 +55,8 @@ class Samples(Dataset[tuple[Tensor, Any]]):
             raise SourceFault(sample.fault)
         if sample.image is None:
             raise ImageDecodeError(sample.bad[0].message)
+        if self.normalisation is not None and sample.image.dtype == torch.uint8:
+            return self.normalisation.of(Pixels(sample.image, sample.patch)), sample.target
         return sample.image, sample.target
 
     def __len__(self) -> int:

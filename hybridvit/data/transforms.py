@@ -12,22 +12,30 @@ from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.crop import Crop, decode_crop, resized_crop
 from hybridvit.data.decode import MAX_PIXELS, ImageSource
-from hybridvit.data.preprocess import RESAMPLING, num_channels, prepare, preprocess
+from hybridvit.data.pixels import Normalisation, Pixels
+from hybridvit.data.preprocess import RESAMPLING, channels, cut, num_channels, opened, preprocess
+from hybridvit.task import Patch
 
 
 class Transform(ABC):
     """An image of any size -> float32 tensor, c h w. Can be sent to worker processes."""
+
+    normalisation: Normalisation
 
     @abstractmethod
     def __call__(self, image: Image.Image) -> Tensor:
         """The tensor of a decoded, upright RGB image."""
 
     @abstractmethod
-    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
-        """The tensor of a file, or of the bytes of one. Raises `ImageDecodeError`.
+    def pixels_of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Pixels:
+        """What becomes of a file, or of the bytes of one, before it is normalised. Raises `ImageDecodeError`.
 
         `side` is that of the square tensor, where the transform has no size of its own for all.
         """
+
+    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
+        """The tensor of a file, or of the bytes of one; see `pixels_of_file`."""
+        return self.normalisation.of(self.pixels_of_file(source, max_pixels=max_pixels, side=side))
 
 
 class EvalTransform(Transform):
@@ -36,13 +44,16 @@ class EvalTransform(Transform):
     def __init__(self, preprocessing: Preprocessing) -> None:
         num_channels(preprocessing)
         self.preprocessing = preprocessing
+        self.normalisation = Normalisation(mean=preprocessing.mean, std=preprocessing.std)
 
     def __call__(self, image: Image.Image) -> Tensor:
         return torch.from_numpy(preprocess(image, self.preprocessing))
 
-    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
+    def pixels_of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Pixels:
         assert side is None, "what is evaluated is prepared as the card says"
-        return torch.from_numpy(prepare(source, self.preprocessing, max_pixels=max_pixels))
+        picture = opened(source, self.preprocessing, max_pixels=max_pixels).image
+        pixels = channels(cut(picture, self.preprocessing), self.preprocessing)
+        return Pixels(torch.from_numpy(pixels).permute(2, 0, 1))  # h w c -> c h w
 
 
 class TrainTransform(Transform):
@@ -62,7 +73,8 @@ class TrainTransform(Transform):
         self.reduced_decode = reduced_decode
         self.grey = num_channels(preprocessing) == 1
         self._resampling = RESAMPLING[preprocessing.interpolation]
-        crop, self._distort, normalise = create_transform(
+        self.normalisation = Normalisation(mean=preprocessing.mean, std=preprocessing.std)
+        crop, self._distort, finish = create_transform(
             preprocessing.image_size,
             is_training=True,
             separate=True,
@@ -80,8 +92,7 @@ class TrainTransform(Transform):
             re_mode=augment.erasing_fill,
         )
         self._random_crop, *self._flips = crop.transforms
-        _, normalise, *self._erasing = normalise.transforms
-        self._mean, self._std = normalise.mean.view(3, 1, 1), normalise.std.view(3, 1, 1)
+        _, _, *self._erasing = finish.transforms
         for step in self._distort.transforms:
             for operation in getattr(step, "ops", ()):  # of RandAugment; the other steps have none
                 if operation.name.startswith("Posterize"):
@@ -89,9 +100,10 @@ class TrainTransform(Transform):
 
     def __call__(self, image: Image.Image) -> Tensor:
         crop = self._choose(image.size)
-        return self._finish(resized_crop(image, crop, self.preprocessing.image_size, self._resampling))
+        part = resized_crop(image, crop, self.preprocessing.image_size, self._resampling)
+        return self.normalisation.of(self._finish(part))
 
-    def of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Tensor:
+    def pixels_of_file(self, source: ImageSource, *, max_pixels: int = MAX_PIXELS, side: int | None = None) -> Pixels:
         crop = decode_crop(
             source,
             self._choose,
@@ -110,22 +122,30 @@ class TrainTransform(Transform):
         top, left, height, width = crop.get_params(canvas, crop.scale, crop.ratio)
         return Crop(left, top, width, height)
 
-    def _finish(self, image: Image.Image) -> Tensor:
+    def _finish(self, image: Image.Image) -> Pixels:
         for flip in self._flips:
             image = flip(image)
         image = self._distort(image)
         if self.grey:
             image = image.convert("L").convert("RGB")
-        tensor = self._normalise(image)
-        for erase in self._erasing:
-            tensor = erase(tensor)
-        return tensor[:1] if self.grey else tensor
+        channels = 1 if self.grey else 3
+        values = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # h w c -> c h w
+        patch = self._erased(*values.shape)
+        return Pixels(values[:channels], patch and patch._replace(values=patch.values[:channels]))
 
-    def _normalise(self, image: Image.Image) -> Tensor:
-        """What torchvision's ToTensor and Normalize compute, to the last bit, without their copies."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # h w c -> c h w
-        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return values.div_(255).sub_(self._mean).div_(self._std)
+    def _erased(self, channels: int, height: int, width: int) -> Patch | None:
+        """What timm's random erasing writes into an image of that size: it is shown one that is not a number yet."""
+        if not self._erasing:
+            return None
+        canvas = torch.full((channels, height, width), torch.nan)
+        for erase in self._erasing:
+            erase(canvas)
+        written = ~canvas[0].isnan()
+        if not written.any():
+            return None
+        rows, columns = written.any(1).nonzero(), written.any(0).nonzero()
+        top, left = int(rows[0]), int(columns[0])
+        return Patch(top, left, canvas[:, top : int(rows[-1]) + 1, left : int(columns[-1]) + 1].clone())
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image:

@@ -16,6 +16,7 @@ from hybridvit.data.loader import make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
 from hybridvit.task import Batch, Moment
 from hybridvit.training.best import better_of, validations_since
+from hybridvit.training.engine.devices import memory_format
 from hybridvit.training.engine.optimizer import learning_rate
 from hybridvit.training.engine.sharding import gathered, is_sharded, load_whole, part_of
 from hybridvit.training.observe import Beginning, Best, Observer, Step
@@ -101,6 +102,7 @@ class Loop:
             world_size=run.fabric.world_size,
             seed=run.recipe.seed,
             workers=run.recipe.data.workers,
+            layout=memory_format(run.recipe, run.fabric.device),
             pin_memory=run.fabric.device.type == "cuda",
             start_method=start_method(run.fabric),
         )

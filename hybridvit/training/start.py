@@ -175,6 +175,7 @@ def prepare_run(
             rank=fabric.global_rank,
             world_size=fabric.world_size,
             workers=recipe.data.workers,
+            layout=memory_format(recipe, fabric.device),
             pin_memory=fabric.device.type == "cuda",
             start_method=start_method(fabric),
         ),

@@ -15,13 +15,16 @@ import pytest
 import torch
 from fresh import ENVIRONMENT, command
 from PIL import Image
+from timm.data import create_transform
 
 from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
+from hybridvit.data.decode import decode_image
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import lost_worker, make_eval_loader, make_train_loader
 from hybridvit.data.order import EvalOrder, TrainOrder
+from hybridvit.data.seeding import seeded
 from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 from hybridvit.task import Batch, Sample
@@ -329,10 +332,36 @@ def test_a_batch_puts_the_callers_generators_back_once(root, monkeypatch):
     before = torch.get_rng_state()
     batch = next(iter(make_train_loader(images, batch_size=8, num_steps=1)))
     assert torch.equal(torch.get_rng_state(), before)
-    singles = [images.draw(0, number).image for number in batch.samples.tolist()]
-    assert torch.equal(batch.inputs, torch.stack([image for image in singles if image is not None]))
+    singles = [images[number][0] for number in batch.samples.tolist()]
+    assert torch.equal(batch.inputs, torch.stack(singles))
     saved = []
     getstate = random.getstate
     monkeypatch.setattr(random, "getstate", lambda: saved.append(1) or getstate())
     list(make_train_loader(images, batch_size=8, num_steps=2))
     assert len(saved) == 2
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("fill", ["pixel", "const"])
+def test_images_travel_as_bytes_and_arrive_to_the_last_bit(root: Path, fill: str, layout: torch.memory_format) -> None:
+    """As timm's ToTensor, Normalize and RandomErasing make them, whatever the workers and the layout."""
+    augment = AugmentConfig(rand_augment="", color_jitter=0.0, random_erasing=0.7, erasing_fill=fill)
+    images = ImageFolder(root, transform=TrainTransform(augment, SMALL), training=True, seed=4)
+    crop, distort, finish = create_transform(
+        SMALL.image_size, is_training=True, separate=True, color_jitter=0.0, scale=augment.scale, ratio=augment.ratio,
+        re_prob=0.7, re_mode=fill, mean=SMALL.mean, std=SMALL.std, interpolation=SMALL.interpolation,
+    )  # fmt: skip
+    loader = make_train_loader(images, batch_size=8, num_steps=2, seed=4, workers=2, layout=layout)
+    num_erased = 0
+    for batch in loader:
+        assert batch.inputs.dtype == torch.float32
+        assert batch.inputs.is_contiguous(memory_format=layout)
+        for image, number in zip(batch.inputs, batch.samples.tolist(), strict=True):
+            drawn = images.draw(0, number)
+            assert drawn.image is not None
+            assert drawn.image.dtype == torch.uint8
+            num_erased += drawn.patch is not None
+            with seeded("augment", 4, 0, number):
+                assert torch.equal(image, finish(distort(crop(decode_image(images.paths[number])))))
+    loader.close()
+    assert 4 < num_erased < 16
