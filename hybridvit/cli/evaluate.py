@@ -39,7 +39,7 @@ def evaluate(
         batch: images computed at once.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.
-        json: one line of JSON.
+        json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
@@ -49,7 +49,7 @@ def evaluate(
     if json:
         values = {name: round(value, 6) for name, value in found.scores.values.items()}
         counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}
-        print(dumps({"checkpoint": checkpoint, "data": data} | values | counts))
+        print(dumps({"checkpoint": checkpoint, "data": data} | values | counts | dict(found.scores.details)))
         return
     form = f"{card.form} form" if isinstance(runner, TorchRunner) else runner.runtime
     print(f"{card.architecture} ({form}) on {data}")
