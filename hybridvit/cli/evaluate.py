@@ -35,7 +35,7 @@ def evaluate(
 
     Args:
         checkpoint: .safetensors, .pth, .pth.tar, .ckpt, or what `hybridvit export` wrote, which its own runtime runs.
-        data: folder of class folders with images.
+        data: folder of class folders with images, or a table (.csv, .tsv, .parquet) of paths and labels.
         batch: images computed at once.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.

@@ -174,7 +174,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     for folder in folders:
         before = len(paths)
         for path in left_out.images(walk(os.path.join(root, folder))):
-            size = _size(path)
+            size = file_size(path)
             digest.update(os.fsencode(relative(path, root)) + b"\0%d\0" % size)
             paths.append(path)
             labels.append(index[folder])
@@ -339,7 +339,8 @@ def ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _size(path: str) -> int:
+def file_size(path: str) -> int:
+    """In bytes. Raises `DatasetError` for a file that is not there."""
     try:
         return os.stat(path).st_size
     except OSError as error:

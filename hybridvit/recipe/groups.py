@@ -32,12 +32,12 @@ class DataConfig:
     """By the name that `source` takes. Those of a task stand in its own class of this kind."""
 
     root: str = ""
-    """Folder that holds the split folders, each with one folder per class; of shards also a URL (https://, s3://); of a
-    Hugging Face data set its name on the hub, or a folder."""
+    """Folder that holds the split folders, each with one folder per class; of shards also a URL (https://, s3://); of
+    tables the folder they are in, or one table; of a Hugging Face data set its name on the hub, or a folder."""
     train: str = "train"
-    """Folder of the training images, inside root; of a Hugging Face data set, the split."""
+    """Folder of the training images, inside root; the table of them; of a Hugging Face data set, the split."""
     val: str = "val"
-    """Folder of the validation images, inside root; of a Hugging Face data set, the split."""
+    """Folder of the validation images, inside root; the table of them; of a Hugging Face data set, the split."""
     val_share: float = 0.0
     """Share of the training images to hold out and validate on, in place of those in val; 0 holds out none."""
     fold: str = ""
@@ -52,9 +52,10 @@ class DataConfig:
     cache_gb: float = 50.0
     """For shards behind a URL: size of the cache; the least recently used ones make room for new ones."""
     image_column: str = ""
-    """For a Hugging Face data set: the column of the images, where there are several."""
+    """For a table: the column of the paths; for a Hugging Face data set that of the images. Left out where the name or
+    the type tells."""
     label_column: str = ""
-    """For a Hugging Face data set: the column of the classes, where there are several."""
+    """For a table or a Hugging Face data set: the column of the classes. Left out where the name or the type tells."""
     image_size: int = 256
     """Side of the square training and validation images, in pixels."""
     train_sizes: tuple[int, ...] = ()
@@ -133,9 +134,10 @@ class DataConfig:
     def _check_keys_of_sources(self) -> None:
         """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
+        own = self.sources[self.source].keys if self.source in self.sources else ()
         for name, source in self.sources.items():
-            changed = [key for key in source.keys if getattr(self, key) != defaults[key]]
-            if changed and self.source not in (name, "generated"):
+            changed = [key for key in source.keys if key not in own and getattr(self, key) != defaults[key]]
+            if changed and self.source != "generated":
                 raise UsageError(
                     f"Recipe key 'data.{changed[0]}' is for data.source {name}, but data.source is '{self.source}'. "
                     "Leave one of them out."

@@ -14,6 +14,12 @@ SOURCES = {
     "folder": Source(
         meaning="image folders", opener="hybridvit.data.folder:open_folders", needs_root=True, keys=("fold",)
     ),
+    "table": Source(
+        meaning="a CSV, TSV or Parquet file with a path and a label in each row",
+        opener="hybridvit.data.table:open_tables",
+        needs_root=True,
+        keys=("image_column", "label_column"),
+    ),
     "shards": Source(
         meaning="tar files with an index (`hybridvit shard`), here or behind a URL",
         opener="hybridvit.data.shards.images:open_shards",

@@ -11,6 +11,7 @@ from hybridvit.data.encoded import EncodedImages, ImageOptions, OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.samples import LabelledImages
 from hybridvit.data.shards.remote import is_url
+from hybridvit.data.table import is_table, list_table
 from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError
 from hybridvit.models.registry import find_variant
@@ -78,15 +79,16 @@ def check_images(train: LabelledImages, validation: LabelledImages) -> None:
 
 
 def open_labelled(root: str, card: ModelCard, *, on_bad_image: OnBadImage = "error") -> LabelledImages:
-    """A folder of class folders, prepared as the card says, with the card's class map.
+    """A folder of class folders, or a table of paths and labels, prepared as the card says, with the card's class map.
 
     Raises DatasetError where the folder has a class that the model does not know, or, if the card names no classes,
     another number of them than the model.
     """
+    known = card.class_names or None
     images = ImageFolder(
-        root,
+        list_table(root, known) if is_table(root) else root,
         transform=EvalTransform(card.preprocessing),
-        class_names=card.class_names or None,
+        class_names=known,
         on_bad_image=on_bad_image,
     )
     images.remarks = [*images.remarks, *_on_depth(images, card.preprocessing)]

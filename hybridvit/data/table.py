@@ -1,0 +1,183 @@
+"""A table with a row for each image as a data set: CSV, TSV or Parquet with a column of paths and one of labels."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hybridvit.data.encoded import ImageOptions
+from hybridvit.data.folder import ImageFolder
+from hybridvit.data.samples import Opened
+from hybridvit.data.scan import Listing, Say, file_size, look_alikes, quiet
+from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
+
+if TYPE_CHECKING:
+    from hybridvit.recipe.groups import DataConfig
+
+ENDINGS = (".csv", ".tsv", ".parquet")
+IMAGE_COLUMNS = ("path", "image_path", "filepath", "file_path", "file", "filename", "file_name", "image", "img")
+LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name")
+
+
+def is_table(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a file named like a table."""
+    return Path(path).suffix.lower() in ENDINGS and Path(path).is_file()
+
+
+def list_table(
+    table: str | os.PathLike[str],
+    class_names: Sequence[str] | None = None,
+    *,
+    image_column: str = "",
+    label_column: str = "",
+) -> Listing:
+    """The images that a table names, by paths from its own folder (or absolute ones), in the order of its rows.
+
+    The classes are the different labels, sorted by bytes, or as numbers if all are whole numbers; or those given, the
+    map a model was trained with. The columns are found by name, or named.
+
+    Raises `DatasetError` for a table that cannot be read or is empty, columns that are absent, a row without path or
+    label, a file that is absent, an image with two labels, or a label that `class_names` does not have; `UsageError`
+    without the package that reads Parquet.
+    """
+    table = Path(table)
+    rows = _rows(table, image_column, label_column)
+    found = sorted({label for _, label in rows}, key=_rank)
+    names = found if class_names is None else list(class_names)
+    unknown = [name for name in found if name not in set(names)]
+    if unknown:
+        raise DatasetError(
+            f"{table} has {len(unknown)} classes that the {len(names)} known ones do not include: "
+            f"{some(unknown, quoted=True)} (known: {some(names, quoted=True)}). The class map comes from the training "
+            f"data: remove these rows, or train with them.{look_alikes(unknown, names)}"
+        )
+    index = {name: label for label, name in enumerate(names)}
+    digest, label_of = hashlib.sha256(), dict[str, str]()
+    for path, label in rows:
+        if label_of.setdefault(path, label) != label:
+            raise DatasetError(
+                f"{table} gives {path} two labels, '{label_of[path]}' and '{label}', but an image has one. Keep "
+                "one row."
+            )
+        size = file_size(os.path.join(table.parent, path))
+        digest.update(os.fsencode(path) + b"\0" + label.encode() + b"\0%d\0" % size)
+    return Listing(
+        root=str(table.parent),
+        paths=tuple(os.path.join(table.parent, path) for path, _ in rows),
+        labels=tuple(index[label] for _, label in rows),
+        class_names=tuple(names),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def open_tables(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
+    """The images that two tables in data.root name, or one and a part of it. Raises as `list_table`."""
+    remarks: list[str] = []
+    listing, held_out = list_tables(data, say=remarks.append)
+    images = ImageFolder(listing, **train)
+    images.remarks = remarks
+    return images, ImageFolder(held_out, **validation)
+
+
+def list_tables(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listing]:
+    """The training and the validation images, with one class map, that of the training images.
+
+    `say` is told of what is not used. Raises as `list_table`, and where a table is missing.
+    """
+    columns = {"image_column": data.image_column, "label_column": data.label_column}
+    root = Path(data.root).expanduser()
+    if is_table(root):
+        if not data.val_share:
+            raise DatasetError(
+                f"data.root is the table {root}, which leaves none to validate on. Hold out a fifth of it with "
+                "--data.val_share 0.2, or give its folder as data.root and the tables as data.train and data.val."
+            )
+        return list_table(root, **columns).split(data.val_share, say=say)
+    listing = list_table(_find(root, data.train, "train"), **columns)
+    if data.val_share:
+        return listing.split(data.val_share, say=say)
+    return listing, list_table(_find(root, data.val, "val"), listing.class_names, **columns)
+
+
+def _find(root: Path, name: str, key: str) -> Path:
+    """The table of that name in the folder, whose ending may be left out."""
+    for path in (root / name, *(root / f"{name}{ending}" for ending in ENDINGS)):
+        if is_table(path):
+            return path
+    there = sorted(path.name for path in root.iterdir() if is_table(path)) if root.is_dir() else []
+    raise DatasetError(
+        f"{root} has no table '{name}' (.csv, .tsv or .parquet); its tables are: {some(there, quoted=True) or 'none'}. "
+        f"Name one with --data.{key}, or hold out a part of the other with --data.val_share 0.2."
+    )
+
+
+def _rows(table: Path, image_column: str, label_column: str) -> list[tuple[str, str]]:
+    """Path and label of each row."""
+    columns = _columns(table)
+    image = _column(table, list(columns), "image", image_column, IMAGE_COLUMNS)
+    label = _column(table, list(columns), "label", label_column, LABEL_COLUMNS)
+    rows = list(zip(columns[image], columns[label], strict=True))
+    for number, row in enumerate(rows, start=1):
+        if not all(row):
+            raise DatasetError(
+                f"Row {number} of {table} has no {image if not row[0] else label}. Fill it in, or remove the row."
+            )
+    if not rows:
+        raise DatasetError(f"{table} has no rows. Add images, or name another table.")
+    return rows
+
+
+def _columns(table: Path) -> dict[str, list[str]]:
+    """All columns by name, as text."""
+    try:
+        if table.suffix.lower() == ".parquet":
+            return _parquet(table)
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=head.count), strict=True)
+            names = next(reader, [])
+            rows = [row + [""] * (len(names) - len(row)) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table} cannot be read as a table: {one_line(error)}. Save it as CSV in UTF-8.") from error
+    return {name.strip(): [row[place].strip() for row in rows] for place, name in enumerate(names)}
+
+
+def _parquet(table: Path) -> dict[str, list[str]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table
+    except ImportError as error:
+        raise UsageError(
+            f'{table} is Parquet, which needs the package pyarrow. Run: pip install "hybridvit[parquet]".'
+        ) from error
+    try:
+        columns = read_table(table).to_pydict()
+    except ArrowException as error:
+        raise DatasetError(f"{table} cannot be read as Parquet: {one_line(error)}. Write it again.") from error
+    return {name: ["" if value is None else str(value) for value in values] for name, values in columns.items()}
+
+
+def _column(table: Path, columns: Sequence[str], what: str, wanted: str, usual: Sequence[str]) -> str:
+    """The name of a column: that wanted, or the first with a usual name."""
+    if wanted in columns:
+        return wanted
+    fix = f"Name it: --data.{what}_column COLUMN."
+    if wanted:
+        raise DatasetError(f"{table} has no column '{wanted}'. Nearest: {nearest(wanted, columns)}. {fix}")
+    known = {name.lower(): name for name in reversed(list(columns))}
+    found = next((known[name] for name in usual if name in known), None)
+    if found is None:
+        raise DatasetError(
+            f"{table} has no column named like {'paths' if what == 'image' else 'labels'} ({', '.join(usual)}); its "
+            f"columns are {some(list(columns), quoted=True) or 'none'}. {fix}"
+        )
+    return found
+
+
+def _rank(label: str) -> tuple[bool, int, bytes]:
+    """Whole numbers before other labels, by their value."""
+    is_number = label.isdecimal()
+    return not is_number, int(label) if is_number else 0, os.fsencode(label)
