@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from conftest import trained_like
@@ -43,6 +44,13 @@ def test_opset_17_is_written_with_its_ir_and_gelu_spelled_out(oldest: onnx.Model
     onnx.checker.check_model(oldest, full_check=True)
     operators = Counter(node.op_type for node in oldest.graph.node)
     assert operators["Gelu"] == 0 < operators["Erf"]
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in oldest.graph.initializer}
+    halves = [
+        node
+        for node in oldest.graph.node
+        if node.op_type == "Mul" and np.array_equal(constants.get(node.input[1]), 0.5)
+    ]
+    assert len(halves) == operators["Erf"]  # last, where readers know a GELU by it
 
 
 def test_no_node_of_one_size_is_without_a_path_from_the_input(oldest: onnx.ModelProto) -> None:

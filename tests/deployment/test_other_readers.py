@@ -60,14 +60,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_fixed_fastervit_answers_as_pytorch_in_other_readers(
     program: str, opset: int, packages: tuple[str, ...], files: Path, tmp_path: Path
 ) -> None:
-    python = environment(tmp_path / "environment", packages)
-    words = [
-        python,
-        PROGRAMS / f"{program}.py",
-        files / f"{opset}.onnx",
-        files / "images.npy",
-        tmp_path / "answers.npy",
-    ]
+    python, answers = environment(tmp_path / "environment", packages), tmp_path / "answers.npy"
+    words = [python, PROGRAMS / f"{program}.py", files / f"{opset}.onnx", files / "images.npy", answers]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert relative_error(np.load(answers), np.load(files / "logits.npy")) <= 1e-5

@@ -30,8 +30,7 @@ def described(session: Any, content: bytes, path: Path) -> tuple[ModelCard, Grap
     has_axes = len(shape) == 4 and taken[0].type in DTYPES
     is_bytes = has_axes and taken[0].type == "tensor(uint8)"
     channels = shape.pop(3 if is_bytes else 1) if has_axes else None
-    is_open = not isinstance(channels, int)
-    if not has_axes or not (is_open or channels in CHANNELS):
+    if not has_axes or (isinstance(channels, int) and channels not in CHANNELS):
         listed = "; ".join(f"{each.name}: {each.type} {each.shape}" for each in taken)
         raise UsageError(
             f"{path} takes {listed}, but a file from elsewhere can be timed if it takes images alone: float (batch, "

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 2**31 - 2**24  # of weights: protobuf ends at 2 GiB, and the graph itself needs some
 OPSET = 20  # by default: what torch writes by itself
 OLDEST_WRITTEN = 18  # by torch, which takes no older opset
+OLDEST_WITH_GELU = 20
 LARGEST_CONSTANT = 2**20  # numbers of a value that is stored and not computed anew; larger ones would bloat the file
 
 
@@ -56,6 +57,8 @@ def onnx_graph(model: "DeployedModel") -> "ModelProto":
     assert program is not None  # dynamo=True always returns a program
     _fold_constants(program.model)
     graph = program.model_proto
+    if opset < OLDEST_WITH_GELU:
+        _order_gelu(graph)
     if opset < OLDEST_WRITTEN:
         _to_opset_17(graph)
     return _checked(graph, opset)
@@ -73,6 +76,22 @@ def _fold_constants(model: Any) -> None:
             if widths is not None and not widths.numpy().any():
                 ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
     optimizer.remove_unused_nodes(model)
+
+
+def _order_gelu(model: "ModelProto") -> None:
+    """Have a spelled-out GELU multiply, in place, by its input first and by 0.5 last: the same bits.
+
+    OpenCV 4.14 dies (SIGSEGV) where the half comes first, as torch writes it.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for last in model.graph.node:
+        halved = makers.get(last.input[1]) if last.op_type == "Mul" else None
+        shifted = makers.get(halved.input[1]) if halved is not None and halved.op_type == "Mul" else None
+        erf = makers.get(shifted.input[0]) if shifted is not None and shifted.op_type == "Add" else None
+        if halved is not None and erf is not None and erf.op_type == "Erf":
+            half, rest = halved.input
+            halved.input[:] = [last.input[0], rest]
+            last.input[:] = [halved.output[0], half]
 
 
 def _to_opset_17(model: "ModelProto") -> None:
