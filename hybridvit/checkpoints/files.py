@@ -18,12 +18,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hybridvit.checkpoints.keymaps import is_known
-from hybridvit.checkpoints.names import PARALLEL, Known, named
+from hybridvit.checkpoints.names import PARALLEL, Known, Named, named
 from hybridvit.checkpoints.shards import Shards, shards_of
 from hybridvit.checkpoints.sniff import STAND_INS, Format, check_pickle, check_zip, file_format
 from hybridvit.errors import CheckpointError, one_line, some
 
 log = logging.getLogger(__name__)
+
+KEY = "hybridvit"
+"""Our checkpoints' entry in safetensors' metadata. It is the only one: safetensors writes several in random order, and
+equal models give equal files."""
 
 # The entries that training scripts store weights under, averaged ones before raw ones; the first one present is read.
 WEIGHT_SETS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model", "model_state_dict", "net")
@@ -95,7 +99,8 @@ def _file_of(
     known: Known,
     say: bool,
 ) -> WeightFile:
-    found = named(entries, known, path)
+    is_ours = metadata is not None and KEY in metadata  # and holds one model, whatever its tensors are called
+    found = Named(tensors=dict(entries)) if is_ours else named(entries, known, path)
     _check_tensors(path, found.tensors)
     if say and found.prefix.replace(PARALLEL, ""):
         log.warning("%s: its names stand under '%s', which was taken off", path, found.prefix)

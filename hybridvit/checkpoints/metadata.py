@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from hybridvit.card import ModelCard
-from hybridvit.checkpoints.files import WeightFile
+from hybridvit.checkpoints.files import KEY, WeightFile
 from hybridvit.errors import CheckpointError
 
-KEY = "hybridvit"  # one entry only: safetensors writes several in random order, and equal models give equal files
 VERSION = 2
 READABLE = (1, 2)  # cards of version 1 have no task: it is classification
 
