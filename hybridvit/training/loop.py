@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridvit.data.loader import make_train_loader
+from hybridvit.data.loader import lost_worker, make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
 from hybridvit.task import Batch, Moment
 from hybridvit.training.best import better_of, validations_since
@@ -108,6 +108,10 @@ class Loop:
         )
         try:
             return self._train(self.pace.timed(iter(loader)))
+        except RuntimeError as error:  # asked here: a closed loader knows no workers
+            if (lost := lost_worker(error)) is not None:
+                raise lost from error
+            raise
         finally:
             loader.close()
 

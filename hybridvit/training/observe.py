@@ -27,7 +27,7 @@ class Beginning:
     steps_per_epoch: int
     steps_per_validation: int
     history: Sequence[Row]  # of the validations before
-    best: Best | None  # of them
+    best: Best | None = None  # of them
     seconds: float  # of training before
 
 

@@ -2,7 +2,7 @@
 
 import atexit
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.recipe.file import recipe_text
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Report
-from hybridvit.task import Quantity, Task, find_task
+from hybridvit.task import Objective, Quantity, Task, find_task
 from hybridvit.training.auto_batch import settle_micro_batch
 from hybridvit.training.best import better_of, row_of
 from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group
@@ -39,7 +39,7 @@ from hybridvit.training.record.record import Record
 from hybridvit.training.record.weights_and_biases import require_wandb
 from hybridvit.training.run.folder import Resume, open_run, recipe_of_run
 from hybridvit.training.run.interrupt import StopRequest
-from hybridvit.training.start import Run, material_of, on_rank_zero, prepare_run
+from hybridvit.training.start import Material, Run, material_of, on_rank_zero, prepare_run
 
 NUM_EXAMPLES = 12  # of each group, on the page
 
@@ -152,14 +152,7 @@ def train(
             bar = TrainingProgress(task.headline, shown=progress and fabric.global_rank == 0)
             material = material_of(recipe, task)
             earlier = on_rank_zero(fabric, lambda: recipe_of_run(Path(recipe.output).expanduser())) if resume else None
-            num_images = len(material.splits.train)
-            recipe = fitted(recipe, num_images, fabric.world_size, earlier=earlier, say=bar.said)
-            recipe, objective = settle_micro_batch(recipe, fabric, task, material, earlier=earlier, say=bar.said)
-            _check(recipe, num_images, fabric)
-            if over := left_over(num_images, recipe.data.total_batch):
-                bar.said(over)
-            if recipe.freeze and recipe.pretrained is False:
-                bar.said(f"freeze is '{recipe.freeze}', but the weights are random and stay so: set 'pretrained'.")
+            recipe, objective = _settled(recipe, fabric, task, material, earlier, bar.said)
             folder = on_rank_zero(
                 fabric, lambda: open_run(recipe, resume=resume, allow_changes=allow_changes, say=bar.said)
             )
@@ -171,6 +164,21 @@ def train(
             finally:
                 if fabric.global_rank == 0:
                     folder.lock.release()
+
+
+def _settled(
+    recipe: Recipe, fabric: Fabric, task: Task, material: Material, earlier: Recipe | None, say: Callable[[str], None]
+) -> tuple[Recipe, Objective]:
+    """The recipe as these images and devices take it, with its objective; what should be known about it is said."""
+    num_images = len(material.splits.train)
+    recipe = fitted(recipe, num_images, fabric.world_size, earlier=earlier, say=say)
+    recipe, objective = settle_micro_batch(recipe, fabric, task, material, earlier=earlier, say=say)
+    _check(recipe, num_images, fabric)
+    if over := left_over(num_images, recipe.data.total_batch):
+        say(over)
+    if recipe.freeze and recipe.pretrained is False:
+        say(f"freeze is '{recipe.freeze}', but the weights are random and stay so: set 'pretrained'.")
+    return recipe, objective
 
 
 @contextmanager

@@ -50,7 +50,8 @@ def test_what_cannot_be_frozen_is_refused_with_what_can() -> None:
 
 
 def test_a_frozen_backbone_takes_less_memory_in_the_doctors_estimate() -> None:
-    whole, head = (estimate_memory(dataclasses.replace(TINY, freeze=each), devices=1) for each in ("", "backbone"))
+    recipes = (dataclasses.replace(TINY, freeze=freeze) for freeze in ("", "backbone"))
+    whole, head = (estimate_memory(recipe, devices=1, num_classes=10) for recipe in recipes)
     assert head.weights == whole.weights
     assert head.optimizer < whole.optimizer / 2
-    assert head.step < whole.step / 2
+    assert head.step < whole.step

@@ -417,7 +417,7 @@ def test_weights_and_biases_goes_on_in_the_same_run(tmp_path: Path, monkeypatch:
     assert [step for step, values in first.runs[0].logged if "train/loss" in values] == [1, 2, 3, 4]
     assert [step for step, values in second.runs[0].logged if "train/loss" in values] == [5, 6, 7, 8, 9]
     last = [values for step, values in second.runs[0].logged if step == 9 and "validation/top1" in values]
-    assert last[0]["validation/top1"] == result.raw
+    assert last[0]["validation/top1"] == result.history[-1]["top1"]
     assert "https://wandb.example/run" in result.report.read_text(encoding="utf-8")
 
 

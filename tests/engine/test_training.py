@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import pickle
 import socket
@@ -499,11 +500,15 @@ def test_a_loader_process_that_dies_during_the_forward_pass_is_named_with_what_h
     class Bereft(TinyTask):
         def loss(self, learn: Objective, model: nn.Module, batch: Batch, moment: Moment) -> Tensor:
             if moment.step == 1:  # torch says so wherever the process happens to be
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                    worker.join()
                 raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Bus error.")
             return super().loss(learn, model, batch, moment)
 
-    with pytest.raises(DatasetError, match=r"ended: DataLoader worker \(pid 5\) .*fewer workers, workers=0"):
-        train(short(tmp_path / "run"), progress=False, task=Bereft())
+    recipe = short(tmp_path / "run", data=dataclasses.replace(SHORT.data, workers=1))
+    with pytest.raises(DatasetError, match=r"ended: DataLoader worker \(pid \d+\) .*fewer workers, workers=0"):
+        train(recipe, progress=False, task=Bereft())
 
 
 def test_a_folder_without_validation_images_holds_a_part_of_its_own_out(tmp_path: Path) -> None:

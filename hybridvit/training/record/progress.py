@@ -27,7 +27,7 @@ class TrainingProgress(Observer):
     def __init__(self, headline: Quantity, *, shown: bool = True) -> None:
         self._headline, self._shown = headline, shown
         self._beginning = Beginning(
-            step=0, total_steps=1, steps_per_epoch=1, steps_per_validation=1, history=(), best=None, seconds=0.0
+            step=0, total_steps=1, steps_per_epoch=1, steps_per_validation=1, history=(), seconds=0.0
         )
         self._step = 0
         self._last: Step | None = None

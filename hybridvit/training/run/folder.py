@@ -109,7 +109,7 @@ def open_run(
 
 def recipe_of_run(path: Path) -> Recipe | None:
     """What the run in a folder was started with; None if there is no checkpoint to go on from."""
-    if not any((path / CHECKPOINTS).glob("step-*")):
+    if not any((path / CHECKPOINTS).glob("step-*")) or not (path / RECIPE).is_file():
         return None
     return load_recipe(str(path / RECIPE))
 
