@@ -9,7 +9,7 @@ import pytest
 
 from hybridvit.cli.main import main
 from hybridvit.models.registry import VARIANTS
-from hybridvit.recipe.file import load_recipe, recipe_names, recipe_titles
+from hybridvit.recipe.file import RECIPE, load_recipe, recipe_names, recipe_text, recipe_titles
 from hybridvit.tasks.classify.config import ClassifyRecipe
 
 OWN = {"digits", "folder", "two_marks", "finetune"}  # nothing is published of these
@@ -210,8 +210,15 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
-def test_commands_that_are_written_down_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_are_written_down_parse(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(command.rstrip(".,;:) ").replace("$", ""))
+    if words[1:] and words[1].startswith("runs/"):
+        run = Path(words[1])
+        run.mkdir(parents=True)
+        (run / RECIPE).write_text(recipe_text(load_recipe(run.name, {"data.root": "images"})), encoding="utf-8")
     if words[0] == "doctor":
         if "--memory" in words:
             place = words.index("--memory")
