@@ -166,7 +166,7 @@ def _column(table: Path, columns: Sequence[str], what: str, wanted: str, usual: 
         return wanted
     fix = f"Name it: --data.{what}_column COLUMN."
     if wanted:
-        raise DatasetError(f"{table} has no column '{wanted}'. Nearest: {nearest(wanted, columns)}. {fix}")
+        raise DatasetError(f"{table} has no column '{wanted}'. {nearest(wanted, columns)}. {fix}")
     known = {name.lower(): name for name in reversed(list(columns))}
     found = next((known[name] for name in usual if name in known), None)
     if found is None:

@@ -59,7 +59,7 @@ def test_a_saved_set_is_loaded_by_folder_and_split_with_workers(tmp_path: Path) 
     batch = next(iter(loader))
     loader.close()
     assert sorted(batch.samples.tolist()) == list(range(6))
-    with pytest.raises(DatasetError, match=r"has no split 'val'\. Nearest: 'validation'.*--data\.val"):
+    with pytest.raises(DatasetError, match=r"has no split 'val'\. There are .*'validation'.*--data\.val"):
         load_split(str(tmp_path / "set"), "val")
 
 
