@@ -47,7 +47,7 @@ def given_of(options: BenchOptions) -> dict[str, Any]:
 
     Raises UsageError for an unknown protocol, or for a given value that makes it another one.
     """
-    given = {name: value for name, value in vars(options).items() if value is not None}
+    given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     name = options.protocol
     if name is None:
         return given
