@@ -135,12 +135,13 @@ class DataConfig:
         """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
         own = self.sources[self.source].keys if self.source in self.sources else ()
-        for name, source in self.sources.items():
-            changed = [key for key in source.keys if key not in own and getattr(self, key) != defaults[key]]
-            if changed and self.source != "generated":
+        keys = dict.fromkeys(key for source in self.sources.values() for key in source.keys if key not in own)
+        for key in keys:
+            if self.source != "generated" and getattr(self, key) != defaults[key]:
+                takers = [name for name, source in self.sources.items() if key in source.keys]
                 raise UsageError(
-                    f"Recipe key 'data.{changed[0]}' is for data.source {name}, but data.source is '{self.source}'. "
-                    "Leave one of them out."
+                    f"Recipe key 'data.{key}' is for data.source {' and '.join(takers)}, but data.source is "
+                    f"'{self.source}'. Leave one of them out."
                 )
 
 

@@ -121,7 +121,8 @@ def test_unfit_shards_are_refused_before_the_run_folder_exists(
 def test_keys_of_another_source_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"shards cannot be held out in part.*hybridvit shard FOLDER OUTPUT"):
         recipe_for(shards, tmp_path / "run", val_share=0.2)
-    with pytest.raises(UsageError, match=r"'data.image_column' is for data.source huggingface, but .* is 'shards'"):
+    message = r"'data.image_column' is for data.source table and huggingface, but data.source is 'shards'"
+    with pytest.raises(UsageError, match=message):
         recipe_for(shards, tmp_path / "run", image_column="photo")
     with pytest.raises(UsageError, match=r"'data.cache_gb' is for data.source shards, but data.source is 'folder'"):
         recipe_for(shards, tmp_path / "run", source="folder", cache_gb=1.0)
