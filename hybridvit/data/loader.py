@@ -159,8 +159,9 @@ class Loader:
 
     def _finished(self, batch: Batch, patches: _Patches | None) -> Batch:
         """With numbers in place of bytes."""
-        if self.data.normalisation is None or batch.inputs.dtype != torch.uint8:
+        if batch.inputs.dtype != torch.uint8:
             return batch
+        assert self.data.normalisation is not None, "images of bytes, and nothing to make numbers of them"
         images = self.data.normalisation(batch.inputs, layout=self._layout, pin=self._pin)
         if patches is not None:
             patches.put_into(images)

@@ -6,8 +6,6 @@ from importlib.util import find_spec
 from itertools import product
 from typing import Any
 
-import torch
-
 from hybridvit.errors import UsageError
 from hybridvit.export.spec import PRECISIONS
 from hybridvit.export.targets import EXPORTERS
@@ -120,7 +118,11 @@ def check_device(device: str) -> None:
     """Raise UsageError for a device of PyTorch that is not measured on, or not here."""
     if device.partition(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"The device is '{device}', but this measures on cpu or cuda. Use --device cpu.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return
         raise UsageError(f"The device is '{device}', but torch sees no CUDA GPU here. Use --device cpu.")
 
 

@@ -314,7 +314,7 @@ def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
     assert main([*words, "--calibration", images, "--max_drop", "100"]) == 0
     choice = json.loads(capsys.readouterr().out)
     found = {(each["record"]["runtime"], each["record"]["precision"]): each for each in choice["configurations"]}
-    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("torch", "fp32")}
+    assert set(found) == {("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("torch", "fp32")}, choice["left_out"]
     assert choice["left_out"] == ["torch, int8: PyTorch has no int8 here: it is a precision of exported files"]
     assert found["onnxruntime", "fp32"]["drop"] == 0
     assert found["onnxruntime", "fp32"]["speed"] > 0

@@ -132,7 +132,7 @@ def no_carriers(patch):
     forward = HATBlock.forward
 
     def windows_alone(self, tokens, carriers, windows):
-        return forward(self, tokens, carriers, dataclasses.replace(windows, carrier_size=0))
+        return forward(self, tokens, carriers, dataclasses.replace(windows, carriers=Grid(1, 1, 0)))
 
     patch.setattr(HATBlock, "forward", windows_alone)
     patch.setattr(MapCarriers, "forward", lambda self, *args: None)

@@ -121,7 +121,7 @@ class _Some(Samples):
     def __init__(self, samples: Samples, paths: Sequence[str]) -> None:
         places = {path: place for place, path in enumerate(samples.paths)}
         self._samples, self._places = samples, [places[path] for path in paths]
-        self.paths, self.fingerprint = paths, samples.fingerprint
+        self.paths, self.fingerprint, self.normalisation = paths, samples.fingerprint, samples.normalisation
 
     def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         return self._samples.draw(epoch, self._places[index], step)._replace(number=index)
