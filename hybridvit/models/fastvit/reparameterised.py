@@ -108,7 +108,7 @@ class OverparamConv(Foldable):
         That is in training, for a depthwise block without a small kernel, whose layers all are what they were built as.
         A symbolic trace shows the layers, and a batch of no images has no statistics: both take them one by one.
         """
-        if is_traced(x) or len(x) == 0:
+        if is_traced(x) or x.shape[0] == 0:  # not len(x), which a graph would take for a constant
             return None
         if self.training_form != "collapsed" or self.small is not None or _has_any_global_hook():
             return None
