@@ -23,7 +23,7 @@ def run(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_script_of_timm_knows_our_models_and_its_own(workers: int, tmp_path: Path) -> None:
     script = Path(os.path.relpath(SCRIPT, tmp_path)) if sys.platform == "linux" else SCRIPT
     words = ("-m", "hybridvit.timm", script, "--workers", workers, "--model")
