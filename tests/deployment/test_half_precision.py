@@ -65,7 +65,7 @@ def test_openvino_computes_in_what_the_file_says_and_the_cpu_has(debug_model, tm
         path = tmp_path / f"{precision}.xml"
         export(debug_model, path, to="openvino", options=ExportOptions(precision=precision))
         assert load_runner(path).computes_in == (hint if capability in has else "f32")
-    monkeypatch.setitem(openvino_target.NEEDS, "bf16", "NO_CPU_HAS_THIS")
+    monkeypatch.setitem(openvino_target.HINTS, "bf16", ("bf16", "NO_CPU_HAS_THIS"))
     with caplog.at_level(logging.WARNING):
         runner = load_runner(tmp_path / "bf16.xml")
     assert runner.computes_in == "f32"
