@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from hybridvit.data.check_report import MOST_LISTED, Finding, Severity, finding
 from hybridvit.data.depth import DARK, white_of
 from hybridvit.data.file_kind import advice_on
-from hybridvit.data.scan import fold_name, told_apart
+from hybridvit.data.scan import fold_name, told_apart, without
 
 EXTREME_RATIO = 5.0
 _MOST_EQUAL = 20  # files of one content that are listed
@@ -95,8 +95,7 @@ def _classes(table: sqlite3.Connection, splits: Mapping[str, Sequence[str]], nam
     found += finding("error", "empty-class", "Class folders without images", empty)
     found += finding("error", "no-good-image", "Classes of which no image can be decoded", spoilt)
     for split, classes in list(splits.items())[1:]:
-        unknown = [name for name in classes if name not in set(trained_on)]
-        missing = [name for name in trained_on if name not in set(classes)]
+        unknown, missing = without(classes, trained_on), without(trained_on, classes)
         found += finding("error", "unknown-class", f"Classes in {split} that {first} does not have", unknown)
         found += finding("warning", "missing-class", f"Classes of {first} that {split} does not have", missing)
     if len(trained_on) == 1:

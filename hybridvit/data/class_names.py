@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from hybridvit.data.scan import look_alikes
+from hybridvit.data.scan import look_alikes, without
 from hybridvit.errors import some
 
 
 def difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """How the classes of the images (`ours`) differ from those of a model: new ones, absent ones, or their order."""
-    new = [name for name in ours if name not in set(theirs)]
-    absent = [name for name in theirs if name not in set(ours)]
+    new, absent = without(ours, theirs), without(theirs, ours)
     parts = [f"{what}: {some(names)}" for what, names in (("new", new), ("absent", absent)) if names]
     if not parts:
         index, one, other = next(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridvit.data.scan import look_alikes
+from hybridvit.data.scan import check_known
 from hybridvit.errors import DatasetError
 
 
@@ -50,13 +50,7 @@ def matched(labels: Sequence[int], names: Sequence[str], class_names: Sequence[s
     Raises `DatasetError` for a class that is not there, and for a label without a name.
     """
     known = {name: label for label, name in enumerate(class_names)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise DatasetError(
-            f"{source} has {len(unknown)} classes that the {len(class_names)} known ones do not include: "
-            f"{', '.join(map(repr, unknown[:5]))}. The class map comes from the training data: leave "
-            f"these classes out, or train with them.{look_alikes(unknown, class_names)}"
-        )
+    check_known(names, class_names, source=source, otherwise="leave these classes out")
     values = np.asarray(labels)
     if len(values) and not 0 <= values.min() <= values.max() < len(names):
         raise DatasetError(

@@ -1,7 +1,7 @@
 """A folder of class folders as a data set."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -46,11 +46,40 @@ class ImageFolder(EncodedImages):
 
 def open_folders(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
     """The images in data.root. Raises `DatasetError` as `list_images`."""
+    return opened(list_images, data, train, validation)
+
+
+def opened(
+    lists: Callable[..., tuple[Listing, Listing]],
+    data: "DataConfig",
+    train: ImageOptions,
+    validation: ImageOptions,
+) -> Opened:
+    """The images that `lists(data, say=...)` finds to train and to validate on, with what it says of them."""
     remarks: list[str] = []
-    listing, held_out = list_images(data, say=remarks.append)
+    listing, rest = lists(data, say=remarks.append)
     images = ImageFolder(listing, **train)
     images.remarks = remarks
-    return images, ImageFolder(held_out, **validation)
+    return images, ImageFolder(rest, **validation)
+
+
+def held_out(listing: Listing, data: "DataConfig", *, unused: Path | None, say: Say) -> tuple[Listing, Listing] | None:
+    """The listing in two, to train and to validate on, where the recipe asks for that; else None.
+
+    `say` is told of `unused`, which is there to validate on.
+    """
+    key = "val_share" if data.val_share else "fold"
+    if not (value := getattr(data, key)):
+        return None
+    if unused is not None:
+        say(
+            f"data.{key} is {value}, so that part of '{data.train}' is validated on, and the images in {unused} are "
+            f"not used. Leave {key} out to validate on them."
+        )
+    if key == "val_share":
+        return listing.split(data.val_share, say=say)
+    part, count = map(int, data.fold.split("/"))
+    return listing.fold(part, count)
 
 
 def list_images(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listing]:
@@ -69,16 +98,9 @@ def list_images(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listi
             "--data.train, or, if these are the classes, use --data.train . --data.val_share 0.2."
         )
     listing = scan_folder(root / data.train, say=say)
-    if data.val_share:
-        if (root / data.val).is_dir() and data.val != data.train and root / data.train != root:
-            say(
-                f"data.val_share is {data.val_share}, so that part of '{data.train}' is validated on, and the images "
-                f"in {root / data.val} are not used. Leave val_share out to validate on them."
-            )
-        return listing.split(data.val_share, say=say)
-    if data.fold:
-        part, count = map(int, data.fold.split("/"))
-        return listing.fold(part, count)
+    is_there = (root / data.val).is_dir() and data.val != data.train and root / data.train != root
+    if parts := held_out(listing, data, unused=root / data.val if is_there else None, say=say):
+        return parts
     if not (root / data.val).is_dir():
         raise DatasetError(
             f"{root} has no folder '{data.val}' for the images to validate on; its folders are: {there}. Name one with "

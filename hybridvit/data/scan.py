@@ -157,13 +157,7 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     root = os.fspath(root)
     folders = class_folders(root)
     names = tuple(class_names) if class_names is not None else tuple(folders)
-    unknown = [name for name in folders if name not in set(names)]
-    if unknown:
-        raise DatasetError(
-            f"{root} has {len(unknown)} classes that the {len(names)} known ones do not include: "
-            f"{some(unknown, quoted=True)} (known: {some(names, quoted=True)}). The class map comes from the training "
-            f"data: remove or rename these folders, or train with them.{look_alikes(unknown, names)}"
-        )
+    check_known(folders, names, source=root, otherwise="remove or rename these folders")
     index = {name: label for label, name in enumerate(names)}
     digest = hashlib.sha256()
     paths: list[str] = []
@@ -359,6 +353,22 @@ def told_apart(names: Sequence[str]) -> list[str]:
     """The names, with the Unicode form of those that look the same and are not."""
     shapes = Counter(unicodedata.normalize("NFC", name) for name in names)
     return [f"{name}{_form(name)}" if shapes[unicodedata.normalize("NFC", name)] > 1 else name for name in names]
+
+
+def without(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of `names` that are not among `others`, in their order."""
+    known = set(others)
+    return [name for name in names if name not in known]
+
+
+def check_known(names: Iterable[str], known: Sequence[str], *, source: object, otherwise: str) -> None:
+    """Raise DatasetError for classes of `source` that the model does not know; `otherwise` to training with them."""
+    if unknown := without(names, known):
+        raise DatasetError(
+            f"{source} has {len(unknown)} classes that the {len(known)} known ones do not include: "
+            f"{some(unknown, quoted=True)} (known: {some(known, quoted=True)}). The class map comes from the training "
+            f"data: {otherwise}, or train with them.{look_alikes(unknown, known)}"
+        )
 
 
 def look_alikes(unknown: Sequence[str], known: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.data.encoded import ImageOptions
-from hybridvit.data.folder import ImageFolder
+from hybridvit.data.folder import held_out, opened
 from hybridvit.data.samples import Opened
-from hybridvit.data.scan import Listing, Say, file_size, look_alikes, quiet
+from hybridvit.data.scan import Listing, Say, check_known, file_size, quiet
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
 
 if TYPE_CHECKING:
@@ -46,13 +46,7 @@ def list_table(
     rows = _rows(table, image_column, label_column)
     found = sorted({label for _, label in rows}, key=_rank)
     names = found if class_names is None else list(class_names)
-    unknown = [name for name in found if name not in set(names)]
-    if unknown:
-        raise DatasetError(
-            f"{table} has {len(unknown)} classes that the {len(names)} known ones do not include: "
-            f"{some(unknown, quoted=True)} (known: {some(names, quoted=True)}). The class map comes from the training "
-            f"data: remove these rows, or train with them.{look_alikes(unknown, names)}"
-        )
+    check_known(found, names, source=table, otherwise="remove these rows")
     index = {name: label for label, name in enumerate(names)}
     digest, label_of = hashlib.sha256(), dict[str, str]()
     for path, label in rows:
@@ -74,11 +68,7 @@ def list_table(
 
 def open_tables(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
     """The images that two tables in data.root name, or one and a part of it. Raises as `list_table`."""
-    remarks: list[str] = []
-    listing, held_out = list_tables(data, say=remarks.append)
-    images = ImageFolder(listing, **train)
-    images.remarks = remarks
-    return images, ImageFolder(held_out, **validation)
+    return opened(list_tables, data, train, validation)
 
 
 def list_tables(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listing]:
@@ -89,23 +79,30 @@ def list_tables(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listi
     columns = {"image_column": data.image_column, "label_column": data.label_column}
     root = Path(data.root).expanduser()
     if is_table(root):
-        if not data.val_share:
+        parts = held_out(list_table(root, **columns), data, unused=None, say=say)
+        if parts is None:
             raise DatasetError(
                 f"data.root is the table {root}, which leaves none to validate on. Hold out a fifth of it with "
                 "--data.val_share 0.2, or give its folder as data.root and the tables as data.train and data.val."
             )
-        return list_table(root, **columns).split(data.val_share, say=say)
+        return parts
     listing = list_table(_find(root, data.train, "train"), **columns)
-    if data.val_share:
-        return listing.split(data.val_share, say=say)
-    return listing, list_table(_find(root, data.val, "val"), listing.class_names, **columns)
+    unused = _there(root, data.val) if data.val != data.train else None
+    return held_out(listing, data, unused=unused, say=say) or (
+        listing,
+        list_table(_find(root, data.val, "val"), listing.class_names, **columns),
+    )
+
+
+def _there(root: Path, name: str) -> Path | None:
+    """The table of that name in the folder, whose ending may be left out; None if there is none."""
+    return next(filter(is_table, (root / name, *(root / f"{name}{ending}" for ending in ENDINGS))), None)
 
 
 def _find(root: Path, name: str, key: str) -> Path:
-    """The table of that name in the folder, whose ending may be left out."""
-    for path in (root / name, *(root / f"{name}{ending}" for ending in ENDINGS)):
-        if is_table(path):
-            return path
+    """As `_there`. Raises DatasetError where there is none, with the key that would name it."""
+    if path := _there(root, name):
+        return path
     there = sorted(path.name for path in root.iterdir() if is_table(path)) if root.is_dir() else []
     raise DatasetError(
         f"{root} has no table '{name}' (.csv, .tsv or .parquet); its tables are: {some(there, quoted=True) or 'none'}. "

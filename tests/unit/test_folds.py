@@ -59,5 +59,7 @@ def test_a_fold_is_one_part_of_several(fold: str) -> None:
 def test_images_are_held_out_in_one_way() -> None:
     with pytest.raises(UsageError, match="both hold images out"):
         ClassifyData(root="photos", fold="1/5", val_share=0.2)
-    with pytest.raises(UsageError, match=r"'data.fold' is for data.source folder, but data.source is 'digits'"):
+    with pytest.raises(
+        UsageError, match=r"'data.fold' is for data.source folder and table, but data.source is 'digits'"
+    ):
         ClassifyData(source="digits", fold="1/5")

@@ -92,6 +92,19 @@ def test_a_run_opens_two_tables_or_holds_out_a_part_of_one(photos: Path) -> None
     assert list(open_labelled(str(photos / "val.csv"), card).labels) == [0, 0]
 
 
+@pytest.mark.parametrize(("key", "value"), [("val_share", 0.25), ("fold", "1/2")])
+def test_a_part_is_held_out_and_a_table_that_is_not_used_is_named(photos: Path, key: str, value: object) -> None:
+    write(photos / "train.csv", ROWS)
+    held = opened(photos, **{f"data.{key}": value})
+    assert held.train.remarks == []
+    assert sorted([*held.train.paths, *held.validation.paths]) == sorted(str(photos / name) for name in NAMES)
+    assert len(held.validation) > 0
+    write(photos / "val.csv", ROWS[:2])
+    (said,) = opened(photos, **{f"data.{key}": value}).train.remarks
+    assert said.startswith(f"data.{key} is {value}, so that part of 'train' is validated on, and the images in ")
+    assert said.endswith(f"{photos / 'val.csv'} are not used. Leave {key} out to validate on them.")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -18,7 +18,7 @@ SOURCES = {
         meaning="a CSV, TSV or Parquet file with a path and a label in each row",
         opener="hybridvit.data.table:open_tables",
         needs_root=True,
-        keys=("image_column", "label_column"),
+        keys=("image_column", "label_column", "fold"),
     ),
     "shards": Source(
         meaning="tar files with an index (`hybridvit shard`), here or behind a URL",
