@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import bench_results
-import numpy as np
 import pytest
-from PIL import Image
 from programs import children
+from two_classes import dark_and_light
 
 import hybridvit
 from hybridvit.cli import main
@@ -42,14 +41,7 @@ WORDS = ("--rounds", "8", "--calls", "1", "--threads", "1")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two classes that are easily told apart, its ONNX file, and images."""
     root = tmp_path_factory.mktemp("bench")
-    model = hybridvit.create_model("fastvit_debug", num_classes=2).eval()
-    model.card = dataclasses.replace(model.card, class_names=("dark", "light"))
-    hybridvit.save_checkpoint(model, root / "m.safetensors")
-    for name, low in (("dark", 0), ("light", 128)):
-        (root / "images" / name).mkdir(parents=True)
-        for number in range(6):
-            pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
+    model = dark_and_light(root, num_images=6)
     export(model, root / "m.onnx", options=ExportOptions(batch=1))
     return root
 

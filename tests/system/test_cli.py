@@ -1,7 +1,6 @@
 """The command line as a user meets it: help, answers, errors in one paragraph, exit codes."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import fresh
-import numpy as np
 import pytest
 import torch
 from fresh import output_of
 from PIL import Image
 from rich.cells import cell_len
+from two_classes import dark_and_light
 
 import hybridvit
 from hybridvit.checkpoints import save_upstream
@@ -49,14 +48,7 @@ def spawn(*words: str, folder: Path = ROOT) -> "subprocess.CompletedProcess[str]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, its export, and images of two classes."""
     root = tmp_path_factory.mktemp("cli")
-    model = hybridvit.create_model("fastvit_debug", num_classes=2).eval()
-    model.card = dataclasses.replace(model.card, class_names=("dark", "light"))
-    hybridvit.save_checkpoint(model, root / "m.safetensors")
-    for name, low in (("dark", 0), ("light", 128)):
-        (root / "images" / name).mkdir(parents=True)
-        for number in range(3):
-            pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
+    model = dark_and_light(root)
     export(model, root / "m.onnx")
     return root
 

@@ -1,15 +1,13 @@
 """What the command line does, from Python: `hybridvit.train`, `dry_run`, `evaluate`, `predict`, `export`, `bench`."""
 
-import dataclasses
 import inspect
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fresh import output_of
-from PIL import Image
 from tiny_runs import TINY
+from two_classes import dark_and_light
 
 import hybridvit
 from hybridvit import api
@@ -24,14 +22,7 @@ NAMES = ("train", "dry_run", "evaluate", "predict", "export", "bench")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two classes, and images of them, one of which is none."""
     root = tmp_path_factory.mktemp("functions")
-    model = hybridvit.create_model("fastvit_debug", num_classes=2).eval()
-    model.card = dataclasses.replace(model.card, class_names=("dark", "light"))
-    hybridvit.save_checkpoint(model, root / "m.safetensors")
-    for name, low in (("dark", 0), ("light", 128)):
-        (root / "images" / name).mkdir(parents=True)
-        for number in range(3):
-            pixels = np.random.default_rng(number).integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "images" / name / f"{number}.png")
+    dark_and_light(root)
     (root / "images" / "dark" / "bad.png").write_bytes(b"no picture")
     return root
 
