@@ -72,7 +72,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
             lead=(
                 f"Trained from scratch on 1,437 images of 8×8 pixels in {clock(trained_s)} on "
                 f"{measured.machine.cores} CPU cores, tested on {evaluation.num_samples} others. The {run.weights} "
-                "weights of the last epoch, on these images the better of raw and averaged."
+                f"weights of epoch {run.epoch:g}, the best of all validations, on these same images."
             ),
             evaluation=evaluation,
             folding=folding,
