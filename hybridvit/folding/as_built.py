@@ -46,8 +46,9 @@ def check_as_built(module: nn.Module, *kinds: type[nn.Module]) -> None:
 
 def check_unwatched(module: nn.Module) -> None:
     """Raise NotAsBuilt if calls of `module`, or of a module inside, are intercepted."""
-    for part in module.modules():
-        check_not_intercepted(part)
+    check_not_intercepted(module)
+    for part in module.children():
+        check_unwatched(part)
 
 
 def check_not_intercepted(module: nn.Module) -> None:

@@ -131,7 +131,10 @@ class Kernel:
                     f"its folded {name} reaches {largest:.4g}, more than {like.dtype} can hold "
                     f"({torch.finfo(like.dtype).max:.5g}). Fold in float32 or bfloat16 instead."
                 )
-        weight, bias = (values.to(like.device, like.dtype, copy=True) for values in (self.weight, self.bias))
+        weight, bias = (
+            values.to(like.device, like.dtype, copy=True, memory_format=torch.contiguous_format)
+            for values in (self.weight, self.bias)
+        )
         return Kernel(weight, bias)
 
     def as_conv(self, like: nn.Module) -> nn.Conv2d:
@@ -148,7 +151,7 @@ class Kernel:
         if like.padding != (like.kernel_size[0] // 2, like.kernel_size[1] // 2):
             raise NotAsBuilt(like, f"has padding {like.padding}, but only half of its kernel can be folded.")
         kernel = self.cast(like.weight)
-        conv = conv_like(like, kernel.weight, kernel.bias)
+        conv = conv_owning(like, kernel.weight, kernel.bias)
         conv.padding = (size // 2, size // 2)
         return conv
 
@@ -161,13 +164,22 @@ class Kernel:
 def identity_kernel(like: nn.Conv2d) -> Kernel:
     """The 1x1 kernel, grouped as `like`, whose output is its input; `like` has as many outputs as inputs."""
     per_group = like.in_channels // like.groups
-    block = torch.eye(per_group, dtype=torch.float64, device=exact(like.weight).device)
+    block = exact(torch.eye(per_group, device=like.weight.device))
     weight = block.repeat(like.groups, 1)[:, :, None, None]  # (groups per_group) per_group 1 1
     return Kernel(weight, weight.new_zeros(like.out_channels))
 
 
 def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A frozen convolution with the stride, padding and groups of `conv`; `weight` says channels and kernel."""
+    """A frozen convolution with the stride, padding and groups of `conv`; `weight` says channels and kernel.
+
+    It gets copies of both tensors.
+    """
+    copied = weight.detach().clone(memory_format=torch.contiguous_format)
+    return conv_owning(conv, copied, None if bias is None else bias.detach().clone())
+
+
+def conv_owning(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """`conv_like` without the copies: both tensors become the layer's own."""
     like: nn.Conv2d = _Uninitialised(
         weight.shape[1] * conv.groups,
         weight.shape[0],
@@ -179,9 +191,9 @@ def conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
     )
     like.__class__ = nn.Conv2d
     like.padding = conv.padding
-    like.weight = nn.Parameter(weight.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)
+    like.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:
-        like.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        like.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return like.eval()
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from hybridvit.folding.foldable import Foldable
-from hybridvit.folding.kernel import Affine, Kernel, conv_like, exact
+from hybridvit.folding.kernel import Affine, Kernel, conv_owning, exact
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.drop_path import drop_path
 
@@ -94,7 +94,7 @@ class Downsample(Foldable):
         shift = torch.where(gain == 0, 0, bias / gain)
         shift = Kernel(shift[:, None, None, None], torch.zeros_like(shift)).cast(self.norm.bias).weight.flatten()
         weight = Kernel(kernel.weight * gain[:, None, None], kernel.bias).cast(self.conv.weight).weight
-        return FoldedDownsample(shift, _channels_last(conv_like(self.conv, weight, None)), self.norm.eps)
+        return FoldedDownsample(shift, _channels_last(conv_owning(self.conv, weight, None)), self.norm.eps)
 
 
 class FoldedDownsample(nn.Module):

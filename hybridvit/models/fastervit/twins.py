@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.folding.as_built import check_as_built
-from hybridvit.folding.kernel import Affine, Kernel, conv_like
+from hybridvit.folding.kernel import Affine, Kernel, conv_owning
 from hybridvit.models.attention import attention
 from hybridvit.models.fastvit.reparameterised import PositionalEncoding
 from hybridvit.models.hat.config import HATConfig
@@ -141,4 +141,4 @@ def _after(affine: Affine, conv: nn.Module) -> nn.Conv2d:
     assert isinstance(conv, nn.Conv2d)
     bias = kernel.bias + kernel.weight.sum((2, 3)) @ affine.shift
     folded = Kernel(kernel.weight * affine.gain[:, None, None], bias).cast(conv.weight)
-    return conv_like(conv, folded.weight, folded.bias)
+    return conv_owning(conv, folded.weight, folded.bias)
