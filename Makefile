@@ -24,7 +24,7 @@ test: SELECTED := -m "not nightly"
 test test-nightly: .venv/ready
 	$(TEST) $(SELECTED) --dist loadscope tests/unit tests/contract --ignore tests/contract/test_every_target.py $(SHAPES)
 	$(TEST) $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system $(SHAPES)
-	$(TEST) $(SELECTED) --dist loadgroup tests/deployment tests/contract/test_every_target.py
+	$(TEST) $(SELECTED) --dist loadscope tests/deployment tests/contract/test_every_target.py
 
 # LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
 test-litert: .venv-litert/ready

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -91,6 +92,25 @@ def every_model() -> list[object]:
         pytest.param(name, id=name, marks=() if name in chosen else pytest.mark.nightly)
         for name in hybridvit.list_models()
     ]
+
+
+LIKE_OTHERS = {"t12", "s12", "sa24", "sa36"}  # FastViTs with other numbers in the same places than those beside them
+
+
+def each(names: Iterable[str]) -> list[object]:
+    """`names` of FastViTs, or of their variants, as parameters of a test; those that are like others are nightly."""
+    return [
+        pytest.param(name, marks=pytest.mark.nightly if name.removeprefix("fastvit_") in LIKE_OTHERS else ())
+        for name in names
+    ]
+
+
+KINDS = ("fastvit_debug", "fastvit_sa12", "fastervit_debug", "fastervit_0", "swin_debug_hat")
+
+
+def first_of_each_kind() -> list[object]:
+    """All registered models as parameters of a test; those that have nothing that one of `KINDS` lacks are nightly."""
+    return [pytest.param(name, marks=() if name in KINDS else pytest.mark.nightly) for name in hybridvit.list_models()]
 
 
 def contract_model(name: str, **options: object) -> nn.Module:

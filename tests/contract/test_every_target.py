@@ -32,13 +32,12 @@ def _why_not(target: str) -> str:
     return f"{' and '.join(missing)} not installed" if missing else exporter.why_not_here()
 
 
-def _marks(target: str) -> tuple[pytest.MarkDecorator, ...]:
-    """A target's tests run in one worker: its converter takes seconds to import."""
+def _mark(target: str) -> pytest.MarkDecorator:
     why = _why_not(target)
-    return pytest.mark.skipif(bool(why), reason=f"{target}: {why}"), pytest.mark.xdist_group(target)
+    return pytest.mark.skipif(bool(why), reason=f"{target}: {why}")
 
 
-TARGETS = [pytest.param(target, marks=_marks(target)) for target in EXPORTERS]
+TARGETS = [pytest.param(target, marks=_mark(target)) for target in EXPORTERS]
 
 
 def made(name: str) -> nn.Module:

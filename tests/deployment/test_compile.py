@@ -50,6 +50,7 @@ def test_fastervit_is_one_program_for_any_batch_height_and_width(folded):
             assert relative_error(program(images), model(images)) < 1e-5
 
 
+@pytest.mark.nightly
 def test_fastervit_compiles_three_graphs_for_all_sizes_with_more_than_one_window():
     """One for the first size, one for any width, one for any height and width."""
     torch._dynamo.reset()
@@ -63,7 +64,7 @@ def test_fastervit_compiles_three_graphs_for_all_sizes_with_more_than_one_window
     assert counters["stats"]["unique_graphs"] <= 3
 
 
-@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
+@pytest.mark.parametrize("name", ["fastvit_debug", pytest.param("fastervit_debug", marks=pytest.mark.nightly)])
 def test_a_compiled_training_step_gives_the_same_gradients(name):
     model = trained_like(hybridvit.create_model(name, num_classes=5)).train()
     other = copy.deepcopy(model)

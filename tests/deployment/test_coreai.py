@@ -16,10 +16,7 @@ from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("coreai") is None, reason="coreai-torch is not installed"),
-    pytest.mark.xdist_group("coreai"),
-]
+pytestmark = pytest.mark.skipif(find_spec("coreai") is None, reason="coreai-torch is not installed")
 
 LIMITS = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}
 

@@ -28,10 +28,7 @@ from hybridvit.export.targets.coreml import SPEC_FILE, CoreMLExporter, _read_spe
 from hybridvit.export.targets.coreml_model import compare_weights
 from hybridvit.export.targets.coreml_program import constants, evaluate, load_program
 
-pytestmark = [  # coremltools takes seconds to import: in one worker, and not before a test needs it
-    pytest.mark.skipif(importlib.util.find_spec("coremltools") is None, reason="coremltools is not installed"),
-    pytest.mark.xdist_group("coreml"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("coremltools") is None, reason="coremltools is not installed")
 
 NAMES = ("crane", "kräftig", "crane")
 
@@ -88,12 +85,12 @@ def test_the_card_is_inside_and_xcode_shows_what_it_is(exported: ExportReport) -
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("fastvit_debug", {"precision": "fp16", "uint8": True}),
+        pytest.param("fastvit_debug", {"precision": "fp16", "uint8": True}, marks=pytest.mark.nightly),
         ("fastvit_debug", {"image_sizes": ((64, 64), (96, 64)), "uint8": True}),
         ("fastvit_debug", {"returns": "pyramid", "batch": 2}),
         ("fastervit_debug", {"top_k": 2}),
-        ("fastervit_debug", {"precision": "fp16", "batch": 2}),
-        ("swin_debug_hat", {"returns": "features"}),
+        pytest.param("fastervit_debug", {"precision": "fp16", "batch": 2}, marks=pytest.mark.nightly),
+        pytest.param("swin_debug_hat", {"returns": "features"}, marks=pytest.mark.nightly),
     ],
 )
 def test_every_kind_of_end_is_proven(name: str, options: dict, tmp_path: Path) -> None:

@@ -26,10 +26,7 @@ from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
 from hybridvit.export.targets.xnnpack_int8 import quantised_graph
 from hybridvit.folding.fold import fold
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is not installed"),
-    pytest.mark.xdist_group("executorch"),
-]
+pytestmark = pytest.mark.skipif(find_spec("executorch") is None, reason="executorch is not installed")
 
 EXPORTER = ExecuTorchExporter()
 
@@ -65,6 +62,7 @@ def test_xnnpack_computes_all_of_a_fastvit() -> None:
     assert outside(xnnpack_graph(model), model) == ["delegate"]
 
 
+@pytest.mark.nightly
 def test_xnnpack_computes_all_of_a_fastervit_but_the_choice_of_tokens() -> None:
     model = deployed("fastervit_debug")
     left = [name for name in outside(xnnpack_graph(model), model) if name != "delegate"]
@@ -72,14 +70,23 @@ def test_xnnpack_computes_all_of_a_fastervit_but_the_choice_of_tokens() -> None:
     assert len(left) == 3
 
 
-@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug", "swin_debug_hat"])
+@pytest.mark.parametrize(
+    "name", ["fastvit_debug", "fastervit_debug", pytest.param("swin_debug_hat", marks=pytest.mark.nightly)]
+)
 def test_spelled_out_operators_change_no_output(name: str) -> None:
     model = deployed(name)
     images = torch.randn(1, 3, 64, 64)
     assert relative_error(xnnpack_graph(model)(images), model(images)) <= 1e-6
 
 
-@pytest.mark.parametrize("kept", [(), ("backbone.stages.0",), ("backbone.stages.3.blocks.0.mixer.to_qkv",)])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param((), marks=pytest.mark.nightly),
+        pytest.param(("backbone.stages.0",), marks=pytest.mark.nightly),
+        ("backbone.stages.3.blocks.0.mixer.to_qkv",),
+    ],
+)
 def test_int8_is_every_layer_but_those_kept_and_large_depthwise_ones(kept: tuple[str, ...]) -> None:
     model, images = deployed(precision="int8"), torch.randn(3, 3, 64, 64)
     graph = quantised_graph(model, Quantisation(images=images, kept=kept))

@@ -29,10 +29,10 @@ def made(name: str) -> nn.Module:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((name, to), id=f"{name}-{to}", marks=(pytest.mark.xdist_group(f"dynamic-{name}-{to}"), *marks))
+        pytest.param((name, to), id=f"{name}-{to}", marks=marks)
         for name, to, marks in (
             ("fastvit_debug", "onnx", ()),
-            ("fastervit_debug", "openvino", ()),  # whose graph is made through ONNX
+            ("fastervit_debug", "openvino", (pytest.mark.nightly,)),
             ("fastvit_debug", "openvino", (pytest.mark.nightly,)),
             ("fastervit_debug", "onnx", (pytest.mark.nightly,)),
         )
@@ -80,7 +80,7 @@ def test_it_was_compared_at_several_sizes(dynamic: tuple[str, nn.Module, ExportR
     ("to", "size"),
     [
         ("onnx", (64, 96)),
-        ("openvino", (40, 33)),  # a single window: no carriers
+        pytest.param("openvino", (40, 33), marks=pytest.mark.nightly),  # a single window: no carriers
         pytest.param("onnx", (40, 33), marks=pytest.mark.nightly),
         pytest.param("openvino", (64, 96), marks=pytest.mark.nightly),
     ],
@@ -128,7 +128,8 @@ def test_a_model_with_constants_has_no_dynamic_size(tmp_path: Path) -> None:
         export(fixed, tmp_path / "m.onnx", options=ExportOptions(image_size=(96, 96)))
 
 
-@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_the_command_line_exports_and_predicts(to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hybridvit.save_checkpoint(made("fastvit_debug"), tmp_path / "m.safetensors")
     Image.new("RGB", (40, 50), (200, 30, 30)).save(tmp_path / "photo.png")

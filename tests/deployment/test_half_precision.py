@@ -19,15 +19,19 @@ from hybridvit.export.pipeline import export
 from hybridvit.export.targets import openvino as openvino_target
 
 SIZE = (64, 64)
-PAIRS = [
-    pytest.param("onnx", "fp16", marks=pytest.mark.xdist_group("onnx")),
-    pytest.param("openvino", "fp16", marks=pytest.mark.xdist_group("openvino")),
-    pytest.param("openvino", "bf16", marks=pytest.mark.xdist_group("openvino")),
+BY_DAY = {("fastvit_debug", "openvino", "bf16"), ("fastervit_debug", "onnx", "fp16")}
+CASES = [
+    pytest.param(
+        *(name, target, precision),
+        marks=() if (name, target, precision) in BY_DAY else pytest.mark.nightly,
+    )
+    for target, precision in (("onnx", "fp16"), ("openvino", "fp16"), ("openvino", "bf16"))
+    for name in ("fastvit_debug", "fastervit_debug")
 ]
 LIMITS = {"fp16": 5e-3, "bf16": 5e-2}
 
 
-@pytest.mark.parametrize(("target", "precision"), PAIRS)
+@pytest.mark.parametrize(("any_debug_model", "target", "precision"), CASES, indirect=["any_debug_model"])
 def test_both_families_stay_within_the_limit_between_fp32_ends(any_debug_model, target, precision, tmp_path) -> None:
     path = tmp_path / f"m{EXPORTERS[target].suffix}"
     report = export(any_debug_model, path, to=target, options=ExportOptions(precision=precision, image_size=SIZE))

@@ -19,10 +19,7 @@ from hybridvit.export.targets import litert
 from hybridvit.export.targets.litert_file import TFLiteFile
 from hybridvit.task import find_task
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed"),
-    pytest.mark.xdist_group("litert"),
-]
+pytestmark = pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,14 @@ peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install pe
 SIZE = (64, 96)  # at which all parts of the debug sizes run
 MODELS = [
     ("fastvit_debug", {}),
-    ("fastvit_debug", {"mixers": ("pooling", "pooling", "pooling", "attention"), "ffn_kernel": None}),
+    pytest.param(
+        "fastvit_debug",
+        {"mixers": ("pooling", "pooling", "pooling", "attention"), "ffn_kernel": None},
+        marks=pytest.mark.nightly,
+    ),
     ("fastervit_debug", {}),
-    ("fastervit_debug", {"mixers": ("conv", "conv", "twins", "edgevit")}),
-    ("swin_debug_hat", {}),
+    pytest.param("fastervit_debug", {"mixers": ("conv", "conv", "twins", "edgevit")}, marks=pytest.mark.nightly),
+    pytest.param("swin_debug_hat", {}, marks=pytest.mark.nightly),
 ]
 
 

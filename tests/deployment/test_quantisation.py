@@ -30,8 +30,6 @@ from hybridvit.export.quantise.search import quantise
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.facts import machine_card
 
-pytestmark = pytest.mark.xdist_group("int8")  # all of these tests share a model that is trained first
-
 TARGETS = ("onnx", "openvino")
 HURT = "stages.1.downsample.project"  # behind the channels that are made to stick out
 SIZE = 32
@@ -91,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])
 def exported(request, folder: Path, model: nn.Module, tmp_path_factory: pytest.TempPathFactory):
     plan = plan_from_folder(folder, model.card, num_calibration=24, max_drop=3.0)
     path = tmp_path_factory.mktemp("int8") / f"m{EXPORTERS[request.param].suffix}"

@@ -115,7 +115,7 @@ def test_bad_input_is_refused_by_the_model_and_not_by_its_trace():
 
 @DEPRECATED
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are constants in it
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:2], *(pytest.param(name, marks=pytest.mark.nightly) for name in NAMES[2:])])
 @pytest.mark.parametrize("folded", [False, True])
 def test_torch_jit_script_is_refused_with_what_to_use_instead(name, folded):
     model = trained_like(hybridvit.create_model(name))

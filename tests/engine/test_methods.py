@@ -129,7 +129,9 @@ FINE_TUNED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("model", FINE_TUNED)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=pytest.mark.nightly if "swin" in name else ()) for name in FINE_TUNED]
+)
 def test_a_model_is_fine_tuned_on_larger_images_with_other_windows(tmp_path: Path, model: str) -> None:
     windows_before, windows_after = FINE_TUNED[model]
     first = dataclasses.replace(

@@ -191,7 +191,8 @@ def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("goes_on", [False, pytest.param(True, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("goes_on", [False, True])
 def test_a_launcher_told_to_stop_has_all_processes_save_and_end_and_the_run_goes_on_after_it(
     tmp_path: Path, goes_on: bool
 ) -> None:

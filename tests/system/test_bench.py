@@ -68,7 +68,8 @@ def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> Non
     assert result.is_complete
 
 
-@pytest.mark.parametrize("batches", [(3,), pytest.param((1, 3), marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("batches", [(3,), (1, 3)])
 def test_precisions_forms_and_batches_of_one_model(batches: tuple[int, ...]) -> None:
     result = bench(
         ["fastvit_debug"],
@@ -97,6 +98,7 @@ def test_precisions_forms_and_batches_of_one_model(batches: tuple[int, ...]) -> 
     }
 
 
+@pytest.mark.nightly
 def test_converted_files_are_kept_and_used_again(tmp_path: Path) -> None:
     bench(["fastvit_debug"], quick(runtimes=("onnxruntime",), files=tmp_path))
     (file,) = tmp_path.iterdir()
@@ -294,6 +296,7 @@ def test_choose_names_the_most_accurate_that_is_fast_enough(
     assert "Nothing fits: the most accurate with a median of at most 0.001 ms" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

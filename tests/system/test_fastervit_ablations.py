@@ -63,7 +63,7 @@ def shaken(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("variant", [0, 1, 2])
+@pytest.mark.parametrize("variant", [0, *(pytest.param(each, marks=pytest.mark.nightly) for each in (1, 2))])
 @pytest.mark.parametrize("mixer", TABLE_5)
 def test_table_5_costs_what_is_published(mixer, variant):
     with torch.device("meta"):
@@ -74,6 +74,7 @@ def test_table_5_costs_what_is_published(mixer, variant):
     assert measured == pytest.approx(published, rel=0.05)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("row", ROWS)
 def test_multiply_adds_of_the_other_ablations(row):
     options, measured = ROWS[row]

@@ -361,7 +361,12 @@ ODD_SHAPES = [(), (0,), (5,), (0, 3), (10**18, 0), (4, 0, 3, 3), (0, 3, 3, 3), (
 
 
 @pytest.mark.parametrize(
-    ("architecture", "naming"), [("fastvit_debug", "apple"), ("fastvit_debug", "timm"), ("fastervit_debug", "nvidia")]
+    ("architecture", "naming"),
+    [
+        pytest.param("fastvit_debug", "apple", marks=pytest.mark.nightly),
+        ("fastvit_debug", "timm"),
+        pytest.param("fastervit_debug", "nvidia", marks=pytest.mark.nightly),
+    ],
 )
 def test_shapes_that_no_model_has_are_refused_whatever_they_are(tmp_path: Path, architecture: str, naming: str) -> None:
     model, path = hybridvit.create_model(architecture), tmp_path / "w.pth"

@@ -26,7 +26,7 @@ def test_reading_a_recipe_imports_no_torch() -> None:
     assert output_of("read_a_recipe", "digits") == "False"
 
 
-@pytest.mark.parametrize("order", ["hybridvit,timm", "timm,hybridvit"])
+@pytest.mark.parametrize("order", ["hybridvit,timm", pytest.param("timm,hybridvit", marks=pytest.mark.nightly)])
 def test_the_order_of_imports_does_not_matter(order: str) -> None:
     assert output_of("names_in_timm", order) == str(len(hybridvit.list_models()))
 

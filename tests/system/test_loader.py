@@ -257,6 +257,8 @@ def test_a_data_set_can_be_sent_to_a_spawned_worker(root):
     assert torch.equal(copy.draw(2, 7).image, images.draw(2, 7).image)
 
 
+# torch raises its error from a signal handler, at any line: a file that is being opened there stays open
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_worker_is_explained():
     loader = make_eval_loader(GeneratedImages(length=4000), batch_size=4, workers=1)
     before = set(multiprocessing.active_children())

@@ -88,8 +88,14 @@ def test_nvidias_checkpoint_gives_nvidias_logits_and_goes_back(released: nn.Modu
         assert torch.equal(released(images), expected)
 
 
-@pytest.mark.parametrize("entry", ["", "state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod."])
+LAYOUTS = [(prefix, entry) for prefix in ("", "module.", "module._orig_mod.") for entry in ("", "state_dict", "model")]
+DIAGONAL = LAYOUTS[::4]  # each prefix and each entry once
+
+
+@pytest.mark.parametrize(
+    ("prefix", "entry"),
+    [pytest.param(*each, marks=() if each in DIAGONAL else pytest.mark.nightly) for each in LAYOUTS],
+)
 def test_every_layout_of_a_training_script_loads_strictly(tmp_path: Path, entry: str, prefix: str) -> None:
     ours, oracle = with_oracle("fastervit_3", 224, **NARROW)
     state = {prefix + name: tensor for name, tensor in oracle.state_dict().items()}
@@ -103,7 +109,12 @@ def test_every_layout_of_a_training_script_loads_strictly(tmp_path: Path, entry:
 
 @pytest.mark.parametrize("extension", [".pth.tar", ".safetensors"])
 @pytest.mark.parametrize(
-    "architecture", ["fastervit_debug", *(f"fastervit_{size}" for size in range(7)), "fastervit_4_21k_384"]
+    "architecture",
+    [
+        "fastervit_debug",
+        "fastervit_4_21k_384",
+        *(pytest.param(f"fastervit_{size}", marks=pytest.mark.nightly) for size in range(7)),
+    ],
 )
 def test_nvidias_names_and_back_is_bit_equal(tmp_path: Path, architecture: str, extension: str) -> None:
     options = {} if architecture == "fastervit_debug" else NARROW

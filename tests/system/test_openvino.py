@@ -70,6 +70,7 @@ class Wrong(OpenVINOExporter):
         super().convert(model, path, quantisation)
 
 
+@pytest.mark.nightly  # as test_a_file_over_the_limit_is_not_kept with another target
 def test_a_pair_over_the_limit_leaves_the_earlier_one(
     model: nn.Module, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

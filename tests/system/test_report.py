@@ -161,6 +161,7 @@ def test_writing_is_atomic_and_says_what_is_wrong(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
+@pytest.mark.nightly  # each of its steps has tests of its own
 def test_the_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(walkthrough, "MEASURED", dataclasses.replace(walkthrough.MEASURED, seconds=0.1))

@@ -23,7 +23,8 @@ def run(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 1])
+@pytest.mark.nightly
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_script_of_timm_knows_our_models_and_its_own(workers: int, tmp_path: Path) -> None:
     script = Path(os.path.relpath(SCRIPT, tmp_path)) if sys.platform == "linux" else SCRIPT
     words = ("-m", "hybridvit.timm", script, "--workers", workers, "--model")
@@ -32,6 +33,7 @@ def test_a_script_of_timm_knows_our_models_and_its_own(workers: int, tmp_path: P
     assert run(*words, "test_vit", folder=tmp_path).stdout == "timm.models.vision_transformer 2000\n"
 
 
+@pytest.mark.nightly
 def test_by_itself_it_knows_its_own_alone(tmp_path: Path) -> None:
     alone = run(SCRIPT, "--model", "hybridvit_fastvit_debug", folder=tmp_path)
     assert "Unknown model (hybridvit_fastvit_debug)" in alone.stderr

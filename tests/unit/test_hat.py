@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -142,6 +143,7 @@ class Plain:
             mixed.append(scores.softmax(1) @ each_v)
         return tokens + self.scale(name) * self.linear(f"{name}to_out", torch.cat(mixed, 1))
 
+    @cache  # noqa: B019  # of an object that lives as long as its test
     def bias(self, name, offset, sides):
         if self.config.relative_bias == "none":
             return 0

@@ -267,7 +267,7 @@ def test_fold_refuses_a_forward_that_is_set_on_one_layer(debug_model):
         hybridvit.fold(debug_model)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:2] + [pytest.param(name, marks=pytest.mark.nightly) for name in NAMES[2:]])
 def test_what_is_written_through_data_is_seen(name):
     model = model_of(name)
     before = answer(model)
