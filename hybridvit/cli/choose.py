@@ -16,7 +16,8 @@ def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> N
     """Find the most accurate model that is fast enough on this device, or the fastest way to run one.
 
     With --max_latency_ms the answer is the most accurate configuration whose median time per image is below that.
-    Without it, the fastest one that loses at most --max_drop points of top-1. Everything is measured here and now, in
+    Without it, the fastest one that loses at most --max_drop (points of top-1, of
+    other tasks the unit of their headline). Everything is measured here and now, in
     one run; the table is the evidence. Accuracies of models by name are published ones; a checkpoint's are measured on
     your images (--data), for each runtime and precision.
 
@@ -55,14 +56,16 @@ def _as_dict(choice: "Choice") -> dict[str, object]:
 
 
 def _text(choice: "Choice") -> str:
-    header = ("", "model", "runtime", "precision", "median ms", "95 % interval", "p99", "top-1 %", "drop", "speed")
+    quantity = choice.quantity
+    score = f"{quantity.title} {quantity.unit}".rstrip()
+    header = ("", "model", "runtime", "precision", "median ms", "95 % interval", "p99", score, "drop", "speed")
     lines: list[tuple[str, ...]] = [header]
     lines += [_line(each, is_chosen=each is choice.chosen) for each in choice.configurations]
     parts = [aligned(lines, left=4), "", pairs(choice.result.machine.lines())]
     parts += [
         f"  Rule: {choice.rule}.",
-        f"  top-1: {choice.accuracy_from}; drop: against the checkpoint in PyTorch; speed: times as fast as the "
-        "ordinary way\n  (timm's model where it has it, PyTorch, eager, folded, fp32, batch 1), in the same run.",
+        f"  {quantity.title}: {choice.accuracy_from}; drop: against the checkpoint in PyTorch; speed: times as fast as "
+        "the ordinary way\n  (timm's model where it has it, PyTorch, eager, folded, fp32, batch 1), in the same run.",
     ]
     parts += [f"  Left out: {reason}" for reason in choice.left_out]
     parts += [f"  Note: {warning}" for warning in choice.result.conditions.get("warnings", ())]
@@ -81,17 +84,21 @@ def _line(each: "Configuration", *, is_chosen: bool) -> tuple[str, ...]:
         f"{record['median_ms']:.2f}",
         f"{record['low_ms']:.2f} - {record['high_ms']:.2f}",
         f"{record['p99_ms']:.2f}",
-        "-" if each.top1 is None else f"{each.top1:.2f}",
-        "-" if each.drop is None else f"{each.drop:+.2f}",
+        "-" if each.score is None else each.quantity.number(each.score),
+        "-" if each.drop is None else f"{each.drop:+.{each.quantity.decimals}f}",
         "-" if each.speed is None else f"{each.speed:.2f}x",
     )
 
 
 def _sentence(chosen: "Configuration") -> str:
+    from hybridvit.export.quantise.quality import unit_of_drops
+
     record = chosen.record
     faster = "" if chosen.speed is None else f", {chosen.speed:.1f} times as fast as the ordinary way"
     if chosen.drop is not None:
-        cost = f"It loses {chosen.drop:+.2f} points of top-1 on these images."
+        quantity = chosen.quantity
+        loss = f"{chosen.drop:+.{quantity.decimals}f} {unit_of_drops(quantity)}".rstrip()
+        cost = f"It loses {loss} of {quantity.title} on these images."
     elif record["precision"] == "fp32":
         cost = "It computes in fp32, so it loses nothing."
     else:

@@ -11,6 +11,7 @@ from typing import Any
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import ExportOptions
+from hybridvit.export.quantise.quality import lost, unit_of_drops, value_of
 from hybridvit.export.spec import PRECISIONS, Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
@@ -23,13 +24,13 @@ from hybridvit.measure.plan import installed_runtimes
 from hybridvit.measure.result import BenchResult
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.models.registry import FAMILIES, VARIANTS
-from hybridvit.task import find_task
+from hybridvit.task import Quantity, find_task
 
 SPREAD = 3.0
 """A model is not measured if its multiply-adds predict more than so many times the time that is allowed: between
 networks of one kind, time per multiply-add differs by less on one device."""
 ORDINARY = "torch"
-MAX_DROP = 0.5  # points of top-1 that may be lost, by default
+MAX_DROP = 0.5  # that may be lost by default, in the unit of the task's headline
 BATCH = 32  # images in memory at a time, for an accuracy
 
 
@@ -39,19 +40,21 @@ class Configuration:
 
     model: str  # name or checkpoint
     record: Mapping[str, Any]  # of the benchmark
-    top1: float | None  # in %: measured, or published of fp32
-    drop: float | None  # points below the checkpoint in PyTorch in fp32; None: not measured
+    quantity: Quantity  # that models of its task are judged by
+    score: float | None  # in it: measured, or published of fp32
+    drop: float | None  # how much worse than the checkpoint in PyTorch in fp32; None: not measured
     speed: float | None  # times as fast as the ordinary way; None: that could not be measured
 
     def fits(self, max_latency_ms: float | None, max_drop: float) -> bool:
         """Whether it is fast enough (if that is asked), and loses no more than is allowed as far as is known."""
         if self.drop is not None and self.drop > max_drop:
             return False
-        return max_latency_ms is None or (self.top1 is not None and self.record["high_ms"] <= max_latency_ms)
+        return max_latency_ms is None or (self.score is not None and self.record["high_ms"] <= max_latency_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
-        return asdict(self)
+        """Plain types for JSON; the score stands under the name of its quantity."""
+        rest = {key: value for key, value in asdict(self).items() if key not in ("quantity", "score")}
+        return {"model": rest.pop("model"), "record": rest.pop("record"), self.quantity.name: self.score, **rest}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class Choice:
     configurations: tuple[Configuration, ...]  # best first
     left_out: tuple[str, ...]  # with the reason
     rule: str
+    quantity: Quantity  # of all configurations
     accuracy_from: str
     result: BenchResult
 
@@ -70,20 +74,22 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
     """Measure models in runtimes and precisions at batch 1, and choose.
 
     With `max_latency_ms`: the most accurate configuration whose median, at the upper end of its interval, is below it.
-    Without: the fastest that loses at most `max_drop` points of top-1; with int8, layers are kept in floating point
-    until no more is lost. The ordinary way (timm's model or else ours, PyTorch, eager, folded, fp32) is measured beside
-    them.
+    Without: the fastest that loses at most `max_drop` of the headline of its task; with int8, layers are kept in
+    floating point until no more is lost. The ordinary way (timm's model or else ours, PyTorch, eager, folded, fp32) is
+    measured beside them.
 
     Accuracies of models by name are the published ones, of fp32; what another precision costs is then not known, and
     is said to be so. Those of checkpoints are measured on `data`.
 
-    `show` is told what is going on. Raises UsageError for options that contradict each other, and what `bench` and
+    `show` is told what is going on. Raises UsageError for options that contradict each other, for checkpoints of
+    several tasks, and what `bench` and
     `export` raise.
     """
     wanted = check_names("precision", options.precisions or ["fp32"], PRECISIONS)
     precisions = [each for each in PRECISIONS if each in wanted]
     runtimes = installed_runtimes(options.runtime)
     subjects = [find_subject(name) for name in options.models or published()]
+    quantity = _quantity(subjects)
     _check(subjects, precisions, options)
     if options.data is not None:  # the other runtimes have their files, whose accuracy is known
         in_torch = dict.fromkeys((ORDINARY, *(each for each in runtimes if each in TORCH)))
@@ -110,20 +116,37 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
         result = bench([*found.subjects, *beside], measuring, show=show)
     not_asked = {each.name for each in beside}
     configurations = [
-        _configuration(record, found.accuracies.get(record["model"]), ordinary, result)
+        _configuration(record, quantity, found.accuracies.get(record["model"]), ordinary, result)
         for record in result.records()
         if record["model"] not in not_asked and record["runtime"] in runtimes and record["precision"] in precisions
     ]
     left_out = [*_impossible(runtimes, precisions, options), *found.left_out]
-    return _choice(configurations, left_out, options, result)
+    return _choice(configurations, quantity, left_out, options, result)
+
+
+def _quantity(subjects: Sequence[Subject]) -> Quantity:
+    """What all of them are judged by. Raises UsageError for models of several tasks."""
+    of = {find_task(subject.task).headline: subject for subject in subjects}
+    if len(of) > 1:
+        (one, first), (other, second), *_ = of.items()
+        raise UsageError(
+            f"{first.name} is judged by its {one.title}, {second.name} by its {other.title}, so neither is the better "
+            "one. Name models of one task."
+        )
+    return next(iter(of))
 
 
 def _choice(
-    configurations: list[Configuration], left_out: list[str], options: ChooseOptions, result: BenchResult
+    configurations: list[Configuration],
+    quantity: Quantity,
+    left_out: list[str],
+    options: ChooseOptions,
+    result: BenchResult,
 ) -> Choice:
     """The best of what was measured by the rule of `options`, before the others."""
     max_drop = MAX_DROP if options.max_drop is None else options.max_drop
-    order, rule = _by_time, f"the fastest that loses at most {max_drop:g} points of top-1"
+    unit = unit_of_drops(quantity)
+    order, rule = _by_time, f"the fastest that loses at most {max_drop:g} {unit} of {quantity.title}"
     if options.max_latency_ms is not None:
         order = _by_accuracy
         rule = (
@@ -136,13 +159,18 @@ def _choice(
         configurations=tuple(sorted(configurations, key=order)),
         left_out=(*left_out, *(f"{each.candidate.label}: {each.reason}" for each in skipped)),
         rule=rule,
+        quantity=quantity,
         accuracy_from="published, of fp32" if options.data is None else f"measured on {options.data}",
         result=result,
     )
 
 
 def _configuration(
-    record: Mapping[str, Any], known: "Measured | None", ordinary: Mapping[str, Subject], result: BenchResult
+    record: Mapping[str, Any],
+    quantity: Quantity,
+    known: "Measured | None",
+    ordinary: Mapping[str, Subject],
+    result: BenchResult,
 ) -> Configuration:
     """A measured row with its accuracy, and how much faster than the ordinary way it is."""
     of = known.checkpoint if known else record["model"]
@@ -155,7 +183,8 @@ def _configuration(
     return Configuration(
         model=of,
         record=record,
-        top1=known.top1 if known else record["top1"],
+        quantity=quantity,
+        score=known.score if known else record["top1"],  # published of models by name, which all classify
         drop=known.drop if known else None,
         speed=slow / record["median_ms"] if slow else None,
     )
@@ -178,11 +207,11 @@ def published() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The accuracy of one file."""
+    """What one file is worth."""
 
     checkpoint: str  # that it was made from
-    top1: float
-    drop: float  # below the checkpoint's own
+    score: float
+    drop: float  # how much worse than the checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,9 +234,9 @@ def _judged(
     """Each checkpoint itself, in PyTorch, and one file per way (runtime, precision), with what they get right."""
     found = _Field(subjects=[])
     for checkpoint in checkpoints:
-        top1 = top1_of(checkpoint.source, data)
+        quantity, own = find_task(checkpoint.task).headline, score_of(checkpoint.source, data)
         found.subjects.append(checkpoint)
-        found.accuracies[checkpoint.name] = Measured(checkpoint=checkpoint.name, top1=top1, drop=0.0)
+        found.accuracies[checkpoint.name] = Measured(checkpoint=checkpoint.name, score=own, drop=0.0)
         for runtime, precision in ways:
             if runtime in TORCH or why_not(runtime, precision):
                 continue
@@ -216,13 +245,14 @@ def _judged(
             show(f"exporting {path.name}")
             try:
                 run_apart(_job(checkpoint, runtime, precision, path, options))
-                of_file = top1_of(str(path), data)
+                of_file = score_of(str(path), data)
             except HybridViTError as error:
                 found.left_out.append(f"{checkpoint.name}, {runtime}, {precision}: {error}")
                 continue
             subject = find_subject(str(path))
             found.subjects.append(subject)
-            found.accuracies[subject.name] = Measured(checkpoint=checkpoint.name, top1=of_file, drop=top1 - of_file)
+            drop = lost(quantity, own, of_file)
+            found.accuracies[subject.name] = Measured(checkpoint=checkpoint.name, score=of_file, drop=drop)
     return found
 
 
@@ -239,14 +269,13 @@ def _job(checkpoint: Subject, runtime: str, precision: Precision, path: Path, op
     return replace(job, calibration=str(options.calibration), labelled=str(options.data), max_drop=max_drop)
 
 
-def top1_of(path: str, data: Path) -> float:
-    """Top-1 accuracy in % of any file, on a folder of class folders.
+def score_of(path: str, data: Path) -> float:
+    """What any file is worth on a labelled folder, in the headline of its task.
 
-    Raises DatasetError for a folder whose classes are not the model's.
+    Raises DatasetError for a folder that does not fit the model.
     """
     from hybridvit.data.loader import make_eval_loader
     from hybridvit.evaluate.run import evaluate
-    from hybridvit.export.quantise.quality import value_of
 
     runner = open_runner(path)
     task = find_task(runner.card.task)
@@ -260,7 +289,7 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
     if limit is not None and not (math.isfinite(limit) and limit > 0):
         raise UsageError(f"max_latency_ms is {limit:g}, but must be a time above 0. Use --max_latency_ms 8.")
     if max_drop is not None and not (math.isfinite(max_drop) and max_drop >= 0):
-        raise UsageError(f"max_drop is {max_drop:g}, but must be a number of percentage points from 0, such as 0.5.")
+        raise UsageError(f"max_drop is {max_drop:g}, but must be a number from 0, such as 0.5.")
     for subject in subjects:
         if subject.kind == "exported":
             raise UsageError(f"{subject.name} is exported already, so there is nothing to choose. Give its checkpoint.")
@@ -326,8 +355,15 @@ def _ordinary(subject: Subject) -> Subject:
 
 
 def _by_accuracy(each: Configuration) -> tuple[float, float]:
-    return (-(each.top1 or 0.0), each.record["median_ms"])
+    return (_cost(each), each.record["median_ms"])
 
 
 def _by_time(each: Configuration) -> tuple[float, float]:
-    return (each.record["median_ms"], -(each.top1 or 0.0))
+    return (each.record["median_ms"], _cost(each))
+
+
+def _cost(each: Configuration) -> float:
+    """The score as a number that is low for what is good; infinite where it is not known."""
+    if each.score is None:
+        return math.inf
+    return -each.score if each.quantity.higher_is_better else each.score

@@ -9,6 +9,7 @@ from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.spec import Precision
 from hybridvit.models.registry import VARIANTS
+from hybridvit.task import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,7 @@ class Subject:
     family: str
     image_size: tuple[int, int]  # its own: height, width in pixels
     source: str  # the variant, the path of a file, or the name in timm
+    task: str = DEFAULT_TASK  # what it answers; of models by name, which have no other head
     in_chans: int = 3
     options: Mapping[str, Any] = field(default_factory=dict)  # of a model built by name
     runtimes: tuple[str, ...] = ()  # the only ones, if there are any; of an exported file its own
@@ -134,7 +136,8 @@ def _file(path: str, trust_changed: bool) -> Subject:
     is_file = is_exported(path)
     opened = load_runner(path, trust=Trust(changed=trust_changed, foreign=True)) if is_file else load(path)
     card = opened.card
-    shared: dict[str, Any] = {"name": path, "source": path, "image_size": card.preprocessing.image_size}
+    size = card.preprocessing.image_size
+    shared: dict[str, Any] = {"name": path, "source": path, "task": card.task, "image_size": size}
     variant = VARIANTS.get(card.architecture)
     family = variant.family if variant else ""
     if isinstance(opened, ExportedRunner):
