@@ -209,7 +209,7 @@ def bench(
         options: what to measure and how: `hybridvit.BenchOptions(runtimes=["torch"], batch=[1, 8])`.
         show: told what is going on.
 
-    Every candidate is timed in a process of its own, so a script (a notebook does not) needs the
+    Every candidate is timed in processes of its own, so a script (a notebook does not) needs the
     `if __name__ == "__main__":` that multiprocessing asks for. Raises as `hybridvit.measure.bench.bench`.
     """
     from hybridvit.measure.bench import bench as run

@@ -41,7 +41,14 @@ def result(*rows: BenchRow) -> BenchResult:
     return BenchResult(
         rows=rows,
         skipped=(),
-        settings={"protocol": "", "rounds": 9, "calls_per_turn": 1, "threads": 2, "threads_pinned_to_cores": True},
+        settings={
+            "protocol": "",
+            "rounds": 9,
+            "calls_per_turn": 1,
+            "processes": 1,
+            "threads": 2,
+            "threads_pinned_to_cores": True,
+        },
         conditions={"warnings": []},
         machine=machine_card(),
     )

@@ -48,11 +48,11 @@ def bench(
 ) -> int:
     """Time models against each other on this machine.
 
-    Each candidate (a model in a runtime and a precision) is converted and opened in a process of its own, called until
-    its time is stable, and then takes its turn in rounds, so that a machine that slows down misleads about none of
-    them. Medians come with a 95 % interval: where two intervals overlap, neither is faster. What disturbed the
-    measurement is said, what cannot be measured is left out with the reason, and Ctrl-C keeps what was measured. The
-    last line is one JSON object with everything.
+    Each candidate (a model in a runtime and a precision) is converted, opened in processes of its own, called until its
+    time is stable, and then takes its turn in rounds, so that a machine that slows down misleads about none of them.
+    Medians come with a 95 % interval, which holds what differs between processes: where two intervals overlap, neither
+    is faster. What disturbed the measurement is said, page faults too; what cannot be measured is left out with the
+    reason, and Ctrl-C keeps what was measured. The last line is one JSON object with everything.
 
     Models are those of `hybridvit list` and all of timm's by their names, folded alike; checkpoints; exported files.
     Weights of models by name are random: that changes no time. Published top-1 accuracies stand beside them.
@@ -126,11 +126,8 @@ def _print(result: "BenchResult", whole: Mapping[str, Any]) -> None:
     )
     for line in dict.fromkeys(left_out):
         print(f"  Left out: {line}")
-    for warning in whole["conditions"].get("warnings", ()):
+    for warning in result.warnings():
         print(f"  Note: {warning}")
-    for row in result.rows:
-        if not row.is_stable:
-            print(f"  Note: the time of {row.candidate.label} had not become stable after 10 seconds of warm-up.")
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -166,7 +163,8 @@ def _settings_line(result: Mapping[str, Any]) -> str:
     settings, first = result["settings"], result["bench"][0]
     pinned = ", each pinned to a core" if settings["threads_pinned_to_cores"] else ""
     protocol = f"; protocol {settings['protocol']}" if settings["protocol"] else ""
+    processes = "1 process" if settings["processes"] == 1 else f"{settings['processes']} processes"
     return (
         f"{settings['threads']} threads{pinned}; {first['rounds']} rounds of {settings['calls_per_turn']} calls after "
-        f"one that is not timed{protocol}"
+        f"one that is not timed, in {processes} of each{protocol}"
     )

@@ -68,7 +68,7 @@ def _text(choice: "Choice") -> str:
         "the ordinary way\n  (timm's model where it has it, PyTorch, eager, folded, fp32, batch 1), in the same run.",
     ]
     parts += [f"  Left out: {reason}" for reason in choice.left_out]
-    parts += [f"  Note: {warning}" for warning in choice.result.conditions.get("warnings", ())]
+    parts += [f"  Note: {warning}" for warning in choice.result.warnings()]
     if choice.chosen is not None:
         parts += ["", _sentence(choice.chosen)]
     return "\n".join(parts)

@@ -20,6 +20,7 @@ def mixers(
     threads: int | None = None,
     rounds: int = 30,
     seconds: float | None = None,
+    processes: int | None = None,
     device: Literal["cpu", "cuda"] | None = None,
     chart: Path | None = None,
     json: Path | None = None,
@@ -39,6 +40,7 @@ def mixers(
         threads: CPU threads; by default all cores that this process may use.
         rounds: turns of each candidate, at least 8.
         seconds: stop after this time for each size, but not before 8 rounds.
+        processes: that each candidate is opened in; by default 3.
         device: cpu or cuda, for PyTorch, by default cpu; runtimes that compute elsewhere are then left out.
         chart: file for the picture: .html or .png.
         json: file for the JSON line.
@@ -47,14 +49,16 @@ def mixers(
 
     check_outputs(json, chart=chart)
     with status_line() as show:
-        options = BenchOptions(runtimes=runtimes, threads=threads, device=device, rounds=rounds, seconds=seconds)
+        options = BenchOptions(
+            runtimes=runtimes, threads=threads, device=device, rounds=rounds, seconds=seconds, processes=processes
+        )
         result = measure_mixers(image_sizes, options, show=show)
     whole = result.to_dict()
     found = reductions(whole["bench"])
     print(aligned(_reduction_lines(found)))
     print()
     print(pairs(result.machine.lines()))
-    for warning in whole["conditions"].get("warnings", ()):
+    for warning in result.warnings():
         print(f"  Note: {warning}")
     if chart is not None:
         from hybridvit.charts.tradeoff import draw_resolution

@@ -82,7 +82,7 @@ def measured_rows(models: Sequence[str], *, runtime: str, side: int, rounds: int
     from hybridvit.measure.options import BenchOptions
 
     with status_line(in_logs=True) as show:
-        options = BenchOptions(runtimes=[runtime], image_size=[(side, side)], rounds=rounds)
+        options = BenchOptions(runtimes=[runtime], image_size=[(side, side)], rounds=rounds, processes=1)
         return bench(models, options, show=show).to_dict()
 
 

@@ -29,7 +29,9 @@ from hybridvit.task import find_task
 from hybridvit.training.record.page import clock
 from hybridvit.training.train import train
 
-MEASURED = BenchOptions(runtimes=("torch", "onnxruntime"), forms=("folded", "training"), rounds=300, seconds=20.0)
+MEASURED = BenchOptions(
+    runtimes=("torch", "onnxruntime"), forms=("folded", "training"), rounds=300, seconds=20.0, processes=1
+)
 STEPS = 7
 
 

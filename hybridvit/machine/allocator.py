@@ -1,6 +1,7 @@
-"""How the C library's allocator treats memory that PyTorch frees."""
+"""How the C library's allocator treats memory that PyTorch frees, and what it costs where that is given back."""
 
 import ctypes
+import sys
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -19,3 +20,16 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+
+
+def page_faults() -> int | None:
+    """How often this process had to wait for the system to give it a page, so far; None where it is not counted.
+
+    From memory (minor) or from disk (major). A program whose memory stays with it has few while it computes.
+    """
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_minflt + usage.ru_majflt

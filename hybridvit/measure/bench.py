@@ -1,7 +1,7 @@
 """Measure models against each other: every combination of model, runtime and precision in the same interleaved rounds.
 
-Each candidate lives in a process of its own (worker.py), so that no runtime's threads, memory or crash touch another's,
-and takes its turn when it is told: some calls, whose times it returns.
+Each candidate lives in processes of its own (worker.py), so that no runtime's threads, memory or crash touch another's,
+and one of them takes its turn when it is told: some calls, whose times it returns.
 """
 
 import tempfile
@@ -18,10 +18,12 @@ from hybridvit.machine.limits import limits
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.conditions import Watch
 from hybridvit.measure.counts import Counts, counted
-from hybridvit.measure.latency import Latency, Turn, take_turns
+from hybridvit.measure.latency import Turn, take_turns
+from hybridvit.measure.notes import notes_on
 from hybridvit.measure.options import DEFAULTS, BenchOptions
 from hybridvit.measure.plan import Plan, plan_of
 from hybridvit.measure.prepare import prepared
+from hybridvit.measure.processes import Processes
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.measure.worker import Worker
@@ -103,12 +105,12 @@ class _Run:
         """Convert, open and time a group."""
         ready = list(self._prepared(group))
         with ExitStack() as stack:
-            workers = dict(self._opened(ready, stack))
-            if not workers:
+            opened = self._opened(ready, stack)
+            if not opened:
                 return
-            self.is_pinned = all(worker.is_pinned for worker in workers.values())
-            watch = Watch(worker.pid for worker in workers.values())
-            turns = {label: self._turn(label, workers) for label in workers}
+            self.is_pinned = all(processes.is_pinned for processes in opened.values())
+            watch = Watch(pid for processes in opened.values() for pid in processes.pids)
+            turns = {label: self._turn(label, opened) for label in opened}
             times: dict[str, list[float]] = {}
             plan, kept, done = self.plan, time.monotonic(), 0
             try:
@@ -117,14 +119,14 @@ class _Run:
                     self.show(f"round {done}/{plan.rounds}")
                     if time.monotonic() - kept > KEEP_SECONDS:
                         kept = time.monotonic()
-                        self.keep(self.result(self._rows(workers, times), is_complete=False))
+                        self.keep(self.result(self._rows(opened, times), is_complete=False))
             finally:  # Ctrl-C too: the rounds until then are kept
-                times = {label: times[label] for label in workers if label in times}
+                times = {label: times[label] for label in opened if label in times}
                 if times:
                     seen = watch.conditions(times, plan.calls).to_dict()
                     said = [*self.conditions.get("warnings", ()), *seen["warnings"]]
                     self.conditions = seen | {"warnings": list(dict.fromkeys(said))}
-                    self.rows += self._rows(workers, times)
+                    self.rows += self._rows(opened, times)
 
     def result(self, more: Sequence[BenchRow] = (), *, is_complete: bool | None = None) -> BenchResult:
         """What there is so far. Raises the first error if nothing could be measured."""
@@ -142,12 +144,14 @@ class _Run:
                 "protocol": plan.protocol,
                 "rounds": plan.rounds,
                 "calls_per_turn": plan.calls,
+                "processes": plan.processes,
                 "threads": plan.threads,
                 "threads_pinned_to_cores": self.is_pinned,
                 "statistic": "median over turns of the median of a turn; one call before each turn is not timed",
             },
             conditions=self.conditions,
             machine=machine_card(timed=True),
+            notes=tuple(notes_on(rows, processes=plan.processes)),
             is_complete=self.is_complete if is_complete is None else is_complete,
         )
 
@@ -161,15 +165,30 @@ class _Run:
                 _check_memory(candidate, self._counted(candidate), self._spare)
                 yield prepared(candidate, self.folder)
 
-    def _opened(self, ready: list[Candidate], stack: ExitStack) -> Iterator[tuple[str, Worker]]:
+    def _opened(self, ready: list[Candidate], stack: ExitStack) -> dict[str, Processes]:
+        """The processes of each candidate, by its label: first one of each, then more, as far as they can be had."""
         packages = ("torch", "timm") if any(each.subject.kind == "timm" for each in ready) else ("torch",)
+        opened: dict[str, Processes] = {}
+
+        def started(candidate: Candidate, takes: int = 0) -> Worker:
+            _check_memory(candidate, self._counted(candidate), self._spare, takes=takes)
+            worker = Worker(candidate, packages=packages)
+            stack.callback(worker.end)
+            return worker
+
         for number, candidate in enumerate(ready):
             self.show(f"opening {number + 1}/{len(ready)}: {candidate.label}")
             with self._skipping(candidate):
-                _check_memory(candidate, self._counted(candidate), self._spare)
-                worker = Worker(candidate, packages=packages)
-                stack.callback(worker.end)
-                yield candidate.label, worker
+                opened[candidate.label] = Processes(started(candidate))
+        for number in range(2, self.plan.processes + 1):
+            for label, processes in opened.items():
+                if not processes.lacks:
+                    self.show(f"opening process {number} of {self.plan.processes}: {label}")
+                    try:
+                        processes.add(started(processes.candidate, int((processes.memory_mib or 0) * 2**20)))
+                    except HybridViTError as error:
+                        processes.lacks = str(error)
+        return opened
 
     @contextmanager
     def _skipping(self, candidate: Candidate) -> Iterator[None]:
@@ -181,28 +200,22 @@ class _Run:
             self.skipped.append(Skipped(candidate=candidate, reason=str(error)))
             self.show(f"left out: {candidate.label}: {error}")
 
-    def _turn(self, label: str, workers: dict[str, Worker]) -> Turn:
-        """The turn of one worker; if it dies, it is left out from then on."""
+    def _turn(self, label: str, opened: dict[str, Processes]) -> Turn:
+        """The turn of one candidate; if all its processes have died, it is left out from then on."""
 
         def turn(calls: int) -> Sequence[float]:
-            if label in workers:
-                with self._skipping(workers[label].candidate):
-                    return workers[label].turn(calls)
-                del workers[label]
+            if label in opened:
+                with self._skipping(opened[label].candidate):
+                    return opened[label].turn(calls)
+                del opened[label]
             return ()
 
         return turn
 
-    def _rows(self, workers: Mapping[str, Worker], times: Mapping[str, Sequence[float]]) -> list[BenchRow]:
+    def _rows(self, opened: Mapping[str, Processes], times: Mapping[str, Sequence[float]]) -> list[BenchRow]:
         return [
-            BenchRow(
-                candidate=worker.candidate,
-                latency=Latency(times_ms=tuple(times[label]), calls_per_turn=self.plan.calls),
-                counts=self._counted(worker.candidate),
-                memory_mib=worker.memory_mib,
-                is_stable=worker.is_stable,
-            )
-            for label, worker in workers.items()
+            processes.row(times[label], self.plan.calls, self._counted(processes.candidate))
+            for label, processes in opened.items()
             if label in times
         ]
 
@@ -213,8 +226,11 @@ class _Run:
         return self._counts[name]
 
 
-def _check_memory(candidate: Candidate, counts: Counts | None, spare: float) -> None:
-    """Refuse, before the system ends some process, what plainly does not fit. An estimate from below."""
+def _check_memory(candidate: Candidate, counts: Counts | None, spare: float, *, takes: int = 0) -> None:
+    """Refuse, before the system ends some process, what plainly does not fit. An estimate from below.
+
+    `takes` is what another process of the candidate was seen to take, in bytes.
+    """
     usable = limits(Path.cwd()).memory_usable
     if usable is None or candidate.device != "cpu":
         return
@@ -222,6 +238,7 @@ def _check_memory(candidate: Candidate, counts: Counts | None, spare: float) -> 
     needed = candidate.batch * candidate.subject.in_chans * height * width * BYTES
     if counts is not None:
         needed += COPIES * BYTES * counts.parameters
+    needed = max(needed, takes)
     if needed + spare > usable:
         raise OutOfMemory(
             f"A batch of {candidate.batch} and the weights take at least {needed / 2**30:.1f} GiB, and it needs more "

@@ -111,6 +111,7 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
             threads=options.threads,
             rounds=options.rounds,
             seconds=options.seconds,
+            processes=1,  # of many candidates: more would take their memory and minutes
             files=folder,
         )
         result = bench([*found.subjects, *beside], measuring, show=show)
@@ -328,7 +329,7 @@ def _plausible(
         costs[subject.name] = counts.multiply_adds if counts else 0
     smallest = min(subjects, key=lambda each: costs[each.name] or math.inf)
     probing = BenchOptions(
-        runtimes=runtimes, image_size=[size] if size else None, threads=options.threads, rounds=MIN_ROUNDS
+        runtimes=runtimes, image_size=[size] if size else None, threads=options.threads, rounds=MIN_ROUNDS, processes=1
     )
     probe = bench([smallest], probing)
     rate = min(record["median_ms"] for record in probe.records()) / max(costs[smallest.name], 1)

@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from hybridvit.errors import UsageError
 
@@ -17,6 +18,14 @@ Turn = Callable[[int], Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What a turn in another process found."""
+
+    times_ms: Sequence[float]  # of each call
+    faults: int | None  # page faults during these calls, None where they are not counted
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """The times of one candidate, in milliseconds per call, in order; so many calls in a row were one turn.
 
@@ -25,12 +34,32 @@ class Latency:
 
     times_ms: tuple[float, ...]
     calls_per_turn: int = 1
+    processes: tuple[int, ...] = ()  # the number of the process that each turn was of; empty: all of one
 
-    @property
+    @cached_property
     def turns_ms(self) -> tuple[float, ...]:
         """The median of each turn."""
         starts = range(0, len(self.times_ms), self.calls_per_turn)
         return tuple(statistics.median(self.times_ms[start : start + self.calls_per_turn]) for start in starts)
+
+    @cached_property
+    def turns_by_process_ms(self) -> tuple[tuple[float, ...], ...]:
+        """The median of each turn, those of one process together."""
+        by_process: dict[int, list[float]] = {}
+        turns = self.turns_ms
+        for number, turn in zip(self.processes or (0,) * len(turns), turns, strict=True):
+            by_process.setdefault(number, []).append(turn)
+        return tuple(tuple(by_process[number]) for number in sorted(by_process))
+
+    @property
+    def process_medians_ms(self) -> tuple[float, ...]:
+        """The median over the turns of each process."""
+        return tuple(map(statistics.median, self.turns_by_process_ms))
+
+    @property
+    def process_spread(self) -> float:
+        """By how much the slowest process exceeds the fastest, as a share: 0.05 is 5 %; 0 for one process."""
+        return max(self.process_medians_ms) / min(self.process_medians_ms) - 1
 
     @property
     def median_ms(self) -> float:
@@ -49,8 +78,18 @@ class Latency:
 
     @property
     def interval_ms(self) -> tuple[float, float]:
-        """A 95 % confidence interval of the median, from order statistics: no distribution is assumed."""
-        return median_interval(self.turns_ms)
+        """A 95 % confidence interval of the median, from order statistics: no distribution is assumed.
+
+        However many turns one process takes, they say nothing of what differs between processes: where its memory
+        lies, what its allocator gives back. So with several, a process counts once, as a turn does, and the interval
+        reaches over that of the processes' medians too. Of up to five this is from the fastest to the slowest: the
+        median of all processes there could be lies outside only if all of these lie on one side of it, which chance
+        does once in 16 times for five, and once in 4 for three. That is the worst case, of processes that differ much
+        more than turns do.
+        """
+        over_turns = median_interval(self.turns_ms)
+        over_processes = median_interval(self.process_medians_ms)
+        return min(over_turns[0], over_processes[0]), max(over_turns[1], over_processes[1])
 
 
 def quantile(values: tuple[float, ...], fraction: float) -> float:

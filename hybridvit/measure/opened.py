@@ -15,10 +15,11 @@ import numpy as np
 from hybridvit.export.seal import Trust
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import EXPORTERS
+from hybridvit.machine.allocator import page_faults
 from hybridvit.machine.facts import bytes_in
 from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.candidate import Candidate
-from hybridvit.measure.latency import Turn, timed, warm_up
+from hybridvit.measure.latency import Timed, Turn, timed, warm_up
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,10 +52,13 @@ class Opened:
         grown = None if before is None or after is None else (after - before) / 2**20
         self.memory_mib = self._peak() if candidate.device != "cpu" else grown
 
-    def turn(self, calls: int) -> Sequence[float]:
-        """The times (ms) of `calls` calls, after one that brings the weights back into the caches."""
+    def turn(self, calls: int) -> Timed:
+        """The times and page faults of `calls` calls, after one that brings the weights back into the caches."""
         self._run()
-        return self._timed(calls)
+        before = page_faults()
+        times_ms = self._timed(calls)
+        after = page_faults()
+        return Timed(times_ms=times_ms, faults=None if before is None or after is None else after - before)
 
     @property
     def _timed(self) -> Turn:

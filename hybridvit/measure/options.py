@@ -31,6 +31,9 @@ class BenchOptions:
     """turns of each candidate, at least 8; by default 50."""
     calls: int | None = None
     """timed calls of a turn; by default 3."""
+    processes: int | None = None
+    """processes that each candidate is opened in and takes its turns in one after the other, as far as memory allows;
+    by default 3."""
     seconds: float | None = None
     """stop after this time, but not before 8 rounds."""
     protocol: str | None = None

@@ -33,6 +33,7 @@ class Plan:
     device: str = "cpu"
     rounds: int = 50
     calls: int = 3
+    processes: int = 3  # of each candidate
     seconds: float | None = None
     protocol: str = ""
     asked: frozenset[str] = frozenset()  # the options that the user or a protocol has set
@@ -104,6 +105,7 @@ def plan_of(options: BenchOptions) -> Plan:
     if plan.calls < 1:
         raise UsageError(f"calls is {plan.calls}, but at least one call of a turn must be timed. Use --calls 3.")
     check_rounds(plan.rounds)
+    check_processes(plan.processes, plan.rounds)
     check_threads(plan.threads)
     if given_environment().get(POLICY, "").upper() == "ACTIVE":
         raise UsageError(
@@ -112,6 +114,17 @@ def plan_of(options: BenchOptions) -> Plan:
         )
     check_device(plan.device)
     return plan
+
+
+def check_processes(processes: int, rounds: int) -> None:
+    """Raise UsageError for no process, or for more than there are turns for."""
+    if processes < 1:
+        raise UsageError(f"processes is {processes}, but each candidate needs one at least. Use --processes 1.")
+    if processes > rounds:
+        raise UsageError(
+            f"processes is {processes}, but with {rounds} rounds a candidate has {rounds} turns, and each process "
+            f"needs one. Use --rounds {processes}, or fewer processes."
+        )
 
 
 def check_device(device: str) -> None:

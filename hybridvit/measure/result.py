@@ -22,8 +22,10 @@ TIMM_COLUMNS = (  # as in timm's tables of results, so that they can be joined
 COLUMNS = (
     "model", "family", "form", "runtime", "precision", "device", "batch", "image_size", "threads", "median_ms",
     "low_ms", "high_ms", "p90_ms", "p99_ms", "images_per_s", "rounds", "calls", "memory_mib", "parameters",
-    "multiply_adds", "activations", "top1", "top1_of", "top1_source",
+    "multiply_adds", "activations", "top1", "top1_of", "top1_source", "processes", "process_spread", "faults_per_call",
 )  # fmt: skip
+LATER = ("processes", "process_spread", "faults_per_call")
+"""Columns that results of earlier versions lack."""
 KEY = ("model", "form", "runtime", "precision", "device", "batch", "image_size", "threads")
 """What makes two records be of the same candidate."""
 
@@ -37,9 +39,14 @@ class BenchRow:
     counts: Counts | None  # of the folded model in fp32; None where it cannot be counted
     memory_mib: float | None
     is_stable: bool  # whether its time was stable when the clock started
+    faults_per_call: float | None = None  # page faults, in the process that has most; None where they are not counted
+    lacks: str = ""  # why it has fewer processes than were asked for
 
     def record(self) -> dict[str, Any]:
-        """Flat and of plain types, with the keys of COLUMNS; times per batch in milliseconds."""
+        """Of plain types, with the keys of COLUMNS and `turns_ms`; times per batch in milliseconds.
+
+        `turns_ms` has one list for each process, with the median of each of its turns in order.
+        """
         from hybridvit.peers import published_accuracy
 
         of, times, (low, high) = self.candidate, self.latency, self.latency.interval_ms
@@ -62,6 +69,10 @@ class BenchRow:
             "top1": published and published.top1,
             "top1_of": published.training if published else "",
             "top1_source": published.source if published else "",
+            "processes": len(times.process_medians_ms),
+            "process_spread": round(times.process_spread, 4),
+            "faults_per_call": None if self.faults_per_call is None else round(self.faults_per_call, 1),
+            "turns_ms": [[round(turn, 4) for turn in turns] for turns in times.turns_by_process_ms],
         }
 
 
@@ -87,10 +98,15 @@ class BenchResult:
     settings: Mapping[str, Any]
     conditions: Mapping[str, Any]  # of Conditions
     machine: MachineCard
+    notes: tuple[str, ...] = ()  # what to know of single rows before believing their times
     is_complete: bool = True  # whether it was not interrupted
 
+    def warnings(self) -> list[str]:
+        """All that a reader has to know before believing the times: of the conditions, then of single rows."""
+        return [*self.conditions.get("warnings", ()), *self.notes]
+
     def records(self) -> list[dict[str, Any]]:
-        """One flat record per row, with the keys of COLUMNS."""
+        """One record per row, with the keys of COLUMNS and `turns_ms`."""
         return [row.record() for row in self.rows]
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +117,7 @@ class BenchResult:
             "skipped": [each.to_dict() for each in self.skipped],
             "settings": dict(self.settings),
             "conditions": dict(self.conditions),
+            "notes": list(self.notes),
             "machine": self.machine.to_dict(),
             "complete": self.is_complete,
         }
@@ -113,20 +130,23 @@ class BenchResult:
         """The records as CSV: timm's columns first, then ours."""
         text = io.StringIO()
         columns = (*TIMM_COLUMNS, *(name for name in COLUMNS if name not in TIMM_COLUMNS))
-        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(record | _as_timm(record) for record in self.records())
         return text.getvalue()
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """The result that `hybridvit bench --json` wrote. Raises UsageError for any other file."""
+    """The result that `hybridvit bench --json` wrote; of an earlier version it lacks LATER.
+
+    Raises UsageError for any other file.
+    """
     try:
         result = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(result, dict) or result.get("format") != FORMAT or not isinstance(result["bench"], list):
             raise ValueError(f"its format is not {FORMAT}")
         for record in result["bench"]:
-            if missing := [name for name in COLUMNS if name not in record]:
+            if missing := [name for name in COLUMNS if name not in record and name not in LATER]:
                 raise ValueError(f"a record has no {', '.join(missing)}")
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}. Write one with `hybridvit bench MODEL... --json {path}`.") from None

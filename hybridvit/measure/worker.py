@@ -1,4 +1,4 @@
-"""A process for each candidate: its threads, its memory and its death are its own, and it takes its turn when told.
+"""A process of a candidate: its threads, its memory and its death are its own, and it takes its turn when told.
 
 On Linux those of PyTorch are forks of a process that has imported it, so that it lies in memory once and opening does
 not wait for its import. The other runtimes are light, and OpenVINO hangs in a fork of a process that has it.
@@ -16,6 +16,7 @@ from hybridvit.errors import OutOfMemory, ProcessLost
 from hybridvit.machine.allocator import keep_freed_memory
 from hybridvit.machine.threads import as_given
 from hybridvit.measure.candidate import Candidate
+from hybridvit.measure.latency import Timed
 
 
 class Worker:
@@ -40,8 +41,8 @@ class Worker:
             self.end()
             raise
 
-    def turn(self, calls: int) -> Sequence[float]:
-        """The times (ms) of so many calls. Raises OutOfMemory if the process was killed, ProcessLost if it died."""
+    def turn(self, calls: int) -> Timed:
+        """The times of so many calls. Raises OutOfMemory if the process was killed, ProcessLost if it died."""
         self._child.send(calls)
         return self._receive()
 

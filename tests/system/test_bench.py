@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -31,10 +32,10 @@ from hybridvit.peers import Accuracy
 
 def quick(**options: Any) -> BenchOptions:
     """Options for a measurement of seconds."""
-    return BenchOptions(rounds=8, calls=1, threads=1, **options)
+    return BenchOptions(**{"rounds": 8, "calls": 1, "threads": 1, "processes": 1} | options)
 
 
-WORDS = ("--rounds", "8", "--calls", "1", "--threads", "1")
+WORDS = ("--rounds", "8", "--calls", "1", "--threads", "1", "--processes", "1")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,15 @@ def test_ours_timms_and_a_file_in_their_runtimes_in_one_run(folder: Path) -> Non
         assert record["parameters"] > 1000
     assert result.settings["threads"] == 1
     assert result.is_complete
+
+
+def test_the_processes_of_a_candidate_take_turns_and_count_their_page_faults() -> None:
+    (record,) = bench(["fastvit_debug"], quick(runtimes=("torch",), processes=2)).records()
+    assert [len(turns) for turns in record["turns_ms"]] == [4, 4]
+    assert record["processes"] == 2
+    assert record["low_ms"] <= min(map(statistics.median, record["turns_ms"])) + 1e-4
+    assert record["high_ms"] >= max(map(statistics.median, record["turns_ms"])) - 1e-4
+    assert record["faults_per_call"] < 50 if sys.platform != "win32" else record["faults_per_call"] is None
 
 
 @pytest.mark.nightly
@@ -189,6 +199,8 @@ def test_one_that_dies_between_two_turns_is_left_out(monkeypatch: pytest.MonkeyP
         (["fastvit_debug"], {"forms": ["fold"]}, "no form 'fold'. Nearest: 'folded'"),
         (["fastvit_debug"], {"batch": [0]}, "The batch is 0"),
         (["fastvit_debug"], {"calls": 0}, "calls is 0"),
+        (["fastvit_debug"], {"processes": 0}, "processes is 0, but each candidate needs one at least. Use --proc"),
+        (["fastvit_debug"], {"processes": 9, "rounds": 8}, r"processes is 9, but with 8 rounds .* Use --rounds 9"),
         (["fastvit_debug"], {"device": "tpu"}, "The device is 'tpu', but this measures on cpu or cuda"),
     ],
 )
@@ -256,7 +268,7 @@ def test_what_can_be_known_before_is_refused_before_anything_is_converted_or_tim
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of POSIX")
 def test_interrupted_it_keeps_what_was_measured(tmp_path: Path) -> None:
     written = tmp_path / "r.json"
-    words = ["bench", "fastvit_debug", "--threads", "1", "--json", str(written)]
+    words = ["bench", "fastvit_debug", "--threads", "1", "--processes", "1", "--json", str(written)]
     running = subprocess.Popen(
         [sys.executable, "-m", "hybridvit", *words, "--runtimes", "torch", "--rounds", "1000000"],
         stdout=subprocess.PIPE,
@@ -338,8 +350,8 @@ def test_choose_refuses_options_that_say_nothing(
 
 
 def test_mixers_stand_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--runtimes", "torch", "--image_sizes", "64", "--rounds", "8", "--chart", str(tmp_path / "m.png")]
-    assert main(["mixers", *words]) == 0
+    words = ["--runtimes", "torch", "--image_sizes", "64", "--rounds", "8", "--processes", "1"]
+    assert main(["mixers", *words, "--chart", str(tmp_path / "m.png")]) == 0
     shown = capsys.readouterr().out
     assert "paper, iPhone 12 Pro" in shown
     found = json.loads(shown.splitlines()[-1])["reductions"]

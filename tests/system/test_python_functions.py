@@ -107,7 +107,7 @@ hybridvit.dry_run("digits")
 assert len(hybridvit.predict({model!r}, {images + "/light"!r})) == 3
 assert hybridvit.evaluate({model!r}, {images!r}, on_bad_image="skip", workers=1).num_samples == 6
 hybridvit.export({model!r}, {file!r})
-options = hybridvit.BenchOptions(rounds=8, calls=1, threads=1, runtimes=["torch", "onnxruntime"])
+options = hybridvit.BenchOptions(rounds=8, calls=1, threads=1, processes=1, runtimes=["torch", "onnxruntime"])
 assert len(hybridvit.bench(["fastvit_debug", {file!r}], options).rows) == 3
 """
     output_of("cell", code, timeout=400)

@@ -1,5 +1,6 @@
 """Timing: statistics, interleaving, and what is refused."""
 
+import numpy as np
 import pytest
 
 from hybridvit.errors import UsageError
@@ -39,6 +40,19 @@ def test_the_interval_holds_the_median_and_shrinks_with_more_rounds() -> None:
     assert many[1] - many[0] < few[1] - few[0]
     # binomial tables: 95 % for the median of 20 values are the 6th to the 15th, at most one place wider here
     assert few == (5, 15)
+
+
+def test_the_interval_holds_the_median_of_all_processes_and_not_of_those_alone_that_were_opened() -> None:
+    dice = np.random.default_rng(0)
+    held_by_turns = held = 0
+    for _ in range(400):  # candidates of five processes that differ twice as much as turns do; the median is 100
+        turns = 100 + np.tile(dice.normal(0, 2, 5), 10) + dice.normal(0, 1, 50)
+        latency = Latency(times_ms=tuple(turns), processes=tuple(range(5)) * 10)
+        (low, high), (turns_low, turns_high) = latency.interval_ms, median_interval(latency.turns_ms)
+        held += low <= 100 <= high
+        held_by_turns += turns_low <= 100 <= turns_high
+    assert held / 400 > 0.92  # 15 of 16 are expected
+    assert held_by_turns / 400 < 0.7
 
 
 def test_candidates_take_turns_and_every_other_round_runs_backwards() -> None:
