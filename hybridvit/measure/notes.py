@@ -1,7 +1,9 @@
 """What to know of single rows before believing their times; conditions.py has what was so for all of them."""
 
+import statistics
 from collections.abc import Iterator, Sequence
 
+from hybridvit.measure.latency import Latency, median_interval
 from hybridvit.measure.result import BenchRow
 
 MOST_FAULTS, MOST_SPREAD = 50, 0.05
@@ -19,7 +21,7 @@ def notes_on(rows: Sequence[BenchRow], *, processes: int) -> Iterator[str]:
             "anew for the next. glibc always does that with arrays of more than 32 MiB: use a smaller batch or image "
             "size, or an allocator that does not (jemalloc, by LD_PRELOAD)."
         )
-    if unlike := [row for row in rows if row.latency.process_spread > MOST_SPREAD]:
+    if unlike := [row for row in rows if _processes_differ(row.latency)]:
         named = "; ".join(_spread(row) for row in unlike)
         yield (
             f"Processes of the same candidate differ: {named}. The interval reaches over them; more --processes say "
@@ -30,6 +32,13 @@ def notes_on(rows: Sequence[BenchRow], *, processes: int) -> Iterator[str]:
             f"Not all {processes} processes could be had, so that the interval knows less: {_labels(short)}. "
             f"Of the first: {short[0].lacks}"
         )
+
+
+def _processes_differ(latency: Latency) -> bool:
+    """By more than MOST_SPREAD, and by more than the turns of the fastest and of the slowest explain."""
+    ordered = sorted(latency.turns_by_process_ms, key=statistics.median)
+    (_, fastest_high), (slowest_low, _) = median_interval(ordered[0]), median_interval(ordered[-1])
+    return latency.process_spread > MOST_SPREAD and slowest_low > fastest_high
 
 
 def _labels(rows: Sequence[BenchRow]) -> str:

@@ -65,6 +65,13 @@ def test_the_interval_and_a_note_hold_what_differs_between_processes() -> None:
     assert "differ: fastvit_t8, onnxruntime, fp32, batch 1, 256x256 by 20% (30.09 to 36.09 ms)." in note
 
 
+def test_processes_whose_turns_are_noisy_are_not_said_to_differ() -> None:
+    processes, times = taken([Worker(30, 40, 31, 39), Worker(34, 44, 33, 42)], 8)
+    noisy = processes.row(times, 1, None)
+    assert noisy.latency.process_spread > 0.05
+    assert not list(notes_on([noisy], processes=2))
+
+
 def test_one_that_is_lost_leaves_its_turns_to_the_others_until_there_is_none() -> None:
     processes, times = taken([Worker(3), Worker(3, 3, 3)], 4)
     (note,) = notes_on([processes.row(times, 1, None)], processes=2)
