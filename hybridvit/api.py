@@ -1,6 +1,7 @@
 """What the command line does, as Python functions: `hybridvit.train(...)` and its kin, for programs and notebooks.
 
-They return what the commands print, raise HybridViTError where a command says "Error:", and end no process.
+They return what the commands print, raise HybridViTError where a command says "Error:", and end no process but one that
+runs the top level of a script once more to do a part of its work (main_module.py).
 """
 
 import os
@@ -55,8 +56,9 @@ def train(
         allow_data_change: go on although the images differ from the run's; their classes must be the same.
         progress: show a bar (in a terminal) or lines on stderr.
 
-    Returns the run: its folder, its model file, its report, and what the weights are worth. Raises as
-    `hybridvit.training.train.train`.
+    Returns the run: its folder, its model file, its report, and what the weights are worth. Where loader processes are
+    not forked (Windows, macOS, Python 3.14) a script needs the `if __name__ == "__main__":` that multiprocessing asks
+    for. Raises as `hybridvit.training.train.train`.
     """
     from hybridvit.training.train import train as run
 

@@ -1,6 +1,6 @@
 """A job in a process of its own: what would clash, print or die inside this one does so there.
 
-Scripts that ask for one need the `if __name__ == "__main__":` that multiprocessing asks for.
+Scripts that ask for one need the `if __name__ == "__main__":` that multiprocessing asks for (main_module.py).
 """
 
 import multiprocessing
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from hybridvit.errors import HybridViTError
 from hybridvit.import_path import without_current_folder
+from hybridvit.main_module import refuse_at_import, refused
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,7 @@ class Child:
     """
 
     def __init__(self, work: Callable[[Connection], None], *, packages: Sequence[str] = ()) -> None:
+        refuse_at_import()
         context: Any = multiprocessing.get_context("forkserver" if packages and CAN_FORK else "spawn")
         if packages and CAN_FORK:
             context.set_forkserver_preload(list(packages))
@@ -64,11 +66,17 @@ class Child:
             self._pipe.send(question)
 
     def receive(self) -> Any:
-        """Wait for what the child sends. Raises the HybridViTError that it sends or ends with, or ChildDied."""
+        """Wait for what the child sends.
+
+        Raises the HybridViTError that it sends or ends with, UsageError where its script is not ready for it, or
+        ChildDied.
+        """
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join()
+            if (reason := refused([self._process])) is not None:
+                raise reason from None
             raise ChildDied(self._process.exitcode, self._printed()) from None
         if isinstance(answer, HybridViTError):
             raise answer

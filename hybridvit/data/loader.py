@@ -6,14 +6,18 @@ import logging
 import math
 import multiprocessing
 import multiprocessing.connection
+import pickle
 import signal
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Literal, NamedTuple
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -24,8 +28,9 @@ from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.data.pixels import put
 from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import generators_kept
-from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
+from hybridvit.errors import DatasetError, HybridViTError, ImageDecodeError, UsageError, first_line
 from hybridvit.import_path import without_current_folder
+from hybridvit.main_module import refuse_at_import, refused, runs_again
 from hybridvit.task import BadImage, Batch, Patch, Sample
 
 logger = logging.getLogger(__name__)
@@ -95,7 +100,8 @@ class Loader:
 
     Iterating raises `SourceFault` where the source cannot be read, `ImageDecodeError` at the first bad file, or where
     the data set tolerates those, logs each once and raises `DatasetError` when a training set has more than 1 % of
-    them.
+    them; `DatasetError` too where a worker is lost, `UsageError` where the script that starts it is not ready for one
+    (main_module.py).
     """
 
     def __init__(self, data: Samples, loader: DataLoader[Sample], *, layout: torch.memory_format, pin: bool) -> None:
@@ -123,9 +129,17 @@ class Loader:
             raise ValueError("This loader is closed. Make a new one.")
         self.num_used = self.num_total = 0
         self._pass += 1
+        if self._loader.num_workers:
+            refuse_at_import()
         before = set(multiprocessing.active_children())
-        with _signals_held(), without_current_folder():
-            self._fetched = iter(self._loader)
+        try:
+            with _signals_held(), without_current_folder():
+                self._fetched = iter(self._loader)
+        except (EOFError, ConnectionError) as error:  # it broke off before there was anything to ask for a reason
+            raise DatasetError(
+                f"A process that loads images ended as it started: {first_line(error)}. What it printed tells why. If "
+                f"it was that the script is imported there: {runs_again()}"
+            ) from error
         self.workers |= set(multiprocessing.active_children()) - before
         return self._batches(self._pass)
 
@@ -184,7 +198,7 @@ class Loader:
             )
 
 
-def lost_worker(error: Exception) -> DatasetError | None:
+def lost_worker(error: Exception) -> HybridViTError | None:
     """The explanation of an exception that means: a worker process is gone; None if it means something else.
 
     torch raises it wherever the main thread happens to be, so a training loop has to ask too, not only the loader.
@@ -194,6 +208,8 @@ def lost_worker(error: Exception) -> DatasetError | None:
     patience_s = 1.0 if isinstance(error, EOFError | ConnectionError) else 0.0
     if not (workers and multiprocessing.connection.wait([worker.sentinel for worker in workers], patience_s)):
         return None
+    if (unguarded := refused(workers)) is not None:
+        return unguarded
     reason = str(error).split("\n")[0].rstrip(". ") or "its connection broke"
     return DatasetError(
         f"A process that loads images ended: {reason}. Most often memory or shared memory (/dev/shm) is full: use "
@@ -302,11 +318,34 @@ class _Draws(Dataset[Sample]):
 
     def __init__(self, data: Samples) -> None:
         self._data = data
+        self._streams: list[Connection] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent to a worker that is not forked: in a stream of its own, from a thread.
+
+        With the process itself it would have to fit into its pipe: CPython (to 3.14) waits for ever to write more than
+        that to a process that ended before it read, for it holds the end for reading open.
+        """
+        data = ForkingPickler.dumps(self._data)
+        theirs, ours = multiprocessing.Pipe(duplex=False)
+        self._streams.append(theirs)  # open until the worker has it
+        threading.Thread(target=_send, args=(ours, data), name="samples-to-worker", daemon=True).start()
+        return _received, (theirs,)
 
     def __getitems__(self, keys: list[SampleKey]) -> list[Sample]:
         """What torch asks for where there is a way: a batch at once."""
         with generators_kept():
             return [self._data.draw(*key) for key in keys]
+
+
+def _send(stream: Connection, data: Any) -> None:
+    with stream, suppress(OSError):  # the worker is gone, and the loader, which will say so
+        stream.send_bytes(data)
+
+
+def _received(stream: Connection) -> _Draws:
+    with stream:
+        return _Draws(pickle.loads(stream.recv_bytes()))
 
 
 def _fetched(collate: Collate, samples: list[Sample]) -> _Fetched:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from hybridvit.child import end_with_parent
 from hybridvit.import_path import without_current_folder
+from hybridvit.main_module import refuse_at_import, refused
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +31,7 @@ def in_processes(
     """`work` of every item, in any order; `lost(item)` for an item that ended its process (no memory, a crash).
 
     0 workers compute here. `work` is importable, items and results can be pickled; what `work` raises ends it all.
-    Warnings of `work` are not shown.
+    Warnings of `work` are not shown. Raises UsageError where a script is not ready for processes (main_module.py).
     """
     if workers == 0:
         for item in items:
@@ -38,17 +40,25 @@ def in_processes(
                 result = work(item)
             yield result
         return
+    refuse_at_import()
     source = iter(items)
     chunks = iter(lambda: list(islice(source, CHUNK)), [])
-    while suspects := (yield from _until_broken(work, chunks, workers)):
+    started = set[BaseProcess]()
+    while suspects := (yield from _until_broken(work, chunks, workers, started)):
+        if (reason := refused(started)) is not None:
+            raise reason
         yield from _one_by_one(work, suspects, lost)
 
 
 def _until_broken(
-    work: Callable[[Item], Result], chunks: Iterator[list[Item]], workers: int
+    work: Callable[[Item], Result], chunks: Iterator[list[Item]], workers: int, started: set[BaseProcess]
 ) -> Generator[Result, None, list[Item]]:
-    """Results; at the end the items that were under way when a process ended, or none when all are done."""
+    """Results; at the end the items that were under way when a process ended, or none when all are done.
+
+    The processes are added to `started`, which keeps their exit codes.
+    """
     pending: dict[Future[list[Result]], list[Item]] = {}
+    others = set(multiprocessing.active_children())
     pool = _pool(workers)
     try:
         more = True
@@ -61,6 +71,7 @@ def _until_broken(
                         pending[_submit(pool, work, chunk)] = chunk
                     except BrokenProcessPool:
                         return [item for each in (*pending.values(), chunk) for item in each]
+                    started.update(set(multiprocessing.active_children()) - others)
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 try:
                     results = future.result()

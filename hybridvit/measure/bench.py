@@ -15,6 +15,7 @@ from hybridvit.checkpoints import save_checkpoint
 from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
 from hybridvit.machine.facts import machine_card
 from hybridvit.machine.limits import limits
+from hybridvit.main_module import refuse_at_import
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.conditions import Watch
 from hybridvit.measure.counts import Counts, counted
@@ -48,7 +49,7 @@ def bench(
     What cannot be measured (a precision that a runtime has not, an exported file that is not what the options ask for,
     a model that does not convert or does not fit into the memory) is left out with the reason, and the rest goes on.
     Ctrl-C ends the measuring: what was measured is returned, and says that it is not complete. Its processes are
-    spawned: a script that calls it needs the `if __name__ == "__main__":` that multiprocessing asks for.
+    started anew: a script that calls it needs the `if __name__ == "__main__":` that multiprocessing asks for.
 
     Args:
         models: names of ours or timm's, checkpoints, exported files, or models with a card.
@@ -61,6 +62,7 @@ def bench(
     Raises UsageError for an unknown model, runtime, precision, form or device, for packages that are missing, and for
     nothing to measure; if every candidate failed, the error of the first.
     """
+    refuse_at_import()
     plan = plan_of(options)
     if not models:
         raise UsageError("There is nothing to measure. Name at least one model.")

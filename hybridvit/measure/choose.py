@@ -15,6 +15,7 @@ from hybridvit.export.quantise.quality import lost, unit_of_drops, value_of
 from hybridvit.export.spec import PRECISIONS, Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
+from hybridvit.main_module import refuse_at_import
 from hybridvit.measure.bench import bench
 from hybridvit.measure.candidate import TARGETS, TORCH, check_names, why_not
 from hybridvit.measure.counts import counted
@@ -85,6 +86,7 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
     several tasks, and what `bench` and
     `export` raise.
     """
+    refuse_at_import()
     wanted = check_names("precision", options.precisions or ["fp32"], PRECISIONS)
     precisions = [each for each in PRECISIONS if each in wanted]
     runtimes = installed_runtimes(options.runtime)

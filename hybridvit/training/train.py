@@ -20,6 +20,7 @@ from hybridvit.evaluate.agreement import Agreement, agreement, full_precision
 from hybridvit.evaluate.run import Watch, answering
 from hybridvit.folding.fold import fold
 from hybridvit.machine.memory import is_out_of_memory
+from hybridvit.main_module import refuse_at_import
 from hybridvit.recipe.file import recipe_text
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Report
@@ -138,6 +139,7 @@ def train(
         ProcessLost: another process of the run is gone, stuck, or ended with an error.
         Stopped: after SIGTERM or SIGINT, when everything is saved; a SystemExit with 143 or 130.
     """
+    refuse_at_import()
     task = task or find_task(recipe.task)
     if recipe.dry_run:
         raise UsageError(

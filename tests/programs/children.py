@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from hybridvit.export.apart import ExportJob
 from hybridvit.export.draft import PROVING
+from hybridvit.main_module import REFUSED
 
 
 def killed(*_: object) -> None:
@@ -34,6 +35,11 @@ def ended_with_3(*_: object) -> NoReturn:
     os.write(1, b"half way\n")
     os.write(2, b"gone\n")
     os._exit(3)
+
+
+def refused(*_: object) -> NoReturn:
+    """As where the script of the parent calls at its top level."""
+    os._exit(REFUSED)
 
 
 def stumbling(*_: object) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
+from hybridvit.main_module import refuse_at_import
 from hybridvit.models.registry import find_variant
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import Task, find_task
@@ -31,6 +32,7 @@ def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
     resume from the first step, which must end in the same weights. `say` takes one line per stage, and one for each
     thing that is left out or changed. Raises what a run would raise.
     """
+    refuse_at_import()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("A dry run is one process, but a launcher has started several. Run it without the launcher.")
     find_variant(recipe.model)
