@@ -59,7 +59,7 @@ def shard(
     print(pairs([(split or "images", f"{images:,} images in {shards:,} tar files") for split, shards, images in done]))
 
 
-def index(folders: list[str], *, classes: str | None = None, label: str = "label") -> None:
+def index(folders: list[str], *, classes: str | None = None, label: str | None = None) -> None:
     """Write the index that tar files of WebDataset's layout need to be trained from.
 
     Each tar file is read once. `hybridvit shard` does this itself; use it for tar files from elsewhere.
@@ -71,7 +71,7 @@ def index(folders: list[str], *, classes: str | None = None, label: str = "label
     Args:
         folders: folders with .tar files, of one split each; each gets index.json and two arrays.
         classes: text file with one class name per line, from class 0 on; by default classes are named by their number.
-        label: the key of the class in <key>.json, for samples without <key>.cls.
+        label: the key of the class in <key>.json, for samples without <key>.cls; by default label.
     """
     from hybridvit.data.shards.scan import index_folder
 

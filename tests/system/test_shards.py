@@ -277,6 +277,16 @@ def test_foreign_shards_are_indexed_by_number_and_by_name(tmp_path: Path) -> Non
     assert list(open_shards(named).labels) == [1, 0]
 
 
+def test_a_key_for_labels_that_no_sample_needs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tar(tmp_path / "a.tar", {"1.jpg": png(1), "1.cls": b"1", "1.json": b'{"label": 0}'})
+    for key in ("label", "class_id"):
+        assert main(["index", str(tmp_path), "--label", key]) == 2
+        assert f"--label is '{key}', a key of <key>.json, but every sample in {tmp_path} has" in capsys.readouterr().err
+    assert not (tmp_path / "index.json").exists()
+    assert main(["index", str(tmp_path)]) == 0
+    assert list(open_shards(tmp_path).labels) == [1]
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -359,7 +369,7 @@ def test_an_interrupted_packing_leaves_nothing(
 ) -> None:
     calls = []
 
-    def fail(path: Path) -> tuple[object, object, int]:
+    def fail(path: Path) -> object:
         calls.append(path)
         if len(calls) == 2:
             raise error

@@ -9,30 +9,42 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from hybridvit.data.file_kind import image_endings
 from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
 from hybridvit.digest import sha256_of
-from hybridvit.errors import DatasetError
+from hybridvit.errors import DatasetError, UsageError
 
 _MOST_LABEL_BYTES = 1 << 20  # of a .json beside an image
 _MOST_CLASSES = 1_000_000
+LABEL_KEY = "label"  # in <key>.json
+
+
+class Scanned(NamedTuple):
+    """What is in one tar file."""
+
+    shard: Shard
+    entries: list[Entry]
+    num_without_image: int  # samples
+    num_by_key: int  # samples whose label is in <key>.json
 
 
 def index_folder(
     folder: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
-    label_key: str = "label",
+    label_key: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Write the index of folder/*.tar beside them; the number of samples.
 
-    A label is the integer in <key>.cls, or `label_key` in <key>.json; with `class_names` also a name. Without, the
-    classes are named as in the index that is there, or by their numbers. `say` is told of what is left out.
+    A label is the integer in <key>.cls, or without that file the value of `label_key` ("label" if None) in <key>.json;
+    with `class_names` also a name. Without, the classes are named as in the index that is there, or by their numbers.
+    `say` is told of what is left out.
 
     Raises `DatasetError` for a folder without tar files, an archive that is damaged, compressed or without images, and
-    a label that is absent or unusable.
+    a label that is absent or unusable; `UsageError` for a `label_key` that no sample has a use for.
     """
     folder = Path(folder)
     if class_names is None and (folder / INDEX).is_file():
@@ -51,21 +63,23 @@ def index_folder(
         )
         raise DatasetError(f"{folder} has no .tar files. {hint}.")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        scanned = list(pool.map(lambda path: scan_shard(path, class_names, label_key), paths))
-    left_out = sum(skipped for _, _, skipped in scanned)
-    if left_out:
+        scanned = list(pool.map(lambda path: scan_shard(path, class_names, label_key or LABEL_KEY), paths))
+    if label_key is not None and not any(each.num_by_key for each in scanned):
+        raise UsageError(
+            f"--label is '{label_key}', a key of <key>.json, but every sample in {folder} has its class in <key>.cls, "
+            "which comes first. Leave --label out, or pack the samples without .cls."
+        )
+    if left_out := sum(each.num_without_image for each in scanned):
         say(f"left out: {left_out:,} samples without an image, of {folder}")
-    names = class_names or _numbers(entries for _, entries, _ in scanned)
-    return write_index(folder, names, [(shard, entries) for shard, entries, _ in scanned])
+    names = class_names or _numbers(each.entries for each in scanned)
+    return write_index(folder, names, [(each.shard, each.entries) for each in scanned])
 
 
-def scan_shard(
-    path: Path, class_names: Sequence[str] | None = None, label_key: str = "label"
-) -> tuple[Shard, list[Entry], int]:
-    """One tar file: what it is, its samples, and how many have no image. Raises as `index_folder`."""
+def scan_shard(path: Path, class_names: Sequence[str] | None = None, label_key: str = LABEL_KEY) -> Scanned:
+    """One tar file. Raises as `index_folder`."""
     labels = {name: label for label, name in enumerate(class_names)} if class_names else None
     entries: list[Entry] = []
-    skipped = 0
+    num_without_image = num_by_key = 0
     try:
         with tarfile.open(path, "r:") as archive:
             for key, members in _samples(archive):
@@ -76,8 +90,9 @@ def scan_shard(
                         "them is meant is unknown. Keep one per key."
                     )
                 if not kinds:
-                    skipped += 1
+                    num_without_image += 1
                     continue
+                num_by_key += "cls" not in members
                 image = members[kinds[0]]
                 label = _label(archive, path, key, members, label_key, labels)
                 entries.append(Entry(key=key, kind=kinds[0], offset=image.offset_data, length=image.size, label=label))
@@ -91,7 +106,7 @@ def scan_shard(
             f"{len(class_names) - 1}. Give the names of all classes."
         )
     shard = Shard(name=path.name, num_bytes=path.stat().st_size, sha256=sha256_of(path), num_samples=len(entries))
-    return shard, entries, skipped
+    return Scanned(shard, entries, num_without_image, num_by_key)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -99,8 +99,8 @@ def _write_split(listing: Listing, folder: Path, shard_bytes: int, seed: int, ad
                     _add(archive, f"{keys[place]}.cls", str(listing.labels[place]).encode())
                     advance(1)
             sync(path)
-            shard, entries, _ = scan_shard(path)
-            yield shard, entries
+            scanned = scan_shard(path)
+            yield scanned.shard, scanned.entries
 
     write_index(folder, listing.class_names, written())
     return len(list(folder.glob("*.tar")))
