@@ -46,13 +46,17 @@ class LeftOut:
             else:
                 self.endings[ending(path) or "none"] += 1
 
+    @property
+    def advice(self) -> str:
+        """How those could be read that are pictures, but of a kind without a reader here: the end of a list."""
+        return "".join(sorted({advice_on(ending) for ending in self.endings}))
+
     def tell(self, where: str, say: Say) -> None:
         """Say in one line how many there are and why, if there are any."""
         parts = []
         if number := self.endings.total():
             known = ", ".join(f"{ending} {count:,}" for ending, count in self.endings.most_common())
-            advice = "".join(sorted({advice_on(ending) for ending in self.endings}))
-            parts.append(f"{plural(number, 'file')} without the ending of an image ({known}{advice})")
+            parts.append(f"{plural(number, 'file')} without the ending of an image ({known}{self.advice})")
         if self.outside:
             parts.append(f"{plural(self.outside, 'picture')} outside of the class folders, without a label")
         if parts:
@@ -177,7 +181,8 @@ def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None 
     if empty:
         what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {some(empty, quoted=True)} have"
         raise DatasetError(
-            f"{what} no images in {root}: no file there ends in {_extensions()}. Add images, or remove the folder."
+            f"{what} no images in {root}: no file there ends in {_extensions()}{left_out.advice}. Add images, or "
+            "remove the folder."
         )
     left_out.tell(root, say)
     order = sorted(range(len(paths)), key=lambda place: labels[place])  # stable: class_names may be in another order
@@ -247,7 +252,8 @@ def find_images(patterns: Iterable[str | os.PathLike[str]], *, say: Say = quiet)
             fault = "matches no image" if is_pattern else "does not exist"
         if not matches:
             raise DatasetError(
-                f"'{pattern}' {fault}. Give image files, folders of them, or patterns such as 'photos/*.jpg'."
+                f"'{pattern}' {fault}{left_out.advice}. Give image files, folders of them, or patterns such as "
+                "'photos/*.jpg'."
             )
         left_out.tell(pattern, say)
         found.update(dict.fromkeys(map(Path, matches)))

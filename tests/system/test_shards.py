@@ -267,7 +267,7 @@ def test_foreign_shards_are_indexed_by_number_and_by_name(tmp_path: Path) -> Non
     assert images.class_names == ("0", "1", "2", "3", "4")
     assert list(images.labels) == [4, 0, 2]
     assert [images.encoded(0, number) for number in range(3)] == [png(1), png(2), png(4)]
-    assert told == [f"left out: 1 samples without an image, of {tmp_path}"]
+    assert told == [f"left out: 1 sample without an image, of {tmp_path}"]
 
     named = tmp_path / "named"
     write_tar(

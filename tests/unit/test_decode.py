@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from hybridvit.data import decode as decoder
-from hybridvit.data import file_kind
 from hybridvit.data.decode import decode, decode_image
 from hybridvit.data.scan import find_images
 from hybridvit.errors import DatasetError, ImageDecodeError
@@ -350,36 +348,6 @@ def test_an_avif_is_turned_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode_image(encode(noise("RGB", 24).crop((0, 0, 24, 10)), "AVIF", exif=exif)).size == (10, 24)
-
-
-HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
-
-
-def test_a_heic_names_the_extra_that_reads_it(tmp_path, monkeypatch):
-    path = tmp_path / "photo.heic"
-    path.write_bytes(HEIC)
-    is_readable = file_kind.is_readable
-    monkeypatch.setattr(file_kind, "is_readable", lambda kind: kind != "HEIC" and is_readable(kind))
-    monkeypatch.setattr(decoder, "is_readable", file_kind.is_readable)
-    file_kind.image_endings.cache_clear()
-    said = []
-    with pytest.raises(ImageDecodeError, match=r'photo\.heic: this is an image of kind HEIC.*"hybridvit\[heif\]"'):
-        decode_image(path)
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    assert find_images([tmp_path], say=said.append) == [tmp_path / "a.png"]
-    assert said[0].endswith('(.heic 1; to read .heic: pip install "hybridvit[heif]").')
-    file_kind.image_endings.cache_clear()
-
-
-def test_a_heic_is_read_where_the_extra_is_installed(tmp_path):
-    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra heif is not installed")
-    picture = Image.fromarray(np.full((20, 30, 3), (200, 90, 30), np.uint8))
-    path = tmp_path / "photo.heic"
-    pillow_heif.from_pillow(picture).save(path, quality=95)
-    assert find_images([tmp_path]) == [path]
-    np.testing.assert_allclose(np.asarray(decode_image(path)).astype(int), np.asarray(picture), atol=12)
-    with pytest.raises(ImageDecodeError, match="HEIC image is damaged"):
-        decode_image(path.read_bytes()[:400])
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

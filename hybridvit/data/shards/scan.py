@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hybridvit.data.file_kind import image_endings
+from hybridvit.data.scan import LeftOut, plural
 from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
 from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError, UsageError
@@ -26,6 +27,7 @@ class Scanned(NamedTuple):
 
     shard: Shard
     entries: list[Entry]
+    left_out: LeftOut  # members of samples without an image
     num_without_image: int  # samples
     num_by_key: int  # samples whose label is in <key>.json
 
@@ -69,8 +71,9 @@ def index_folder(
             f"--label is '{label_key}', a key of <key>.json, but every sample in {folder} has its class in <key>.cls, "
             "which comes first. Leave --label out, or pack the samples without .cls."
         )
-    if left_out := sum(each.num_without_image for each in scanned):
-        say(f"left out: {left_out:,} samples without an image, of {folder}")
+    if without_image := sum(each.num_without_image for each in scanned):
+        advice = "".join(dict.fromkeys(each.left_out.advice for each in scanned))
+        say(f"left out: {plural(without_image, 'sample')} without an image, of {folder}{advice}")
     names = class_names or _numbers(each.entries for each in scanned)
     return write_index(folder, names, [(each.shard, each.entries) for each in scanned])
 
@@ -79,7 +82,7 @@ def scan_shard(path: Path, class_names: Sequence[str] | None = None, label_key: 
     """One tar file. Raises as `index_folder`."""
     labels = {name: label for label, name in enumerate(class_names)} if class_names else None
     entries: list[Entry] = []
-    num_without_image = num_by_key = 0
+    num_without_image, num_by_key, left_out = 0, 0, LeftOut()
     try:
         with tarfile.open(path, "r:") as archive:
             for key, members in _samples(archive):
@@ -91,6 +94,7 @@ def scan_shard(path: Path, class_names: Sequence[str] | None = None, label_key: 
                     )
                 if not kinds:
                     num_without_image += 1
+                    left_out.endings.update(f".{kind.lower()}" for kind in members)
                     continue
                 num_by_key += "cls" not in members
                 image = members[kinds[0]]
@@ -99,14 +103,15 @@ def scan_shard(path: Path, class_names: Sequence[str] | None = None, label_key: 
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(f"{path} is no whole tar file: {error}. Fetch or write it again.") from error
     if not entries:
-        raise DatasetError(f"{path} has no images: no member there ends in one of {' '.join(sorted(image_endings()))}.")
+        known = " ".join(sorted(image_endings()))
+        raise DatasetError(f"{path} has no images: no member there ends in one of {known}{left_out.advice}.")
     if class_names and (beyond := max(entry.label for entry in entries)) >= len(class_names):
         raise DatasetError(
             f"{path} has an image of class {beyond}, but {len(class_names)} class names are given, for 0 to "
             f"{len(class_names) - 1}. Give the names of all classes."
         )
     shard = Shard(name=path.name, num_bytes=path.stat().st_size, sha256=sha256_of(path), num_samples=len(entries))
-    return Scanned(shard, entries, num_without_image, num_by_key)
+    return Scanned(shard, entries, left_out, num_without_image, num_by_key)
 
 
 def _entries(folder: Path) -> list[Path]:
