@@ -88,6 +88,8 @@ def evaluate(
     batch: int = 32,
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
+    image_column: str = "",
+    label_column: str = "",
     device: Device = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
@@ -95,14 +97,18 @@ def evaluate(
 
     Args:
         model: a checkpoint, an exported file, a model with a card, or a runner.
-        data: folder of class folders; classes are matched by name with those that the model was trained on.
+        data: folder of class folders, or a table (.csv, .tsv, .parquet) of paths and labels; classes are matched by
+            name with those that the model was trained on.
         batch: images computed at once.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
+        image_column: of a table, the column of the paths; "" finds it by its name.
+        label_column: of a table, the column of the labels; "" finds it by its name.
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
         say: told what is left out of the folder.
 
-    Raises as `hybridvit.loading.open_runner`; DatasetError for a folder that cannot be used.
+    Raises as `hybridvit.loading.open_runner`; DatasetError for a folder or a table that cannot be used, UsageError for
+    columns of a folder.
     """
     from contextlib import nullcontext
 
@@ -114,7 +120,8 @@ def evaluate(
 
     runner = _runner(model, device)
     card, task = runner.card, find_task(runner.card.task)
-    samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image)
+    columns = {"image_column": image_column, "label_column": label_column}
+    samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image, **columns)
     for remark in samples.remarks:
         say(remark)
     loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)

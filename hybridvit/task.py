@@ -251,10 +251,19 @@ class Task(ABC):
         """The recipe's samples, listed but not decoded. Raises DatasetError where they are not fit to use."""
 
     @abstractmethod
-    def labelled(self, root: str, card: "ModelCard", *, on_bad_image: Any = "error") -> "Samples":
+    def labelled(
+        self,
+        root: str,
+        card: "ModelCard",
+        *,
+        on_bad_image: Any = "error",
+        image_column: str = "",
+        label_column: str = "",
+    ) -> "Samples":
         """What is true of the pictures in a folder, prepared and numbered as a model's card says, to evaluate it on.
 
-        Raises DatasetError for a folder that is none of this task's, or not one of this model's.
+        Where `root` is a table, the columns are named, or found by usual names. Raises DatasetError for a folder that
+        is none of this task's, or not one of this model's; UsageError for columns of what is no table.
         """
 
     @abstractmethod

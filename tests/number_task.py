@@ -25,6 +25,7 @@ from hybridvit.data.samples import Samples
 from hybridvit.data.scan import find_images
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.transforms import EvalTransform
+from hybridvit.errors import UsageError
 from hybridvit.models.registry import find_variant
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Table
@@ -163,7 +164,11 @@ class Number(Task):
         training = MadeUp(max(26, 2 * recipe.data.total_batch), side, training=True)
         return Splits(train=training, validation=MadeUp(10, side, seed=1), preprocessing=preprocessing)
 
-    def labelled(self, root: str, card: ModelCard, *, on_bad_image: Any = "error") -> Samples:
+    def labelled(
+        self, root: str, card: ModelCard, *, on_bad_image: Any = "error", image_column: str = "", label_column: str = ""
+    ) -> Samples:
+        if image_column or label_column:
+            raise UsageError("image_column and label_column are for a table, and numbers are in none. Leave them out.")
         return Files(root, card, on_bad_image)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:

@@ -21,17 +21,21 @@ def evaluate(
     batch: int = 32,
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
+    image_column: str = "",
+    label_column: str = "",
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
 ) -> None:
     """Measure the accuracy of a checkpoint, or of an exported model, on a folder of labelled images.
 
-    The folder holds one folder per class. Classes are matched by name with those that the checkpoint was trained on.
+    The folder holds one folder per class; a table has a path and a label in each row. Classes are matched by name with
+    those that the checkpoint was trained on.
 
     Examples:
       hybridvit evaluate runs/digits/model.safetensors runs/data/digits/test
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
+      hybridvit evaluate model.safetensors scans/test.csv --image_column scan --label_column diagnosis
 
     Args:
         checkpoint: .safetensors, .pth, .pth.tar, .ckpt, or what `hybridvit export` wrote, which its own runtime runs.
@@ -39,13 +43,24 @@ def evaluate(
         batch: images computed at once.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.
+        image_column: of a table, the column of the paths; left out where the name tells.
+        label_column: of a table, the column of the labels; left out where the name tells.
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
     runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
-    found = api.evaluate(runner, data, batch=batch, workers=workers, on_bad_image=on_bad_image, say=remark)
+    found = api.evaluate(
+        runner,
+        data,
+        batch=batch,
+        workers=workers,
+        on_bad_image=on_bad_image,
+        image_column=image_column,
+        label_column=label_column,
+        say=remark,
+    )
     if json:
         values = {name: round(value, 6) for name, value in found.scores.values.items()}
         counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}

@@ -161,7 +161,7 @@ def _column(table: Path, columns: Sequence[str], what: str, wanted: str, usual: 
     """The name of a column: that wanted, or the first with a usual name."""
     if wanted in columns:
         return wanted
-    fix = f"Name it: --data.{what}_column COLUMN."
+    fix = f"Name it: --data.{what}_column COLUMN for train, --{what}_column COLUMN for evaluate."
     if wanted:
         raise DatasetError(f"{table} has no column '{wanted}'. {nearest(wanted, columns)}. {fix}")
     known = {name.lower(): name for name in reversed(list(columns))}

@@ -68,6 +68,21 @@ def test_evaluate_finds_what_the_command_finds(folder: Path, capsys: pytest.Capt
         assert found.scores.values["top1"] == pytest.approx(shown["top1"])
 
 
+def test_evaluate_takes_a_table_whose_columns_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = folder / "labels.csv"
+    rows = [f"images/{name}/{number}.png,{name}" for name in ("dark", "light") for number in range(3)]
+    table.write_text("\n".join(["scan,kind of", *rows]), encoding="utf-8")
+    columns = {"image_column": "scan", "label_column": "kind of"}
+    found = hybridvit.evaluate(folder / "m.safetensors", table, **columns)
+    assert (
+        found.scores.values
+        == hybridvit.evaluate(folder / "m.safetensors", folder / "images", on_bad_image="skip").scores.values
+    )
+    words = [word for name, column in columns.items() for word in (f"--{name}", column)]
+    assert main(["evaluate", str(folder / "m.safetensors"), str(table), *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(found.scores.values["loss"], abs=1e-6)
+
+
 def test_predict_answers_by_path_and_says_why_it_cannot(folder: Path) -> None:
     answers = hybridvit.predict(folder / "m.safetensors", folder / "images" / "dark", top=1, batch=2)
     assert [path.name for path in answers] == ["0.png", "1.png", "2.png", "bad.png"]

@@ -90,6 +90,14 @@ def test_a_run_opens_two_tables_or_holds_out_a_part_of_one(photos: Path) -> None
         architecture="fastvit_debug", options={"num_classes": 2}, preprocessing=SMALL, class_names=("dog", "cat")
     )
     assert list(open_labelled(str(photos / "val.csv"), card).labels) == [0, 0]
+    columns = {"image_column": "scan id", "label_column": "diagnosis"}
+    table = write(photos / "other.csv", ROWS[2:6], head="scan id,diagnosis")
+    assert list(open_labelled(str(table), card, **columns).labels) == [1, 1, 0, 0]
+    for column, name in columns.items():
+        with pytest.raises(
+            UsageError, match=r"are for a table, but .* is no file that ends in \.csv, \.tsv, \.parquet\."
+        ):
+            open_labelled(str(photos), card, **{column: name})
 
 
 @pytest.mark.parametrize(("key", "value"), [("val_share", 0.25), ("fold", "1/2")])
@@ -110,7 +118,7 @@ def test_a_part_is_held_out_and_a_table_that_is_not_used_is_named(photos: Path, 
     [
         ("", r"has no column named like paths \(path, .*its columns are none\. Name it: --data\.image_column"),
         ("path,label\n", r"has no rows"),
-        ("scan,label\nx,y\n", r"no column named like paths .*'scan', 'label'.*--data\.image_column"),
+        ("scan,label\nx,y\n", r"no column named like paths .*'scan', 'label'.*--image_column COLUMN for eval"),
         ("path,kind of\nx,y\n", r"no column named like labels"),
         ("path,label\ncat/0.png,\n", r"Row 1 of .* has no label\. Fill it in"),
         ("path,label\ncat/0.png\n", r"Row 1 of .* has no label"),

@@ -11,9 +11,9 @@ from hybridvit.data.encoded import EncodedImages, ImageOptions, OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.samples import LabelledImages
 from hybridvit.data.shards.remote import is_url
-from hybridvit.data.table import is_table, list_table
+from hybridvit.data.table import ENDINGS, is_table, list_table
 from hybridvit.data.transforms import EvalTransform, TrainTransform
-from hybridvit.errors import DatasetError
+from hybridvit.errors import DatasetError, UsageError
 from hybridvit.models.registry import find_variant
 from hybridvit.task import Splits
 from hybridvit.tasks.classify.config import SOURCES, ClassifyRecipe
@@ -78,15 +78,27 @@ def check_images(train: LabelledImages, validation: LabelledImages) -> None:
             )
 
 
-def open_labelled(root: str, card: ModelCard, *, on_bad_image: OnBadImage = "error") -> LabelledImages:
+def open_labelled(
+    root: str,
+    card: ModelCard,
+    *,
+    on_bad_image: OnBadImage = "error",
+    image_column: str = "",
+    label_column: str = "",
+) -> LabelledImages:
     """A folder of class folders, or a table of paths and labels, prepared as the card says, with the card's class map.
 
     Raises DatasetError where the folder has a class that the model does not know, or, if the card names no classes,
-    another number of them than the model.
+    another number of them than the model; UsageError for columns where there is no table.
     """
     known = card.class_names or None
+    if (image_column or label_column) and not is_table(root):
+        raise UsageError(
+            f"image_column and label_column are for a table, but {root} is no file that ends in {', '.join(ENDINGS)}. "
+            "Leave them out, or give the table."
+        )
     images = ImageFolder(
-        list_table(root, known) if is_table(root) else root,
+        list_table(root, known, image_column=image_column, label_column=label_column) if is_table(root) else root,
         transform=EvalTransform(card.preprocessing),
         class_names=known,
         on_bad_image=on_bad_image,

@@ -46,10 +46,20 @@ class Classify(Task):
 
         return open_splits(recipe)
 
-    def labelled(self, root: str, card: ModelCard, *, on_bad_image: "OnBadImage" = "error") -> "Samples":
+    def labelled(
+        self,
+        root: str,
+        card: ModelCard,
+        *,
+        on_bad_image: "OnBadImage" = "error",
+        image_column: str = "",
+        label_column: str = "",
+    ) -> "Samples":
         from hybridvit.tasks.classify.data import open_labelled
 
-        return open_labelled(root, card, on_bad_image=on_bad_image)
+        return open_labelled(
+            root, card, on_bad_image=on_bad_image, image_column=image_column, label_column=label_column
+        )
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         from hybridvit.data.loader import stacked
