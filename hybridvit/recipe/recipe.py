@@ -75,7 +75,8 @@ class Recipe:
     wandb: str = ""
     """Project on Weights & Biases to log to, beside TensorBoard and CSV; empty: none."""
     dry_run: bool = False
-    """Debug size, generated images, 2 steps, one validation, one save, one resume; writes nothing that stays."""
+    """Debug size from random weights, generated images, one device, 2 steps, one validation, one save, one resume;
+    says what it leaves out; writes nothing that stays."""
 
     def __post_init__(self) -> None:
         if not self.model:

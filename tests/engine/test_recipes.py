@@ -63,7 +63,8 @@ def test_a_recipe_of_each_kind_passes_a_dry_run(name: str, tmp_path: Path) -> No
 def test_a_miniature_keeps_what_can_be_wrong_and_says_what_it_changes() -> None:
     recipe = load_recipe(
         "fastervit_4_384",
-        {"dry_run": True, "strategy": "fsdp", "compile": True, "optim.layer_decay": 0.8, "wandb": "x", "seed": 3},
+        {"dry_run": True, "strategy": "fsdp", "compile": True, "optim.layer_decay": 0.8, "wandb": "x", "seed": 3}
+        | {"devices": 8, "num_nodes": 2},
     )
     small, changed = miniature(recipe, Path("nowhere"))
     assert (small.model, small.data.image_size, small.seed) == ("fastervit_debug", 64, 3)
@@ -71,7 +72,7 @@ def test_a_miniature_keeps_what_can_be_wrong_and_says_what_it_changes() -> None:
     assert (small.optim, small.augment, small.ema) == (recipe.optim, recipe.augment, recipe.ema)
     assert (small.strategy, small.compile, small.wandb, small.pretrained) == ("ddp", False, "", False)
     said = "\n".join(changed)
-    for word in ("weights to start from", "torch.compile", "fsdp", "Weights & Biases"):
+    for word in ("left out: the weights to start from (", "torch.compile", "fsdp", "Weights & Biases", "one of 16 dev"):
         assert word in said
     assert not miniature(load_recipe("digits", {"dry_run": True}), Path("nowhere"))[1]
 

@@ -42,6 +42,9 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
     if recipe.precision == "16-mixed" and not _has_cuda(recipe):
         changed.append("changed: precision 16-mixed needs a GPU; 32-true takes its place")
         settings["precision"] = "32-true"
+    count = recipe.devices if isinstance(recipe.devices, int) else max(1, len(recipe.gpu_numbers))
+    if (count := count * recipe.num_nodes) > 1:
+        changed.append(f"left out: all but one of {count} devices")
     for key, (harmless, what) in LEFT_OUT.items():
         if getattr(recipe, key) != harmless:
             changed.append(f"left out: {what.format(getattr(recipe, key))}")
