@@ -25,4 +25,7 @@ def status_line(*, in_logs: bool = False) -> Iterator[Callable[[str], None]]:
     from rich.text import Text
 
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True, redirect_stdout=False) as live:
-        yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        try:
+            yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        finally:
+            live.update(Text())  # rich writes what is there once more before it takes it away

@@ -378,6 +378,9 @@ def test_in_a_terminal_the_status_is_one_line_that_is_gone_at_the_end(monkeypatc
     assert "\n" not in during
     assert "a warning\n" in terminal.getvalue()
     assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K")
+    with status_line() as show:
+        show("round 3/3")
+    assert terminal.getvalue().count("round 3/3") == 1
 
 
 @pytest.mark.parametrize(("in_logs", "written"), [(False, ""), (True, "round 1/2\nround 2/2\n")])
