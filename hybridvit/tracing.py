@@ -29,6 +29,14 @@ def is_recorded(x: object) -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_traced(x)
 
 
+def forget_shape(x: Tensor) -> None:
+    """Have a symbolic trace know its input `x` as a tensor, whatever the annotation says of its shape.
+
+    The code of a graph is pickled with the names that its annotations are imported by, and shapes have none.
+    """
+    cast(Proxy, x).node.type = Tensor
+
+
 def in_transform(x: Tensor) -> bool:
     """Whether a transform of torch.func (vmap, grad, jvp) is running, or `x` carries a forward derivative.
 

@@ -16,7 +16,7 @@ from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_b
 from hybridvit.folding.foldable import Carded, Sized, SizeDependent
 from hybridvit.models.checks import check_integer
 from hybridvit.models.head import ClassifierHead, GlobalPool
-from hybridvit.tracing import is_traced
+from hybridvit.tracing import forget_shape, is_traced
 
 
 class Backbone(Carded):
@@ -233,6 +233,7 @@ class Backbone(Carded):
                 so small that a BatchNorm would see one value.
         """
         if is_traced(x):
+            forget_shape(x)
             return  # it has no values yet
         name = self.card.architecture
         if x.ndim != 4:
@@ -312,8 +313,8 @@ class FeaturePyramid(Carded):
         """See `Backbone.set_grad_checkpointing`."""
         self.backbone.set_grad_checkpointing(enable)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b f oh ow"]]:
-        """One map per stage of `out_indices`, finest first.
+    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """One map (b, f, oh, ow) per stage of `out_indices`, finest first.
 
         Raises:
             UsageError: for an input of the wrong rank, channels or size.

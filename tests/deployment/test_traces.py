@@ -4,6 +4,7 @@ Apart from the unit tests, whose shape checks take no stand-ins for tensors.
 """
 
 import copy
+import pickle
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -52,6 +53,15 @@ def test_a_symbolic_trace_of_every_mixer_and_pyramid_answers_as_the_model(name, 
     traced = torch.fx.symbolic_trace(model)
     same_answers(traced, model)
     same_answers(copy.deepcopy(traced), model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("features_only", [False, True])
+def test_a_symbolic_trace_can_be_pickled(name, features_only):
+    model = trained_like(hybridvit.create_model(name, features_only=features_only, drop_path_rate=0.1))
+    traced = torch.fx.symbolic_trace(model)
+    assert ": torch.Tensor)" in traced.code  # a shape has no name to import it by
+    same_answers(pickle.loads(pickle.dumps(traced)), model)
 
 
 @pytest.mark.parametrize(("name", "options"), MODELS)
