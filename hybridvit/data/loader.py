@@ -6,7 +6,6 @@ import logging
 import math
 import multiprocessing
 import multiprocessing.connection
-import pickle
 import signal
 import sys
 import threading
@@ -345,7 +344,7 @@ def _send(stream: Connection, data: Any) -> None:
 
 def _received(stream: Connection) -> _Draws:
     with stream:
-        return _Draws(pickle.loads(stream.recv_bytes()))
+        return _Draws(stream.recv())
 
 
 def _fetched(collate: Collate, samples: list[Sample]) -> _Fetched:
