@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from hybridvit.task import Batch, Metric, Moment, Objective, Outputs, Place, Sco
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
-from hybridvit.training.train import train
+from hybridvit.training.train import RunResult, train
 
 TINY = ClassifyRecipe(
     model="fastvit_debug",
@@ -27,6 +28,13 @@ TINY = ClassifyRecipe(
     accelerator="cpu",
 )
 LOSSES_PER_STEP = 2  # micro-batches
+PLAIN = ClassifyRecipe(  # all else is the default
+    model="fastvit_debug",
+    data=ClassifyData(source="generated", image_size=32, total_batch=8, workers=0),
+    accelerator="cpu",
+)
+DIGITS = tuple("0123456789")  # the classes of generated images
+SHORT = dataclasses.replace(TINY, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
 
 
 class Interruption(Exception):
@@ -127,3 +135,13 @@ def assert_same_bits(left: Any, right: Any, name: str = "state") -> None:
             assert_same_bits(one, other, f"{name}/{index}")
     else:
         assert left == right, name
+
+
+def short(folder: Path, **changes: Any) -> ClassifyRecipe:
+    """SHORT with these keys, into a folder."""
+    return dataclasses.replace(SHORT, output=str(folder), **changes)
+
+
+def go(recipe: ClassifyRecipe, **options: Any) -> RunResult:
+    """Train, and give back the result."""
+    return train(recipe, progress=False, task=TinyTask(), **options)

@@ -1,55 +1,30 @@
-"""What a run promises besides resuming: refused steps, run folders, locks, dry runs, evaluation."""
+"""What a run promises besides resuming: refused steps, batches that fit, dry runs, signals, what it leaves."""
 
 import dataclasses
-import errno
 import json
 import multiprocessing
-import os
-import pickle
-import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fresh import ENVIRONMENT, command
+from fresh import ENVIRONMENT
 from PIL import Image
-from tiny_runs import TINY, TinyTask, assert_same_bits, run
+from tiny_runs import SHORT, TinyTask, assert_same_bits, go, run, short
 from torch import Tensor, nn
 
 import hybridvit
-from hybridvit.card import ModelCard
-from hybridvit.data.generated import GeneratedImages
-from hybridvit.errors import CheckpointError, DatasetError, DiskFull, NonFiniteError, OutOfMemory, UsageError
-from hybridvit.evaluate.run import Evaluation, evaluate_model
+from hybridvit.errors import DatasetError, NonFiniteError, OutOfMemory, UsageError
 from hybridvit.recipe.file import load_recipe
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
-from hybridvit.report.content import Confusion
-from hybridvit.task import Batch, Moment, Objective, Splits
-from hybridvit.tasks.classify.config import ClassifyRecipe
-from hybridvit.tasks.classify.task import Classify
+from hybridvit.task import Batch, Moment, Objective
 from hybridvit.training.engine.devices import batch_shape
-from hybridvit.training.run import lock, snapshot
-from hybridvit.training.run.folder import open_run
-from hybridvit.training.run.lock import RunLock
-from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot
-from hybridvit.training.train import RunResult, train
+from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
+from hybridvit.training.train import train
 from hybridvit.training.trial.dry_run import dry_run
-
-SHORT = dataclasses.replace(TINY, schedule=ScheduleConfig(epochs=1, warmup_epochs=0))
-
-
-def short(folder: Path, **changes: Any) -> ClassifyRecipe:
-    return dataclasses.replace(SHORT, output=str(folder), **changes)
-
-
-def go(recipe: ClassifyRecipe, **options: Any) -> RunResult:
-    return train(recipe, progress=False, task=TinyTask(), **options)
 
 
 class PoisonedTask(TinyTask):
@@ -96,246 +71,6 @@ def test_a_run_leaves_a_model_that_can_be_used_and_a_recipe_that_can_be_run(tmp_
     assert not (result.folder / "run.lock").exists()
 
 
-def test_an_earlier_run_is_moved_aside_and_the_move_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = short(tmp_path / "run")
-    for _ in range(3):
-        folder = open_run(recipe)
-        (folder.path / "recipe.yaml").write_text("model: x\n")
-        folder.lock.release()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-1", "run-2"]
-    assert f"The earlier run in {tmp_path / 'run'} is kept in {tmp_path / 'run-2'}." in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "run-2").iterdir()] == ["recipe.yaml"]
-
-
-def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("...")
-    with pytest.raises(UsageError, match="holds files that are no run's"):
-        open_run(short(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_resuming_nothing_is_an_error_unless_auto_says_that_it_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(CheckpointError, match="nothing to resume"):
-        open_run(short(tmp_path / "run"), resume=True)
-    assert not (tmp_path / "run").exists()
-    open_run(short(tmp_path / "run"), resume="auto").lock.release()
-    assert "starting anew" in capsys.readouterr().out
-
-
-def test_resuming_with_another_recipe_lists_what_changed(tmp_path: Path) -> None:
-    go(short(tmp_path / "run"))
-    longer = short(tmp_path / "run", seed=5)
-    with pytest.raises(UsageError, match="another recipe \\(seed: 0 -> 5\\)"):
-        go(longer, resume=True)
-    assert len(go(longer, resume=True, allow_changes=True).history) == 1
-    go(short(tmp_path / "run", save_every=1.0, keep=9), resume="auto", allow_changes=True)
-
-
-def test_resuming_with_other_threads_says_that_the_last_bits_differ(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    go(short(tmp_path / "run"))
-    torch.set_num_threads(2)
-    train(short(tmp_path / "run"), resume=True, task=TinyTask())
-    assert "The number of threads was 1 and is now 2" in capsys.readouterr().err
-
-
-def test_another_model_or_optimizer_cannot_be_resumed_at_all(tmp_path: Path) -> None:
-    go(short(tmp_path / "run"))
-    sgd = short(tmp_path / "run", optim=dataclasses.replace(SHORT.optim, name="sgd"))
-    with pytest.raises(UsageError, match=r"optim.name: adamw -> sgd\), and its checkpoints fit no other"):
-        go(sgd, resume=True, allow_changes=True)
-
-
-def test_an_unknown_optimizer_names_the_nearest_and_leaves_the_earlier_run(tmp_path: Path) -> None:
-    go(short(tmp_path / "run"))
-    wrong = short(tmp_path / "run", optim=dataclasses.replace(SHORT.optim, name="adamww"))
-    with pytest.raises(UsageError, match=r"'adamww', which is no optimizer of timm. Nearest: 'adamw'"):
-        go(wrong)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_resuming_on_other_images_is_an_error_unless_allowed_and_on_other_classes_always(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Other(TinyTask):
-        length = 27
-
-    go(short(tmp_path / "run"))
-    with pytest.raises(CheckpointError, match=r"other training images .*take the change on with --allow_data_change"):
-        train(short(tmp_path / "run"), resume=True, progress=False, task=Other())
-    train(short(tmp_path / "run"), resume=True, allow_data_change=True, task=Other())
-    assert "The run was trained with other training images" in capsys.readouterr().err
-
-    class OtherClasses(TinyTask):
-        def open(self, recipe: ClassifyRecipe) -> Splits:
-            splits = super().open(recipe)
-            splits.train.class_names = tuple("abcdefghij")
-            return splits
-
-    with pytest.raises(CheckpointError, match=r"other classes .*Put back what was there, or start a new run"):
-        train(short(tmp_path / "run"), resume=True, allow_data_change=True, progress=False, task=OtherClasses())
-
-
-@pytest.fixture
-def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.5)
-
-
-def left_by(path: Path, **changes: str) -> None:
-    """The lock of another process, as filelock writes it: what differs from one of this process in `changes`."""
-    held = RunLock(path)
-    lines = [line.partition("=") for line in (path / "run.lock").read_text(encoding="utf-8").splitlines()]
-    held.release()
-    written = [f"{key}{equals}{changes.get(key, value)}\n" for key, equals, value in lines]
-    (path / "run.lock").write_text("".join(written), encoding="utf-8")
-
-
-def test_a_folder_in_use_is_refused_at_once_and_a_dead_holder_is_not_obeyed(tmp_path: Path) -> None:
-    held = RunLock(tmp_path)
-    began = time.monotonic()
-    with pytest.raises(UsageError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
-        RunLock(tmp_path)
-    held.release()
-    held.release()
-    assert not list(tmp_path.iterdir())
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left_by(tmp_path, pid=str(dead.pid))
-    RunLock(tmp_path).release()
-    left_by(tmp_path, start="1")  # the id was given again
-    RunLock(tmp_path).release()
-    assert time.monotonic() - began < lock.BEAT_SECONDS
-
-
-def test_a_killed_holder_does_not_keep_the_folder(tmp_path: Path) -> None:
-    program = "import sys, pathlib, time; from hybridvit.training.run.lock import RunLock\n"
-    program += "held = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdout.readline().strip() == b"held"
-    with pytest.raises(UsageError, match=f"in use by process {holder.pid} on"):
-        RunLock(tmp_path)
-    holder.kill()
-    holder.communicate()
-    RunLock(tmp_path).release()
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.usefixtures("quick_lease")
-@pytest.mark.parametrize("host", ["elsewhere", f"{socket.gethostname()}?pidns-1"])
-def test_a_holder_on_another_machine_or_in_another_container_is_watched_and_only_a_living_one_obeyed(
-    tmp_path: Path, host: str
-) -> None:
-    name = host.partition("?")[0]
-    said: list[str] = []
-    left_by(tmp_path, host=host, pid="7")
-    RunLock(tmp_path, say=said.append).release()
-    assert said == [f"{tmp_path} is locked by process 7 on {name}; watching whether that one lives."]
-    left_by(tmp_path, host=host, pid="7")
-    living = threading.Timer(0.2, lambda: os.utime(tmp_path / "run.lock"))
-    living.start()
-    with pytest.raises(UsageError, match=f"in use by process 7 on {name}"):
-        RunLock(tmp_path)
-    living.join()
-
-
-@pytest.mark.usefixtures("quick_lease")
-def test_a_holder_touches_its_lock_until_it_gives_it_up(tmp_path: Path) -> None:
-    held = RunLock(tmp_path)
-    first = (tmp_path / "run.lock").stat().st_mtime_ns
-    deadline = time.monotonic() + 20
-    while (tmp_path / "run.lock").stat().st_mtime_ns == first:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    held.release()
-    time.sleep(0.3)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_lock_tells_other_processes_where_it_is_and_nothing_more(tmp_path: Path) -> None:
-    held = RunLock(tmp_path)
-    assert pickle.loads(pickle.dumps(held)).path == held.path
-    held.release()
-
-
-STATE = {"model": {"w": torch.arange(6.0).reshape(2, 3).T}, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}}
-
-
-def test_a_snapshot_reads_back_with_keys_types_and_bits(tmp_path: Path) -> None:
-    state = STATE | {"position": {"loss": 0.1, "history": [{"a": 1}], "pair": (1, "x"), "none": None}}
-    assert_same_bits(read_snapshot(save_snapshot(tmp_path, 3, state, keep=2)), state)
-
-
-def test_only_the_newest_snapshots_stay_in_order_of_number(tmp_path: Path) -> None:
-    for step in (9, 10, 999_999_999, 1_000_000_000):
-        save_snapshot(tmp_path, step, STATE, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1000000000", "step-999999999"]
-    newest = newest_snapshot(tmp_path)
-    assert newest is not None
-    assert newest.name == "step-1000000000"
-
-
-@pytest.mark.parametrize("stage", ["save_file", "sync", "json.dumps"])
-def test_a_full_disk_is_said_and_leaves_the_snapshot_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
-) -> None:
-    before = save_snapshot(tmp_path, 1, STATE, keep=2)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(f"hybridvit.training.run.snapshot.{stage}", full)
-    monkeypatch.setattr("hybridvit.training.run.snapshot.time.sleep", lambda _: None)
-    with pytest.raises(DiskFull, match="step 2 could not be written"):
-        save_snapshot(tmp_path, 2, STATE, keep=2)
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == [before.name]
-    assert newest_snapshot(tmp_path) == before
-
-
-def test_a_full_disk_before_the_first_snapshot_promises_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("hybridvit.training.run.snapshot.save_file", full)
-    monkeypatch.setattr("hybridvit.training.run.snapshot.time.sleep", lambda _: None)
-    with pytest.raises(DiskFull, match=r"There is no checkpoint before it. Free some space and start the run again.$"):
-        save_snapshot(tmp_path, 1, STATE, keep=2)
-
-
-@pytest.mark.parametrize("file", ["manifest.json", "state.json", "tensors.safetensors"])
-def test_a_snapshot_cut_short_anywhere_does_not_count(tmp_path: Path, file: str) -> None:
-    path = save_snapshot(tmp_path, 1, STATE, keep=2)
-    content = (path / file).read_bytes()
-    for length in range(0, len(content), max(1, len(content) // 20)):
-        (path / file).write_bytes(content[:length])
-        assert newest_snapshot(tmp_path) is None
-    with pytest.raises(CheckpointError, match="is no whole checkpoint"):
-        read_snapshot(path)
-
-
-def test_a_process_killed_while_saving_leaves_a_whole_snapshot(tmp_path: Path) -> None:
-    child = subprocess.Popen(command("saving", tmp_path), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    saved = 0
-    for _ in range(8):
-        saved = int(child.stdout.readline())
-    child.kill()
-    saved = max([saved, *(int(line) for line in child.stdout.read().split())])
-    child.wait()
-    child.stdout.close()
-    newest = newest_snapshot(tmp_path)
-    assert newest is not None
-    value = read_snapshot(newest)["w"][0].item()
-    assert value in (saved, saved + 1)  # the next one may have been complete, but not yet told
-    snapshot.sweep(tmp_path)
-    assert all(path.name.startswith("step-") for path in tmp_path.iterdir())
-
-
 def test_a_batch_that_cannot_be_shared_out_says_what_can() -> None:
     assert batch_shape(SHORT, 2) == (4, 1)
     assert batch_shape(SHORT, 1) == (4, 2)
@@ -370,21 +105,6 @@ def test_a_dry_run_passes_every_stage_and_leaves_nothing(tmp_path: Path, capsys:
         train(load_recipe("digits", {"dry_run": True}))
 
 
-def evaluated(model: nn.Module, root: Path, *, on_bad_image: str = "error", **options: Any) -> Evaluation:
-    """The model on a folder of class folders, as its card says."""
-    task, card = Classify(), model.card
-    assert isinstance(card, ModelCard)
-    return evaluate_model(model, task.labelled(str(root), card, on_bad_image=on_bad_image), task, card, **options)
-
-
-def test_a_folder_of_other_classes_than_an_unnamed_models_is_refused(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
-    with pytest.raises(DatasetError, match="has 2 class folders, but the model answers with 5 classes and does not"):
-        evaluated(hybridvit.create_model("fastvit_debug", num_classes=5), tmp_path)
-
-
 def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Unknown model 'fastvit_t9'"):
         dry_run(load_recipe("digits", {"model": "fastvit_t9"}))
@@ -392,60 +112,6 @@ def test_a_dry_run_finds_what_would_fail(tmp_path: Path) -> None:
         dry_run(load_recipe("digits", {"model_options": {"drop_pth_rate": 0.1}}))
     with pytest.raises(DatasetError, match=r"none, which is no folder"):
         dry_run(load_recipe("digits", {"data.source": "folder", "data.root": str(tmp_path / "none")}))
-
-
-class CountingModel(nn.Module):
-    """Answers with the brightest of the three colour channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.scale * images.mean((2, 3))  # b c
-
-
-def colours(root: Path) -> None:
-    for label, name in enumerate(("blue", "green", "red")):
-        (root / name).mkdir(parents=True)
-        for number in range(3):
-            pixel = [0, 0, 0]
-            pixel[label if number else 0] = 200  # the first image of each class is wrong in all but one
-            Image.new("RGB", (40, 40), tuple(pixel)).save(root / name / f"{number}.png")
-
-
-def test_evaluation_counts_each_image_once_and_names_the_wrong_ones(tmp_path: Path) -> None:
-    colours(tmp_path)
-    model = CountingModel().train()
-    model.card = hybridvit.create_model("fastvit_debug", num_classes=3).card  # type: ignore[assignment]
-    result = evaluated(model, tmp_path, batch_size=4, num_examples=9)
-    assert result.num_samples == 9
-    assert result.scores.values["top1"] == pytest.approx(100 * 7 / 9, abs=1e-3)
-    assert result.scores.values["top5"] == 100.0  # of three classes
-    (confusion,) = (part for part in result.scores.parts if isinstance(part, Confusion))
-    assert confusion == Confusion(class_names=tuple("012"), counts=[[3, 0, 0], [1, 2, 0], [1, 0, 2]])
-    right = [number not in (3, 6) for number in range(9)]  # the first of the green ones and of the red ones
-    assert result.scores.per_image is not None
-    assert result.scores.per_image.tolist() == right
-    assert {example.sample: example.right for example in result.scores.examples} == dict(enumerate(right))
-    wrong = [(example.sample, example.said, example.truth) for example in result.scores.examples if not example.right]
-    assert sorted(wrong) == [(3, "said 0", "is 1"), (6, "said 0", "is 2")]
-    assert model.training
-
-
-def test_evaluation_says_how_many_files_it_left_out(tmp_path: Path) -> None:
-    colours(tmp_path)
-    (tmp_path / "red" / "0.png").write_bytes(b"")
-    model = CountingModel()
-    model.card = hybridvit.create_model("fastvit_debug", num_classes=3).card  # type: ignore[assignment]
-    result = evaluated(model, tmp_path, on_bad_image="skip")
-    assert (result.num_samples, result.num_skipped) == (8, 1)
-
-
-def test_evaluation_of_one_class_is_refused() -> None:
-    card = hybridvit.create_model("fastvit_debug", num_classes=1).card
-    with pytest.raises(DatasetError, match="every answer would be right"):
-        evaluate_model(CountingModel(), GeneratedImages(length=4, num_classes=1), Classify(), card)
 
 
 def test_the_command_saves_on_sigterm_and_ends_with_143(tmp_path: Path) -> None:
