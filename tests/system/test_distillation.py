@@ -1,4 +1,4 @@
-"""What the training methods compute: distillation, MESA, layer-wise decay, and which weights a run may start from."""
+"""What the training methods compute: distillation, of teachers that are had and shown what they know, MESA, mixing."""
 
 import dataclasses
 import math
@@ -9,30 +9,23 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import contract_model, trained_like
+from conftest import trained_like
 from timm.utils import ModelEmaV3
+from tiny_runs import DIGITS, PLAIN
 from torch import Tensor, nn
 
 import hybridvit
 from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocessing
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.recipe.groups import OptimConfig, ScheduleConfig
 from hybridvit.task import Batch, Moment, Objective, Place
-from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe, DistillConfig, MesaConfig
+from hybridvit.tasks.classify.config import ClassifyRecipe, DistillConfig, MesaConfig
 from hybridvit.tasks.classify.distillation import distilled, divergence, mesa_is_on, mesa_term
-from hybridvit.tasks.classify.start import starting_model
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.tasks.classify.teacher import Teacher, TeacherModel, find_teacher, untrained_teacher
-from hybridvit.training.engine.optimizer import build_optimizer, build_schedule, check_optimizer, learning_rate
+from hybridvit.training.engine.optimizer import build_optimizer
 from hybridvit.training.start import material_of
 
-RECIPE = ClassifyRecipe(
-    model="fastvit_debug",
-    data=ClassifyData(source="generated", image_size=32, total_batch=8, workers=0),
-    accelerator="cpu",
-)
-DIGITS = tuple("0123456789")
 STUDENT = torch.tensor([[0.0, math.log(3)], [math.log(4), 0.0]], dtype=torch.float64)  # 1/4 3/4; 4/5 1/5
 TARGET = torch.tensor([[math.log(2), 0.0], [math.log(9), 0.0]], dtype=torch.float64)  # 2/3 1/3; 9/10 1/10
 
@@ -40,7 +33,7 @@ TARGET = torch.tensor([[math.log(2), 0.0], [math.log(9), 0.0]], dtype=torch.floa
 HERE = Place(
     device=torch.device("cpu"),
     layout=torch.contiguous_format,
-    micro_batch=RECIPE.data.total_batch,
+    micro_batch=PLAIN.data.total_batch,
     autocast=nullcontext,
 )
 
@@ -257,7 +250,7 @@ def test_distillation_keys_without_effect_are_refused(keys: dict[str, Any], text
 
 def test_mesa_learns_from_the_average_of_each_step_and_disturbs_nothing() -> None:
     """The average's weights change in place between steps: kernels that it folded before must not be used again."""
-    recipe = dataclasses.replace(RECIPE, mesa=MesaConfig(weight=1.0, start=0.5))
+    recipe = dataclasses.replace(PLAIN, mesa=MesaConfig(weight=1.0, start=0.5))
     model, learn = learner(recipe)
     ema = ModelEmaV3(model, decay=0.5)
     optimizer = build_optimizer(recipe, model)
@@ -292,7 +285,7 @@ def test_mesa_learns_from_the_average_of_each_step_and_disturbs_nothing() -> Non
 
 
 def test_the_average_is_not_run_before_mesa_begins() -> None:
-    model, learn = learner(dataclasses.replace(RECIPE, mesa=MesaConfig(weight=1.0, start=0.5)))
+    model, learn = learner(dataclasses.replace(PLAIN, mesa=MesaConfig(weight=1.0, start=0.5)))
     forbidden = nn.Module()  # its forward raises
     batch = batch_of(torch.randn(8, 3, 32, 32), torch.arange(8))
     learn.loss(model, batch, Moment(step=1, total_steps=4, averaged=forbidden))
@@ -301,7 +294,7 @@ def test_the_average_is_not_run_before_mesa_begins() -> None:
 
 
 def test_mixing_is_a_function_of_seed_step_micro_batch_and_rank() -> None:
-    _, learn = learner(RECIPE)
+    _, learn = learner(PLAIN)
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
 
     def mixed(*place: int) -> Tensor:
@@ -314,182 +307,3 @@ def test_mixing_is_a_function_of_seed_step_micro_batch_and_rank() -> None:
     assert torch.equal(mixed(*place), mixed(*place))
     for other in ((1, 5, 1, 0), (0, 6, 1, 0), (0, 5, 0, 0), (0, 5, 1, 1)):
         assert not torch.equal(mixed(*place), mixed(*other))
-
-
-@pytest.mark.parametrize(
-    "name", ["fastvit_debug", "fastvit_ma36", "fastervit_debug", "fastervit_4", "swin_debug_hat", "swin_tiny_hat"]
-)
-def test_layer_wise_decay_takes_every_weight_once_in_order_of_depth(name: str) -> None:
-    with torch.device("meta"):
-        model = contract_model(name, num_classes=10)
-    recipe = dataclasses.replace(RECIPE, optim=OptimConfig(layer_decay=0.5, weight_decay=0.1))
-    groups = build_optimizer(recipe, model).param_groups
-    names = {id(parameter): key for key, parameter in model.named_parameters()}
-    taken = [names[id(parameter)] for group in groups for parameter in group["params"]]
-    assert sorted(taken) == sorted(names.values())
-    scales = {names[id(parameter)]: group["lr_scale"] for group in groups for parameter in group["params"]}
-    for group in groups:
-        for parameter in group["params"]:
-            assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0), names[id(parameter)]
-    depth = {key: _depth(key) for key in scales}
-    for one in scales:
-        for other in scales:
-            if depth[one] < depth[other]:
-                assert scales[one] <= scales[other], (one, other)
-    assert scales["head.fc.weight"] == 1
-    stem = next(scale for key, scale in scales.items() if key.startswith("stem"))
-    num_blocks = len({depth[key] for key in scales if depth[key][0] == 1})
-    assert stem <= 0.5 ** (num_blocks - len(model.stages))  # a factor for every block
-
-
-def _depth(name: str) -> tuple[int, int, int]:
-    """Stem, stages and the blocks in them, what follows; the first block of a stage goes with what precedes it."""
-    parts = name.split(".")
-    if parts[0] == "stem":
-        return 0, 0, 0
-    if parts[0] != "stages":
-        return 2, 0, 0
-    numbers = [int(part) for part in parts[2:5] if part.isdigit()]
-    return 1, int(parts[1]), numbers[0] if numbers else 0
-
-
-@pytest.mark.parametrize("kind", ["constant", "cosine"])
-def test_the_schedule_scales_the_rates_of_all_layers_alike(kind: Any) -> None:
-    schedule = ScheduleConfig(epochs=4, warmup_epochs=1, kind=kind, min_lr=0.0)
-    recipe = dataclasses.replace(RECIPE, optim=OptimConfig(lr=1.0, layer_decay=0.5), schedule=schedule)
-    optimizer = build_optimizer(recipe, contract_model("fastvit_debug", num_classes=10))
-    scheduler = build_schedule(recipe, optimizer, 10)
-    for step in (0, 5, 20, 39):
-        scheduler.step_update(step)
-        rate = learning_rate(optimizer)
-        assert rate == max(group["lr"] for group in optimizer.param_groups)
-        assert all(group["lr"] == rate * group["lr_scale"] for group in optimizer.param_groups)
-        if kind == "constant" and step >= 10:
-            assert rate == 1.0
-    assert len({group["lr"] for group in optimizer.param_groups}) > 3
-
-
-@pytest.mark.parametrize(
-    ("name", "momentum", "key", "value"),
-    [
-        ("adamw", None, "betas", (0.9, 0.999)),
-        ("lamb", None, "betas", (0.9, 0.999)),
-        ("lamb", 0.8, "betas", (0.8, 0.999)),
-        ("adan", None, "betas", (0.98, 0.92, 0.99)),
-        ("lion", 0.95, "betas", (0.95, 0.99)),
-        ("sgd", None, "momentum", 0.9),
-        ("sgd", 0.5, "momentum", 0.5),
-    ],
-)
-def test_momentum_is_the_optimizers_own_unless_set(name: str, momentum: float | None, key: str, value: Any) -> None:
-    recipe = dataclasses.replace(RECIPE, optim=OptimConfig(name=name, momentum=momentum))
-    check_optimizer(recipe)
-    optimizer = build_optimizer(recipe, nn.Linear(2, 2))
-    assert all(group[key] == value for group in optimizer.param_groups)
-
-
-def test_momentum_that_an_optimizer_has_no_use_for_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"optim.momentum' is 0.5, but adagrad has neither momentum nor betas"):
-        check_optimizer(dataclasses.replace(RECIPE, optim=OptimConfig(name="adagrad", momentum=0.5)))
-    with pytest.raises(UsageError, match=r"at least 0 and below 1"):
-        OptimConfig(momentum=1.0)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tmp_path = tmp_path_factory.mktemp("saved")
-    model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=10))
-    model.card = dataclasses.replace(model.card, class_names=DIGITS)
-    hybridvit.save_checkpoint(model, tmp_path / "model.safetensors")
-    hybridvit.save_checkpoint(hybridvit.fold(model), tmp_path / "folded.safetensors")
-    return tmp_path / "model.safetensors"
-
-
-@pytest.mark.parametrize(
-    ("classes", "text"),
-    [
-        ((*DIGITS, "cat", "dog"), r"has 10 classes, the images have 12 \(new: cat, dog\)\. Add --reset_head"),
-        (DIGITS[:8], r"has 10 classes, the images have 8 \(absent: 8, 9\)\. Add --reset_head"),
-        ((*DIGITS[:9], "cat"), r"other classes than the images, as many as they are \(new: cat; absent: 9\)"),
-        (DIGITS[::-1], r"the same in another order, first at 0, '0' there and '9' here"),
-    ],
-)
-def test_other_classes_need_a_new_head_and_the_message_says_which(
-    saved: Path, classes: tuple[str, ...], text: str
-) -> None:
-    recipe = dataclasses.replace(RECIPE, pretrained=str(saved))
-    with pytest.raises(UsageError, match=text):
-        starting_model(recipe, classes)
-    model = starting_model(dataclasses.replace(recipe, reset_head=True), classes)
-    before = hybridvit.load(saved).state_dict()
-    for name, value in model.state_dict().items():
-        if name.startswith("head.fc"):
-            assert value.shape != before[name].shape or name.endswith("bias") or not torch.equal(value, before[name])
-        else:
-            assert torch.equal(value, before[name]), name
-    assert model.num_classes == len(classes)
-
-
-def test_the_same_classes_keep_the_head_unless_a_new_one_is_asked_for(saved: Path) -> None:
-    recipe, before = dataclasses.replace(RECIPE, pretrained=str(saved)), hybridvit.load(saved).state_dict()
-    kept = starting_model(recipe, DIGITS).state_dict()
-    assert all(torch.equal(value, before[name]) for name, value in kept.items())
-    fresh = starting_model(dataclasses.replace(recipe, reset_head=True), DIGITS).state_dict()
-    assert not torch.equal(fresh["head.fc.weight"], before["head.fc.weight"])
-
-
-def test_upstream_weights_are_taken_for_imagenet_and_need_a_new_head_elsewhere(tmp_path: Path) -> None:
-    path = tmp_path / "apple.pth"
-    hybridvit.checkpoints.save_upstream(hybridvit.create_model("fastvit_t8"), path, "apple")
-    recipe = dataclasses.replace(RECIPE, model="fastvit_t8", pretrained=str(path))
-    with pytest.raises(UsageError, match=r"apple.pth has 1000 classes, the images have 10 \(new: 0, 1, 2, 3, 4 and 5"):
-        starting_model(recipe, DIGITS)
-    with pytest.raises(UsageError, match=r"as many as they are \(new: 0, 1"):
-        starting_model(recipe, tuple(map(str, range(1000))))
-    assert starting_model(recipe, hybridvit.data.imagenet.class_names()).num_classes == 1000
-
-
-def test_folded_weights_cannot_be_trained_further(saved: Path) -> None:
-    folded = str(saved.with_name("folded.safetensors"))
-    with pytest.raises(
-        CheckpointError, match=r"is folded: its branches are merged.*Give the weights it was folded from"
-    ):
-        starting_model(dataclasses.replace(RECIPE, pretrained=folded, reset_head=True), DIGITS)
-
-
-def test_a_new_head_without_pretrained_weights_is_refused() -> None:
-    with pytest.raises(UsageError, match="the classifier is new in any case"):
-        dataclasses.replace(RECIPE, reset_head=True)
-
-
-@pytest.mark.parametrize(
-    ("model", "before", "after", "sides"),
-    [
-        ("fastervit_debug", (7, 7, 8, 8), (7, 7, 12, 12), (256, 384)),
-        ("fastervit_debug", (7, 7, 8, 8), (7, 7, 16, 16), (256, 512)),
-        ("fastervit_debug", (7, 7, 8, 8), (7, 7, 24, 24), (256, 768)),
-        ("fastervit_4_21k_224", (7, 7, 14, 7), (7, 7, 24, 12), (224, 384)),
-        ("fastervit_4_21k_224", (7, 7, 14, 7), (7, 7, 48, 24), (224, 768)),
-    ],
-)
-def test_weights_of_one_window_fit_the_windows_of_the_papers_table_6(
-    tmp_path: Path, model: str, before: tuple[int, ...], after: tuple[int, ...], sides: tuple[int, int]
-) -> None:
-    small: dict[str, Any] = {} if model.endswith("debug") else {"position_hidden": 8, "mlp_ratio": 2}
-    if small:
-        small |= {"depths": (1, 1, 1, 1), "widths": (4, 8, 16, 32), "num_heads": (1, 1, 1, 1), "stem_width": 4}
-    trained = trained_like(hybridvit.create_model(model, num_classes=10, windows=before, image_size=sides[0], **small))
-    hybridvit.save_checkpoint(trained, tmp_path / "model.safetensors")
-    recipe = ClassifyRecipe(
-        model=model,
-        model_options={"windows": after, **small},
-        pretrained=str(tmp_path / "model.safetensors"),
-        data=ClassifyData(source="generated", image_size=sides[1]),
-    )
-    tuned = starting_model(recipe, DIGITS).eval()
-    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in tuned.state_dict().items())
-    if sides[1] == 384:  # the larger ones take seconds
-        images = torch.randn(1, 3, 384, 384)
-        with torch.no_grad():
-            assert not torch.equal(tuned(images), trained(images))
-    assert tuned.card.options["windows"] == after
