@@ -4,55 +4,16 @@ import copy
 
 import pytest
 import torch
+from called_layers import IMAGES, LAYERS, NAMES, answer, model_of
 from conftest import relative_error, trained_like
 from timm.utils import reparameterize_model
 from torch import nn
-from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune
 
 import hybridvit
 from hybridvit.errors import FoldError
 from hybridvit.folding.foldable import Foldable
 from hybridvit.models.fastvit.reparameterised import ConvNorm, OverparamConv, RepMixer
-from hybridvit.models.hat.position import Grid, PositionEmbedding
-
-IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-NAMES = ["fastvit_debug", "fastervit_debug", "swin_debug_hat"]
-
-
-def model_of(name: str) -> nn.Module:
-    return trained_like(hybridvit.create_model(name, num_classes=10))
-
-
-def answer(model: nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(IMAGES)
-
-
-class LowRank(nn.Module):
-    """An adapter as PEFT's: the layer, frozen, plus a product of two small ones of the same kind."""
-
-    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
-        super().__init__()
-        self.base_layer = layer.requires_grad_(False)
-        if isinstance(layer, nn.Conv2d):
-            sizes = (layer.kernel_size, layer.stride, layer.padding)
-            self.down: nn.Module = nn.Conv2d(layer.in_channels, 2, *sizes, bias=False)
-            self.up: nn.Module = nn.Conv2d(2, layer.out_channels, 1, bias=False)
-        else:
-            self.down = nn.Linear(layer.in_features, 2, bias=False)
-            self.up = nn.Linear(2, layer.out_features, bias=False)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        return self.base_layer.weight
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        return self.base_layer.bias
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base_layer(x) + self.up(self.down(x))
 
 
 class Doubled(nn.Conv2d):
@@ -67,89 +28,6 @@ class Halved(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return weight / 2
-
-
-LAYERS = [
-    ("fastvit_debug", "stages.3.blocks.0.mixer", "to_qkv"),
-    ("fastvit_debug", "stages.0.blocks.0.mixer", "mixer.kxk.conv"),
-    ("fastvit_debug", "stages.0.blocks.0.mixer", "mixer.scale.conv"),
-    ("fastvit_debug", "stages.1.downsample.large", "small.conv"),
-    ("fastvit_debug", "stages.1.blocks.0.ffn", "project"),
-    ("fastvit_debug", "stages.3.position", "conv"),
-    ("fastvit_debug", "stem.1.conv", "scale.conv"),
-    ("fastervit_debug", "stem.0", "conv"),
-    ("fastervit_debug", "stages.0.body.0", "conv2"),
-    ("fastervit_debug", "stages.1.downsample", "conv"),
-    ("fastervit_debug", "stages.2.body.blocks.0.attention", "to_out"),
-    ("fastervit_debug", "stages.2.body.blocks.0.carrier_mlp", "expand"),
-    ("swin_debug_hat", "stages.1.downsample", "merging.reduction"),
-]
-
-
-@pytest.mark.parametrize(("name", "block", "layer"), LAYERS)
-@pytest.mark.parametrize("training", [False, True])
-def test_an_adapter_is_used_trained_and_refused_by_fold(name, block, layer, training):
-    model = model_of(name)
-    before = answer(model)
-    adapter = LowRank(model.get_submodule(f"{block}.{layer}"))
-    model.set_submodule(f"{block}.{layer}", adapter)
-    assert relative_error(answer(model), before) > 1e-4
-    model.train(training)(IMAGES).square().sum().backward()
-    assert adapter.up.weight.grad.any()
-    assert adapter.down.weight.grad.any()
-    message = rf"Cannot fold '{block}': '{layer}' in it is a LowRank of test_.* call merge_and_unload\(\) first"
-    with pytest.raises(FoldError, match=message):
-        hybridvit.fold(model.eval())
-
-
-def test_an_adapter_outside_of_what_is_folded_stays_an_adapter(debug_model):
-    debug_model.head.fc = LowRank(debug_model.head.fc)
-    folded = hybridvit.fold(debug_model)
-    assert isinstance(folded.head.fc, LowRank)
-    assert relative_error(answer(folded), answer(debug_model)) < 1e-5
-
-
-def test_an_adapter_on_the_classifier_leaves_the_norm_of_the_head_where_it_is():
-    model = model_of("fastervit_debug")
-    model.head.fc = LowRank(model.head.fc)
-    folded = hybridvit.fold(model)
-    assert relative_error(answer(folded), answer(model)) < 1e-5
-    assert hybridvit.fold_report(model, folded).left == ("head.norm (BatchNorm2d)",)
-
-
-POSITIONS = [
-    "stages.2.body.blocks.0.position.embedding.mlp.out",
-    "stages.2.body.blocks.0.attention.bias.mlp.hidden",
-    "stages.2.body.blocks.0.carrier_position.mlp.hidden",
-    "stages.2.body.blocks.0.carrier_attention.bias.mlp.out",
-]
-
-
-@pytest.mark.parametrize("layer", POSITIONS)
-@pytest.mark.parametrize("training", [False, True])
-def test_an_adapter_on_a_position_mlp_is_used_trained_and_in_the_constants_of_a_fold(layer, training):
-    model = model_of("fastervit_debug")
-    before = answer(model)
-    adapter = LowRank(model.get_submodule(layer))
-    with torch.no_grad():
-        adapter.up.weight.mul_(3)
-    model.set_submodule(layer, adapter)
-    assert relative_error(answer(model), before) > 1e-4
-    model.train(training)(IMAGES).square().sum().backward()
-    assert adapter.up.weight.grad.any()
-    model.eval()
-    for folded in (hybridvit.fold(model), hybridvit.fold(model, image_size=(64, 96))):
-        assert relative_error(answer(folded), answer(model)) < 1e-5
-
-
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
-def test_positions_with_an_adapter_are_computed_in_single_precision(dtype, limit):
-    embedding = PositionEmbedding(8, 16)
-    embedding.mlp.out = LowRank(embedding.mlp.out)
-    window = Grid(1, 1, 3)
-    low = copy.deepcopy(embedding).to(dtype)
-    assert low.compute(window).dtype is torch.float32
-    assert relative_error(low.compute(window), embedding.compute(window)) < limit
 
 
 @pytest.mark.parametrize(("name", "block", "layer"), [row for row in LAYERS if row[2].endswith(("conv", "conv2"))])
@@ -278,56 +156,6 @@ def test_what_is_written_through_data_is_seen(name):
             assert not torch.equal(answer(model), before), key
         parameter.data.copy_(kept)
     assert torch.equal(answer(model), before)
-
-
-TRANSFORMED = [("fastvit_t8", {}), *((name, {}) for name in NAMES)]
-TRANSFORMED += [("fastervit_debug", {"mixers": ("conv", "conv", "twins", "edgevit")})]
-
-
-def transformed_model(name: str, options: dict[str, object], folded: bool) -> nn.Module:
-    model = trained_like(hybridvit.create_model(name, num_classes=10, **options))
-    return hybridvit.fold(model) if folded else model
-
-
-@pytest.mark.parametrize(("name", "options"), TRANSFORMED)
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of operators without a batched form
-@torch.no_grad()
-def test_vmap_over_images(name, options, folded):
-    model = transformed_model(name, options, folded)
-    mapped = torch.func.vmap(lambda image: model(image[None])[0])(IMAGES)
-    assert relative_error(mapped, model(IMAGES)) < 1e-5
-
-
-@pytest.mark.parametrize(("name", "options"), TRANSFORMED)
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by torch itself
-@torch.no_grad()
-def test_jvp_is_the_derivative_in_single_precision_too(name, options, folded):
-    model, tangent = transformed_model(name, options, folded), torch.randn(IMAGES.shape)
-    _, derivative = torch.func.jvp(model, (IMAGES,), (tangent,))
-    with forward_ad.dual_level():
-        dual = forward_ad.unpack_dual(model(forward_ad.make_dual(IMAGES, tangent))).tangent
-    model.double()
-    images, step = IMAGES.double(), 1e-6 * tangent.double()
-    difference = (model(images + step) - model(images - step)) / 2e-6
-    assert relative_error(derivative, difference) < 1e-5
-    assert relative_error(dual, difference) < 1e-5
-    _, derivative = torch.func.jvp(model, (images,), (tangent.double(),))
-    assert relative_error(derivative, difference) < 1e-6
-
-
-@pytest.mark.parametrize(("name", "options"), TRANSFORMED)
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # of operators without a batched form
-def test_the_gradient_by_each_image_is_that_of_autograd(name, options, folded):
-    model = transformed_model(name, options, folded)
-    images = IMAGES.clone().requires_grad_()
-    model(images).square().sum().backward()
-    gradient = torch.func.grad(lambda batch: model(batch).square().sum())(IMAGES)
-    assert relative_error(gradient, images.grad) < 1e-5
-    each = torch.func.vmap(torch.func.grad(lambda image: model(image[None]).square().sum()))(IMAGES)
-    assert relative_error(each, images.grad) < 1e-5
 
 
 @pytest.mark.parametrize("training", [False, True])
