@@ -1,6 +1,5 @@
 """A checkpoint is there whole, or the one before it is: whatever fails or dies while it is written."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -10,7 +9,6 @@ import resource
 import shutil
 import signal
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +19,6 @@ import pytest
 import torch
 from tiny_runs import assert_same_bits
 
-from hybridvit.cli.main import main
 from hybridvit.errors import CheckpointError, DiskFull
 from hybridvit.training.run import snapshot
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot, save_snapshot, sweep
@@ -217,43 +214,6 @@ def test_the_files_of_a_checkpoint_have_the_mode_that_the_umask_gives(tmp_path: 
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o640}
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a file system needs root")
-def test_on_a_disk_that_is_full_the_checkpoint_before_stays_and_superfluous_ones_go_first(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-
-    def of_a_megabyte(step: int) -> dict[str, Any]:
-        return {"step": step, "w": torch.full((250_000,), float(step))}
-
-    with small_disk(disk, "3M"):
-        for step in (1, 2, 3):  # the third does not fit beside two others, and keep=2 needs only one of them
-            save_snapshot(disk, step, of_a_megabyte(step), keep=2)
-        assert sorted(path.name for path in disk.iterdir()) == ["step-000000002", "step-000000003"]
-        (disk / "other people's").write_bytes(b"\0" * 1_000_000)
-        with contextlib.suppress(OSError), (disk / "more of it").open("wb", buffering=0) as file:
-            while True:
-                file.write(b"\0" * 4096)
-        with pytest.raises(DiskFull, match=r"step 4 could not be written .*newest checkpoint before it is untouched"):
-            save_snapshot(disk, 4, of_a_megabyte(4) | {"x": torch.zeros(600_000)}, keep=2)
-        newest = newest_snapshot(disk)
-        assert newest is not None
-        assert_same_bits(read_snapshot(newest), of_a_megabyte(3))
-        assert not list(disk.glob(".tmp-*"))
-
-
 def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:
     save_snapshot(tmp_path, 1, state_of(1), keep=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -264,33 +224,6 @@ def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert newest_snapshot(tmp_path) == tmp_path / "step-000000001"
-
-
-TINY = (
-    "model: fastvit_debug\n"
-    "data: {{source: generated, image_size: 32, total_batch: 8, workers: 0}}\n"
-    "output: {output}\nschedule: {{epochs: 3, warmup_epochs: 0}}\nsave_every: 0.5\nkeep: 1\naccelerator: cpu\n"
-)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a file system needs root")
-def test_the_command_ends_with_7_on_a_full_disk_and_goes_on_when_there_is_room(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    disk, config = tmp_path / "disk", tmp_path / "tiny.yaml"
-    config.write_text(TINY.format(output=disk / "run"))
-    words = ["train", "--config", str(config)]
-    with small_disk(disk, "700k"):
-        # the first checkpoint fits; a second one beside it does not
-        assert main(words) == 7
-        text = capsys.readouterr().err
-        assert "could not be written" in text
-        assert "No space left on device" in text
-        assert "Traceback" not in text
-        assert newest_snapshot(disk / "run" / "checkpoints") is not None
-        subprocess.run(["mount", "-o", "remount,size=50M", str(disk)], check=True)
-        assert main([*words, "--resume"]) == 0
-        assert (disk / "run" / "model.safetensors").is_file()
 
 
 def save_for_ever(folder: Path, told: int) -> None:
