@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvit.card import Preprocessing
-from hybridvit.data.scan import scan_folder
+from hybridvit.data.listing import scan_folder
 from hybridvit.data.shards.write import write_shards
 
 SMALL = Preprocessing(image_size=(16, 16), crop_fraction=1.0)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from hybridvit.cli.progress import remark
 from hybridvit.cli.table import pairs
-from hybridvit.data.scan import SPLITS, Listing, scan_folder, subfolders
+from hybridvit.data.listing import Listing, scan_folder
+from hybridvit.data.scan import SPLITS, subfolders
 from hybridvit.errors import DatasetError, UsageError
 
 
@@ -81,7 +82,7 @@ def index(folders: list[str], *, classes: str | None = None, label: str | None =
         print(f"{folder}: {count:,} images indexed")
 
 
-def _splits(source: Path, val_share: float) -> dict[str, Listing]:
+def _splits(source: Path, val_share: float) -> dict[str, Listing[int]]:
     """Split name -> images, with the class map of the first, the training split; "" where there are no splits."""
     if not 0 <= val_share <= 0.5:
         raise UsageError(f"--val_share is {val_share}, but it must lie between 0 and 0.5.")

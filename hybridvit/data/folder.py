@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from hybridvit.data.encoded import EncodedImages, ImageOptions
+from hybridvit.data.listing import Label, Listing, scan_folder
 from hybridvit.data.samples import Opened
-from hybridvit.data.scan import Listing, Say, quiet, scan_folder, subfolders
+from hybridvit.data.scan import Say, quiet, subfolders
 from hybridvit.errors import DatasetError, some
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class ImageFolder(EncodedImages):
 
     def __init__(
         self,
-        root: str | os.PathLike[str] | Listing,
+        root: str | os.PathLike[str] | Listing[int],
         *,
         class_names: Sequence[str] | None = None,
         **options: Unpack[ImageOptions],
@@ -50,7 +51,7 @@ def open_folders(data: "DataConfig", train: ImageOptions, validation: ImageOptio
 
 
 def opened(
-    lists: Callable[..., tuple[Listing, Listing]],
+    lists: Callable[..., tuple[Listing[int], Listing[int]]],
     data: "DataConfig",
     train: ImageOptions,
     validation: ImageOptions,
@@ -63,7 +64,9 @@ def opened(
     return images, ImageFolder(rest, **validation)
 
 
-def held_out(listing: Listing, data: "DataConfig", *, unused: Path | None, say: Say) -> tuple[Listing, Listing] | None:
+def held_out(
+    listing: Listing[Label], data: "DataConfig", *, unused: Path | None, say: Say
+) -> tuple[Listing[Label], Listing[Label]] | None:
     """The listing in two, to train and to validate on, where the recipe asks for that; else None.
 
     `say` is told of `unused`, which is there to validate on.
@@ -82,7 +85,7 @@ def held_out(listing: Listing, data: "DataConfig", *, unused: Path | None, say: 
     return listing.fold(part, count)
 
 
-def list_images(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listing]:
+def list_images(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing[int], Listing[int]]:
     """The training and the validation images below data.root, with one class map, that of the training images.
 
     `say` is told of what is left out. Raises DatasetError where a folder is missing, with the keys that would name it,

@@ -1,12 +1,10 @@
-"""Which image files there are: a folder of class folders, or the files and patterns of a command line."""
+"""Which image files there are: in a folder of class folders, or those that a command line means."""
 
 import glob
-import hashlib
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridvit.data.file_kind import advice_on, image_endings
@@ -68,133 +66,6 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listing:
-    """The images of a folder, sorted by class and then by path (as bytes, the same on every machine)."""
-
-    root: str
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]  # index into class_names
-    class_names: tuple[str, ...]
-    fingerprint: str  # hash of all relative paths and sizes
-
-    def split(self, share: float, *, say: Say = quiet) -> "tuple[Listing, Listing]":
-        """Two listings with the same classes: the rest, and about `share` of every class, but at least one image.
-
-        A file's relative path alone decides, by its hash: no seed moves a file, and most stay where they are when
-        others come. `say` is told of the classes with one image, which is kept in the rest. Raises `DatasetError` if
-        no class has more.
-        """
-        members: dict[int, list[int]] = {label: [] for label in range(len(self.class_names))}
-        for place, label in enumerate(self.labels):
-            members[label].append(place)
-        tell_single([self.class_names[label] for label, each in members.items() if len(each) == 1], self.root, say)
-        held_out = {
-            place
-            for each in members.values()
-            if len(each) > 1
-            for place in sorted(each, key=self._rank)[: max(1, round(share * len(each)))]
-        }
-        if not held_out:
-            raise DatasetError(
-                f"No class in {self.root} has more than one image, so none can be held out. Add images, or name a "
-                "folder to validate on."
-            )
-        places = range(len(self.paths))
-        return (
-            self._part([place for place in places if place not in held_out], f"all but {share}"),
-            self._part([place for place in places if place in held_out], f"{share}"),
-        )
-
-    def fold(self, part: int, count: int) -> "tuple[Listing, Listing]":
-        """Two listings with the same classes: the rest, and part `part` (from 1) of `count` about equal ones.
-
-        A file's relative path alone decides, by its hash: no file ever moves to another part. Raises `DatasetError` for
-        a class whose images are all in the part.
-        """
-        held_out = [int.from_bytes(self._rank(place)) % count == part - 1 for place in range(len(self.paths))]
-        trained = {label for label, out in zip(self.labels, held_out, strict=True) if not out}
-        lost = [name for label, name in enumerate(self.class_names) if label not in trained and label in self.labels]
-        if lost:
-            raise DatasetError(
-                f"In fold {part}/{count} of {self.root} all images of {some(lost, quoted=True)} are held out, and none "
-                "is left to train on. Add images, or hold out with --data.val_share."
-            )
-        return (
-            self._part([place for place, out in enumerate(held_out) if not out], f"all but fold {part}/{count}"),
-            self._part([place for place, out in enumerate(held_out) if out], f"fold {part}/{count}"),
-        )
-
-    def _rank(self, place: int) -> bytes:
-        return hashlib.sha256(os.fsencode(relative(self.paths[place], self.root))).digest()
-
-    def _part(self, places: list[int], name: str) -> "Listing":
-        return replace(
-            self,
-            paths=tuple(self.paths[place] for place in places),
-            labels=tuple(self.labels[place] for place in places),
-            fingerprint=f"{self.fingerprint} ({name})",
-        )
-
-
-def tell_single(names: Sequence[str], source: str, say: Say) -> None:
-    """Say which classes have one image, which is trained on and not held out."""
-    if names:
-        what = f"Class '{names[0]}' has" if len(names) == 1 else f"{len(names)} classes have"
-        which = "" if len(names) == 1 else f" each ({', '.join(map(repr, names))})"
-        say(
-            f"{what} one image{which} in {source}: it is trained on, and none is held out, so the accuracy says "
-            "nothing of it."
-        )
-
-
-def scan_folder(root: str | os.PathLike[str], class_names: Sequence[str] | None = None, *, say: Say = quiet) -> Listing:
-    """List root/<class>/**/<image>; the class names are the sorted folder names, or those given.
-
-    `class_names` is the map a model was trained with: it is kept, and a class without a folder here is fine. Hidden
-    files, those that systems make, files without an image extension and images outside of the class folders are left
-    out; `say` is told of the last two, in one line. Links are followed, but never in a circle.
-
-    Raises `DatasetError` for a folder that is missing, empty or unreadable, that has no class folders, a class without
-    images, or a class that `class_names` does not have.
-    """
-    root = os.fspath(root)
-    folders = class_folders(root)
-    names = tuple(class_names) if class_names is not None else tuple(folders)
-    check_known(folders, names, source=root, otherwise="remove or rename these folders")
-    index = {name: label for label, name in enumerate(names)}
-    digest = hashlib.sha256()
-    paths: list[str] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    left_out = LeftOut()
-    left_out.outside = len(list(left_out.images(files_in(root))))
-    for folder in folders:
-        before = len(paths)
-        for path in left_out.images(walk(os.path.join(root, folder))):
-            size = file_size(path)
-            digest.update(os.fsencode(relative(path, root)) + b"\0%d\0" % size)
-            paths.append(path)
-            labels.append(index[folder])
-        if len(paths) == before:
-            empty.append(folder)
-    if empty:
-        what = f"class '{empty[0]}' has" if len(empty) == 1 else f"classes {some(empty, quoted=True)} have"
-        raise DatasetError(
-            f"{what} no images in {root}: no file there ends in {_extensions()}{left_out.advice}. Add images, or "
-            "remove the folder."
-        )
-    left_out.tell(root, say)
-    order = sorted(range(len(paths)), key=lambda place: labels[place])  # stable: class_names may be in another order
-    return Listing(
-        root=root,
-        paths=tuple(paths[place] for place in order),
-        labels=tuple(labels[place] for place in order),
-        class_names=names,
-        fingerprint=digest.hexdigest(),
-    )
-
-
 def class_folders(root: str) -> list[str]:
     """The names of the folders in `root`, sorted by bytes. Raises `DatasetError` if they cannot be classes."""
     folders = subfolders(root)
@@ -241,7 +112,7 @@ def find_images(patterns: Iterable[str | os.PathLike[str]], *, say: Say = quiet)
         left_out = LeftOut()
         if os.path.isdir(pattern):
             matches = list(left_out.images(walk(pattern)))
-            fault = f"has no file that ends in {_extensions()}"
+            fault = f"has no file that ends in {extensions()}"
         elif os.path.lexists(pattern):
             matches, fault = [pattern], ""
         else:
@@ -394,5 +265,6 @@ def _form(name: str) -> str:
     return next((f" ({form})" for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)), " (mixed Unicode)")
 
 
-def _extensions() -> str:
+def extensions() -> str:
+    """Those of images, for a message."""
     return " ".join(sorted(image_endings()))

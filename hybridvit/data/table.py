@@ -3,14 +3,16 @@
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridvit.data.encoded import ImageOptions
 from hybridvit.data.folder import held_out, opened
+from hybridvit.data.listing import Label, Listing
 from hybridvit.data.samples import Opened
-from hybridvit.data.scan import Listing, Say, check_known, file_size, quiet
+from hybridvit.data.scan import Say, check_known, file_size, quiet
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".tsv", ".parquet")
 IMAGE_COLUMNS = ("path", "image_path", "filepath", "file_path", "file", "filename", "file_name", "image", "img")
 LABEL_COLUMNS = ("label", "class", "target", "category", "class_name", "label_name")
+BETWEEN = ";"  # the items of one cell
+Columns = Mapping[str, Sequence[str]]  # by name, as text
+Lists = Callable[[Path, Sequence[str] | None], Listing[Label]]
+"""What gives the images of one table, with the class map that is given, or one of its own."""
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
@@ -32,19 +38,25 @@ def list_table(
     *,
     image_column: str = "",
     label_column: str = "",
-) -> Listing:
+    size_of: Callable[[str], int] = file_size,
+) -> Listing[int]:
     """The images that a table names, by paths from its own folder (or absolute ones), in the order of its rows.
 
     The classes are the different labels, sorted by bytes, or as numbers if all are whole numbers; or those given, the
     map a model was trained with. The columns are found by name, or named.
 
     Raises `DatasetError` for a table that cannot be read or is empty, columns that are absent, a row without path or
-    label, a file that is absent, an image with two labels, or a label that `class_names` does not have; `UsageError`
-    without the package that reads Parquet.
+    label, a file that is absent (as `size_of` does), an image with two labels, or a label that `class_names` does not
+    have; `UsageError` without the package that reads Parquet.
     """
     table = Path(table)
-    rows = _rows(table, image_column, label_column)
-    found = sorted({label for _, label in rows}, key=_rank)
+    columns = read_columns(table)
+    paths = paths_in(table, columns, image_column)
+    label_column = column_like(table, columns, "label", label_column, LABEL_COLUMNS)
+    if "" in columns[label_column]:
+        raise no_cell(table, columns[label_column].index(""), label_column)
+    rows = list(zip(paths, columns[label_column], strict=True))
+    found = sorted({label for _, label in rows}, key=rank)
     names = found if class_names is None else list(class_names)
     check_known(found, names, source=table, otherwise="remove these rows")
     index = {name: label for label, name in enumerate(names)}
@@ -55,7 +67,7 @@ def list_table(
                 f"{table} gives {path} two labels, '{label_of[path]}' and '{label}', but an image has one. Keep "
                 "one row."
             )
-        size = file_size(os.path.join(table.parent, path))
+        size = size_of(os.path.join(table.parent, path))
         digest.update(os.fsencode(path) + b"\0" + label.encode() + b"\0%d\0" % size)
     return Listing(
         root=str(table.parent),
@@ -71,26 +83,30 @@ def open_tables(data: "DataConfig", train: ImageOptions, validation: ImageOption
     return opened(list_tables, data, train, validation)
 
 
-def list_tables(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing, Listing]:
+def list_tables(data: "DataConfig", *, say: Say = quiet) -> tuple[Listing[int], Listing[int]]:
     """The training and the validation images, with one class map, that of the training images.
 
     `say` is told of what is not used. Raises as `list_table`, and where a table is missing.
     """
-    columns = {"image_column": data.image_column, "label_column": data.label_column}
+    return in_two(partial(list_table, image_column=data.image_column, label_column=data.label_column), data, say=say)
+
+
+def in_two(lists: Lists[Label], data: "DataConfig", *, say: Say) -> tuple[Listing[Label], Listing[Label]]:
+    """What `lists` gives of two tables in data.root, or of one and a part of it; the class map is the first one's."""
     root = Path(data.root).expanduser()
     if is_table(root):
-        parts = held_out(list_table(root, **columns), data, unused=None, say=say)
+        parts = held_out(lists(root, None), data, unused=None, say=say)
         if parts is None:
             raise DatasetError(
                 f"data.root is the table {root}, which leaves none to validate on. Hold out a fifth of it with "
                 "--data.val_share 0.2, or give its folder as data.root and the tables as data.train and data.val."
             )
         return parts
-    listing = list_table(_find(root, data.train, "train"), **columns)
+    listing = lists(_find(root, data.train, "train"), None)
     unused = _there(root, data.val) if data.val != data.train else None
     return held_out(listing, data, unused=unused, say=say) or (
         listing,
-        list_table(_find(root, data.val, "val"), listing.class_names, **columns),
+        lists(_find(root, data.val, "val"), listing.class_names),
     )
 
 
@@ -110,24 +126,33 @@ def _find(root: Path, name: str, key: str) -> Path:
     )
 
 
-def _rows(table: Path, image_column: str, label_column: str) -> list[tuple[str, str]]:
-    """Path and label of each row."""
-    columns = _columns(table)
-    image = _column(table, list(columns), "image", image_column, IMAGE_COLUMNS)
-    label = _column(table, list(columns), "label", label_column, LABEL_COLUMNS)
-    rows = list(zip(columns[image], columns[label], strict=True))
-    for number, row in enumerate(rows, start=1):
-        if not all(row):
-            raise DatasetError(
-                f"Row {number} of {table} has no {image if not row[0] else label}. Fill it in, or remove the row."
-            )
-    if not rows:
+def all_listed(lists: Lists[Label], data: "DataConfig") -> dict[str, Listing[Label]]:
+    """What `lists` gives of the table data.root, or of each of those in it, by the name of the split."""
+    root = Path(data.root).expanduser()
+    if is_table(root):
+        return {"": lists(root, None)}
+    tables = {data.train: _find(root, data.train, "train"), data.val: _there(root, data.val)}
+    return {name: lists(table, None) for name, table in tables.items() if table is not None}
+
+
+def paths_in(table: Path, columns: Columns, image_column: str = "") -> Sequence[str]:
+    """The path of each row. Raises DatasetError where there is none, or no row."""
+    image_column = column_like(table, columns, "image", image_column, IMAGE_COLUMNS)
+    paths = columns[image_column]
+    if not paths:
         raise DatasetError(f"{table} has no rows. Add images, or name another table.")
-    return rows
+    if "" in paths:
+        raise no_cell(table, paths.index(""), image_column)
+    return paths
 
 
-def _columns(table: Path) -> dict[str, list[str]]:
-    """All columns by name, as text."""
+def no_cell(table: Path, place: int, column: str) -> DatasetError:
+    """What to raise for an empty cell of row `place`, from 0."""
+    return DatasetError(f"Row {place + 1} of {table} has no {column}. Fill it in, or remove the row.")
+
+
+def read_columns(table: Path) -> Columns:
+    """All columns of a table. Raises DatasetError for one that cannot be read, UsageError without pyarrow."""
     try:
         if table.suffix.lower() == ".parquet":
             return _parquet(table)
@@ -137,12 +162,18 @@ def _columns(table: Path) -> dict[str, list[str]]:
             reader = csv.reader(file, delimiter=max(",;\t", key=head.count), strict=True)
             names = next(reader, [])
             rows = [row + [""] * (len(names) - len(row)) for row in reader if row]
+            for number, row in enumerate(rows, start=1):
+                if any(row[len(names) :]):
+                    raise DatasetError(
+                        f"Row {number} of {table} has {len(row)} cells, but the head names {len(names)} columns. Put a "
+                        f"cell that holds '{reader.dialect.delimiter}' into quotes."
+                    )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{table} cannot be read as a table: {one_line(error)}. Save it as CSV in UTF-8.") from error
     return {name.strip(): [row[place].strip() for row in rows] for place, name in enumerate(names)}
 
 
-def _parquet(table: Path) -> dict[str, list[str]]:
+def _parquet(table: Path) -> Columns:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
@@ -154,11 +185,16 @@ def _parquet(table: Path) -> dict[str, list[str]]:
         columns = read_table(table).to_pydict()
     except ArrowException as error:
         raise DatasetError(f"{table} cannot be read as Parquet: {one_line(error)}. Write it again.") from error
-    return {name: ["" if value is None else str(value) for value in values] for name, values in columns.items()}
+    return {name: [_text(value) for value in values] for name, values in columns.items()}
 
 
-def _column(table: Path, columns: Sequence[str], what: str, wanted: str, usual: Sequence[str]) -> str:
-    """The name of a column: that wanted, or the first with a usual name."""
+def _text(value: object) -> str:
+    """A cell as a CSV file would have it."""
+    return BETWEEN.join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def column_like(table: Path, columns: Columns, what: str, wanted: str, usual: Sequence[str]) -> str:
+    """The name of a column: that wanted, or the first with a usual name. Raises DatasetError where there is none."""
     if wanted in columns:
         return wanted
     fix = f"Name it: --data.{what}_column COLUMN for train, --{what}_column COLUMN for evaluate."
@@ -174,7 +210,7 @@ def _column(table: Path, columns: Sequence[str], what: str, wanted: str, usual: 
     return found
 
 
-def _rank(label: str) -> tuple[bool, int, bytes]:
-    """Whole numbers before other labels, by their value."""
+def rank(label: str) -> tuple[bool, int, bytes]:
+    """What to sort class names by: whole numbers before other names, by their value."""
     is_number = label.isdecimal()
     return not is_number, int(label) if is_number else 0, os.fsencode(label)

@@ -19,7 +19,7 @@ from hybridvit.data.check import check_folder
 from hybridvit.data.check_report import CheckReport
 from hybridvit.data.class_names import difference
 from hybridvit.data.inspect import Inspection, inspect_file
-from hybridvit.data.scan import scan_folder
+from hybridvit.data.listing import scan_folder
 from hybridvit.errors import DatasetError
 
 CHANCE = np.random.default_rng(0)

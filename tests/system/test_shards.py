@@ -19,9 +19,9 @@ from hybridvit.cli.main import main
 from hybridvit.cli.shard import shard
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.folder import ImageFolder
+from hybridvit.data.listing import scan_folder
 from hybridvit.data.loader import make_train_loader
 from hybridvit.data.order import Blocks, TrainOrder, permutation
-from hybridvit.data.scan import scan_folder
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.shards import write as write_module
 from hybridvit.data.shards.images import ShardImages

@@ -15,7 +15,8 @@ from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.digits import write_digits
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.data.scan import Listing, find_images, scan_folder
+from hybridvit.data.listing import Listing, scan_folder
+from hybridvit.data.scan import find_images
 from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hybridvit.atomic import write_text
-from hybridvit.data.scan import relative, scan_folder
+from hybridvit.data.listing import scan_folder
+from hybridvit.data.scan import relative
 from hybridvit.data.shards.cache import ShardCache
 from hybridvit.data.shards.remote import Remote, is_url
 

@@ -11,7 +11,8 @@ from io import BytesIO
 from pathlib import Path
 
 from hybridvit.atomic import NO_SPACE, sync
-from hybridvit.data.scan import Listing, relative
+from hybridvit.data.listing import Listing
+from hybridvit.data.scan import relative
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.shards.index import Entry, Shard, write_index
 from hybridvit.data.shards.scan import scan_shard
@@ -35,7 +36,7 @@ def check_output(output: Path) -> None:
 
 
 def write_shards(
-    splits: dict[str, Listing],
+    splits: dict[str, Listing[int]],
     output: Path,
     *,
     shard_bytes: int,
@@ -84,7 +85,7 @@ def leftovers(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f".{output.name}{_TEMPORARY}*"))
 
 
-def _write_split(listing: Listing, folder: Path, shard_bytes: int, seed: int, advance: Advance) -> int:
+def _write_split(listing: Listing[int], folder: Path, shard_bytes: int, seed: int, advance: Advance) -> int:
     keys = _keys(listing)
     order = list(range(len(keys)))
     random.Random(seed).shuffle(order)
@@ -106,7 +107,7 @@ def _write_split(listing: Listing, folder: Path, shard_bytes: int, seed: int, ad
     return len(list(folder.glob("*.tar")))
 
 
-def _cut(listing: Listing, order: Sequence[int], shard_bytes: int) -> Iterator[list[int]]:
+def _cut(listing: Listing[int], order: Sequence[int], shard_bytes: int) -> Iterator[list[int]]:
     """Parts of about equal size, none much above `shard_bytes`."""
     sizes = [_packed(os.stat(listing.paths[place]).st_size) for place in order]
     target = sum(sizes) / -(-sum(sizes) // shard_bytes)
@@ -126,7 +127,7 @@ def _packed(size: int) -> int:
     return 3 * _BLOCK + -(-size // _BLOCK) * _BLOCK
 
 
-def _keys(listing: Listing) -> list[str]:
+def _keys(listing: Listing[int]) -> list[str]:
     """The key of each file: its path in the split up to the first dot of its name, made unique and free of dots."""
     keys, taken, label = [], set[str](), -1
     for path, next_label in zip(listing.paths, listing.labels, strict=True):
@@ -156,7 +157,7 @@ def _content(path: str) -> bytes:
         raise DatasetError(f"{path} cannot be read: {error.strerror}. Restore the file, or remove it.") from error
 
 
-def _check_space(splits: dict[str, Listing], output: Path) -> None:
+def _check_space(splits: dict[str, Listing[int]], output: Path) -> None:
     needed = sum(_packed(os.stat(path).st_size) for listing in splits.values() for path in listing.paths)
     free = shutil.disk_usage(output.absolute().parent).free
     if needed > free:
