@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,25 +33,43 @@ def write_digits(folder: str | os.PathLike[str]) -> str:
     A complete folder is left as it is, and one appears complete or not at all. Raises `UsageError` without
     scikit-learn, `DatasetError` if the folder holds something else, `DiskFull`.
     """
-    folder = Path(folder)
-    digits = _split()
+    digits = digits_by_file()
+    if not write_pictures(folder, digits, "digits"):
+        return f"The handwritten digits are already in {folder}"
+    return f"Wrote {len(digits) - NUM_TEST:,} training and {NUM_TEST} test images of handwritten digits to {folder}"
+
+
+def write_pictures(
+    folder: str | os.PathLike[str],
+    pictures: Mapping[str, np.ndarray],
+    what: str,
+    texts: Mapping[str, str] | None = None,
+) -> bool:
+    """Write pictures and texts by their paths into a folder; False if they are there already.
+
+    The folder appears complete or not at all. Raises `DatasetError` if it holds something else, `DiskFull`.
+    """
+    folder, texts = Path(folder), texts or {}
+    names = {*pictures, *texts}
     if folder.exists():
-        return _keep(folder, digits)
+        return _keep(folder, names, f"the {len(pictures):,} {what}")
     unfinished = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
-        for name, pixels in digits.items():
-            path = unfinished / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
+        for parent in {(unfinished / name).parent for name in names}:
+            parent.mkdir(parents=True, exist_ok=True)
+        for name, pixels in pictures.items():
+            Image.fromarray(pixels).save(unfinished / name)
+        for name, text in texts.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
         unfinished.rename(folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"The disk is full: {folder} needs 8 MB. Nothing was written; free some space.") from error
         if folder.is_dir():  # another process was faster
-            return _keep(folder, digits)
+            return _keep(folder, names, f"the {len(pictures):,} {what}")
         raise DatasetError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
-    return f"Wrote {len(digits) - NUM_TEST:,} training and {NUM_TEST} test images of handwritten digits to {folder}"
+    return True
 
 
 def open_digits(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
@@ -60,8 +79,8 @@ def open_digits(data: "DataConfig", train: ImageOptions, validation: ImageOption
     return open_folders(replace(data, root=str(folder)), train, validation)
 
 
-def _split() -> dict[str, np.ndarray]:
-    """Relative path -> 8x8 bytes."""
+def digits_by_file() -> dict[str, np.ndarray]:
+    """The 8x8 bytes of each digit by its path, {train,test}/{0..9}/<number>.png. Raises UsageError without sklearn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -82,11 +101,11 @@ def _split() -> dict[str, np.ndarray]:
     }
 
 
-def _keep(folder: Path, digits: dict[str, np.ndarray]) -> str:
+def _keep(folder: Path, names: set[str], what: str) -> bool:
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if present != set(digits):
+    if present != names:
         raise DatasetError(
-            f"{folder} exists, but holds {len(present)} files that are not the {len(digits):,} digits. "
-            "Choose another folder. To train on images of your own: hybridvit train folder --data.root FOLDER."
+            f"{folder} exists, but holds {len(present)} files that are not {what}. Choose another folder. To train on "
+            "images of your own: hybridvit train folder --data.root FOLDER."
         )
-    return f"The handwritten digits are already in {folder}"
+    return False

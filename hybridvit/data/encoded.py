@@ -35,6 +35,14 @@ class ImageOptions(DrawOptions, total=False):
     sizes: Sequence[int]  # sides in pixels, of which each step takes one
 
 
+class ListedImages(ImageOptions):
+    """With which images these are."""
+
+    paths: Sequence[str]
+    class_names: Sequence[str]
+    fingerprint: str
+
+
 class EncodedSamples(Samples):
     """Image files, decoded and prepared; a source says where the bytes of each one are, a task what is true of it.
 
@@ -108,14 +116,16 @@ class EncodedSamples(Samples):
             raise
 
 
-class EncodedImages(EncodedSamples, LabelledImages):
-    """Labelled image files, prepared by `transform`; with `sizes` each step has one of these sides."""
+class TransformedImages(EncodedSamples):
+    """Image files with something that is true of each whole image, prepared by `transform`.
+
+    With `sizes` each step has one of these sides.
+    """
 
     def __init__(
         self,
         *,
         paths: Sequence[str],
-        labels: Sequence[int],
         class_names: Sequence[str],
         fingerprint: str,
         transform: Transform,
@@ -123,12 +133,26 @@ class EncodedImages(EncodedSamples, LabelledImages):
         **options: Unpack[DrawOptions],
     ) -> None:
         super().__init__(paths=paths, fingerprint=fingerprint, **options)
-        self.labels = labels
         self.class_names = tuple(class_names)
         self._transform, self._sizes = transform, tuple(sizes)
         self.normalisation = transform.normalisation
 
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Pixels, int, None]:
+    @abstractmethod
+    def target(self, index: int) -> Any:
+        """What is true of image `index`."""
+
+    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Pixels, Any, None]:
         side = side_of_step(self._sizes, self._seed, step)
         image = self._transform.pixels_of_file(source, max_pixels=self._max_pixels, side=side)
-        return image, self.labels[index], None
+        return image, self.target(index), None
+
+
+class EncodedImages(TransformedImages, LabelledImages):
+    """Image files with one label each."""
+
+    def __init__(self, *, labels: Sequence[int], **options: Unpack[ListedImages]) -> None:
+        super().__init__(**options)
+        self.labels = labels
+
+    def target(self, index: int) -> int:
+        return self.labels[index]

@@ -11,8 +11,8 @@ from tiny_runs import DIGITS, PLAIN
 
 import hybridvit
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.starting import starting_model
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
-from hybridvit.tasks.classify.start import starting_model
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from hybridvit.cli.main import main
 from hybridvit.errors import CheckpointError
 from hybridvit.loading import open_runner
 from hybridvit.measure.subject import find_subject
+from hybridvit.starting import starting_model
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe, DistillConfig
-from hybridvit.tasks.classify.start import starting_model
 from hybridvit.tasks.classify.teacher import find_teacher
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hybridvit.card import ModelCard
+from hybridvit.report.by_class import MOST_ROWS
 from hybridvit.report.content import Table
 from hybridvit.task import Batch, Scores
-from hybridvit.tasks.classify.metric import MOST_ROWS, ClassifyMetric
+from hybridvit.tasks.classify.metric import ClassifyMetric
 
 
 def judged(num_classes: int, labels: np.ndarray, answers: np.ndarray) -> Scores:

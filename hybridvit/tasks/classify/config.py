@@ -4,11 +4,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, positive, within
 from hybridvit.recipe.groups import DataConfig, Source
-from hybridvit.recipe.recipe import Recipe
+from hybridvit.recipe.labels import LabelsRecipe
 
 SOURCES = {
     "folder": Source(
@@ -128,13 +127,11 @@ class MesaConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyRecipe(Recipe):
+class ClassifyRecipe(LabelsRecipe):
     """The run"""
 
     data: ClassifyData = field(default_factory=ClassifyData)
     """Images"""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Augmentation"""
     distill: DistillConfig = field(default_factory=DistillConfig)
     """Distillation"""
     mesa: MesaConfig = field(default_factory=MesaConfig)
@@ -142,16 +139,9 @@ class ClassifyRecipe(Recipe):
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
     """Weight of the loss of an image by its class: balanced: the rarer, the more, 1 in the mean; or a number for each
     class, in the order of their names."""
-    reset_head: bool = False
-    """Start with a new classifier: pretrained weights of other classes are refused without it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.reset_head and self.pretrained is False:
-            raise UsageError(
-                "Recipe key 'reset_head' is true, but without pretrained weights the classifier is new in any case. "
-                "Leave it out, or set 'pretrained'."
-            )
         for weight in self.class_weights if isinstance(self.class_weights, tuple) else ():
             at_least("class_weights", weight, 0.0, "0 leaves a class out of the loss")
         if self.mesa.weight and not self.ema.decay:
@@ -159,11 +149,6 @@ class ClassifyRecipe(Recipe):
                 f"Recipe key 'mesa.weight' is {self.mesa.weight}, but there is no moving average to learn from. Set "
                 "ema.decay, for example to 0.9995, or mesa.weight to 0."
             )
-
-    @property
-    def images_divide_by(self) -> int:
-        """Mixup and CutMix pair the images of a micro-batch."""
-        return 2 if self.augment.mixup or self.augment.cutmix else 1
 
     @property
     def learns_from_average(self) -> bool:
@@ -176,8 +161,6 @@ class ClassifyRecipe(Recipe):
 
     def trial_settings(self) -> tuple[dict[str, Any], list[str]]:
         settings, changed = super().trial_settings()
-        if "pretrained" in settings:
-            settings["reset_head"] = False
         if self.distill.teacher:
             changed.append(f"changed: the teacher {self.distill.teacher} is an untrained one of debug size")
             settings["distill"] = dataclasses.replace(self.distill, teacher_weights="")

@@ -1,20 +1,16 @@
 """The images of a classification recipe."""
 
-import dataclasses
-
 import numpy as np
 
-from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.card import ModelCard
 from hybridvit.data.class_names import difference
-from hybridvit.data.depth import MOST_LOOKED_AT, remarks_on_depth
-from hybridvit.data.encoded import EncodedImages, ImageOptions, OnBadImage
+from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.samples import LabelledImages
-from hybridvit.data.shards.remote import is_url
 from hybridvit.data.table import ENDINGS, is_table, list_table
-from hybridvit.data.transforms import EvalTransform, TrainTransform
+from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, UsageError
-from hybridvit.models.registry import find_variant
+from hybridvit.starting import add_remarks_on_depth, prepared
 from hybridvit.task import Splits
 from hybridvit.tasks.classify.config import SOURCES, ClassifyRecipe
 
@@ -22,36 +18,13 @@ from hybridvit.tasks.classify.config import SOURCES, ClassifyRecipe
 def open_splits(recipe: ClassifyRecipe) -> Splits:
     """The recipe's images. The class map is the training set's. Raises DatasetError where they are not fit to use."""
     data = recipe.data
-    preprocessing = dataclasses.replace(
-        find_variant(recipe.model).preprocessing,
-        image_size=(data.image_size, data.image_size),
-        crop_fraction=data.crop_fraction,
-        interpolation=data.interpolation,
-        exif_orientation=data.exif_orientation,
-        levels=(data.levels[0], data.levels[1]) if data.levels else None,
-    )
-    training: ImageOptions = {
-        "transform": TrainTransform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
-        "sizes": data.train_sizes,
-        "training": True,
-        "on_bad_image": data.on_bad_image,
-        "seed": recipe.seed,
-    }
-    evaluation: ImageOptions = {"transform": EvalTransform(preprocessing), "on_bad_image": data.on_bad_image}
+    preprocessing, training, evaluation = prepared(recipe)
     train, validation = SOURCES[data.source].load()(data, training, evaluation)
     check_images(train, validation)
     if data.sampler == "balanced":
         train.balanced_labels = train.labels
-    train.remarks = [*train.remarks, *_on_depth(train, preprocessing)]
+    add_remarks_on_depth(train, preprocessing)
     return Splits(train=train, validation=validation, preprocessing=preprocessing)
-
-
-def _on_depth(images: LabelledImages, preprocessing: Preprocessing) -> list[str]:
-    """What the levels of a few images give reason to say; images that would have to be fetched are not looked at."""
-    if preprocessing.levels is not None or not isinstance(images, EncodedImages) or is_url(images.paths[0]):
-        return []
-    step = max(1, len(images) // MOST_LOOKED_AT)
-    return remarks_on_depth(images.encoded(0, place) for place in range(0, len(images), step)[:MOST_LOOKED_AT])
 
 
 def check_images(train: LabelledImages, validation: LabelledImages) -> None:
@@ -103,7 +76,7 @@ def open_labelled(
         class_names=known,
         on_bad_image=on_bad_image,
     )
-    images.remarks = [*images.remarks, *_on_depth(images, card.preprocessing)]
+    add_remarks_on_depth(images, card.preprocessing)
     num_classes = card.options.get("num_classes", 1000)
     if len(images.class_names) != num_classes:
         raise DatasetError(

@@ -1,8 +1,6 @@
 """How often a classifier is right, exact on any number of processes."""
 
-import heapq
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import chain
 
 import numpy as np
@@ -15,13 +13,20 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import of_all_ranks
+from hybridvit.report.by_class import (
+    RIGHT,
+    WRONG,
+    best_examples,
+    class_names_of,
+    percent,
+    scores_by_class,
+    table_by_class,
+)
 from hybridvit.report.content import Confusion, Table
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
 from hybridvit.tasks.classify.result import results_of
 
 LARGEST_CONFUSION = 1000  # classes; the matrix grows with their square
-MOST_ROWS = 200  # classes in the table of a report
-WRONG, RIGHT = "Wrong, the most confident first", "Right, the least confident first"
 
 
 class ClassifyMetric(Metric):
@@ -65,24 +70,25 @@ class ClassifyMetric(Metric):
                 metric.update(logits, labels)
         self._right.append((logits.argmax(1) == labels).cpu().numpy())
         if self._num_examples:
-            self._examples = self._best([*self._examples, *self._shown(logits, labels, batch.samples)])
+            found = self._shown(logits, labels, batch.samples)
+            self._examples = best_examples([*self._examples, *found], self._num_examples)
 
     def compute(self) -> Scores:
         values = self._collection.compute()
-        classes = scores_by_class(self._names, values["by_class"])
-        parts: tuple[Table | Confusion, ...] = (_table_of(classes),)
+        classes = scores_by_class(self._names, values["by_class"].tolist())
+        parts: tuple[Table | Confusion, ...] = (table_by_class(classes, by="f1"),)
         if "confusion" in values:
             parts = (Confusion(class_names=self._names, counts=values["confusion"].tolist()), *parts)
         return Scores(
             values={
-                "top1": _percent(values["top1"]),
-                "top5": _percent(values["top5"]),
+                "top1": percent(values["top1"].item()),
+                "top5": percent(values["top5"].item()),
                 "loss": values["loss"].item(),
             },
             parts=parts,
             details={"classes": [vars(each) for each in classes]},
             per_image=np.concatenate(self._right) if self._right else None,
-            examples=tuple(self._best(chain.from_iterable(of_all_ranks(self._examples)))),
+            examples=tuple(best_examples(chain.from_iterable(of_all_ranks(self._examples)), self._num_examples)),
         )
 
     def _shown(self, logits: Tensor, labels: Tensor, samples: Tensor) -> Iterable[Example]:
@@ -100,72 +106,3 @@ class ClassifyMetric(Metric):
                 note=f"{100 * confidence:.1f} % sure",
                 right=right,
             )
-
-    def _best(self, examples: Iterable[Example]) -> list[Example]:
-        groups: dict[str, list[Example]] = {WRONG: [], RIGHT: []}
-        for example in examples:
-            groups[example.group].append(example)
-        return [
-            example
-            for group in groups.values()
-            for example in heapq.nlargest(self._num_examples, group, key=lambda each: each.order)
-        ]
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """How well one class is found, in %; None where it cannot be said, as of a class that no image has."""
-
-    name: str
-    precision: float | None  # of the images given this answer, those that are right
-    recall: float | None  # of the images of this class, those found
-    f1: float | None  # their harmonic mean
-    num_images: int
-
-
-def scores_by_class(names: Sequence[str], counts: Tensor) -> list[ClassScores]:
-    """Of every class, from the counts of torchmetrics: right, wrongly given, rightly not given, missed, images."""
-
-    def share(part: int, whole: int) -> float | None:
-        return round(100 * part / whole, 4) if whole else None
-
-    return [
-        ClassScores(
-            name=name,
-            precision=share(right, right + wrong),
-            recall=share(right, images),
-            f1=share(2 * right, 2 * right + wrong + missed),
-            num_images=images,
-        )
-        for name, (right, wrong, _, missed, images) in zip(names, counts.tolist(), strict=True)
-    ]
-
-
-def _table_of(classes: Sequence[ClassScores]) -> Table:
-    """The lowest F1 first; classes without an image and without an answer last."""
-
-    def text(value: float | None) -> str:
-        return "–" if value is None else f"{value:.2f} %"
-
-    ranked = sorted(classes, key=lambda each: (each.f1 is None, each.f1, -each.num_images))
-    more = len(ranked) - MOST_ROWS
-    return Table(
-        title="Classes, the lowest F1 first",
-        head=["Class", "Precision", "Recall", "F1", "Images"],
-        rows=[
-            [each.name, text(each.precision), text(each.recall), text(each.f1), f"{each.num_images:,}"]
-            for each in ranked[:MOST_ROWS]
-        ],
-        note=f"And {more:,} classes with a higher F1, or without images; `hybridvit evaluate --json` has all."
-        if more > 0
-        else "",
-    )
-
-
-def class_names_of(card: ModelCard) -> tuple[str, ...]:
-    """The card's classes, or their numbers if it names none."""
-    return card.class_names or tuple(str(index) for index in range(card.options.get("num_classes", 1000)))
-
-
-def _percent(share: Tensor) -> float:
-    return round(100 * share.item(), 4)  # single precision has no more digits to give

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from hybridvit.card import ModelCard
+from hybridvit.data.mixing import mixing
 from hybridvit.data.samples import LabelledImages, Samples
 from hybridvit.errors import UsageError, some
 from hybridvit.task import Batch, Moment, Objective, Place
@@ -26,7 +26,7 @@ class ClassifyObjective(Objective):
     def __init__(self, recipe: ClassifyRecipe, card: ModelCard, place: Place, *, find_teacher: TeacherFinder) -> None:
         self._recipe, self._place = recipe, place
         num_classes = len(card.class_names)
-        self._mix = _mixup(recipe, place.micro_batch, num_classes)
+        self._mix = mixing(recipe.augment, place.micro_batch, num_classes, recipe.augment.label_smoothing)
         self._soft_loss = SoftTargetCrossEntropy()
         self._hard_loss = LabelSmoothingCrossEntropy(recipe.augment.label_smoothing)
         self._class_weights = class_weights(recipe, card, place.samples)
@@ -88,22 +88,3 @@ def class_weights(recipe: ClassifyRecipe, card: ModelCard, samples: Samples | No
         raise UsageError("Recipe key 'class_weights' is 'balanced', but the images are not known. Give numbers.")
     counts = torch.bincount(torch.as_tensor(samples.labels), minlength=len(names))
     return len(samples) / (len(names) * counts.clamp(min=1))
-
-
-def _mixup(recipe: ClassifyRecipe, micro_batch: int, num_classes: int) -> Mixup | None:
-    augment = recipe.augment
-    if not (augment.mixup or augment.cutmix):
-        return None
-    if micro_batch % 2:
-        raise UsageError(
-            f"Mixup and CutMix pair the images of a micro-batch, and {micro_batch} is odd. Choose an even "
-            "data.total_batch (or data.micro_batch), or set augment.mixup and augment.cutmix to 0."
-        )
-    return Mixup(
-        mixup_alpha=augment.mixup,
-        cutmix_alpha=augment.cutmix,
-        prob=augment.mix_probability,
-        switch_prob=augment.cutmix_share,
-        label_smoothing=augment.label_smoothing,
-        num_classes=num_classes,
-    )

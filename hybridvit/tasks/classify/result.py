@@ -6,11 +6,12 @@ from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from hybridvit.card import ModelCard
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError
+from hybridvit.report.strip import over_a_strip
 from hybridvit.task import Outputs, Result
 
 TOP = 5
@@ -47,15 +48,7 @@ class ClassifyResult(Result):
 
     def draw(self, picture: Image.Image) -> Image.Image:
         """The picture over a strip with the first answer."""
-        size = max(12, picture.height // 20)
-        strip = round(1.5 * size)
-        drawn = Image.new("RGB", (picture.width, picture.height + strip), "white")
-        drawn.paste(picture, (0, 0))
-        text = f"{self.names[0]}  {100 * self.probabilities[0]:.1f} %"
-        ImageDraw.Draw(drawn).text(
-            (strip // 4, picture.height + strip // 8), text, fill="black", font=ImageFont.load_default(size)
-        )
-        return drawn
+        return over_a_strip(picture, f"{self.names[0]}  {100 * self.probabilities[0]:.1f} %")
 
 
 def results_of(outputs: Outputs, card: ModelCard, most: int | None = None) -> Sequence[ClassifyResult]:

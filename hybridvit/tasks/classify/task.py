@@ -74,7 +74,7 @@ class Classify(Task):
         return Batch(torch.rand(num_images, 3, side, side), labels, torch.arange(num_images))
 
     def start(self, recipe: ClassifyRecipe, splits: Splits) -> "nn.Module":
-        from hybridvit.tasks.classify.start import starting_model
+        from hybridvit.starting import starting_model
 
         model = starting_model(recipe, splits.train.class_names)
         model.card = dataclasses.replace(

@@ -1,20 +1,58 @@
-"""The model that a run starts from: random, or with the weights of an earlier training that fit its images."""
+"""What the training of a model of named classes starts from: how its images are prepared, and its weights."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+from hybridvit.card import Preprocessing
 from hybridvit.checkpoints import read_tensors
 from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
 from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 from hybridvit.checkpoints.metadata import card_of
 from hybridvit.create import create_model, find_weights
 from hybridvit.data.class_names import difference
+from hybridvit.data.depth import MOST_LOOKED_AT, remarks_on_depth
+from hybridvit.data.encoded import ImageOptions, TransformedImages
+from hybridvit.data.samples import Samples
+from hybridvit.data.shards.remote import is_url
+from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.models.registry import find_variant
+from hybridvit.recipe.labels import LabelsRecipe
 
 
-def starting_model(recipe: ClassifyRecipe, class_names: tuple[str, ...]) -> Backbone:
+def prepared(recipe: LabelsRecipe) -> tuple[Preprocessing, ImageOptions, ImageOptions]:
+    """How the recipe prepares images: as the model's card will have it, to train on, and to validate on."""
+    data = recipe.data
+    preprocessing = dataclasses.replace(
+        find_variant(recipe.model).preprocessing,
+        image_size=(data.image_size, data.image_size),
+        crop_fraction=data.crop_fraction,
+        interpolation=data.interpolation,
+        exif_orientation=data.exif_orientation,
+        levels=(data.levels[0], data.levels[1]) if data.levels else None,
+    )
+    training: ImageOptions = {
+        "transform": TrainTransform(recipe.augment, preprocessing, reduced_decode=data.reduced_decode),
+        "sizes": data.train_sizes,
+        "training": True,
+        "on_bad_image": data.on_bad_image,
+        "seed": recipe.seed,
+    }
+    return preprocessing, training, {"transform": EvalTransform(preprocessing), "on_bad_image": data.on_bad_image}
+
+
+def add_remarks_on_depth(images: Samples, preprocessing: Preprocessing) -> None:
+    """Add what the levels of a few images give reason to say; those that would have to be fetched are not looked at."""
+    if preprocessing.levels is not None or not isinstance(images, TransformedImages) or is_url(images.paths[0]):
+        return
+    step = max(1, len(images) // MOST_LOOKED_AT)
+    sources = (images.encoded(0, place) for place in range(0, len(images), step)[:MOST_LOOKED_AT])
+    images.remarks = [*images.remarks, *remarks_on_depth(sources)]
+
+
+def starting_model(recipe: LabelsRecipe, class_names: tuple[str, ...]) -> Backbone:
     """The recipe's architecture for these classes, in training form, with the recipe's pretrained weights if any.
 
     Windows, image size and stochastic depth may differ from those the weights were trained with: FasterViT computes
