@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hybridvit.card import ModelCard, Preprocessing
+    from hybridvit.data.listing import Listing
     from hybridvit.data.samples import Samples
     from hybridvit.recipe.recipe import Recipe
     from hybridvit.report.content import Confusion, Table
@@ -265,6 +266,13 @@ class Task(ABC):
         Where `root` is a table, the columns are named, or found by usual names. Raises DatasetError for a folder that
         is none of this task's, or not one of this model's; UsageError for columns of what is no table.
         """
+
+    def listed(self, data: Any) -> "Mapping[str, Listing[Any]]":
+        """The images in the tables that a recipe's `data` names, by split, whether the files are there or not.
+
+        For `check-data`. Raises UsageError where the task reads no tables, DatasetError for those that cannot be read.
+        """
+        raise UsageError(f"The task '{self.name}' reads no tables. Give a folder of images, without --recipe.")
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> Batch:

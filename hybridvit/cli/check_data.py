@@ -5,44 +5,79 @@ import time
 from collections.abc import Callable
 from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
 from hybridvit.errors import DatasetError, UsageError
 
+if TYPE_CHECKING:
+    from hybridvit.data.check_contents import Contents
+
+ANY_RECIPE = "folder"  # whose task and keys a table is read by unless one is named
 LINE_EVERY_SECONDS = 10.0
 
 
-def check_data(root: str, *, workers: int | None = None, json: Path | None = None) -> int:
+def check_data(
+    root: str,
+    *,
+    recipe: str | None = None,
+    keys: list[str] | None = None,
+    workers: int | None = None,
+    json: Path | None = None,
+) -> int:
     """Decode every image of a data set and report what a training would trip over.
 
-    The folder holds one folder per class, or splits such as train/ and val/ that do. Reported are bad files by cause,
-    empty and unknown classes, equal files across classes and splits, sizes and colours. The exit code is 3 if there are
-    errors; warnings and notes leave it at 0.
+    The folder holds one folder per class, or splits such as train/ and val/ that do; or a table names the images.
+    Reported are bad files by cause, empty and unknown classes, equal files across classes and splits, sizes and
+    colours. The exit code is 3 if there are errors; warnings and notes leave it at 0.
 
     Examples:
       hybridvit check-data photos
       hybridvit check-data imagenet --workers 16 --json imagenet-check.json
+      hybridvit check-data photos/all.csv --keys data.label_column=diagnosis
 
     Args:
-        root: folder of the data set.
+        root: folder of the data set, or a table (.csv, .tsv, .parquet).
+        recipe: the recipe that a table, or a folder of tables, is for: its task and its keys say how they are read.
+        keys: keys of the recipe with their values, as train takes them: data.label_column=diagnosis.
         workers: processes that decode; 0 decodes in this one, by default one per core.
         json: file to write the whole report to, with all bad files and groups of equal ones.
     """
     from hybridvit.atomic import write_text
-    from hybridvit.data.check import check_folder
+    from hybridvit.data.check import check_images
     from hybridvit.machine.facts import usable_cores
 
     if workers is not None and workers < 0:
         raise UsageError(f"--workers is {workers}, but it must be at least 0 (0: this process decodes).")
     check_outputs(json)
     workers = usable_cores() if workers is None else workers
+    contents = _contents(root, recipe, keys or [])
     with status_line(in_logs=True) as show:
-        report = check_folder(root, workers=workers, on_progress=_reporter(show))
+        report = check_images(contents, workers=workers, on_progress=_reporter(show))
     if json is not None:
         write_text(json, dumps(report.to_dict(), indent=1) + "\n")
     print(report.text())
     return 0 if report.is_usable else DatasetError.exit_code
+
+
+def _contents(root: str, recipe: str | None, keys: list[str]) -> "Contents":
+    from hybridvit.data.check_contents import contents_of_folder, contents_of_listings
+    from hybridvit.data.table import is_table
+    from hybridvit.recipe.file import load_recipe
+    from hybridvit.task import find_task
+
+    if recipe is None and not keys and not is_table(root):
+        return contents_of_folder(root)
+    words = [f"--{key}" for key in keys] + (["--data.source=table"] if is_table(root) else [])
+    asked = load_recipe(recipe or ANY_RECIPE, [*words, f"--data.root={root}"])
+    if asked.data.source != "table":
+        raise UsageError(
+            f"--recipe and --keys say how tables are read, but {root} is no table, and the recipe's data.source is "
+            f"'{asked.data.source}'. Leave them out, or add --keys data.source=table for a folder of tables."
+        )
+    listings = find_task(asked.task).listed(asked.data)
+    return contents_of_listings(next(iter(listings.values())).root, listings)
 
 
 def _reporter(show: Callable[[str], None]) -> Callable[[int, int, int], None]:

@@ -5,7 +5,8 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from hybridvit.data.check_report import MOST_LISTED, Finding, Severity, finding
+from hybridvit.data.check_contents import Contents
+from hybridvit.data.check_report import MOST_LISTED, Finding, Severity, count_by_class, finding
 from hybridvit.data.depth import DARK, white_of
 from hybridvit.data.file_kind import advice_on
 from hybridvit.data.scan import fold_name, told_apart, without
@@ -14,25 +15,18 @@ EXTREME_RATIO = 5.0
 _MOST_EQUAL = 20  # files of one content that are listed
 
 
-def describe_findings(
-    table: sqlite3.Connection,
-    root: str,
-    *,
-    splits: Mapping[str, Sequence[str]],
-    names: Sequence[str],
-    others: Mapping[str, int],
-    unreadable: Sequence[str],
-) -> list[Finding]:
+def describe_findings(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
     """Everything a filled table, the folders and the rest of the files give reason to say."""
     return [
-        *_bad_files(table, root),
-        *finding("error", "unreadable-folder", "Folders that cannot be read", unreadable),
-        *_classes(table, splits, names),
-        *_same_but_for_case(table, names),
-        *_nested(table, names),
-        *_duplicates(table, tuple(splits)),
+        *_bad_files(table, contents.root),
+        *finding("error", "unreadable-folder", "Folders that cannot be read", contents.unreadable),
+        *_classes(table, contents),
+        *_same_but_for_case(table, contents.names),
+        *(_nested(table, contents.names) if contents.in_folders else ()),
+        *_duplicates(table, tuple(contents.splits)),
+        *_unlabelled(table, contents),
         *_pictures(table),
-        *_others(others),
+        *_others(contents.others),
     ]
 
 
@@ -72,19 +66,15 @@ class _Cause:
             self.examples.append(name)
 
 
-def _classes(table: sqlite3.Connection, splits: Mapping[str, Sequence[str]], names: Sequence[str]) -> list[Finding]:
+def _classes(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
     found: list[Finding] = []
+    splits, counts = contents.splits, count_by_class(table, contents.sets)
     first, trained_on = next(iter(splits.items()))
-    counts = {
-        (split, names[label]): (number, good)
-        for split, label, number, good in table.execute(
-            "select split, class, count(*), sum(error is null) from files group by 1, 2"
-        )
-    }
+    index = {name: label for label, name in enumerate(contents.names)}
     empty, spoilt, single = [], [], []
     for number, (split, classes) in enumerate(splits.items()):
         for name in classes:
-            images, good = counts.get((number, name), (0, 0))
+            images, good = counts[number, index[name]]
             where = os.path.join(split, name)
             if not images:
                 empty.append(where)
@@ -92,15 +82,26 @@ def _classes(table: sqlite3.Connection, splits: Mapping[str, Sequence[str]], nam
                 spoilt.append(where)
             elif good == 1 and split == first:
                 single.append(where)
-    found += finding("error", "empty-class", "Class folders without images", empty)
+    if contents.in_folders:
+        found += finding("error", "empty-class", "Class folders without images", empty)
+    else:
+        found += finding("warning", "empty-class", "Classes that no image has", empty)
     found += finding("error", "no-good-image", "Classes of which no image can be decoded", spoilt)
     for split, classes in list(splits.items())[1:]:
         unknown, missing = without(classes, trained_on), without(trained_on, classes)
         found += finding("error", "unknown-class", f"Classes in {split} that {first} does not have", unknown)
         found += finding("warning", "missing-class", f"Classes of {first} that {split} does not have", missing)
-    if len(trained_on) == 1:
+    if len(trained_on) == 1 and () not in contents.sets:
         found += finding("error", "one-class", "One class only, so every answer would be right", trained_on)
     return found + finding("warning", "single-image-class", "Classes with one image to learn from", single)
+
+
+def _unlabelled(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
+    if () not in contents.sets:
+        return []
+    none = contents.sets.index(())
+    rows = table.execute("select path from files where labels = ? order by path", (none,))
+    return finding("note", "no-label", "Pictures without a label", [os.fsdecode(path) for (path,) in rows])
 
 
 def _same_but_for_case(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
@@ -124,7 +125,7 @@ def _nested(table: sqlite3.Connection, names: Sequence[str]) -> list[Finding]:
     """Class folders inside class folders, as a careless unpacking leaves them: their images get the outer label."""
     known = set(names)
     nested: dict[str, None] = {}
-    for label, path in table.execute("select class, path from files where cast(path as text) like '%/%/%'"):
+    for label, path in table.execute("select labels, path from files where cast(path as text) like '%/%/%'"):
         folders = os.fsdecode(path).split("/")[:-1]
         inside = folders[folders.index(names[label]) + 1 :]
         if known.intersection(inside):
@@ -145,9 +146,9 @@ def _duplicates(table: sqlite3.Connection, splits: Sequence[str]) -> list[Findin
         examples = [_equal([os.fsdecode(path) for (path,) in table.execute(members, each)]) for each in first]
         return finding("warning", kind, f"{what} (equal files)", examples, number)
 
-    one_place = "count(distinct class) = 1 and count(distinct split) = 1"
+    one_place = "count(distinct labels) = 1 and count(distinct split) = 1"
     return [
-        *groups("label-conflict", "Pictures with more than one label", "count(distinct class) > 1"),
+        *groups("label-conflict", "Pictures whose copies have other labels", "count(distinct labels) > 1"),
         *groups("leak", f"Pictures in more than one of {', '.join(splits)}", "count(distinct split) > 1"),
         *groups("duplicate", "Pictures more than once in a class", one_place),
     ]

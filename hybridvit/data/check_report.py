@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -73,25 +74,21 @@ class CheckReport:
         root: str,
         splits: Mapping[str, Sequence[str]],
         names: Sequence[str],
+        sets: Sequence[Sequence[int]],
         findings: Sequence[Finding],
         *,
         seconds: float,
     ) -> "CheckReport":
         """The counts of a filled table, with the findings in the order of their severity."""
-        counts: dict[tuple[int, int], int] = {
-            (split, label): number
-            for split, label, number in table.execute("select split, class, count(*) from files group by 1, 2")
-        }
+        counts = count_by_class(table, sets)
+        images = dict(table.execute("select split, count(*) from files group by 1"))
         bad = dict(table.execute("select split, count(*) from files where error is not null group by 1"))
         label = {name: number for number, name in enumerate(names)}
         parts = []
         for number, (name, classes) in enumerate(splits.items()):
-            per_class = {each: counts.get((number, label[each]), 0) for each in classes}
-            parts.append(
-                SplitCounts(
-                    name=name, classes=per_class, num_images=sum(per_class.values()), num_bad=bad.get(number, 0)
-                )
-            )
+            per_class = {each: counts[number, label[each]][0] for each in classes}
+            num_images = images.get(number, 0)
+            parts.append(SplitCounts(name=name, classes=per_class, num_images=num_images, num_bad=bad.get(number, 0)))
         order = list(_TITLES)
         return cls(
             root=root,
@@ -122,6 +119,8 @@ class CheckReport:
         for split in self.splits:
             per_class = sorted(split.classes.values())
             spread = f"{per_class[0]:,} to {per_class[-1]:,} in a class" if per_class else "no class"
+            if sum(per_class) != split.num_images > 0:  # not one each
+                spread += f", {sum(per_class) / split.num_images:.2f} labels an image"
             name = f"{split.name}: " if split.name else ""
             lines.append(
                 f"  {name}{split.num_images:,} images in {len(per_class):,} classes, {spread}; {split.num_bad:,} bad"
@@ -136,6 +135,19 @@ class CheckReport:
                 lines += ["", title, *(line for finding in found for line in finding.lines())]
         verdict = "Ready to train on." if self.is_usable else "Not ready: see the errors above."
         return "\n".join([*lines, "", f"{verdict} Checked in {self.seconds:.1f} s."])
+
+
+def count_by_class(
+    table: sqlite3.Connection, sets: Sequence[Sequence[int]]
+) -> Mapping[tuple[int, int], tuple[int, int]]:
+    """The images, and the good ones among them, by the numbers of split and class; `sets` are the labels of images."""
+    counts: dict[tuple[int, int], tuple[int, int]] = defaultdict(lambda: (0, 0))
+    query = "select split, labels, count(*), sum(error is null) from files group by 1, 2"
+    for split, number, images, good in table.execute(query):
+        for label in sets[number]:
+            before = counts[split, label]
+            counts[split, label] = (before[0] + images, before[1] + good)
+    return counts
 
 
 def _messages(table: sqlite3.Connection) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from hybridvit.cli.main import main
 from hybridvit.data import check_findings, check_report
-from hybridvit.data.check import check_folder
+from hybridvit.data.check import check_images
+from hybridvit.data.check_contents import contents_of_folder
 from hybridvit.data.check_report import CheckReport
 from hybridvit.data.class_names import difference
 from hybridvit.data.inspect import Inspection, inspect_file
@@ -81,7 +82,7 @@ def test_every_fault_of_a_nasty_set_is_named(clean: Path, workers: int) -> None:
     odd = os.fsdecode(os.fsencode(train / "cat") + b"/\xff.png")
     shutil.copy(train / "cat/3.png", odd)
 
-    report = check_folder(str(clean), workers=workers)
+    report = check_images(contents_of_folder(str(clean)), workers=workers)
     found = kinds(report)
     bad = [finding for finding in report.findings if finding.kind == "undecodable"]
     assert [(finding.number, finding.examples) for finding in bad[:1]] == [
@@ -150,7 +151,7 @@ def test_errors_exit_with_3_and_warnings_do_not(clean: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("folder", ["train", "val"])
 def test_one_split_is_a_folder_of_classes(clean: Path, folder: str) -> None:
-    report = check_folder(str(clean / folder), workers=0)
+    report = check_images(contents_of_folder(str(clean / folder)), workers=0)
     assert [(split.name, split.num_images) for split in report.splits] == [("", 8)]
     assert report.is_usable
 
@@ -158,7 +159,7 @@ def test_one_split_is_a_folder_of_classes(clean: Path, folder: str) -> None:
 def test_what_lies_beside_the_splits_is_said(clean: Path) -> None:
     paint(clean / "masks/1.png")
     paint(clean / "test/1.png")
-    found = kinds(check_folder(str(clean), workers=0))
+    found = kinds(check_images(contents_of_folder(str(clean)), workers=0))
     assert found["beside-splits"] == (1, ("masks",))
     assert found["no-classes"] == (1, ("test",))
     assert found["outside-classes"] == (1, ("test/1.png",))
@@ -168,15 +169,15 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for name in ("train", "car"):
         paint(tmp_path / name / "1.png")
         paint(tmp_path / name / "2.png")
-    report = check_folder(str(tmp_path), workers=0)
+    report = check_images(contents_of_folder(str(tmp_path)), workers=0)
     assert report.splits[0].classes == {"car": 2, "train": 2}
 
 
 def test_no_data_set_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"Cannot read the folder .*gone"):
-        check_folder(str(tmp_path / "gone"), workers=0)
+        check_images(contents_of_folder(str(tmp_path / "gone")), workers=0)
     with pytest.raises(DatasetError, match=r"is empty: it has neither class folders nor images"):
-        check_folder(str(tmp_path), workers=0)
+        check_images(contents_of_folder(str(tmp_path)), workers=0)
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_among_others(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +190,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_among_others(clean: Path, monk
 
     (clean / "train/cat/locked").mkdir()
     monkeypatch.setattr(os, "scandir", refuse)
-    report = check_folder(str(clean), workers=0)
+    report = check_images(contents_of_folder(str(clean)), workers=0)
     assert [finding.kind for finding in report.findings] == ["unreadable-folder"]
     assert "locked: Permission denied" in report.findings[0].examples[0]
     assert report.num_images == 16
@@ -205,8 +206,11 @@ def test_a_file_that_ends_its_process_is_a_bad_file(clean: Path) -> None:
     for number in range(40):
         paint(clean / "train/cat" / f"more{number}.png")
     progress: list[tuple[int, int, int]] = []
-    report = check_folder(
-        str(clean), workers=2, inspect=end_at_a_2, on_progress=lambda *counts: progress.append(counts)
+    report = check_images(
+        contents_of_folder(str(clean)),
+        workers=2,
+        inspect=end_at_a_2,
+        on_progress=lambda *counts: progress.append(counts),
     )
     assert [os.path.relpath(path) for path, _ in report.bad_files] == [
         f"{split}/{name}/2.jpg" for split in ("train", "val") for name in ("cat", "dog")
@@ -220,7 +224,7 @@ def test_a_file_that_ends_its_process_is_a_bad_file(clean: Path) -> None:
 def test_numbers_that_all_messages_share_stay_and_others_are_left_out(clean: Path) -> None:
     for number, level in enumerate((1, 7)):
         Image.fromarray(np.full((4, 4), level, np.int32)).save(clean / f"train/cat/{number}.tif")
-    texts = [finding.what for finding in check_folder(str(clean), workers=0).findings]
+    texts = [finding.what for finding in check_images(contents_of_folder(str(clean)), workers=0).findings]
     assert texts[0] == (
         "Bad files: image with signed 32-bit pixels from N to N, whose black and white levels the file does not say. "
         "Say them, as in --data.levels '...' of train, or scale it to 8 or 16 bits and save it as PNG first"
@@ -233,7 +237,7 @@ def test_a_remainder_counts_what_is_listed(clean: Path) -> None:
             (clean / "train/cat" / f"{copy}.x{number}").write_bytes(b"")
     for copy in range(24):
         shutil.copy(clean / "train/cat/0.jpg", clean / "train/cat" / f"copy{copy}.jpg")
-    report = check_folder(str(clean), workers=0)
+    report = check_images(contents_of_folder(str(clean)), workers=0)
     lines = report.text().splitlines()
     start = lines.index("  Files without the ending of an image, which are not looked at: 28")
     assert lines[start + 1 : start + 7] == [
@@ -247,7 +251,7 @@ def test_names_that_look_equal_are_told_apart(clean: Path) -> None:
     for name in (f"train/{composed}/1.png", f"train/{composed}/2.png", f"val/{apart}/3.png", f"train/dog/{apart}.png"):
         paint(clean / name)
     paint(clean / f"train/dog/{composed}.png")
-    found = kinds(check_folder(str(clean), workers=0))
+    found = kinds(check_images(contents_of_folder(str(clean)), workers=0))
     assert found["case-only-class"][1] == (f"{apart} (NFD) = {composed} (NFC)",)
     assert found["case-only-file"][1] == (f"train/dog/{apart}.png (NFD) = train/dog/{composed}.png (NFC)",)
     known = scan_folder(clean / "train").class_names
@@ -263,7 +267,7 @@ def test_long_lists_are_cut_and_counted(clean: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, "MOST_LISTED", 7)
     for number in range(12):
         (clean / "train/cat" / f"bad{number:02d}.png").write_bytes(b"")
-    report = check_folder(str(clean), workers=0)
+    report = check_images(contents_of_folder(str(clean)), workers=0)
     assert (report.num_bad, len(report.bad_files)) == (12, 7)
     assert (report.findings[0].number, len(report.findings[0].examples)) == (12, 7)
     assert "    and 7 more\n" in report.text()

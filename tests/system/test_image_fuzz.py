@@ -19,7 +19,8 @@ from PIL import Image
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.cli.main import main
 from hybridvit.data import inspect
-from hybridvit.data.check import check_folder
+from hybridvit.data.check import check_images
+from hybridvit.data.check_contents import contents_of_folder
 from hybridvit.data.crop import Crop, decode_crop
 from hybridvit.data.decode import Decoded, decode, decode_image
 from hybridvit.data.folder import ImageFolder
@@ -202,7 +203,7 @@ def test_one_decoder_gives_the_same_pixels_in_every_use(
         return decoded
 
     monkeypatch.setattr(inspect, "decode", watched)
-    assert check_folder(str(root), workers=0).num_bad == 0
+    assert check_images(contents_of_folder(str(root)), workers=0).num_bad == 0
     assert seen == {name: hashlib.sha256(image.tobytes()).hexdigest() for name, image in expected.items()}
 
     inputs: list[np.ndarray] = []

@@ -1,18 +1,21 @@
 """The images of a classification recipe."""
 
+from functools import partial
+
 import numpy as np
 
 from hybridvit.card import ModelCard
 from hybridvit.data.class_names import difference
 from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import ImageFolder
+from hybridvit.data.listing import Listing
 from hybridvit.data.samples import LabelledImages
-from hybridvit.data.table import ENDINGS, is_table, list_table
+from hybridvit.data.table import ENDINGS, all_listed, is_table, list_table
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.starting import add_remarks_on_depth, prepared
 from hybridvit.task import Splits
-from hybridvit.tasks.classify.config import SOURCES, ClassifyRecipe
+from hybridvit.tasks.classify.config import SOURCES, ClassifyData, ClassifyRecipe
 
 
 def open_splits(recipe: ClassifyRecipe) -> Splits:
@@ -49,6 +52,12 @@ def check_images(train: LabelledImages, validation: LabelledImages) -> None:
                 f"The images of {key} have labels from {labels.min()} to {labels.max()}, but there are {num_classes} "
                 f"classes, 0 to {num_classes - 1}. Correct the labels, or name all classes."
             )
+
+
+def listed(data: ClassifyData) -> dict[str, Listing[int]]:
+    """The images of the tables that `data` names, by split; their files may be absent."""
+    columns = {"image_column": data.image_column, "label_column": data.label_column}
+    return all_listed(partial(list_table, **columns, size_of=lambda path: 0), data)
 
 
 def open_labelled(

@@ -1,20 +1,21 @@
 """Classification: one label per image."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hybridvit
 from hybridvit.card import ModelCard
 from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
-from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.result import ClassifyResult, results_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hybridvit.data.encoded import OnBadImage
+    from hybridvit.data.listing import Listing
     from hybridvit.data.samples import Samples
 
 
@@ -45,6 +46,11 @@ class Classify(Task):
         from hybridvit.tasks.classify.data import open_splits
 
         return open_splits(recipe)
+
+    def listed(self, data: ClassifyData) -> "Mapping[str, Listing[Any]]":
+        from hybridvit.tasks.classify.data import listed
+
+        return listed(data)
 
     def labelled(
         self,
