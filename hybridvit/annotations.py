@@ -54,7 +54,8 @@ def in_words(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(repr(choice) for choice in arguments)
     if origin is tuple:
-        return "a list of numbers" if Ellipsis in arguments else f"a list of {len(arguments)} numbers"
+        items = "words" if str in arguments else "numbers"
+        return f"a list of {items}" if Ellipsis in arguments else f"a list of {len(arguments)} {items}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a group of keys with simple values, such as {drop_path_rate: 0.1}"
     return " or ".join(in_words(argument) for argument in arguments if argument is not type(None))

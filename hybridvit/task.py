@@ -232,7 +232,9 @@ class Task(ABC):
     name: str
     quantities: tuple[Quantity, ...]  # the first is the headline, which decides between weights
     recipe: "type[Recipe]"
-    answers: tuple[str, ...]  # the names that `forward` gives, in the order of an exported file's outputs
+    answers: tuple[str, ...]
+    """The names that `forward` gives, in the order of an exported file's outputs; "logits" are of classes of which an
+    image has one."""
 
     @property
     def headline(self) -> Quantity:

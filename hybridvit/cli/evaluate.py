@@ -80,5 +80,5 @@ def _lines(task: Task, found: "Evaluation") -> list[tuple[str, str]]:
         right = found.scores.per_image
         if quantity is task.headline and right is not None and right.dtype == bool:
             text += f", {right.sum():,} of {found.num_samples:,} right"
-        lines.append((quantity.title.capitalize(), text))
+        lines.append((quantity.title[:1].upper() + quantity.title[1:], text))
     return lines

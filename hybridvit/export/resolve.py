@@ -85,7 +85,10 @@ def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:
         return None
     given = returns if returns != "logits" else ", ".join(find_task(model.card.task).answers)
     if given != "logits":
-        raise UsageError(f"top_k is {top_k}, but the file is to return {given}, which have no classes. Leave one out.")
+        raise UsageError(
+            f"top_k is {top_k}, but the file is to return {given}, and top_k ranks classes of which one is true. Leave "
+            "one out."
+        )
     if type(top_k) is not int or not 1 <= top_k <= model.num_classes:
         raise UsageError(f"top_k is {top_k!r}, but must be a whole number from 1 to {model.num_classes}.")
     return top_k

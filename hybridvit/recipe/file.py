@@ -8,7 +8,7 @@ from typing import Any
 from hybridvit.annotations import as_text, converted
 from hybridvit.errors import UsageError, nearest, one_line
 from hybridvit.recipe.recipe import ModelOption, Recipe
-from hybridvit.task import DEFAULT_TASK, find_task
+from hybridvit.task import DEFAULT_TASK, TASKS, find_task
 
 RECIPES_LISTED = "`hybridvit train --recipes` lists them"
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -16,6 +16,7 @@ RECIPE = "recipe.yaml"  # in the folder of a run, the resolved one
 MEANT = {  # by the last part of a word that other tools use
     "batch_size": "data.total_batch",
     "checkpoint": "pretrained",
+    "class_weights": "pos_weight",
     "early_stopping": "early_stop",
     "gpus": "devices",
     "img_size": "data.image_size",
@@ -26,6 +27,7 @@ MEANT = {  # by the last part of a word that other tools use
     "opt": "optim.name",
     "optimizer": "optim.name",
     "patience": "early_stop",
+    "pos_weight": "class_weights",
     "scheduler": "schedule.kind",
     "weights": "pretrained",
 }
@@ -187,6 +189,9 @@ def _hint(key: str, leaves: Mapping[str, Any]) -> str:
     word = key.rpartition(".")[2].replace("-", "_")
     if MEANT.get(word) in leaves:
         return f"It is called '{MEANT[word]}' here."
+    others = [repr(name) for name in TASKS if key in keys_of(find_task(name).recipe)[1]]
+    if others:
+        return f"It is for recipes of the task {' and '.join(others)}, and this one's is another. Leave it out."
     same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == word]
     if same:
         return f"The nearest are {', '.join(map(repr, same))}."

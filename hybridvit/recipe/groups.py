@@ -24,6 +24,10 @@ class Source:
         return getattr(import_module(module), function)
 
 
+OF_SOURCES = ("shuffle_shards", "cache", "cache_gb", "image_column", "label_column", "fold")
+"""The keys below that are for some sources alone; a source names those that it takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Images: where they are, and how they are batched"""
@@ -135,14 +139,19 @@ class DataConfig:
         """Refuse keys that the chosen source would ignore; generated images may stand in for any source in dry runs."""
         defaults = {each.name: each.default for each in fields(self)}
         own = self.sources[self.source].keys if self.source in self.sources else ()
-        keys = dict.fromkeys(key for source in self.sources.values() for key in source.keys if key not in own)
-        for key in keys:
-            if self.source != "generated" and getattr(self, key) != defaults[key]:
-                takers = [name for name, source in self.sources.items() if key in source.keys]
+        for key in dict.fromkeys((*OF_SOURCES, *(key for source in self.sources.values() for key in source.keys))):
+            if key in own or self.source == "generated" or getattr(self, key) == defaults[key]:
+                continue
+            takers = [name for name, source in self.sources.items() if key in source.keys]
+            if not takers:
                 raise UsageError(
-                    f"Recipe key 'data.{key}' is for data.source {' and '.join(takers)}, but data.source is "
-                    f"'{self.source}'. Leave one of them out."
+                    f"Recipe key 'data.{key}' is {getattr(self, key)!r}, but no data.source of this task has a use for "
+                    "it. Leave it out."
                 )
+            raise UsageError(
+                f"Recipe key 'data.{key}' is for data.source {' and '.join(takers)}, but data.source is "
+                f"'{self.source}'. Leave one of them out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

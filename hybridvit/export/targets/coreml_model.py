@@ -46,7 +46,7 @@ def class_names(model: DeployedModel) -> list[str]:
     Also for int8: coremltools 9.0 cannot compress the weights of a program with labels.
     """
     spec, names = model.spec, model.backbone.card.class_names
-    if spec.returns != "logits" or spec.top_k is not None or spec.batch != 1 or spec.precision == "int8":
+    if spec.outputs != ("logits",) or spec.top_k is not None or spec.batch != 1 or spec.precision == "int8":
         return []
     if len(names) != model.backbone.num_classes:
         return []
