@@ -152,7 +152,8 @@ def predict(
     Args:
         model: a checkpoint or an exported file.
         images: image files, folders (searched to any depth) or patterns; one or several.
-        top: answers per image, the most probable first; by default 5, or what the file gives if that is less.
+        top: answers per image, the most probable first; by default 5, or what the file gives if that is less, and of
+            several labels those above 50 %.
         batch: images computed at once.
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; "auto" takes a GPU if there is one.

@@ -321,6 +321,7 @@ class Task(ABC):
 DEFAULT_TASK = "classify"  # of recipes and cards that name none
 TASKS: dict[str, str] = {  # imported when first asked for
     "classify": "hybridvit.tasks.classify.task:Classify",
+    "multilabel": "hybridvit.tasks.multilabel.task:Multilabel",
 }
 
 

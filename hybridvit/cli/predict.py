@@ -35,7 +35,8 @@ def predict(
     Args:
         checkpoint: the model: .safetensors, .pth, .pth.tar, .ckpt, or an exported .onnx, .xml, .pte, .tflite ...
         images: image files, folders (searched to any depth) or patterns in quotes.
-        top: answers per image, the most probable first; by default 5, or what the file gives if that is less.
+        top: answers per image, the most probable first; by default 5, or what the file gives if that is less, and of
+            several labels those above 50 %.
         json: one JSON object per image and line, with "image" and "predictions", or "error".
         batch: images computed at once.
         threads: CPU threads; by default the runtime decides.

@@ -10,11 +10,13 @@ from hybridvit.recipe.file import (
     changed_keys,
     find_recipe,
     flat,
+    keys_of,
     load_recipe,
     recipe_names,
     recipe_text,
 )
 from hybridvit.recipe.groups import OptimConfig, ScheduleConfig
+from hybridvit.task import TASKS, find_task
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 
 MINIMAL = "model: fastvit_debug\ndata: {root: photos, total_batch: 8}\noptim: {lr: 1e-3}\n"
@@ -117,6 +119,8 @@ def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: st
         (["--optim.lrr", "1"], "'optim.lrr' is unknown. The nearest are 'optim.lr'"),
         (["--patience", "3"], "'patience' is unknown. It is called 'early_stop' here."),
         (["--batch_size", "8"], "'batch_size' is unknown. It is called 'data.total_batch' here."),
+        (["--pos_weight", "2"], "'pos_weight' is unknown. It is called 'class_weights' here."),
+        (["--data.label_separator", "|"], "It is for recipes of the task 'multilabel', and this one's is another."),
         (["--epochs", "8"], "'epochs' is unknown. The nearest are 'schedule.epochs'."),
         (
             ["--loss", "focal"],
@@ -153,7 +157,9 @@ def test_values_are_checked_without_a_file_too() -> None:
 def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for key in flat(load_recipe("digits")):
+    keys = {key for task in TASKS for key in keys_of(find_task(task).recipe)[1]}
+    assert keys > set(flat(load_recipe("digits")))
+    for key in keys:
         assert f" --{key} " in text
     assert "Peak learning rate for the total batch" in text
     assert "Random resized crop" in text
