@@ -24,7 +24,7 @@ from hybridvit.export import EXPORTERS, ExportedRunner, load_runner
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise import plan_from_folder
-from hybridvit.measure.choose import top1_of
+from hybridvit.measure.choose import score_of
 from hybridvit.models.backbone import Backbone
 
 THREADS = 2
@@ -58,7 +58,7 @@ def of_target(model: Backbone, data: Path, target: str, side: int | None, *, max
             "bytes": {"fp32": fp32.size_bytes, "int8": int8.size_bytes},
         }
         if side is None:
-            accuracy = {name: top1_of(str(path), data / "test") for name, path in paths.items()}
+            accuracy = {name: score_of(str(path), data / "test") for name, path in paths.items()}
             drop = accuracy["fp32"] - accuracy["int8"]
             print(
                 f"\n{target}: top-1 {accuracy['fp32']:.2f} % in fp32, {accuracy['int8']:.2f} % in int8, drop {drop:.2f}"
