@@ -45,6 +45,9 @@ def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -
     except ChildDied as death:
         _clear(Path(job.output))
         raise _death(job, death) from None
+    except KeyboardInterrupt:  # which may have ended the child before it could
+        _clear(Path(job.output))
+        raise
 
 
 def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
@@ -74,7 +77,7 @@ def _death(job: ExportJob, death: ChildDied) -> HybridViTError:
 
 
 def _clear(output: Path) -> None:
-    """Remove what a child that died could not: the temporary files beside its output."""
+    """Remove what a child that ended could not: the temporary files beside its output."""
     for left in output.parent.glob(f".{output.stem}{TEMPORARY}*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

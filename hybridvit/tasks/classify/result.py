@@ -11,7 +11,7 @@ from PIL import Image
 from hybridvit.card import ModelCard
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError
-from hybridvit.report.strip import over_a_strip
+from hybridvit.strip import over_a_strip
 from hybridvit.task import Outputs, Result
 
 TOP = 5

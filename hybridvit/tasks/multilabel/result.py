@@ -9,7 +9,7 @@ from PIL import Image
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.report.strip import over_a_strip
+from hybridvit.strip import over_a_strip
 from hybridvit.task import Outputs, Result
 
 ANSWER = "label_logits"  # what a model gives: of each class the logit of its score
