@@ -137,6 +137,7 @@ def test_evaluation_shares_out_a_batch_that_memory_does_not_hold(
     ]
 
 
+@pytest.mark.nightly
 def test_a_limit_of_the_process_is_honoured() -> None:
     unlimited, limited = map(int, output_of("limited_memory").split())
     assert unlimited == 32

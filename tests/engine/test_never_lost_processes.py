@@ -155,6 +155,7 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found by /proc")
 def test_when_the_launcher_is_killed_its_processes_save_and_end_and_leave_no_worker(tmp_path: Path) -> None:
     launcher = launched(tmp_path, workers=1)

@@ -26,7 +26,6 @@ CHECKS = (
     "elastic.go_on_with_two",
     "test_never_lost_resume.resume_together",
     "test_engine_fsdp.skip_together",
-    "test_engine_fsdp.share_out",
 )
 
 
@@ -114,8 +113,9 @@ def test_a_gradient_out_of_range_in_one_process_makes_both_skip_the_step(session
     session.passed("skip_together")
 
 
-def test_weights_shared_out_train_as_with_ddp_and_one_process_goes_on_with_their_snapshot(session: Session) -> None:
-    place = session.passed("share_out")
+@pytest.mark.nightly
+def test_weights_shared_out_train_as_with_ddp_and_one_process_goes_on_with_their_snapshot(tmp_path: Path) -> None:
+    place = together(tmp_path, "test_engine_fsdp.share_out").passed("share_out")
     (place / "stopped" / "checkpoints" / "step-000000006" / "manifest.json").unlink()
     alone = replace(SHARED_OUT, devices="auto", strategy="ddp", output=str(place / "stopped"))
     result = train(alone, resume=True, allow_changes=True, progress=False, task=TinyTask())

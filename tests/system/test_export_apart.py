@@ -57,6 +57,7 @@ def test_it_compares_on_the_images_that_are_named(checkpoint: Path, capsys: pyte
     assert "6 images, same answer on 6" in text
 
 
+@pytest.mark.nightly
 def test_a_target_that_fails_does_not_stop_the_others(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(checkpoint), "--to", "openvino", "onnx", "--precision", "bf16"]) == 2
     captured = capsys.readouterr()
