@@ -183,8 +183,10 @@ class Backbone(Carded):
     def reset_classifier(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
         """A freshly initialised classifier; with 0 classes the model gives the pooled vector, or the map for "".
 
+        The pooling stays if none is given; a model without one gets the average with its classes.
+
         Raises:
-            UsageError: for an unknown pooling, or for classes without pooling.
+            UsageError: for an unknown pooling, or for classes and "".
         """
         self.head.reset(num_classes, global_pool)
         self.head.to(next(self.stem.parameters()))

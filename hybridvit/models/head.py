@@ -32,12 +32,15 @@ class ClassifierHead(nn.Module):
         self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: GlobalPool | None = None) -> None:
-        """A new linear layer (none for 0 classes), where and as the old one is; the pooling changes only if given.
+        """A new linear layer (none for 0 classes), where and as the old one is.
+
+        The pooling changes only if given, or from none to the average where classes need one.
 
         Raises:
-            UsageError: for an unknown pooling, or for classes without pooling.
+            UsageError: for an unknown pooling, or for classes and "".
         """
-        pool_type: GlobalPool = self.pool_type if global_pool is None else global_pool
+        kept: GlobalPool = self.pool_type or ("avg" if num_classes else "")
+        pool_type = kept if global_pool is None else global_pool
         pooling = _pooling(pool_type)
         if num_classes and not pool_type:
             raise UsageError(

@@ -51,6 +51,8 @@ def test_timms_conformance_list(name):
         assert model(images).shape == (1, 7)
         unpooled = timm.create_model(f"hybridvit_{name}", depths=(1, 1, 1, 1), num_classes=0, global_pool="").eval()
         assert unpooled(images).shape == fmap.shape
+        unpooled.reset_classifier(7)  # which needs a pooled vector
+        assert unpooled(images).shape == (1, 7)
 
 
 @pytest.mark.parametrize("name", DEBUGS)
@@ -107,6 +109,8 @@ def test_a_new_classifier_is_where_and_as_the_old_one_was(debug_model):
     assert model.head.fc.weight.device.type == "meta"
     with pytest.raises(UsageError, match="global_pool is 'bogus'"):
         debug_model.reset_classifier(5, "bogus")
+    with pytest.raises(UsageError, match="needs a pooled vector, but global_pool is ''"):
+        debug_model.reset_classifier(5, "")
     assert debug_model.num_classes == debug_model(torch.randn(1, 3, 32, 32)).shape[1] == 10
 
 
