@@ -291,6 +291,7 @@ def test_interrupted_it_keeps_what_was_measured(tmp_path: Path) -> None:
     assert result["bench"][0]["rounds"] > 8
 
 
+@pytest.mark.nightly
 def test_choose_names_the_most_accurate_that_is_fast_enough(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
