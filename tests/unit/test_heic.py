@@ -10,7 +10,8 @@ from shard_sets import png, write_tar
 
 from hybridvit.data import file_kind
 from hybridvit.data.decode import decode_image
-from hybridvit.data.scan import find_images, scan_folder
+from hybridvit.data.listing import scan_folder
+from hybridvit.data.scan import find_images
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, ImageDecodeError
 
