@@ -317,7 +317,7 @@ class _Draws(Dataset[Sample]):
 
     def __init__(self, data: Samples) -> None:
         self._data = data
-        self._streams: list[Connection] = []
+        self._streams: list[Any] = []  # connections, which are of another class on Windows
 
     def __reduce__(self) -> tuple[Any, ...]:
         """How it is sent to a worker that is not forked: in a stream of its own, from a thread.
