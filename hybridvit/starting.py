@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import hybridvit
 from hybridvit.card import Preprocessing
 from hybridvit.checkpoints import read_tensors
 from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
@@ -20,6 +21,7 @@ from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import find_variant
 from hybridvit.recipe.labels import LabelsRecipe
+from hybridvit.task import Splits
 
 
 def prepared(recipe: LabelsRecipe) -> tuple[Preprocessing, ImageOptions, ImageOptions]:
@@ -73,6 +75,19 @@ def starting_model(recipe: LabelsRecipe, class_names: tuple[str, ...]) -> Backbo
     assert isinstance(model, Backbone)
     if recipe.reset_head:
         model.reset_classifier(len(class_names))
+    return model
+
+
+def started(recipe: LabelsRecipe, splits: Splits) -> Backbone:
+    """`starting_model` for the classes of the images to train on, with its card. Raises as that does."""
+    model = starting_model(recipe, splits.train.class_names)
+    model.card = dataclasses.replace(
+        model.card,
+        task=recipe.task,
+        preprocessing=splits.preprocessing,
+        class_names=splits.train.class_names,
+        source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
+    )
     return model
 
 

@@ -53,6 +53,15 @@ class Quantity:
         """Whether `one` is better than `other`; equals are not."""
         return one > other if self.higher_is_better else one < other
 
+    def lost(self, before: float, after: float) -> float:
+        """How much worse `after` is than `before`; below zero if it is better."""
+        return before - after if self.higher_is_better else after - before
+
+    @property
+    def unit_of_losses(self) -> str:
+        """What a difference is counted in."""
+        return "points" if self.unit == "%" else self.unit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:

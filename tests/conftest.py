@@ -97,7 +97,7 @@ def every_model() -> list[object]:
 LIKE_OTHERS = {"t12", "s12", "sa24", "sa36"}  # FastViTs with other numbers in the same places than those beside them
 
 
-def each(names: Iterable[str]) -> list[object]:
+def by_day(names: Iterable[str]) -> list[object]:
     """`names` of FastViTs, or of their variants, as parameters of a test; those that are like others are nightly."""
     return [
         pytest.param(name, marks=pytest.mark.nightly if name.removeprefix("fastvit_") in LIKE_OTHERS else ())

@@ -16,10 +16,9 @@ def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> N
     """Find the most accurate model that is fast enough on this device, or the fastest way to run one.
 
     With --max_latency_ms the answer is the most accurate configuration whose median time per image is below that.
-    Without it, the fastest one that loses at most --max_drop (points of top-1, of
-    other tasks the unit of their headline). Everything is measured here and now, in
-    one run; the table is the evidence. Accuracies of models by name are published ones; a checkpoint's are measured on
-    your images (--data), for each runtime and precision.
+    Without it, the fastest one that loses at most --max_drop: points of top-1, or the unit of another task. Everything
+    is measured here and now, in one run; the table is the evidence. Accuracies of models by name are published ones; a
+    checkpoint's are measured on your images (--data), for each runtime and precision.
 
     Examples:
       hybridvit choose --max_latency_ms 8 --runtime openvino
@@ -91,13 +90,11 @@ def _line(each: "Configuration", *, is_chosen: bool) -> tuple[str, ...]:
 
 
 def _sentence(chosen: "Configuration") -> str:
-    from hybridvit.export.quantise.quality import unit_of_drops
-
     record = chosen.record
     faster = "" if chosen.speed is None else f", {chosen.speed:.1f} times as fast as the ordinary way"
     if chosen.drop is not None:
         quantity = chosen.quantity
-        loss = f"{chosen.drop:+.{quantity.decimals}f} {unit_of_drops(quantity)}".rstrip()
+        loss = f"{chosen.drop:+.{quantity.decimals}f} {quantity.unit_of_losses}".rstrip()
         cost = f"It loses {loss} of {quantity.title} on these images."
     elif record["precision"] == "fp32":
         cost = "It computes in fp32, so it loses nothing."

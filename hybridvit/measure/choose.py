@@ -11,7 +11,6 @@ from typing import Any
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.quantise.quality import lost, unit_of_drops, value_of
 from hybridvit.export.spec import PRECISIONS, Precision
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.loading import open_runner
@@ -148,8 +147,7 @@ def _choice(
 ) -> Choice:
     """The best of what was measured by the rule of `options`, before the others."""
     max_drop = MAX_DROP if options.max_drop is None else options.max_drop
-    unit = unit_of_drops(quantity)
-    order, rule = _by_time, f"the fastest that loses at most {max_drop:g} {unit} of {quantity.title}"
+    order, rule = _by_time, f"the fastest that loses at most {max_drop:g} {quantity.unit_of_losses} of {quantity.title}"
     if options.max_latency_ms is not None:
         order = _by_accuracy
         rule = (
@@ -254,7 +252,7 @@ def _judged(
                 continue
             subject = find_subject(str(path))
             found.subjects.append(subject)
-            drop = lost(quantity, own, of_file)
+            drop = quantity.lost(own, of_file)
             found.accuracies[subject.name] = Measured(checkpoint=checkpoint.name, score=of_file, drop=drop)
     return found
 
@@ -279,6 +277,7 @@ def score_of(path: str, data: Path) -> float:
     """
     from hybridvit.data.loader import make_eval_loader
     from hybridvit.evaluate.run import evaluate
+    from hybridvit.export.quantise.quality import value_of
 
     runner = open_runner(path)
     task = find_task(runner.card.task)
@@ -367,6 +366,4 @@ def _by_time(each: Configuration) -> tuple[float, float]:
 
 def _cost(each: Configuration) -> float:
     """The score as a number that is low for what is good; infinite where it is not known."""
-    if each.score is None:
-        return math.inf
-    return -each.score if each.quantity.higher_is_better else each.score
+    return math.inf if each.score is None else each.quantity.lost(0.0, each.score)

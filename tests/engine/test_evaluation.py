@@ -28,7 +28,7 @@ def test_a_folder_of_other_classes_than_an_unnamed_models_is_refused(tmp_path: P
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (40, 40)).save(tmp_path / name / "0.png")
-    with pytest.raises(DatasetError, match="has 2 class folders, but the model answers with 5 classes and does not"):
+    with pytest.raises(DatasetError, match="has 2 classes, but the model answers with 5 classes and does not"):
         evaluated(hybridvit.create_model("fastvit_debug", num_classes=5), tmp_path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import each, relative_error, trained_like
+from conftest import by_day, relative_error, trained_like
 from torch import nn
 
 import hybridvit
@@ -77,7 +77,7 @@ def golden_weights(name: str) -> dict[str, torch.Tensor]:
     return {key: torch.tensor(0 if value is None else value) for key, value in filled.items()}
 
 
-@pytest.mark.parametrize("name", each(COUNTS))
+@pytest.mark.parametrize("name", by_day(COUNTS))
 def test_parameter_counts_are_exact_in_each_form(name):
     with torch.device("meta"):
         model = hybridvit.create_model(name).eval()
@@ -85,7 +85,7 @@ def test_parameter_counts_are_exact_in_each_form(name):
     assert counts == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", each(PUBLISHED_GIGA))
+@pytest.mark.parametrize("name", by_day(PUBLISHED_GIGA))
 def test_multiply_adds_equal_the_papers_to_rounding(name):
     with torch.device("meta"):
         model = hybridvit.create_model(f"fastvit_{name}", folded=True)
@@ -129,7 +129,7 @@ def test_outputs_equal_the_golden_file(name, form):
                     assert relative_error(fmap.mean((2, 3)), mean) < 2e-6
 
 
-@pytest.mark.parametrize("name", each(COUNTS))
+@pytest.mark.parametrize("name", by_day(COUNTS))
 def test_outputs_equal_timm_with_the_same_weights(name):
     model = trained_like(hybridvit.create_model(name))
     theirs = timm.create_model(name).eval()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import each
+from conftest import by_day
 from timm import create_model as create_timm
 from timm.utils import reparameterize_model
 
@@ -50,7 +50,7 @@ def test_names_and_shapes_are_those_of_the_released_files(key: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["training", "released"])
-@pytest.mark.parametrize("architecture", each(PUBLISHED))
+@pytest.mark.parametrize("architecture", by_day(PUBLISHED))
 def test_names_and_shapes_are_those_of_timm(architecture: str, form: str) -> None:
     upstream, expected = timms(architecture, form), ours(architecture, form)
     assert naming_of(upstream) == "timm"

@@ -36,22 +36,12 @@ class Quality:
         return {named.get(key, key): value for key, value in asdict(self).items() if key != "quantity"}
 
 
-def unit_of_drops(quantity: Quantity) -> str:
-    """What a difference is counted in."""
-    return "points" if quantity.unit == "%" else quantity.unit
-
-
 def value_of(scores: Scores, quantity: Quantity) -> float:
     """The headline, exactly where it is a share or a mean of images: a metric may round it."""
     single = scores.per_image
     if single is None:
         return scores.values[quantity.name]
     return float(single.mean()) * (100 if single.dtype == bool else 1)
-
-
-def lost(quantity: Quantity, before: float, after: float) -> float:
-    """How much worse `after` is, below zero if it is better."""
-    return before - after if quantity.higher_is_better else after - before
 
 
 def drop_interval(quantity: Quantity, before: Scores, after: Scores) -> tuple[float, float] | None:

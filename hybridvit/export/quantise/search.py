@@ -16,7 +16,7 @@ from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.original import Original
 from hybridvit.export.quantise.plan import QuantisationPlan, matching
-from hybridvit.export.quantise.quality import Quality, drop_interval, lost, unit_of_drops, value_of
+from hybridvit.export.quantise.quality import Quality, drop_interval, value_of
 from hybridvit.export.quantise.sensitivity import rank_layers
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.task import Batch, Outputs, find_task
@@ -123,7 +123,7 @@ class _Search:
         return self.tried[-1]
 
     def drop(self, each: Attempt) -> float:
-        return lost(self.quantity, self.before, each.value)
+        return self.quantity.lost(self.before, each.value)
 
     def fits(self, each: Attempt) -> bool:
         return self.plan.max_drop is None or self.drop(each) <= self.plan.max_drop + ROUNDING
@@ -132,7 +132,7 @@ class _Search:
         quantity, best = self.quantity, min(self.tried, key=self.drop)
         least, all_of_them = (f"{self.drop(each):.{quantity.decimals}f}" for each in (best, self.tried[0]))
         return ExportError(
-            f"int8 was to cost {self.plan.max_drop:g} {unit_of_drops(quantity)} of {quantity.title} at most, but the "
+            f"int8 was to cost {self.plan.max_drop:g} {quantity.unit_of_losses} of {quantity.title} at most, but the "
             f"least that was reached is {least} (from {quantity.text(self.before)} on {len(self.plan.labelled.paths)} "
             f"images), with {len(self.always)} layers kept by name or rule and {best.num_kept} of the other "
             f"{len(self.ranked)} by sensitivity; all of these in integers cost {all_of_them}. Nothing was written. "
@@ -153,7 +153,7 @@ class _Search:
             before=self.before,
             everything=self.tried[0].value,
             after=after,
-            drop=lost(self.quantity, self.before, after),
+            drop=self.quantity.lost(self.before, after),
             drop_interval=drop_interval(self.quantity, found.first, found.second),
             same_answer=100 * found.num_same / found.num_samples,
             max_drop=self.plan.max_drop,

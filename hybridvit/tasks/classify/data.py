@@ -89,7 +89,7 @@ def open_labelled(
     num_classes = card.options.get("num_classes", 1000)
     if len(images.class_names) != num_classes:
         raise DatasetError(
-            f"{root} has {len(images.class_names)} class folders, but the model answers with {num_classes} classes and "
-            "does not name them. Give a folder with exactly these classes, in the order of their names."
+            f"{root} has {len(images.class_names)} classes, but the model answers with {num_classes} classes and "
+            "does not name them. Give images of exactly these classes, in the order of their names."
         )
     return images

@@ -1,11 +1,9 @@
 """Classification: one label per image."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import hybridvit
 from hybridvit.card import ModelCard
 from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
@@ -80,16 +78,9 @@ class Classify(Task):
         return Batch(torch.rand(num_images, 3, side, side), labels, torch.arange(num_images))
 
     def start(self, recipe: ClassifyRecipe, splits: Splits) -> "nn.Module":
-        from hybridvit.starting import starting_model
+        from hybridvit.starting import started
 
-        model = starting_model(recipe, splits.train.class_names)
-        model.card = dataclasses.replace(
-            model.card,
-            preprocessing=splits.preprocessing,
-            class_names=splits.train.class_names,
-            source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
-        )
-        return model
+        return started(recipe, splits)
 
     def build(self, card: ModelCard) -> "nn.Module":
         from hybridvit.build import build

@@ -1,10 +1,8 @@
 """Several labels per image, or none: each class is a question of its own."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import hybridvit
 from hybridvit.card import ModelCard
 from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
 from hybridvit.tasks.multilabel.config import MultilabelData, MultilabelRecipe
@@ -70,17 +68,9 @@ class Multilabel(Task):
         return Batch(torch.rand(num_images, 3, side, side), labels, torch.arange(num_images))
 
     def start(self, recipe: MultilabelRecipe, splits: Splits) -> "nn.Module":
-        from hybridvit.starting import starting_model
+        from hybridvit.starting import started
 
-        model = starting_model(recipe, splits.train.class_names)
-        model.card = dataclasses.replace(
-            model.card,
-            task=self.name,
-            preprocessing=splits.preprocessing,
-            class_names=splits.train.class_names,
-            source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
-        )
-        return model
+        return started(recipe, splits)
 
     def build(self, card: ModelCard) -> "nn.Module":
         from hybridvit.build import build
