@@ -61,9 +61,8 @@ def find_recipe(name_or_path: str) -> Path:
             f"{nearest(path.stem, named, otherwise=RECIPES_LISTED)}."
         )
     raise UsageError(
-        f"There is no recipe '{name_or_path}'. "
-        f"{nearest(name_or_path, named, lead='The nearest are', otherwise=RECIPES_LISTED)}; "
-        "a recipe of your own is given by its path, such as ./mine.yaml."
+        f"There is no recipe '{name_or_path}'. {nearest(name_or_path, named, otherwise=RECIPES_LISTED)}; a recipe of "
+        "your own is given by its path, such as ./mine.yaml."
     )
 
 
@@ -194,9 +193,9 @@ def _hint(key: str, leaves: Mapping[str, Any]) -> str:
         return f"It is for recipes of the task {' and '.join(others)}, and this one's is another. Leave it out."
     same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == word]
     if same:
-        return f"The nearest are {', '.join(map(repr, same))}."
+        return f"Nearest: {', '.join(map(repr, same))}."
     otherwise = "No key is spelled like it; `hybridvit train --help` explains all there are"
-    return f"{nearest(key, leaves, lead='The nearest are', otherwise=otherwise)}."
+    return f"{nearest(key, leaves, otherwise=otherwise)}."
 
 
 def keys_of(kind: type[Recipe]) -> tuple[dict[str, type], dict[str, Any]]:

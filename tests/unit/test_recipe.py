@@ -92,8 +92,8 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("modle: x\n", "unknown key 'modle'. The nearest are 'model'"),
-        ("model: x\ndata: {rooot: y}\n", "unknown key 'data.rooot'. The nearest are 'data.root'"),
+        ("modle: x\n", "unknown key 'modle'. Nearest: 'model'"),
+        ("model: x\ndata: {rooot: y}\n", "unknown key 'data.rooot'. Nearest: 'data.root'"),
         ("model: x\ndata: 3\n", "'data' is 3, but it is a group of keys: data.root"),
         ("model: [x\n", "is not valid YAML"),
         ("just text\n", "is no recipe"),
@@ -116,17 +116,17 @@ def test_a_faulty_file_is_refused_by_name(tmp_path: Path, content: str, said: st
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--optim.lrr", "1"], "'optim.lrr' is unknown. The nearest are 'optim.lr'"),
+        (["--optim.lrr", "1"], "'optim.lrr' is unknown. Nearest: 'optim.lr'"),
         (["--patience", "3"], "'patience' is unknown. It is called 'early_stop' here."),
         (["--batch_size", "8"], "'batch_size' is unknown. It is called 'data.total_batch' here."),
         (["--pos_weight", "2"], "'pos_weight' is unknown. It is called 'class_weights' here."),
         (["--data.label_separator", "|"], "It is for recipes of the task 'multilabel', and this one's is another."),
-        (["--epochs", "8"], "'epochs' is unknown. The nearest are 'schedule.epochs'."),
+        (["--epochs", "8"], "'epochs' is unknown. Nearest: 'schedule.epochs'."),
         (
             ["--loss", "focal"],
             "'loss' is unknown. No key is spelled like it; `hybridvit train --help` explains all there are.",
         ),
-        (["--model_options.", "1"], "'model_options.' is unknown. The nearest are 'model_options'"),
+        (["--model_options.", "1"], "'model_options.' is unknown. Nearest: 'model_options'"),
         (["--seed", "x"], "'seed' is 'x', but it must be a whole number. Write --seed VALUE"),
         (["--data.val", "train"], "are both 'train', but accuracy on the images trained on tells nothing"),
         (["--data.val_share", "0.6"], "must lie between 0.0 and 0.5"),
