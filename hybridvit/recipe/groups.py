@@ -186,23 +186,61 @@ class ScheduleConfig:
 
     epochs: int = 300
     """Passes over the training images, warm-up included, cool-down not."""
+    steps: int = 0
+    """Optimizer steps of the schedule, in place of epochs; 0: epochs tell."""
     warmup_epochs: float = 5
-    """Epochs over which the learning rate rises linearly from warmup_lr to the peak."""
+    """Epochs over which the learning rate rises linearly from warmup_lr to the peak; none where steps is set."""
+    warmup_steps: int = 0
+    """Optimizer steps of the warm-up, in place of warmup_epochs."""
     cooldown_epochs: int = 0
     """Epochs at min_lr after the schedule."""
-    kind: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up."""
+    kind: Literal["cosine", "constant", "poly", "drops"] = "cosine"
+    """Learning rate after the warm-up: poly: the power of the share of the schedule that is left; drops: a tenth from
+    each epoch of drop_epochs on."""
+    power: float = 0.9
+    """Of kind poly; 1 is a straight line."""
+    drop_epochs: tuple[float, ...] = ()
+    """Of kind drops: the epochs at whose ends the learning rate falls to a tenth, such as [8, 11]."""
     warmup_lr: float = 1e-6
     """Learning rate of the first step."""
     min_lr: float = 1e-5
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine, or of poly."""
 
     def __post_init__(self) -> None:
         at_least("schedule.epochs", self.epochs, 1, "there must be something to train")
+        at_least("schedule.steps", self.steps, 0, "0 stands for as many as the epochs have")
+        if self.steps and self.epochs != type(self).epochs:
+            raise UsageError(
+                f"Recipe keys 'schedule.steps' ({self.steps}) and 'schedule.epochs' ({self.epochs}) both say how long "
+                "to train. Leave one of them out."
+            )
+        if self.steps and self.cooldown_epochs:
+            raise UsageError(
+                f"Recipe key 'schedule.cooldown_epochs' is {self.cooldown_epochs}, but the schedule is one of "
+                f"{self.steps} steps. Leave it out, or give epochs."
+            )
+        at_least("schedule.warmup_steps", self.warmup_steps, 0, "0 stands for warmup_epochs")
+        positive("schedule.power", self.power)
+        if (self.kind == "drops") != bool(self.drop_epochs) or list(self.drop_epochs) != sorted(self.drop_epochs):
+            raise UsageError(
+                f"Recipe keys 'schedule.kind' ({self.kind}) and 'schedule.drop_epochs' ({list(self.drop_epochs)}) do "
+                "not fit: kind drops needs epochs in ascending order, such as [8, 11], and no other kind has a use for "
+                "them."
+            )
         at_least("schedule.warmup_epochs", self.warmup_epochs, 0.0, "0 stands for none")
         at_least("schedule.cooldown_epochs", self.cooldown_epochs, 0, "0 stands for none")
         at_least("schedule.warmup_lr", self.warmup_lr, 0.0, "a learning rate is not negative")
         at_least("schedule.min_lr", self.min_lr, 0.0, "a learning rate is not negative")
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the schedule, warm-up included, cool-down not."""
+        return self.steps or self.epochs * steps_per_epoch
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the warm-up."""
+        if self.warmup_steps or self.steps:
+            return self.warmup_steps
+        return round(self.warmup_epochs * steps_per_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,7 @@ class Recipe:
             )
         if not self.fit:
             within("schedule.warmup_epochs", self.schedule.warmup_epochs, 0, self.schedule.epochs)
+            within("schedule.warmup_steps", self.schedule.warmup_steps, 0, self.schedule.steps or float("inf"))
         at_least("seed", self.seed, 0, "random generators take no negative seed")
         positive("validate_every", self.validate_every)
         positive("save_every", self.save_every)

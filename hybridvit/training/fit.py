@@ -24,7 +24,7 @@ def fitted(
         say(f"A step takes {batch} images, not {recipe.data.total_batch}: there are {num_images} to train on.")
         changes["data"] = dataclasses.replace(recipe.data, total_batch=batch)
     longest = recipe.schedule.epochs / MOST_WARMUP
-    if recipe.schedule.warmup_epochs > longest:
+    if recipe.schedule.warmup_epochs > longest and not recipe.schedule.steps:
         say(f"The warm-up takes {longest:g} of {recipe.schedule.epochs} epochs, not {recipe.schedule.warmup_epochs:g}.")
         changes["schedule"] = dataclasses.replace(recipe.schedule, warmup_epochs=longest)
     return dataclasses.replace(recipe, **changes)

@@ -73,7 +73,8 @@ class Run:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole schedule."""
-        return (self.recipe.schedule.epochs + self.recipe.schedule.cooldown_epochs) * self.steps_per_epoch
+        schedule = self.recipe.schedule
+        return schedule.length(self.steps_per_epoch) + schedule.cooldown_epochs * self.steps_per_epoch
 
     @property
     def steps_per_validation(self) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
 from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.scheduler.multistep_lr import MultiStepLRScheduler
+from timm.scheduler.poly_lr import PolyLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.step_lr import StepLRScheduler
 from torch import nn
@@ -58,18 +60,26 @@ def learning_rate(optimizer: Any) -> float:
 
 
 def build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Scheduler:
-    """The learning rate as a function of the optimizer steps done: linear warm-up, then cosine or constant."""
+    """The learning rate as a function of the optimizer steps done: linear warm-up, then as `schedule.kind` says."""
     schedule = recipe.schedule
     warmup: dict[str, Any] = {
-        "warmup_t": round(schedule.warmup_epochs * steps_per_epoch),
+        "warmup_t": schedule.warmup(steps_per_epoch),
         "warmup_lr_init": schedule.warmup_lr,
         "t_in_epochs": False,
     }
     if schedule.kind == "constant":
         return StepLRScheduler(optimizer, decay_t=2**62, decay_rate=1.0, **warmup)
+    length = schedule.length(steps_per_epoch)
+    if schedule.kind == "drops":
+        drops = [round(epoch * steps_per_epoch) + 1 for epoch in schedule.drop_epochs]  # timm drops a step early
+        return MultiStepLRScheduler(optimizer, decay_t=drops, decay_rate=0.1, warmup_prefix=False, **warmup)
+    if schedule.kind == "poly":
+        return PolyLRScheduler(
+            optimizer, t_initial=length, power=schedule.power, lr_min=schedule.min_lr, cycle_decay=0.5, **warmup
+        )
     return CosineLRScheduler(
         optimizer,
-        t_initial=schedule.epochs * steps_per_epoch,
+        t_initial=length,
         lr_min=schedule.min_lr,
         cycle_limit=1,
         cycle_decay=0.5,  # of a cycle that never comes; at 1, timm warns of schedules of one step

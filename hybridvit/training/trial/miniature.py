@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from hybridvit.models.registry import FAMILIES, find_variant
+from hybridvit.models.registry import FAMILIES, VARIANTS, find_variant
+from hybridvit.recipe.groups import ScheduleConfig
 from hybridvit.recipe.recipe import Recipe
 
 TOTAL_BATCH = 16
@@ -30,7 +31,7 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
         "model": model,
         "model_options": debug_options(recipe, model, image_size),
         "data": _data(recipe, image_size),
-        "schedule": dataclasses.replace(recipe.schedule, epochs=1, warmup_epochs=0, cooldown_epochs=0),
+        "schedule": _schedule(recipe.schedule),
         "output": str(output),
         "save_every": 0.5,
         "validate_every": 1.0,
@@ -52,9 +53,15 @@ def miniature(recipe: Recipe, output: Path) -> tuple[Recipe, list[str]]:
     return dataclasses.replace(recipe, **settings), changed
 
 
+def _schedule(schedule: ScheduleConfig) -> ScheduleConfig:
+    """One epoch, whose learning rate goes as the recipe's does."""
+    short: dict[str, Any] = {"steps": 0, "epochs": 1, "warmup_epochs": 0, "warmup_steps": 0, "cooldown_epochs": 0}
+    return dataclasses.replace(schedule, **short, drop_epochs=(0.5,) if schedule.kind == "drops" else ())
+
+
 def debug_size(model: str) -> str:
-    """The debug size of a model's family."""
-    return FAMILIES[find_variant(model).family].debug
+    """The debug size of a model's family; a model of timm has none, and another family's stands for it."""
+    return FAMILIES[find_variant(model).family].debug if model in VARIANTS else next(iter(FAMILIES.values())).debug
 
 
 def debug_options(recipe: Recipe, model: str, image_size: int) -> dict[str, Any]:
@@ -63,6 +70,8 @@ def debug_options(recipe: Recipe, model: str, image_size: int) -> dict[str, Any]
     A recipe that sets sizes has made a model of its own, and gets the options it gives.
     """
     given: dict[str, Any] = dict(recipe.model_options)
+    if recipe.model not in VARIANTS:
+        return {}
     debug, share = find_variant(model).config, image_size / recipe.data.image_size
     config = debug if any(option in given for option in SIZE_OPTIONS) else find_variant(recipe.model).config
     return config.on_debug_size(given, debug, share)
