@@ -7,8 +7,9 @@ this file alone. Importing it needs no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from hybridvit.errors import UsageError, nearest
@@ -211,6 +212,10 @@ class Metric(ABC):
 
 class Objective(ABC):
     """What a training minimises. Built once per process and run."""
+
+    terms: "Mapping[str, Tensor]" = MappingProxyType({})
+    """What the loss that was given last is the sum of, by name and without gradient; empty where it is one. Curves and
+    metrics.csv have each; its names and their order are those of every step."""
 
     @property
     def identity(self) -> Mapping[str, Any]:

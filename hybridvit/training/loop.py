@@ -38,6 +38,7 @@ class Position:
     validated_step: int = 0  # the last step that was validated
     loss_sum: float = 0.0  # training loss since then, over `loss_count` steps
     loss_count: int = 0
+    term_sums: dict[str, float] = field(default_factory=dict)  # of what the loss is the sum of, likewise
     skipped: int = 0  # steps whose gradient left float16's range
     skipped_in_a_row: int = 0
     seconds: float = 0.0  # of training, in all sessions; what was lost between a checkpoint and a kill is not counted
@@ -265,6 +266,7 @@ class Loop:
             "epoch": position.step / run.steps_per_epoch,
             "lr": learning_rate(run.optimizer),
             "train_loss": position.loss_sum / max(position.loss_count, 1),
+            **{f"train_{name}": value / position.loss_count for name, value in position.term_sums.items()},
             "images_per_second": round(self.pace.lap("validation").images_per_second, 1),
         }
         if self.stepper.scales:
@@ -277,6 +279,7 @@ class Loop:
         position.history.append(row)
         self._keep_best(row)
         position.validated_step, position.loss_sum, position.loss_count = position.step, 0.0, 0
+        position.term_sums = {}
         self.observers.validated(row)
         self.pace.pause()
 
@@ -303,6 +306,8 @@ class Loop:
         position.step += 1
         position.loss_sum += outcome.loss
         position.loss_count += 1
+        for name, value in outcome.terms.items():
+            position.term_sums[name] = position.term_sums.get(name, 0.0) + value
         self._count_skipped(outcome.skipped)
         if run.average is not None and not outcome.skipped:
             run.average.update(step=position.step)
@@ -332,6 +337,7 @@ class Loop:
                 "step": position.step,
                 "epoch": position.step / self.run.steps_per_epoch,
                 "loss": outcome.loss,
+                **outcome.terms,
                 "lr": learning_rate(self.run.optimizer),
                 "grad_norm": outcome.norm,
                 "images_per_second": round(lap.images_per_second, 1),

@@ -1,7 +1,7 @@
 """One optimizer step: its micro-batches, the norm of the gradient, and whether all ranks take it or none does."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class StepOutcome:
     """What one step was, the same on all ranks."""
 
     loss: float  # mean over the images of all ranks
+    terms: Mapping[str, float]  # what the loss is the sum of, by name, as the objective tells; likewise
     norm: float  # of the gradient, before clipping; this rank's view of what all ranks share
     signum: int  # the signal that one of the ranks got, 0 if none did
     skipped: bool = False  # the scaled gradient left float16's range: nothing but the scale has changed
@@ -61,6 +62,7 @@ class Stepper:
             torch._foreach_copy_(self._buffers_before, self._buffers)
         self._train_mode()
         loss_sum = torch.zeros((), device=self.fabric.device)
+        term_sums: dict[str, Tensor] = {}
         samples: list[Tensor] = []
         for micro_batch in range(self.accumulate):
             batch = next(stream)
@@ -78,8 +80,10 @@ class Stepper:
                     self._run.peers.reached(f"the exchange of gradients of step {moment.step}")
                 self.fabric.backward(loss / self.accumulate)
             loss_sum += loss.detach()
+            for name, term in self._run.objective.terms.items():
+                term_sums[name] = term_sums.get(name, 0) + term.detach() / self.accumulate
         norm = self._gradient_norm()
-        losses, norm_value, received = self._exchange(loss_sum / self.accumulate, norm)
+        losses, norm_value, received, terms = self._exchange(loss_sum / self.accumulate, norm, term_sums)
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         finite_norm = math.isfinite(norm_value)
         if not all(map(math.isfinite, [*losses, *rates])) or (not finite_norm and self._scaler is None):
@@ -92,7 +96,8 @@ class Stepper:
         else:
             self._undo()
             self._lower_scale()
-        return StepOutcome(loss=sum(losses) / len(losses), norm=norm_value, signum=received, skipped=not finite_norm)
+        loss_value = sum(losses) / len(losses)
+        return StepOutcome(loss=loss_value, terms=terms, norm=norm_value, signum=received, skipped=not finite_norm)
 
     @property
     def scales(self) -> bool:
@@ -128,22 +133,27 @@ class Stepper:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
-    def _exchange(self, loss: Tensor, norm: Tensor) -> tuple[list[float], float, int]:
+    def _exchange(
+        self, loss: Tensor, norm: Tensor, terms: Mapping[str, Tensor]
+    ) -> tuple[list[float], float, int, dict[str, float]]:
         """Losses of all ranks, a norm that is not finite if one rank's is not, the signal that any of them got.
+
+        And the means of the loss's terms over the ranks.
 
         One exchange, and one wait for the device, so that all ranks decide alike.
         """
-        own = torch.stack(
-            [loss.float(), norm.float(), torch.full_like(loss, self._run.stop.signum, dtype=torch.float32)]
-        )
+        signum = torch.full_like(loss, self._run.stop.signum, dtype=torch.float32)
+        own = torch.stack([loss.float(), norm.float(), signum, *(term.float() for term in terms.values())])
         if self.fabric.world_size > 1:
             everyone = own.new_empty(self.fabric.world_size, len(own))
             torch.distributed.all_gather(list(everyone.unbind()), own)
         else:
             everyone = own[None]
-        losses, norms, signals = zip(*everyone.tolist(), strict=True)
+        losses, norms, signals, *parts = zip(*everyone.tolist(), strict=True)
         refused = [value for value in norms if not math.isfinite(value)]
-        return list(losses), refused[0] if refused else norms[self.fabric.global_rank], int(max(signals))
+        norm_value = refused[0] if refused else norms[self.fabric.global_rank]
+        means = {name: sum(values) / len(values) for name, values in zip(terms, parts, strict=True)}
+        return list(losses), norm_value, int(max(signals)), means
 
     def _undo(self) -> None:
         if self._buffers:

@@ -42,7 +42,7 @@ class MetricsCsv(Observer):
 
 
 class StepsCsv(Observer):
-    """One row per logged step, in steps.csv, appended every few seconds.
+    """One row per logged step, in steps.csv, appended every few seconds; the terms of a loss are left to the curves.
 
     `first_step`: rows of later steps, and one that a kill cut short, are dropped at the start.
     """
@@ -141,7 +141,7 @@ def read_steps(path: Path) -> list[dict[str, float]]:
 
 def _as_csv(columns: Sequence[str], rows: Sequence[Row], *, head: bool = True) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", extrasaction="ignore")
     if head and columns:
         writer.writeheader()
     writer.writerows(rows)
