@@ -25,7 +25,7 @@ from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise import plan_from_folder
 from hybridvit.measure.choose import score_of
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 
 THREADS = 2
 SIDES_PX = (None, 256)  # None: as it was trained
@@ -38,7 +38,7 @@ def trained(folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def of_target(model: Backbone, data: Path, target: str, side: int | None, *, max_drop: float, rounds: int) -> object:
+def of_target(model: WholeModel, data: Path, target: str, side: int | None, *, max_drop: float, rounds: int) -> object:
     """Both files of one target at one size: their accuracy if the size is the model's own, and their times."""
     size = model.card.preprocessing.image_size if side is None else (side, side)
     plan = plan_from_folder(data / "train", model.card, labelled=data / "test", max_drop=max_drop)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hybridvit.export.quantise.plan import QuantisationPlan
     from hybridvit.export.runners import Runner
     from hybridvit.measure.bench import BenchResult
-    from hybridvit.models.backbone import Backbone
+    from hybridvit.models.whole import WholeModel
     from hybridvit.task import Result
     from hybridvit.training.train import RunResult
 
@@ -82,7 +82,7 @@ def dry_run(recipe: Place | Recipe, keys: Mapping[str, Any] = NOTHING, *, say: C
 
 
 def evaluate(
-    model: "Place | Backbone | Runner",
+    model: "Place | WholeModel | Runner",
     data: Place,
     *,
     batch: int = 32,
@@ -169,7 +169,7 @@ def predict(
 
 
 def export(
-    model: "Place | Backbone",
+    model: "Place | WholeModel",
     path: Place | None = None,
     *,
     to: str = "onnx",
@@ -207,7 +207,7 @@ def export(
 
 
 def bench(
-    models: "Place | Backbone | Sequence[Place | Backbone]",
+    models: "Place | WholeModel | Sequence[Place | WholeModel]",
     options: BenchOptions = BENCH_DEFAULTS,
     *,
     show: Callable[[str], None] = lambda _: None,
@@ -239,7 +239,7 @@ def _recipe(recipe: Place | Recipe, keys: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def _runner(model: "Place | Backbone | Runner", device: Device) -> "Runner":
+def _runner(model: "Place | WholeModel | Runner", device: Device) -> "Runner":
     from hybridvit.evaluate.run import ready
     from hybridvit.export.runners import Runner, TorchRunner
     from hybridvit.loading import open_runner, present_device

@@ -2,14 +2,19 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from hybridvit.annotations import converted
 from hybridvit.card import ModelCard, with_tuples
-from hybridvit.errors import UnknownOptionError, nearest
-from hybridvit.models.backbone import Backbone
+from hybridvit.errors import UnknownOptionError, UsageError, nearest
+from hybridvit.models.backbone import Backbone, FeaturePyramid
 from hybridvit.models.family import FamilyConfig
-from hybridvit.models.registry import FAMILIES, Variant, find_variant
+from hybridvit.models.pyramid import Pyramid
+from hybridvit.models.registry import FAMILIES, VARIANTS, Variant, find_variant
+from hybridvit.models.with_head import Head, WithHead
+from hybridvit.task import TASKS, Task, find_task
 
 WORDS_OF_OTHERS = {
     "inference_mode": "folded=True",
@@ -37,6 +42,8 @@ WORDS_OF_OTHERS = {
 }
 """What the code of Apple, NVIDIA and timm calls an option, and what it is called here."""
 
+OF_LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")  # timm's
+OF_CLASSIFIERS = ("global_pool", "drop_rate")
 OF_CREATION = frozenset(
     {"folded", "image_size", "features_only", "pretrained"}
 )  # options of create_model, not of models
@@ -59,6 +66,92 @@ def build(name: str, **options: Any) -> Backbone:
     preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
     card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
     return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
+
+
+def described(
+    name: str, task: Task, *, head: str | None, head_options: Mapping[str, Any], options: Mapping[str, Any]
+) -> ModelCard:
+    """The card of a model that is to be built: what a user asks for, checked and completed.
+
+    Raises UsageError for a head that the task does not have and for a value of the wrong type, UnknownOptionError for
+    an option that the head does not have.
+    """
+    given = dict(with_tuples(options))
+    if not task.heads:
+        if head or head_options:
+            having = [each for each in TASKS if find_task(each).heads]
+            raise UsageError(
+                f"head is {head or head_options!r}, but models of the task '{task.name}' answer with their backbone's "
+                f"classifier. Leave it out, or choose a task whose models have heads: {', '.join(having) or 'none'}."
+            )
+        return ModelCard(architecture=name, task=task.name, options=given)
+    chosen = head or next(iter(task.heads))
+    return ModelCard(
+        architecture=name,
+        task=task.name,
+        head=chosen,
+        head_options=_head_options(task, chosen, head_options),
+        options=given | {"num_classes": given.get("num_classes", task.num_classes)},
+    )
+
+
+def head_config(card: ModelCard) -> Any:
+    """The options of a card's head, as the value of the head's own dataclass. Raises as `described`."""
+    task = find_task(card.task)
+    return task.heads[card.head](**_head_options(task, card.head, card.head_options))
+
+
+def _head_options(task: Task, head: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    if head not in task.heads:
+        raise UsageError(f"head is '{head}', which the task '{task.name}' does not have. {nearest(head, task.heads)}.")
+    types = {field.name: field.type for field in dataclasses.fields(task.heads[head])}
+    for option in given:
+        if option not in types:
+            raise UnknownOptionError(f"'{option}' is no option of the head {head}. {nearest(option, sorted(types))}.")
+    fix = "Correct it in head_options."
+    return {
+        option: with_tuples(converted(value, types[option], name=f"{head}'s {option}", fix=fix))
+        for option, value in given.items()
+    }
+
+
+def with_head(card: ModelCard, make: Callable[[Sequence[int]], Head]) -> WithHead:
+    """The training form of the model with a head that a card describes; `make` is given the channels of the maps.
+
+    The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a backbone that is
+    neither one of this package nor one of timm, or has no maps of strides 4, 8, 16 and 32.
+    """
+    options = dict(card.options)
+    num_classes = options.pop("num_classes")
+    if type(num_classes) is not int or num_classes < 1:
+        raise UsageError(f"num_classes is {num_classes!r}, but must be a whole number from 1.")
+    pyramid = build_pyramid(card.architecture, **options)
+    model = WithHead(pyramid, make(pyramid.channels), num_classes=num_classes)
+    model.card = dataclasses.replace(card, preprocessing=pyramid.card.preprocessing)
+    return model
+
+
+def build_pyramid(name: str, **options: Any) -> Pyramid:
+    """The four feature maps of a variant of this package, or of a timm model, randomly initialised.
+
+    Raises UsageError for an unknown name and for a model without these maps, UnknownOptionError for unknown options.
+    """
+    if name in VARIANTS:
+        for option in OF_CLASSIFIERS:
+            if option in options:
+                raise UsageError(f"{option} belongs to the classifier of {name}, which a model with a head has not.")
+        return FeaturePyramid(build(name, **options))
+    from hybridvit.models.timm_pyramid import TimmPyramid, is_timm  # seconds: timm
+
+    if not is_timm(name):
+        raise UsageError(
+            f"Unknown backbone '{name}'. {nearest(str(name), VARIANTS)}. All of them: hybridvit.list_models(), and "
+            "those of timm.list_models() that have stages."
+        )
+    for option in OF_LOADING:
+        if option in options:  # of a card too, which may be hostile: timm would open any file that it names
+            raise UsageError(f"{option} is no option of a backbone: weights are chosen by `pretrained`. Leave it out.")
+    return TimmPyramid(name, **options)
 
 
 def _advice(option: str, known: set[str]) -> str:

@@ -11,7 +11,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
-CropMode = Literal["center", "squash"]
+CropMode = Literal["center", "squash", "fit", "letterbox"]
 Form = Literal["training", "released", "folded"]
 """training: all branches; released: folded as the published "reparam" files are; folded: fully."""
 
@@ -23,12 +23,17 @@ class Preprocessing:
     Decode to RGB, turn upright as EXIF says, resize (`crop_mode="center"`: the shorter side to image_size /
     crop_fraction, aspect kept; "squash": both sides to image_size / crop_fraction), cut the centre out, divide by 255,
     subtract `mean`, divide by `std`.
+
+    Two other modes show the whole picture, its aspect kept. "fit": as large as its shorter and its longer side may be
+    (`fit_px`), so that each picture has a size of its own, and `image_size` is one to try a model with. "letterbox": as
+    large as goes into image_size, and zeros, which stand for the mean colour, to the right and below.
     """
 
     image_size: tuple[int, int] = (256, 256)  # height, width in pixels
     interpolation: Interpolation = "bicubic"
     crop_fraction: float = 0.9
     crop_mode: CropMode = "center"
+    fit_px: tuple[int, int] | None = None  # of mode "fit" alone: the most that the shorter and the longer side may have
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     exif_orientation: bool = True  # False: as the sensor stored them; cards without this key mean True
@@ -54,6 +59,8 @@ class Preprocessing:
         _require("crop_mode", made.crop_mode, made.crop_mode in get_args(CropMode))
         _require("crop_fraction", made.crop_fraction, _is_number(made.crop_fraction) and made.crop_fraction > 0)
         _require("image_size", made.image_size, _is_size(made.image_size))
+        fits = made.crop_mode == "fit"
+        _require("fit_px", made.fit_px, _is_size(made.fit_px) if fits else made.fit_px is None)
         _require("exif_orientation", made.exif_orientation, isinstance(made.exif_orientation, bool))
         _require("levels", made.levels, made.levels is None or _are_levels(made.levels))
         for key in ("mean", "std"):
@@ -67,14 +74,19 @@ class Preprocessing:
 class ModelCard:
     """The record that every hybridvit model carries as `model.card`.
 
-    `create_model(card.architecture, **card.options)` builds the training form again.
+    `create_model(card.architecture, task=card.task, head=card.head, head_options=card.head_options, **card.options)`
+    builds the training form again, where there is a head.
     """
 
-    architecture: str
+    architecture: str  # a variant of this package, or where there is a head also a model of timm
     task: str = "classify"  # what it answers; a key of `hybridvit.task.TASKS`
+    head: str = ""  # a key of its task's `heads`; empty where the backbone's own classifier answers
+    head_options: dict[str, Any] = field(default_factory=dict)  # only what differs from the head's defaults; JSON types
     options: dict[str, Any] = field(default_factory=dict)  # only what differs from the variant; JSON types
     preprocessing: Preprocessing = Preprocessing()
     class_names: tuple[str, ...] = ()  # index -> name; empty if unknown
+    class_facts: dict[str, Any] = field(default_factory=dict)
+    """What else its task knows of the classes, such as their colours or their numbers in the data set; JSON types."""
     form: Form = "training"
     source: str = "randomly initialised"
     licence: str = ""
@@ -93,8 +105,9 @@ class ModelCard:
             options=with_tuples(rest.pop("options")),
             **with_tuples(rest),
         )
-        _require("options", card.options, isinstance(card.options, dict))
-        texts = (card.architecture, card.task, card.source, card.licence, *card.class_names)
+        for key in ("options", "head_options", "class_facts"):
+            _require(key, getattr(card, key), isinstance(getattr(card, key), dict))
+        texts = (card.architecture, card.task, card.head, card.source, card.licence, *card.class_names)
         _require("a text", texts, all(isinstance(text, str) for text in texts))
         _require("form", card.form, card.form in get_args(Form))
         fixed = card.fixed_size is not None

@@ -11,14 +11,14 @@ from hybridvit.export.targets import EXPORTERS, exporter_of, load_runner
 from hybridvit.machine.facts import check_threads
 
 if TYPE_CHECKING:
-    from hybridvit.models.backbone import Backbone
+    from hybridvit.models.whole import WholeModel
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def load(
     path: str | os.PathLike[str], *, architecture: str | None = None, trust_changed: bool = False
-) -> "Backbone | Runner":
+) -> "WholeModel | Runner":
     """The model in the file at `path`: a PyTorch module in eval mode, or for an exported file (.onnx, .xml) its runner.
 
     `architecture` demands one; see `hybridvit.checkpoints.load`. `trust_changed` opens an exported file that its owner

@@ -57,7 +57,9 @@ class Predictor:
     def __call__(
         self, sources: Sequence[str | os.PathLike[str] | bytes], *, most: int | None = None
     ) -> list[Result | ImageDecodeError]:
-        """The answer to each picture, or why it could not be decoded, in their order; all are computed at once.
+        """The answer to each picture, or why it could not be decoded, in their order.
+
+        Pictures that are prepared to one size are computed at once.
 
         `most` is how many entries an answer has at most, where it is a list. Raises UsageError for a file that gives
         no answer to a picture, such as features.
@@ -71,12 +73,23 @@ class Predictor:
         good = [each for each in prepared if isinstance(each, Prepared)]
         if not good:
             return [each for each in prepared if isinstance(each, ImageDecodeError)]
-        outputs = self.runner(np.stack([each.image for each in good]))
-        try:
-            results = iter(self.task.results(outputs, [each.frame for each in good], self.card, most=most))
-        except UsageError as error:
-            raise UsageError(f"{self.path} {error}") from error
+        results = iter(self._results(good, most))
         return [each if isinstance(each, ImageDecodeError) else next(results) for each in prepared]
+
+    def _results(self, prepared: Sequence[Prepared], most: int | None) -> list[Result]:
+        """The answers in their order; pictures of one size are computed at once."""
+        found: dict[int, Result] = {}
+        sizes = [each.image.shape for each in prepared]
+        for size in dict.fromkeys(sizes):
+            places = [place for place, each in enumerate(sizes) if each == size]
+            outputs = self.runner(np.stack([prepared[place].image for place in places]))
+            frames = [prepared[place].frame for place in places]
+            try:
+                results = self.task.results(outputs, frames, self.card, most=most)
+            except UsageError as error:
+                raise UsageError(f"{self.path} {error}") from error
+            found |= dict(zip(places, results, strict=True))
+        return [found[place] for place in range(len(prepared))]
 
     def answers(
         self, paths: Sequence[Path], *, batch: int, most: int | None = None

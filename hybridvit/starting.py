@@ -10,7 +10,7 @@ from hybridvit.checkpoints import read_tensors
 from hybridvit.checkpoints.keymaps import form_of, naming_of, to_ours
 from hybridvit.checkpoints.matching import class_names_of, num_classes_of
 from hybridvit.checkpoints.metadata import card_of
-from hybridvit.create import create_model, find_weights
+from hybridvit.create import create_model
 from hybridvit.data.class_names import difference
 from hybridvit.data.depth import MOST_LOOKED_AT, remarks_on_depth
 from hybridvit.data.encoded import ImageOptions, TransformedImages
@@ -20,6 +20,7 @@ from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import find_variant
+from hybridvit.pretrained import find_weights
 from hybridvit.recipe.labels import LabelsRecipe
 from hybridvit.task import Splits
 

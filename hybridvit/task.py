@@ -249,6 +249,10 @@ class Task(ABC):
     answers: tuple[str, ...]
     """The names that `forward` gives, in the order of an exported file's outputs; "logits" are of classes of which an
     image has one."""
+    heads: ClassVar[Mapping[str, type]] = {}
+    """The heads that its models can have, the default first: dataclasses of their options, which need no torch to be
+    imported. Empty where the backbone's own classifier answers."""
+    num_classes = 1000  # of a model that is created without saying how many: those of the data set its papers train on
 
     @property
     def headline(self) -> Quantity:
@@ -258,6 +262,13 @@ class Task(ABC):
     def tried(self) -> "Task":
         """The task as a dry run tries it: what would have to be fetched is made up."""
         return self
+
+    def prepared(self, preprocessing: "Preprocessing", image_size: tuple[int, int] | None) -> "Preprocessing":
+        """How pictures are prepared for models on a backbone whose own preparation is `preprocessing`.
+
+        `image_size` is what the user asks for, if he does.
+        """
+        return preprocessing if image_size is None else replace(preprocessing, image_size=image_size)
 
     def companions(self, recipe: Any, num_classes: int) -> "Sequence[nn.Module]":
         """Models that answer beside the trained one in each step, on the meta device: for estimates of memory."""
@@ -307,7 +318,10 @@ class Task(ABC):
 
     @abstractmethod
     def build(self, card: "ModelCard") -> "nn.Module":
-        """The training form of the model that a card describes, with random weights; on the meta device without."""
+        """The training form of the model that a card describes, with random weights; on the meta device without.
+
+        It is a `WholeModel`. With a head it is what `hybridvit.build.with_head` gives.
+        """
 
     @abstractmethod
     def objective(self, recipe: Any, card: "ModelCard", place: Place) -> Objective:

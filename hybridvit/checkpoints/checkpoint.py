@@ -1,6 +1,5 @@
 """Save models, load them again, and move weights between our names and those of Apple, NVIDIA and timm."""
 
-import dataclasses
 import io
 import math
 import os
@@ -17,12 +16,11 @@ from hybridvit.card import Form, ModelCard
 from hybridvit.checkpoints.files import WeightFile, read_tensors
 from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, start_of, to_ours
 from hybridvit.checkpoints.matching import (
-    CLASSIFIER,
     FIRST_CONVS,
     best_match,
     check_names,
     class_names_of,
-    num_classes_of,
+    has_unsaved_constants,
     options_of,
     shapes_of,
     skeleton,
@@ -31,9 +29,9 @@ from hybridvit.checkpoints.metadata import card_of, to_metadata
 from hybridvit.checkpoints.names import named
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.folding.fold import unwrapped
-from hybridvit.models.backbone import Backbone
 from hybridvit.models.raw_pixels import RawPixelConv
 from hybridvit.models.registry import find_variant
+from hybridvit.models.whole import WholeModel
 
 FilePath = str | os.PathLike[str]
 
@@ -61,19 +59,19 @@ def save_checkpoint(model: nn.Module, path: FilePath) -> None:
     than .safetensors or a missing folder, CheckpointError for weights that are not finite, DiskFull if the device
     refuses.
     """
-    backbone, path = _backbone(model), Path(path).expanduser()
+    whole, path = _whole(model), Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise UsageError(
             f"{path} ends in '{path.suffix}', but checkpoints are safetensors: name it {path.stem}.safetensors. For "
             "other libraries, save_upstream writes Apple's, NVIDIA's and timm's files."
         )
-    if any(isinstance(module, RawPixelConv) for module in backbone.modules()):
+    if any(isinstance(module, RawPixelConv) for module in whole.modules()):
         raise UsageError(
             "The normalisation is folded into this model's first convolution, which a card cannot describe. Save the "
             "model that was passed to fold_preprocessing, and call fold_preprocessing again after load."
         )
-    tensors = _tensors_of(backbone)
-    card = _current_card(backbone)
+    tensors = _tensors_of(whole)
+    card = whole.present_card
     try:
         rebuilt = shapes_of(skeleton(card).state_dict())
     except ValueError as error:
@@ -86,7 +84,7 @@ def save_checkpoint(model: nn.Module, path: FilePath) -> None:
     _write(path, to_safetensors(tensors, to_metadata(card, tensors)))
 
 
-def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
+def load(path: FilePath, *, architecture: str | None = None) -> WholeModel:
     """The model in the file at `path`, in eval mode, in the form (training, released, folded) it was saved in.
 
     Takes checkpoints of ours, which say what they are, Apple's and timm's FastViT weights and NVIDIA's FasterViT
@@ -107,7 +105,8 @@ def load(path: FilePath, *, architecture: str | None = None) -> Backbone:
         tensors = to_ours(tensors, naming, file.path)
         card = _found_card(file, tensors, naming, architecture)
         tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    elif architecture is not None and find_variant(architecture).name != card.architecture:
+    elif architecture not in (None, card.architecture):
+        find_variant(str(architecture))  # refuses an unknown one
         raise CheckpointError(f"{file.path} holds {card.architecture}, you asked for {architecture}.")
     model = _built_for(file, card, tensors)
     expected = model.state_dict()
@@ -140,23 +139,23 @@ def load_weights(
     Raises CheckpointError for anything wrong with the file and for one that does not fit; the message lists the
     differing names, and the architecture that does fit.
     """
-    backbone = _backbone(model)
+    whole = _whole(model)
     file = _of_tensors(source) if isinstance(source, Mapping) else read_tensors(source)
     card, naming = card_of(file), naming_of(file.tensors, file.path)
     tensors = to_ours(file.tensors, naming, file.path)
-    expected = backbone.state_dict()
+    expected = whole.state_dict()
     started = KEY_MAPS[naming].missing(tensors, expected) if start_of(naming) else {}
     tensors |= started
-    _check_form(file, card.form if card else form_of(tensors), backbone.card.form)
-    reset = tuple(name for name in CLASSIFIER if reset_head and name in expected)
+    _check_form(file, card.form if card else form_of(tensors), whole.card.form)
+    reset = tuple(name for name in whole.classifier if reset_head and name in expected)
     if reset_head:
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in CLASSIFIER}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in whole.classifier}
         tensors |= {name: expected[name] for name in reset}
     adapted = _differing_inputs(tensors, expected) if adapt_input else ()
     tensors |= {name: _with_channels(tensors[name], expected[name].shape[1]) for name in adapted}
-    _check_options(file, tensors, expected)
-    check_names(str(file.path), tensors, expected, backbone.card.architecture, backbone.card.form)
-    backbone.load_state_dict(tensors, strict=True)
+    _check_options(file, tensors, expected, whole.classifier)
+    check_names(str(file.path), tensors, expected, whole.card.architecture, whole.card.form)
+    whole.load_state_dict(tensors, strict=True)
     return LoadReport(
         source=str(file.path),
         naming=naming,
@@ -188,7 +187,7 @@ def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
     whole = [name for name, key_map in KEY_MAPS.items() if not key_map.start]
     if naming not in whole:
         raise UsageError(f"naming is '{naming}', but must be one of {', '.join(map(repr, whole))}.")
-    tensors = from_ours(_tensors_of(_backbone(model)), naming)
+    tensors = from_ours(_tensors_of(_whole(model)), naming)
     if path.suffix == ".safetensors":
         _write(path, to_safetensors(_unshared(tensors)))
     elif path.name.endswith((".pt", ".pth", ".pth.tar")):
@@ -199,9 +198,9 @@ def save_upstream(model: nn.Module, path: FilePath, naming: Naming) -> None:
         raise UsageError(f"{path} must end in .safetensors, .pt, .pth or .pth.tar, which decides the format.")
 
 
-def _backbone(model: nn.Module) -> Backbone:
+def _whole(model: nn.Module) -> WholeModel:
     model = unwrapped(model)
-    if not isinstance(model, Backbone):
+    if not isinstance(model, WholeModel):
         raise UsageError(
             f"A {type(model).__name__} is not a whole model of this library, so it has no card to build it from again. "
             "Pass what create_model(name) returned (features_only models: create the whole model and save that)."
@@ -209,7 +208,7 @@ def _backbone(model: nn.Module) -> Backbone:
     return model
 
 
-def _tensors_of(model: Backbone) -> dict[str, Tensor]:
+def _tensors_of(model: WholeModel) -> dict[str, Tensor]:
     """Contiguous copies on the CPU, checked to be finite: a file that could not be loaded is not written."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for name, tensor in tensors.items():
@@ -222,18 +221,6 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each name with memory of its own, as safetensors demands; NVIDIA lists one tensor twice."""
     first = {id(tensor): name for name, tensor in reversed(tensors.items())}
     return {name: tensor if first[id(tensor)] == name else tensor.clone() for name, tensor in tensors.items()}
-
-
-def _current_card(model: Backbone) -> ModelCard:
-    """The card with the classifier that the model has now; `reset_classifier` may have changed it.
-
-    Class names that are more or fewer than the classes are those of an earlier classifier, and left out.
-    """
-    now = {"num_classes": model.num_classes, "global_pool": model.head.pool_type}
-    defaults = {"num_classes": 1000, "global_pool": "avg"}
-    changed = {name: value for name, value in now.items() if model.card.options.get(name, defaults[name]) != value}
-    class_names = model.card.class_names if len(model.card.class_names) == model.num_classes else ()
-    return dataclasses.replace(model.card, options=model.card.options | changed, class_names=class_names)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -261,12 +248,14 @@ def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, ar
     )
 
 
-def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor]) -> Backbone:
+def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor]) -> WholeModel:
     depths = card.options.get("depths", ())
     if isinstance(depths, tuple) and sum(value for value in depths if isinstance(value, int)) > len(tensors):
         raise CheckpointError(f"{file.path}: its card asks for {depths} blocks, more than it has tensors. Refused.")
     try:
-        return skeleton(card)
+        model = skeleton(card)
+        # timm's models compute some constants when they are made, and write them into no file
+        return skeleton(card, device="cpu") if has_unsaved_constants(model) else model
     except Exception as error:  # a hostile card may hold any value for any option, and so raise any error
         raise CheckpointError(
             f"{file.path}: this release cannot build the '{card.architecture}' that its card describes ({error})."
@@ -301,17 +290,19 @@ def _with_channels(weight: Tensor, channels: int) -> Tensor:
     return weight.repeat(1, math.ceil(channels / given), 1, 1)[:, :channels] * (given / channels)
 
 
-def _check_options(file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def _check_options(
+    file: WeightFile, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], classifier: tuple[str, ...]
+) -> None:
     """Name the option when nothing but the classifier or the input channels differ."""
     inputs, have, want = _differing_inputs(tensors, expected), shapes_of(tensors), shapes_of(expected)
     differing = {name for name in {*have, *want} if have.get(name) != want.get(name)}
-    if inputs and differing <= {*inputs, *CLASSIFIER}:
+    if inputs and differing <= {*inputs, *classifier}:
         raise CheckpointError(
             f"{file.path} takes {have[inputs[0]][1]} input channels, the model {want[inputs[0]][1]}. Pass "
             "adapt_input=True to fit the first convolution, or create the model with the same in_chans."
         )
-    if differing and differing <= set(CLASSIFIER):
-        counts = [num_classes_of(each) for each in (tensors, expected)]
+    if differing and differing <= set(classifier):
+        counts = [len(each[classifier[0]]) if classifier[0] in each else 0 for each in (tensors, expected)]
         raise CheckpointError(
             f"{file.path} has {counts[0]} classes, the model {counts[1]}. Pass reset_head=True to keep all but the "
             f"classifier, or create the model with num_classes={counts[0]}."

@@ -16,6 +16,9 @@ from hybridvit.models.registry import FAMILIES
 Naming = str  # "ours", or a key of KEY_MAPS
 Value = TypeVar("Value")
 
+IN_PYRAMID = "pyramid.backbone."
+"""What stands before our names of a backbone in a model with a head."""
+
 _NAMES: dict[str, Any] = {family: import_module(row.names) for family, row in FAMILIES.items()}
 KEY_MAPS: dict[str, KeyMap] = {naming: names for family in _NAMES.values() for naming, names in family.KEY_MAPS.items()}
 """By naming; the first that recognises a file's names is its."""
@@ -33,7 +36,7 @@ def naming_of(names: Collection[str], source: object = "The source") -> Naming:
     for naming, key_map in KEY_MAPS.items():
         if key_map.recognises(names):
             return naming
-    if any(re.match(r"(stem|stages|head|expand)\.", name) for name in names):
+    if any(re.match(r"(stem|stages|head|expand|pyramid)\.", name) for name in names):
         return "ours"
     shown = ", ".join(f"'{name}'" for name in list(names)[:5])
     known = ", ".join(key_map.title for key_map in KEY_MAPS.values())
@@ -50,12 +53,18 @@ def start_of(naming: Naming) -> str:
 
 def family_of(names: Collection[str]) -> str:
     """The family whose tensors have these names, which are ours; the first of all for names that none knows."""
-    return next((family for family, known in _NAMES.items() if known.is_ours(names)), next(iter(_NAMES)))
+    inside = _inside(names)
+    return next((family for family, known in _NAMES.items() if known.is_ours(inside)), next(iter(_NAMES)))
 
 
 def form_of(names: Collection[str]) -> Form:
     """training, released or folded, from our names."""
-    return _NAMES[family_of(names)].form_of(names)
+    return _NAMES[family_of(names)].form_of(_inside(names))
+
+
+def _inside(names: Collection[str]) -> list[str]:
+    """The names without what a model with a head puts before those of its backbone."""
+    return [name.removeprefix(IN_PYRAMID) for name in names]
 
 
 def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The source") -> dict[str, Value]:

@@ -2,43 +2,47 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybridvit.card import Form, ModelCard
-from hybridvit.checkpoints.keymaps import Naming, family_of
+from hybridvit.checkpoints.keymaps import IN_PYRAMID, Naming, family_of
 from hybridvit.data.imagenet import NUM_CLASSES, class_names
 from hybridvit.errors import CheckpointError
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
+from hybridvit.models.whole import WholeModel
 from hybridvit.task import find_task
 
 MAX_LINES = 12  # the most differences that a message lists
-FIRST_CONVS = (
+_STEMS = (
     "stem.0.conv.kxk.conv.weight",
     "stem.0.conv.scale.conv.weight",
     "stem.0.conv.weight",
     "stem.weight",
     "stem.proj.weight",
 )
+FIRST_CONVS = (*_STEMS, *(f"{IN_PYRAMID}{name}" for name in _STEMS))
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def skeleton(card: ModelCard) -> Backbone:
-    """The model of a card in its form, in eval mode, without memory for its weights (on the meta device)."""
-    with torch.device("meta"):
-        model = cast(Backbone, find_task(card.task).build(card)).eval()
+def skeleton(card: ModelCard, device: str = "meta") -> WholeModel:
+    """The model of a card in its form, in eval mode; on the meta device without memory for its weights."""
+    with torch.device(device):
+        model = find_task(card.task).build(card).eval()
+        assert isinstance(model, WholeModel)
         if card.form != "training":
-            folded = fold(model, released=card.form == "released", image_size=card.fixed_size)
-            assert isinstance(folded, Backbone)
-            model = folded
+            model = fold(model, released=card.form == "released", image_size=card.fixed_size)
     model.card = card
     return model
+
+
+def has_unsaved_constants(model: nn.Module) -> bool:
+    """Whether it has buffers that its state does not hold, so that a file does not bring them."""
+    return not model.state_dict().keys() >= {name for name, _ in model.named_buffers()}
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

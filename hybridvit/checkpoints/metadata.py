@@ -12,8 +12,8 @@ from hybridvit.card import ModelCard
 from hybridvit.checkpoints.files import KEY, WeightFile
 from hybridvit.errors import CheckpointError
 
-VERSION = 2
-READABLE = (1, 2)  # cards of version 1 have no task: it is classification
+VERSION = 3
+READABLE = (1, 2, 3)  # cards of version 1 have no task: it is classification; those before version 3 no head
 
 
 def to_metadata(card: ModelCard, tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -53,6 +53,21 @@ def stacked(samples: Sequence[Sample]) -> Batch:
     )
 
 
+def padded_images(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Normalised images (c h w) of their own sizes as one batch: zeros, the mean colour, to the right and below.
+
+    The sides of the batch are the largest, rounded up to a multiple of 32; images of one size stay as they are.
+    """
+    if len({image.shape for image in images}) == 1:
+        return torch.stack(list(images))
+    assert all(image.is_floating_point() for image in images), "the mean colour is 0 in normalised images alone"
+    height, width = (-(-max(image.shape[axis] for image in images) // 32) * 32 for axis in (1, 2))
+    batch = images[0].new_zeros(len(images), len(images[0]), height, width)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+    return batch
+
+
 def _stacked_images(samples: Sequence[Sample]) -> torch.Tensor:
     """In a worker, into memory the main process shares; bytes as they lie, h w c, so that nothing is reordered."""
     images = [sample.image for sample in samples if sample.image is not None]
@@ -275,10 +290,12 @@ def make_eval_loader(
 ) -> Loader:
     """Every sample once over all processes, unpadded; passes can be repeated and keep their workers.
 
+    Images of a set whose sizes differ come one by one, whatever `batch_size` is.
     After a pass, `num_used` of `num_total` samples were given out by this process. Processes can differ by a batch:
     run the bare module, not its DDP wrapper, and reduce once at the end.
     """
-    order = EvalOrder(len(data), batch_size=batch_size, rank=rank, world_size=world_size)
+    at_once = 1 if data.sizes_differ else batch_size
+    order = EvalOrder(len(data), batch_size=at_once, rank=rank, world_size=world_size)
     return _make(data, order, collate, workers=workers, layout=layout, pin_memory=pin_memory, start_method=start_method)
 
 

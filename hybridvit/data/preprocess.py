@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from hybridvit.card import Preprocessing
+from hybridvit.card import MIN_SIDE_PX, Preprocessing
 from hybridvit.data.decode import MAX_PIXELS, Decoded, ImageSource, decode
 from hybridvit.errors import UsageError
 from hybridvit.task import Frame
@@ -52,13 +52,23 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     Equal to the last bit to timm's evaluation transform of the same settings. With one value each in `mean` and `std`
     the image is made grey first (c = 1). Raises `UsageError` if they do not have one or three values each.
     """
-    return normalise(cut(image, preprocessing), preprocessing)
+    return padded(normalise(cut(image, preprocessing), preprocessing), preprocessing)
+
+
+def padded(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """A normalised picture (c h w) of mode "letterbox" with zeros to the right and below; others as they are."""
+    if preprocessing.crop_mode != "letterbox":
+        return image
+    height, width = preprocessing.image_size
+    return np.pad(image, ((0, 0), (0, height - image.shape[1]), (0, width - image.shape[2])))
 
 
 def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """The part of the image that the model sees, in its size: what a report shows beside the prediction."""
     height, width = preprocessing.image_size
     resampling = RESAMPLING[preprocessing.interpolation]
+    if shows_all(preprocessing):
+        return image.resize(_whole_size(image.size, preprocessing), resampling)
     resized_width, resized_height, left, top = _placed(image.size, preprocessing)
     if resized_width * resized_height > _MOST_RESIZED_PIXELS:
         across, down = image.width / resized_width, image.height / resized_height
@@ -71,6 +81,11 @@ def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
     """Where the input that `preprocess` makes lies in a picture of that width and height."""
     height, width = preprocessing.image_size
+    if shows_all(preprocessing):
+        width, height = _whole_size(size, preprocessing)
+        return Frame(
+            picture_size=(size[1], size[0]), crop=(0.0, 0.0, float(size[0]), float(size[1])), input_size=(height, width)
+        )
     resized_width, resized_height, left, top = _placed(size, preprocessing)
     across, down = size[0] / resized_width, size[1] / resized_height
     return Frame(
@@ -102,6 +117,28 @@ def num_channels(preprocessing: Preprocessing) -> int:
             "(grey) or 3 (RGB). Give one or three of each; prepare other inputs as tensors yourself."
         )
     return counts[0]
+
+
+def shows_all(preprocessing: Preprocessing) -> bool:
+    """Whether the input shows the whole picture, its aspect kept."""
+    return preprocessing.crop_mode in ("fit", "letterbox")
+
+
+def _whole_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height of the input that shows all of a picture of that width and height."""
+    width, height = size
+    if preprocessing.crop_mode == "fit":
+        return fitted_size(size, preprocessing.fit_px or preprocessing.image_size)
+    scale = min(preprocessing.image_size[0] / height, preprocessing.image_size[1] / width)
+    return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+
+
+def fitted_size(size: tuple[int, int], fit_px: tuple[float, float]) -> tuple[int, int]:
+    """Width and height as large as `fit_px`, the most of the shorter and of the longer side, allows; none below 32."""
+    shorter, longer = fit_px
+    scale = min(shorter / min(size), longer / max(size))
+    width, height = (max(MIN_SIDE_PX, int(side * scale + 0.5)) for side in size)
+    return width, height
 
 
 def _placed(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:

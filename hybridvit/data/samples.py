@@ -30,6 +30,9 @@ class Samples(Dataset[tuple[Tensor, Any]]):
     tolerates_bad: bool = False
     """Whether a bad file is left out (and counted) rather than the end of the run."""
     training: bool = False
+    sizes_differ: bool = False
+    """Whether images of the set have sizes of their own. A batch of several is then padded, and padding is seen by a
+    model: what is evaluated comes one by one."""
     normalisation: Normalisation | None = None
     """What makes numbers of images that are drawn as bytes."""
     blocks: Blocks | None = None

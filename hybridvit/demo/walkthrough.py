@@ -22,7 +22,7 @@ from hybridvit.folding.report import fold_report
 from hybridvit.measure.bench import bench
 from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.measure.options import BenchOptions
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.html import write_report
 from hybridvit.task import find_task
@@ -52,7 +52,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
     images = np.stack([prepare(path, model.card.preprocessing) for path in paths])
     with step(4, "Fold"):
         folded = fold(model)
-        assert isinstance(folded, Backbone)
+        assert isinstance(folded, WholeModel)
         folding = fold_report(model, folded, torch.from_numpy(images))
         save_checkpoint(folded, output / "model-folded.safetensors")
         print(folding)
@@ -90,7 +90,7 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
     return report
 
 
-def _exported(model: Backbone, path: Path, images: np.ndarray) -> ExportReport:
+def _exported(model: WholeModel, path: Path, images: np.ndarray) -> ExportReport:
     """Write the file, and print how close it comes on `images`."""
     exported = export(model, path, images=images)
     parity = exported.parity
@@ -101,7 +101,7 @@ def _exported(model: Backbone, path: Path, images: np.ndarray) -> ExportReport:
     return exported
 
 
-def _evaluated(model: Backbone, test: Path) -> tuple[Evaluation, list[str]]:
+def _evaluated(model: WholeModel, test: Path) -> tuple[Evaluation, list[str]]:
     """What the model is worth on a folder of labelled images, and their paths."""
     task = find_task(model.card.task)
     samples = task.labelled(str(test), model.card)

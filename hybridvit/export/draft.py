@@ -11,7 +11,7 @@ from typing import cast
 
 from torch import nn
 
-from hybridvit.card import ModelCard
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.files import replacing_with
@@ -20,7 +20,7 @@ from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import KEY, OPEN
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.facts import package_versions
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 
 PROVING = "The file is written; its runtime runs it."  # logged, so that the parent of a process that dies knows
 
@@ -54,14 +54,22 @@ class Draft:
         return self.exporter.load_to_prove(self.path)
 
 
+def _prepared(preprocessing: Preprocessing, spec: GraphSpec) -> Preprocessing:
+    """How pictures become what the file takes: in one size, those that show the whole have to be padded to it."""
+    preprocessing = replace(preprocessing, image_size=spec.image_size)
+    if preprocessing.crop_mode == "fit" and spec.range_px is None:
+        return replace(preprocessing, crop_mode="letterbox", fit_px=None)
+    return preprocessing
+
+
 @contextmanager
 def drafted(folded: nn.Module, spec: GraphSpec, exporter: Exporter, path: Path) -> Iterator[Draft]:
     """A draft of `folded`, rewritten for the target; it takes its place at `path` if the block ends without error."""
-    for name in exporter.rewrites if isinstance(folded, Backbone) else ():
+    for name in exporter.rewrites if isinstance(folded, WholeModel) else ():
         folded = resolve_name(name)(folded)
-    model = DeployedModel(cast(Backbone, folded), spec)  # timm's have the methods that it calls
+    model = DeployedModel(cast(WholeModel, folded), spec)  # timm's have the methods that it calls
     card = model.backbone.card  # with uint8 pixels its mean and deviation leave levels from 0 to 255 as they are
-    card = replace(card, form="folded", preprocessing=replace(card.preprocessing, image_size=spec.image_size))
+    card = replace(card, form="folded", preprocessing=_prepared(card.preprocessing, spec))
     metadata = card_metadata(card) | spec.metadata()
     metadata |= {"hybridvit.versions": json.dumps(package_versions()), KEY: OPEN}
     with replacing_with(path, exporter.companions, is_folder=bool(exporter.record)) as temporary:

@@ -1,22 +1,24 @@
 """What a runtime computes: images in, answers out, with what the options of an export put around the model."""
 
 import copy
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from hybridvit.export.spec import GraphSpec
-from hybridvit.models.backbone import Backbone
 from hybridvit.models.raw_pixels import fold_preprocessing
+from hybridvit.models.whole import WholeModel
 from hybridvit.task import find_task
 
 
-def given_by(model: Backbone, spec: GraphSpec, images: Tensor) -> tuple[Tensor, ...]:
+def given_by(model: WholeModel, spec: GraphSpec, images: Tensor) -> tuple[Tensor, ...]:
     """What `spec` asks of a model, in float32; of the most probable classes all logits."""
     if spec.returns == "pyramid":
         return tuple(fmap.float() for fmap in model.features(images).values())
     if spec.returns == "features":
-        return (model.forward_head(model.forward_features(images), pre_logits=True).float(),)
+        classifier = cast(Any, model)  # of ours or of timm: `resolve` refuses models with a head
+        return (classifier.forward_head(classifier.forward_features(images), pre_logits=True).float(),)
     answers = find_task(model.card.task).forward(model, images)
     return tuple(answers[name] for name in spec.answers)
 
@@ -27,7 +29,7 @@ class DeployedModel(nn.Module):
     With uint8 pixels the normalisation is inside (`fold_preprocessing`), and the input is channels-last.
     """
 
-    def __init__(self, model: Backbone, spec: GraphSpec) -> None:
+    def __init__(self, model: WholeModel, spec: GraphSpec) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = fold_preprocessing(model) if spec.pixels == "uint8" else copy.deepcopy(model)

@@ -7,13 +7,13 @@ from torch import Tensor
 from hybridvit.export.graph import given_by
 from hybridvit.export.parity import normalised, pictures
 from hybridvit.export.spec import GraphSpec
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 
 
 class Original:
     """A model in eval mode that answers in fp32 to what a file with the ends `spec` is given."""
 
-    def __init__(self, model: Backbone, spec: GraphSpec) -> None:
+    def __init__(self, model: WholeModel, spec: GraphSpec) -> None:
         self.model, self.spec = model, spec
         preprocessing = model.card.preprocessing
         self.mean, self.std = (

@@ -29,8 +29,8 @@ from hybridvit.export.spec import GraphSpec
 from hybridvit.export.targets import exporter_for
 from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.report import FoldReport, fold_report
-from hybridvit.models.backbone import Backbone
 from hybridvit.models.hat.fixed_size import depends_on_size
+from hybridvit.models.whole import WholeModel
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def export(
     Raises UsageError (target, path, options, missing package), FoldError, or ExportError; then nothing is left at
     `path` that was not there before.
     """
-    exporter, path, model = exporter_for(to), Path(path), cast(Backbone, unwrapped(model))
+    exporter, path, model = exporter_for(to), Path(path), cast(WholeModel, unwrapped(model))
     _check_ends(model, exporter, path)
     spec = resolve(model, card_of(model), exporter, options)
     _check_images(spec, images, quantisation)
@@ -111,7 +111,7 @@ def export(
     )
 
 
-def _fixed_size(model: Backbone, spec: GraphSpec) -> tuple[int, int] | None:
+def _fixed_size(model: WholeModel, spec: GraphSpec) -> tuple[int, int] | None:
     """The only size of the file, if positions depend on it and become constants."""
     is_only = spec.range_px is None and not spec.image_sizes
     return spec.image_size if is_only and depends_on_size(model) else None

@@ -6,11 +6,11 @@ from hybridvit.export.exporter import Exporter
 from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.sizes import check_range
 from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Returns
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 from hybridvit.task import find_task
 
 
-def resolve(model: Backbone, card: ModelCard, exporter: Exporter, options: ExportOptions) -> GraphSpec:
+def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: ExportOptions) -> GraphSpec:
     """The graph that a target is to be given. Raises UsageError for what it, or this model, cannot do."""
     target, precision, returns = exporter.target, options.precision, options.returns
     for name, value, known in (("precision", precision, PRECISIONS), ("returns", returns, RETURNS)):
@@ -37,11 +37,16 @@ def resolve(model: Backbone, card: ModelCard, exporter: Exporter, options: Expor
             f"dynamic_size is set, but files of the target '{target}' take fixed sizes. "
             + ("Use image_sizes for several." if exporter.takes_several_sizes else "Export one file per image_size.")
         )
+    if returns == "features" and find_task(card.task).heads:
+        raise UsageError(
+            f"returns is 'features', the pooled vector before a classifier, and a model of the task '{card.task}' has "
+            "none. Choose logits, which stands for its answers, or pyramid."
+        )
     return GraphSpec(
         image_size=options.image_size or (sizes[0] if sizes else card.preprocessing.image_size),
         channels=model.in_chans,
         batch=_batch(exporter, options.batch),
-        range_px=check_range(model, card, options.dynamic_size) if options.dynamic_size else None,
+        range_px=_range(model, card, exporter, options),
         image_sizes=sizes,
         pixels="uint8" if options.uint8 else "float32",
         precision=precision,
@@ -51,6 +56,16 @@ def resolve(model: Backbone, card: ModelCard, exporter: Exporter, options: Expor
         strides=tuple(info["reduction"] for info in model.feature_info) if returns == "pyramid" else (),
         opset=_opset(exporter, options.opset),
     )
+
+
+def _range(model: WholeModel, card: ModelCard, exporter: Exporter, options: ExportOptions) -> tuple[int, int] | None:
+    """The smallest and the largest side of a file that takes any size.
+
+    Pictures of a model that shows them whole have sizes of their own, and so has its file unless one is asked for.
+    """
+    of_any_size = card.preprocessing.crop_mode == "fit" and exporter.takes_dynamic_size and card.fixed_size is None
+    asked = options.dynamic_size or (of_any_size and not (options.image_size or options.image_sizes))
+    return check_range(model, card, asked) if asked else None
 
 
 def _batch(exporter: Exporter, batch: Batch) -> int | None:
@@ -80,7 +95,7 @@ def _opset(exporter: Exporter, opset: int | None) -> int | None:
     raise UsageError(f"opset is {opset!r}, but must be a whole number from {known[0]} to {known[-1]}.")
 
 
-def _top_k(model: Backbone, returns: Returns, top_k: int | None) -> int | None:
+def _top_k(model: WholeModel, returns: Returns, top_k: int | None) -> int | None:
     if top_k is None:
         return None
     given = returns if returns != "logits" else ", ".join(find_task(model.card.task).answers)

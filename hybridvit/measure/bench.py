@@ -28,7 +28,7 @@ from hybridvit.measure.processes import Processes
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.measure.worker import Worker
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 
 BYTES = 4  # of a number, at most
 COPIES = 3  # of the weights, while a file is opened
@@ -37,7 +37,7 @@ KEEP_SECONDS = 10.0  # between two deliveries of what is measured so far
 
 
 def bench(
-    models: Sequence[str | Backbone | Subject],
+    models: Sequence[str | WholeModel | Subject],
     options: BenchOptions = DEFAULTS,
     *,
     show: Callable[[str], None] = lambda _: None,
@@ -249,7 +249,7 @@ def _check_memory(candidate: Candidate, counts: Counts | None, spare: float, *, 
         )
 
 
-def _subject(model: str | Backbone | Subject, path: Path, *, trust_changed: bool) -> Subject:
+def _subject(model: str | WholeModel | Subject, path: Path, *, trust_changed: bool) -> Subject:
     """A name as `find_subject` reads it; a model as a file that a child process can read."""
     if isinstance(model, Subject):
         return model

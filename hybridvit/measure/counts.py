@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hybridvit.errors import HybridViTError
+from hybridvit.folding.foldable import Carded
 from hybridvit.measure.subject import Subject, build
-from hybridvit.models.backbone import Backbone, FeaturePyramid
 from hybridvit.models.hat.position import PositionTerm
 
 COUNTED = ("conv", "mm.", "bmm.", "addmm.", "scaled_dot_product")  # in the names of operators whose results are counted
@@ -101,7 +101,7 @@ def graph_nodes(model: nn.Module, size: tuple[int, int]) -> int:
 
 def _on_meta(model: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, Tensor]:
     """A copy of the model without storage, in float32, and an image for it."""
-    in_chans = model.in_chans if isinstance(model, Backbone | FeaturePyramid) else 3
+    in_chans = model.in_chans if isinstance(model, Carded) else 3
     meta = copy.deepcopy(model).to("meta").float().eval().requires_grad_(False)
     return meta, torch.empty(1, in_chans, *size, device="meta")
 

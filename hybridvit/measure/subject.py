@@ -131,7 +131,7 @@ def _file(path: str, trust_changed: bool) -> Subject:
     from hybridvit.export.seal import Trust
     from hybridvit.export.targets import load_runner
     from hybridvit.loading import is_exported, load
-    from hybridvit.models.backbone import Backbone
+    from hybridvit.models.whole import WholeModel
 
     is_file = is_exported(path)
     opened = load_runner(path, trust=Trust(changed=trust_changed, foreign=True)) if is_file else load(path)
@@ -155,7 +155,7 @@ def _file(path: str, trust_changed: bool) -> Subject:
             is_folded=True,
             trust_changed=trust_changed,
         )
-    assert isinstance(opened, Backbone)
+    assert isinstance(opened, WholeModel)
     return Subject(**shared, kind="weights", family=family, in_chans=opened.in_chans, is_folded=card.form == "folded")
 
 

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ from torch.utils.checkpoint import checkpoint
 from hybridvit.card import MIN_SIDE_PX, ModelCard, Preprocessing
 from hybridvit.errors import UsageError
 from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_batch_statistics
-from hybridvit.folding.foldable import Carded, Sized, SizeDependent
+from hybridvit.folding.foldable import Sized, SizeDependent
 from hybridvit.models.checks import check_integer
 from hybridvit.models.head import ClassifierHead, GlobalPool
+from hybridvit.models.pyramid import Pyramid, below
+from hybridvit.models.whole import WholeModel
 from hybridvit.tracing import forget_shape, is_traced
 
 
-class Backbone(Carded):
+class Backbone(WholeModel):
     """A stem, stages that halve the map, an optional layer after them, and a classifier head.
 
     Input (b, in_chans, h, w) with h and w >= 32 in steps of one pixel; a stage of stride s gives ceil(h / s).
@@ -41,11 +44,9 @@ class Backbone(Carded):
     stages: nn.Sequential
     expand: nn.Module
     head: ClassifierHead
-    num_classes: int
     num_features: int  # channels of forward_features
     head_hidden_size: int  # channels of the pre-logits
-    feature_info: list[dict[str, Any]]
-    first_conv: str  # name of the layer that reads the image, or of the block around it in training form
+    classifier = ("head.fc.weight", "head.fc.bias")
     first_convs: tuple[str, ...]  # names of the convolutions that read the image in training form
     layers_of_stage: tuple[str, str]  # regular expressions behind `stages.N.`: what opens a stage; its numbered blocks
     last_layer: str  # what lies between the stages and the classifier
@@ -206,6 +207,18 @@ class Backbone(Carded):
         return set()
 
     @property
+    def present_card(self) -> ModelCard:
+        """The card with the classifier that the model has now; `reset_classifier` may have changed it.
+
+        Class names that are more or fewer than the classes are those of an earlier classifier, and left out.
+        """
+        now = {"num_classes": self.num_classes, "global_pool": self.head.pool_type}
+        defaults = {"num_classes": 1000, "global_pool": "avg"}
+        changed = {name: value for name, value in now.items() if self.card.options.get(name, defaults[name]) != value}
+        class_names = self.card.class_names if len(self.card.class_names) == self.num_classes else ()
+        return replace(self.card, options=self.card.options | changed, class_names=class_names)
+
+    @property
     def pretrained_cfg(self) -> dict[str, Any]:
         """What timm's functions ask of a model (`save_for_hf`, `resolve_model_data_config`): its own, else the card."""
         if self._pretrained_cfg:
@@ -279,7 +292,7 @@ class Backbone(Carded):
     _pretrained_cfg: dict[str, Any] | None = None
 
 
-class FeaturePyramid(Carded):
+class FeaturePyramid(Pyramid):
     """The feature maps of some stages of a backbone, without its head.
 
     `channels` and `strides` describe the maps; `names` are those of `Backbone.features`.
@@ -292,6 +305,7 @@ class FeaturePyramid(Carded):
         )
         self.backbone, self.in_chans = backbone, backbone.in_chans
         self.has_released_form = backbone.has_released_form
+        self.first_conv = f"backbone.{backbone.first_conv}"
         self.feature_info = [backbone.feature_info[index] for index in self.out_indices]
         self.channels = [entry["num_chs"] for entry in self.feature_info]
         self.strides = [entry["reduction"] for entry in self.feature_info]
@@ -306,14 +320,19 @@ class FeaturePyramid(Carded):
     def card(self, card: ModelCard) -> None:
         self.backbone.card = card
 
-    def size_dependent(self) -> tuple[Sized, ...]:
-        """None of its own: the backbone, a model as well, has them."""
-        return ()
-
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """See `Backbone.set_grad_checkpointing`."""
         self.backbone.set_grad_checkpointing(enable)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        found = self.backbone.group_matcher(coarse)
+        blocks = [(below("backbone.", pattern), order) for pattern, order in found["blocks"]]
+        return {"stem": below("backbone.", found["stem"]), "blocks": blocks}
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map (b, f, oh, ow) per stage of `out_indices`, finest first.

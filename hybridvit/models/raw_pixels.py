@@ -9,23 +9,29 @@ from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
 from hybridvit.folding.kernel import Kernel, exact
-from hybridvit.models.backbone import Backbone
+from hybridvit.models.whole import WholeModel
 
 
 @torch.no_grad()
-def fold_preprocessing(model: Backbone, *, pixel_max: float = 255.0) -> Backbone:
+def fold_preprocessing(model: WholeModel, *, pixel_max: float = 255.0) -> WholeModel:
     """A copy of a folded model that takes raw pixels, 0 to `pixel_max`, as they come from the decoder.
 
     The division by the standard deviation goes into the first convolution. The mean is still subtracted, from the
     image itself: the zero padding of the stem then stands for a pixel of mean colour, as in the original.
 
     Raises:
-        UsageError: if it is no folded whole model, if this was done before, or if its card has another number of
-            channels than the model.
+        UsageError: if it is no folded whole model, if this was done before, if its backbone is one of timm, or if its
+            card has another number of channels than the model.
     """
-    if not isinstance(model, Backbone):
+    if not isinstance(model, WholeModel):
         raise UsageError(f"A {type(model).__name__} is not a whole model; give one from create_model or load, folded.")
-    card, conv = model.card, model.get_submodule(model.first_conv)
+    card = model.card
+    if not model.first_conv:
+        raise UsageError(
+            f"The first layer of {card.architecture}, a model of timm, is not known, so its preprocessing cannot be "
+            "folded in. Give it normalised images, or choose a backbone of this package."
+        )
+    conv = model.get_submodule(model.first_conv)
     if card.form != "folded":
         raise UsageError(f"The form of this {card.architecture} is '{card.form}', but must be 'folded': fold it first.")
     mean, std = (

@@ -10,6 +10,7 @@ from hybridvit.errors import UsageError, nearest, one_line
 from hybridvit.recipe.recipe import ModelOption, Recipe
 from hybridvit.task import DEFAULT_TASK, TASKS, find_task
 
+OPTIONS = ("model_options", "head_options")  # keys that hold keys of any name, which a command line sets one by one
 RECIPES_LISTED = "`hybridvit train --recipes` lists them"
 RECIPES = Path(__file__).parents[1] / "recipes"
 RECIPE = "recipe.yaml"  # in the folder of a run, the resolved one
@@ -84,7 +85,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] 
     values = _values_in(content, kind, path)
     for key, text in given:
         group, _, option = key.partition(".")
-        is_option = group == "model_options" and option
+        is_option = group in OPTIONS and option
         annotation = ModelOption if is_option else _annotation(key, kind)
         if text is None and annotation is not bool:
             raise UsageError(f"Recipe key '{key}' has no value. Write --{key} VALUE.")

@@ -10,7 +10,7 @@ from hybridvit.recipe.groups import DataConfig, EmaConfig, OptimConfig, Schedule
 
 ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
 
-TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded")
+TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded", "task", "head", "head_options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,11 @@ class Recipe:
     def images_divide_by(self) -> int:
         """What the number of images of a micro-batch must be a multiple of."""
         return 1
+
+    @property
+    def creation(self) -> dict[str, Any]:
+        """The keywords of `create_model` that the recipe decides, besides those that follow from its images."""
+        return {"task": self.task, **self.model_options}
 
     @property
     def learns_from_average(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hybridvit.create import build
+from hybridvit.build import build
 from hybridvit.folding.fold import fold
 from hybridvit.measure.counts import count
 from hybridvit.models.hat.fixed_size import depends_on_size

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 
 from hybridvit.checkpoints import fetch, hub, read_tensors
-from hybridvit.create import find_weights
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.pretrained import find_weights
 
 CONTENT = save({"a": torch.arange(5000.0)})
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -15,14 +15,14 @@ from hybridvit.build import build
 from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard
 from hybridvit.checkpoints.files import check_file
 from hybridvit.checkpoints.metadata import digest
-from hybridvit.checkpoints.names import Known
 from hybridvit.checkpoints.sniff import WEIGHT_ENDINGS
-from hybridvit.create import create_model, find_weights
+from hybridvit.create import create_model
 from hybridvit.data.class_names import difference
 from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
+from hybridvit.models.whole import WholeModel
+from hybridvit.pretrained import find_weights, is_whole, timm_file
 from hybridvit.task import Place
 from hybridvit.tasks.classify.config import DistillConfig
 
@@ -134,7 +134,7 @@ def _is_file(name: str) -> bool:
     return name.endswith(WEIGHT_ENDINGS) or Path(name).name != name or Path(name).is_file()
 
 
-def _of_this_package(name: str, model: Backbone) -> TeacherModel:
+def _of_this_package(name: str, model: WholeModel) -> TeacherModel:
     card = model.card
     return TeacherModel(
         name=name,
@@ -170,7 +170,7 @@ def _of_timm(name: str, weights: str, num_classes: int) -> TeacherModel:
     if known_classes != num_classes:  # before anything is fetched
         raise _other_number(name, known_classes, num_classes)
     path = Path(weights).expanduser() if weights else _published(name)
-    tensors = checkpoints.read_tensors(path, known=_is_whole(config)).tensors
+    tensors = checkpoints.read_tensors(path, known=is_whole(config)).tensors
     # timm's own way of loading, which knows the older names of its models; strict as long as the numbers agree
     overlay: dict[str, Any] = {"state_dict": dict(tensors), "num_classes": num_classes}
     classifier = config.classifier[0] if isinstance(config.classifier, tuple | list) else config.classifier
@@ -196,24 +196,13 @@ def _of_timm(name: str, weights: str, num_classes: int) -> TeacherModel:
     )
 
 
-def _is_whole(config: Any) -> Known:
-    """Whether names are those of a model of timm: both its first and its last layer are among them."""
-    ends = (config.first_conv, config.classifier)
-    layers = [layer for end in ends for layer in (end if isinstance(end, tuple | list) else (end,)) if layer]
-    return lambda names: bool(layers) and {f"{layer}.weight" for layer in layers} <= set(names)
-
-
 def _published(name: str) -> Path:
     """The file of a model's published weights, fetched once."""
     option = "--distill.teacher_weights FILE"
     try:
         if name in VARIANTS:
             return find_weights(name, True, option=option).path
-        config: Any = timm.get_pretrained_cfg(name)
-        source = config.hf_hub_id or config.url
-        if not source:
-            raise UsageError(f"timm has no published weights of {name}.")
-        return checkpoints.fetch(source, file=(config.hf_hub_id and config.hf_hub_filename) or "")
+        return timm_file(name)
     except (UsageError, CheckpointError) as error:
         by_hand = "" if option in str(error) else f" A file is passed with {option}."
         raise type(error)(f"The teacher {name} cannot be had. {error}{by_hand}") from error

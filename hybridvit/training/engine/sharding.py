@@ -29,8 +29,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, forward_only: bool = False) -> 
             if not parameter.is_contiguous():
                 setattr(module, name, nn.Parameter(parameter.detach().contiguous(), parameter.requires_grad))
     data_parallel = mesh["data_parallel"] if "data_parallel" in (mesh.mesh_dim_names or ()) else mesh
-    if isinstance(model, Backbone):
-        for stage in model.stages:
+    for backbone in [module for module in model.modules() if isinstance(module, Backbone)]:
+        for stage in backbone.stages:
             for part in _parts(stage):
                 fully_shard(part, mesh=data_parallel)
     fully_shard(model, mesh=data_parallel, reshard_after_forward=True if forward_only else None)

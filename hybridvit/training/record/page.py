@@ -11,7 +11,7 @@ from hybridvit.data.decode import decode_image
 from hybridvit.data.samples import Samples
 from hybridvit.evaluate.agreement import Agreement
 from hybridvit.machine.facts import machine_card
-from hybridvit.recipe.file import flat
+from hybridvit.recipe.file import OPTIONS, flat
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Answer, Confusion, Curve, Figure, Gallery, Report, Table
 from hybridvit.report.pictures import find_picture
@@ -301,7 +301,7 @@ def _settings(recipe: Recipe) -> Table:
     rows = [
         [key, _text(value), _text(default.get(key, ""))]
         for key, value in flat(recipe).items()
-        if key not in ("model", "output", "dry_run") and value != default.get(key, {} if key == "model_options" else "")
+        if key not in ("model", "output", "dry_run") and value != default.get(key, {} if key in OPTIONS else "")
     ]
     return Table(
         title="Recipe",

@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -13,7 +12,6 @@ from safetensors.torch import load_file
 from hybridvit.create import create_model
 from hybridvit.errors import CheckpointError, DatasetError, UsageError
 from hybridvit.main_module import refuse_at_import
-from hybridvit.models.registry import find_variant
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import Task, find_task
 from hybridvit.training.engine.optimizer import check_optimizer
@@ -35,7 +33,6 @@ def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
     refuse_at_import()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("A dry run is one process, but a launcher has started several. Run it without the launcher.")
-    find_variant(recipe.model)
     check_optimizer(recipe)
     task = find_task(recipe.task).tried()
     _list_images(recipe, task, say)
@@ -67,11 +64,11 @@ def dry_run(recipe: Recipe, *, say: Callable[[str], None] = print) -> None:
 
 def _build_at_full_size(recipe: Recipe, say: Callable[[str], None]) -> None:
     """The recipe's own model with its options: a wrong one, or a window that the images do not fill, ends here."""
-    options: dict[str, Any] = dict(recipe.model_options)
     with torch.device("meta"):
-        model = create_model(recipe.model, image_size=recipe.data.image_size, **options)
+        model = create_model(recipe.model, image_size=recipe.data.image_size, **recipe.creation)
     count = sum(parameter.numel() for parameter in model.parameters())
-    say(f"passed: {recipe.model} at full size ({count:,} parameters with 1,000 classes; built without memory)")
+    classes = f"{find_task(recipe.task).num_classes:,} classes"
+    say(f"passed: {recipe.model} at full size ({count:,} parameters with {classes}; built without memory)")
 
 
 def _methods(recipe: Recipe) -> str:

@@ -9,7 +9,7 @@ import copy
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hybridvit.build import build
+from hybridvit.create import create_model
+from hybridvit.models.whole import WholeModel
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import find_task
 from hybridvit.training.engine.devices import batch_shape
@@ -119,9 +121,8 @@ class _Parts:
 
     def __init__(self, recipe: Recipe, num_classes: int) -> None:
         self.recipe, task = recipe, find_task(recipe.task)
-        options: dict[str, Any] = dict(recipe.model_options)
         with torch.device("meta"):
-            self.model = build(recipe.model, num_classes=num_classes, **options)
+            self.model = cast(WholeModel, create_model(recipe.model, num_classes=num_classes, **recipe.creation))
             freeze_parts(self.model, recipe.freeze)
             self.companions = list(task.companions(recipe, num_classes))
         self.shape = task.example(recipe, 1).inputs.shape[1:]
@@ -147,7 +148,7 @@ class _Parts:
                         parameter.grad = torch.zeros_like(parameter)
                 batch = torch.empty(images, *self.shape).to(memory_format=self.layout)
                 with torch.autocast("cpu", precision, enabled=precision is not None):
-                    loss = model(batch).float().logsumexp(1).mean()
+                    loss = torch.stack([out.float().logsumexp(1).mean() for out in tree_leaves(model(batch))]).sum()
                     with torch.no_grad():
                         for other in others:
                             other(batch)
