@@ -41,11 +41,11 @@ def write_digits(folder: str | os.PathLike[str]) -> str:
 
 def write_pictures(
     folder: str | os.PathLike[str],
-    pictures: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray | bytes],
     what: str,
     texts: Mapping[str, str] | None = None,
 ) -> bool:
-    """Write pictures and texts by their paths into a folder; False if they are there already.
+    """Write pictures, as pixels or encoded, and texts by their paths into a folder; False if they are there already.
 
     The folder appears complete or not at all. Raises `DatasetError` if it holds something else, `DiskFull`.
     """
@@ -57,15 +57,20 @@ def write_pictures(
     try:
         for parent in {(unfinished / name).parent for name in names}:
             parent.mkdir(parents=True, exist_ok=True)
-        for name, pixels in pictures.items():
-            Image.fromarray(pixels).save(unfinished / name)
+        for name, picture in pictures.items():
+            if isinstance(picture, bytes):
+                (unfinished / name).write_bytes(picture)
+            else:
+                Image.fromarray(picture).save(unfinished / name)
         for name, text in texts.items():
             (unfinished / name).write_text(text, encoding="utf-8")
         unfinished.rename(folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk is full: {folder} needs 8 MB. Nothing was written; free some space.") from error
+            raise DiskFull(
+                f"The disk is full: {folder} needs {_megabytes(pictures)} MB. Nothing was written; free some space."
+            ) from error
         if folder.is_dir():  # another process was faster
             return _keep(folder, names, f"the {len(pictures):,} {what}")
         raise DatasetError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
@@ -77,6 +82,15 @@ def open_digits(data: "DataConfig", train: ImageOptions, validation: ImageOption
     folder = Path(data.root or DEFAULT_FOLDER).expanduser()
     write_digits(folder)
     return open_folders(replace(data, root=str(folder)), train, validation)
+
+
+def _megabytes(pictures: Mapping[str, np.ndarray | bytes]) -> int:
+    """Rounded up; small files take a block of 4 KiB each."""
+    return -(-sum(max(4096, _size(picture)) for picture in pictures.values()) // 1_000_000)
+
+
+def _size(picture: np.ndarray | bytes) -> int:
+    return len(picture) if isinstance(picture, bytes) else picture.nbytes
 
 
 def digits_by_file() -> dict[str, np.ndarray]:
