@@ -78,6 +78,8 @@ def described(
     """
     given = dict(with_tuples(options))
     if not task.heads:
+        if head and _is_option(name, "head"):  # FastViT's ablations of its classifier
+            given["head"], head = head, None
         if head or head_options:
             having = [each for each in TASKS if find_task(each).heads]
             raise UsageError(
@@ -152,6 +154,10 @@ def build_pyramid(name: str, **options: Any) -> Pyramid:
         if option in options:  # of a card too, which may be hostile: timm would open any file that it names
             raise UsageError(f"{option} is no option of a backbone: weights are chosen by `pretrained`. Leave it out.")
     return TimmPyramid(name, **options)
+
+
+def _is_option(name: str, option: str) -> bool:
+    return name in VARIANTS and option in {field.name for field in dataclasses.fields(VARIANTS[name].config)}
 
 
 def _advice(option: str, known: set[str]) -> str:

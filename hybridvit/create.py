@@ -39,7 +39,7 @@ def create_model(
     Args:
         name: one of `hybridvit.list_models()`; with a head also a model of timm that has stages.
         task: what it is to answer; a key of `hybridvit.task.TASKS`.
-        head: which of the task's heads, where it has any; by default its first.
+        head: which of the task's heads, by default its first; of a task without any, FastViT's option of that name.
         head_options: the head's own options.
         pretrained: True for the default published weights, a tag ("apple_dist_in1k") for others, or a path to a file
             of ours, Apple's, NVIDIA's or timm's (for swin_tiny_hat, timm's Swin-T), as `hybridvit.load` takes it.

@@ -142,7 +142,7 @@ def test_what_cannot_be_is_refused(unchecked: None) -> None:
     with pytest.raises(UsageError, match=r"num_classes is 0, but must be a whole number from 1"):
         headed(num_classes=0)
     with pytest.raises(UsageError, match=re.escape("head is 'mean', but models of the task 'classify' answer with")):
-        hybridvit.create_model("fastvit_debug", head="mean")
+        hybridvit.create_model("fastervit_debug", head="mean")
     with pytest.raises(UsageError, match=r"features_only leaves the head out, and the task 'headed' is learnt by one"):
         headed(features_only=True)
     with pytest.raises(UsageError, match=r"drop_rate belongs to the classifier of fastvit_debug"):
