@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hybridvit.card import ModelCard, Preprocessing
+    from hybridvit.data.check_contents import Contents
     from hybridvit.data.listing import Listing
     from hybridvit.data.samples import Samples
     from hybridvit.recipe.recipe import Recipe
@@ -300,6 +301,15 @@ class Task(ABC):
         For `check-data`. Raises UsageError where the task reads no tables, DatasetError for those that cannot be read.
         """
         raise UsageError(f"The task '{self.name}' reads no tables. Give a folder of images, without --recipe.")
+
+    def contents(self, root: str, data: Any = None) -> "Contents | None":
+        """What a data set that is laid out as this task's holds, and what is wrong with it, for `check-data`.
+
+        None where `root` is no such data set, which a glance has to tell. `data` are the keys of a recipe that say how
+        it is read; None: found by looking. Folders of classes and tables of labels need nothing here. Raises
+        DatasetError for a data set that cannot be read.
+        """
+        return None
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample]) -> Batch:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +29,10 @@ def check_data(
 ) -> int:
     """Decode every image of a data set and report what a training would trip over.
 
-    The folder holds one folder per class, or splits such as train/ and val/ that do; or a table names the images.
-    Reported are bad files by cause, empty and unknown classes, equal files across classes and splits, sizes and
-    colours. The exit code is 3 if there are errors; warnings and notes leave it at 0.
+    The folder holds one folder per class, or splits such as train/ and val/ that do; or a table names the images; or it
+    is laid out as another task's data sets are, which is found by looking. Reported are bad files by cause, empty and
+    unknown classes, equal files across classes and splits, sizes and colours, and what that task looks at. The exit
+    code is 3 if there are errors; warnings and notes leave it at 0.
 
     Examples:
       hybridvit check-data photos
@@ -39,7 +41,7 @@ def check_data(
 
     Args:
         root: folder of the data set, or a table (.csv, .tsv, .parquet).
-        recipe: the recipe that a table, or a folder of tables, is for: its task and its keys say how they are read.
+        recipe: the recipe that the data set is for: its task and its keys say how it is read.
         keys: keys of the recipe with their values, as train takes them: data.label_column=diagnosis.
         workers: processes that decode; 0 decodes in this one, by default one per core.
         json: file to write the whole report to, with all bad files and groups of equal ones.
@@ -67,17 +69,39 @@ def _contents(root: str, recipe: str | None, keys: list[str]) -> "Contents":
     from hybridvit.recipe.file import load_recipe
     from hybridvit.task import find_task
 
-    if recipe is None and not keys and not is_table(root):
-        return contents_of_folder(root)
-    words = [f"--{key}" for key in keys] + (["--data.source=table"] if is_table(root) else [])
-    asked = load_recipe(recipe or ANY_RECIPE, [*words, f"--data.root={root}"])
+    if recipe is None and not keys:
+        if (found := _laid_out_as(root)) is not None:
+            return found
+        if not is_table(root):
+            return contents_of_folder(root)
+    words = [f"--{key}" for key in keys]
+    place = f"--data.root={root}"
+    if is_table(root) and "table" in load_recipe(recipe or ANY_RECIPE, [place]).data.sources:
+        words.append("--data.source=table")
+    asked = load_recipe(recipe or ANY_RECIPE, [*words, place])
+    task = find_task(asked.task)
+    if (found := task.contents(root, asked.data)) is not None:
+        return found
     if asked.data.source != "table":
         raise UsageError(
             f"--recipe and --keys say how tables are read, but {root} is no table, and the recipe's data.source is "
             f"'{asked.data.source}'. Leave them out, or add --keys data.source=table for a folder of tables."
         )
-    listings = find_task(asked.task).listed(asked.data)
+    listings = task.listed(asked.data)
     return contents_of_listings(next(iter(listings.values())).root, listings)
+
+
+def _laid_out_as(root: str) -> "Contents | None":
+    """The data set of the first task that knows the layout, with a note of the others that know it too."""
+    from hybridvit.data.check_report import finding
+    from hybridvit.task import TASKS, find_task
+
+    found = {name: contents for name in TASKS if (contents := find_task(name).contents(root)) is not None}
+    if not found:
+        return None
+    first, *others = found
+    what = f"Looked at as a data set of the task {first}. Others that it may be for (--recipe)"
+    return replace(found[first], findings=[*found[first].findings, *finding("note", "other-tasks", what, others)])
 
 
 def _reporter(show: Callable[[str], None]) -> Callable[[int, int, int], None]:

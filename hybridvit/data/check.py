@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
-from hybridvit.data.check_contents import Contents
+from hybridvit.data.check_contents import Contents, Looked
 from hybridvit.data.check_findings import describe_findings
 from hybridvit.data.check_report import CheckReport
 from hybridvit.data.inspect import Inspection, inspect_file, lost_file
@@ -50,6 +50,8 @@ def check_images(
                 table.commit()
             on_progress(done, total, bad)
         findings = [*contents.findings, *describe_findings(table, contents)]
+        if contents.further is not None:
+            findings += contents.further(_looked(table), workers)
         return CheckReport.of(
             table,
             contents.root,
@@ -83,6 +85,15 @@ def _store(table: sqlite3.Connection, found: Inspection) -> None:
         "highest = ?, white = ?, error = ? where number = ?",
         (found.size_bytes, found.digest or None, *described, error, found.number),
     )
+
+
+def _looked(table: sqlite3.Connection) -> dict[str, Looked]:
+    """The pictures by their paths."""
+    rows = table.execute("select path, width, height, orientation from files")
+    return {
+        os.fsdecode(path): Looked(None, 1) if width is None else Looked((width, height), orientation)
+        for path, width, height, orientation in rows
+    }
 
 
 def _folded(path: bytes) -> bytes:

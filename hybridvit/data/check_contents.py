@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridvit.data.check_report import Finding, finding
 from hybridvit.data.listing import Labels, Listing
@@ -15,9 +15,25 @@ WHOLE = ""
 """The name of the only split of a data set that has none."""
 
 
+class Looked(NamedTuple):
+    """What decoding told of a picture."""
+
+    size: tuple[int, int] | None  # width, height of the upright picture; None: it cannot be decoded
+    orientation: int  # EXIF, 1 to 8
+
+
+Further = Callable[[Mapping[str, Looked], int], Iterable[Finding]]
+"""What there is to say once all pictures are decoded: given these by their paths in the root of the data set, and how
+many processes may work, of which 0 means this one (see `hybridvit.data.processes.in_processes`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """The files of a data set. `others` and `unreadable` are known once `rows` have been read."""
+    """The files of a data set. `others` and `unreadable` are known once `rows` have been read.
+
+    A task whose data set is more than pictures with labels says what is wrong with it in `findings`, and in `further`
+    what takes the decoded pictures or a long time.
+    """
 
     root: str
     names: Sequence[str]  # of all classes
@@ -28,6 +44,8 @@ class Contents:
     others: Counter[str] = field(default_factory=Counter)  # files that are no images, by ending
     unreadable: list[str] = field(default_factory=list)
     in_folders: bool = False  # of their classes
+    of_pictures: bool = True  # whether a label is of a whole picture, so that one class is too few to learn from
+    further: Further | None = None
 
 
 def contents_of_folder(root: str) -> Contents:

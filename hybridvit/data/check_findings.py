@@ -91,7 +91,7 @@ def _classes(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
         unknown, missing = without(classes, trained_on), without(trained_on, classes)
         found += finding("error", "unknown-class", f"Classes in {split} that {first} does not have", unknown)
         found += finding("warning", "missing-class", f"Classes of {first} that {split} does not have", missing)
-    if len(trained_on) == 1 and () not in contents.sets:
+    if len(trained_on) == 1 and contents.of_pictures and () not in contents.sets:
         found += finding("error", "one-class", "One class only, so every answer would be right", trained_on)
     return found + finding("warning", "single-image-class", "Classes with one image to learn from", single)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hybridvit.errors import DatasetError
+
 Severity = Literal["error", "warning", "note"]
 MOST_LISTED = 10_000  # files or groups of one finding in the JSON
 MOST_SHOWN = 5  # of them in the text
@@ -33,22 +35,40 @@ class Finding:
     number: int
     examples: tuple[str, ...] = ()  # at most MOST_LISTED
     num_examples: int | None = None  # of how many these are the first; None: `number`
+    fix: str = ""  # a sentence, where what to do does not follow from `what`
 
     def lines(self) -> list[str]:
-        """The finding and its first examples."""
+        """The finding, its first examples and what to do."""
         shown = self.examples[:MOST_SHOWN]
         rest = (self.number if self.num_examples is None else self.num_examples) - len(shown)
         more = [f"    and {rest:,} more"] if rest > 0 and shown else []
-        return [f"  {self.what}: {self.number:,}", *(f"    {_printable(each)}" for each in shown), *more]
+        fix = [f"    Fix: {self.fix}"] if self.fix else []
+        return [f"  {self.what}: {self.number:,}", *(f"    {_printable(each)}" for each in shown), *more, *fix]
+
+    def sentence(self) -> str:
+        """The same in one line, as a remark or an error has it."""
+        rest = (self.number if self.num_examples is None else self.num_examples) - len(self.examples[:MOST_SHOWN])
+        shown = "; ".join(_printable(each) for each in self.examples[:MOST_SHOWN])
+        more = f"; and {rest:,} more" if rest > 0 and shown else ""
+        return f"{self.what}: {self.number:,}{f' ({shown}{more})' if shown else ''}. {self.fix}".rstrip()
 
 
 def finding(
-    severity: Severity, kind: str, what: str, examples: Iterable[str], number: int | None = None
+    severity: Severity, kind: str, what: str, examples: Iterable[str], number: int | None = None, *, fix: str = ""
 ) -> list[Finding]:
     """A finding, or none if nothing was found; `number` is that of the examples unless there are more."""
     listed = tuple(examples)
     number = len(listed) if number is None else number
-    return [Finding(severity, kind, what, number, listed[:MOST_LISTED])] if number else []
+    return [Finding(severity, kind, what, number, listed[:MOST_LISTED], fix=fix)] if number else []
+
+
+def remarks_or_refusal(findings: Iterable[Finding], root: str) -> list[str]:
+    """What a training on `root` says of its findings before it begins: the warnings. Raises DatasetError for errors."""
+    listed = list(findings)
+    errors = [each.sentence() for each in listed if each.severity == "error"]
+    if errors:
+        raise DatasetError(f"{root} cannot be trained on. {' '.join(errors)}")
+    return [each.sentence() for each in listed if each.severity == "warning"]
 
 
 @dataclass(frozen=True, kw_only=True)

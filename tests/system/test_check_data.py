@@ -7,21 +7,25 @@ import subprocess
 import sys
 import time
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from number_task import Number
 from PIL import Image
 
 from hybridvit.cli.main import main
 from hybridvit.data import check_findings, check_report
 from hybridvit.data.check import check_images
-from hybridvit.data.check_contents import contents_of_folder
-from hybridvit.data.check_report import CheckReport
+from hybridvit.data.check_contents import Contents, Looked, contents_of_folder
+from hybridvit.data.check_report import CheckReport, Finding, finding, remarks_or_refusal
 from hybridvit.data.class_names import difference
 from hybridvit.data.inspect import Inspection, inspect_file
 from hybridvit.data.listing import scan_folder
 from hybridvit.errors import DatasetError
+from hybridvit.task import TASKS, Task
 
 CHANCE = np.random.default_rng(0)
 
@@ -301,3 +305,47 @@ def members(group: int) -> list[int]:
             if int(fields[2]) == group and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
+
+
+def test_a_task_says_what_is_wrong_with_data_sets_of_its_own(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def further(looked: Mapping[str, Looked], workers: int) -> list[Finding]:
+        sides = sorted(f"{path} {each.size} {each.orientation}" for path, each in looked.items())
+        return finding("warning", "odd", f"Pictures, by {workers} processes", sides, fix="Look away.")
+
+    def contents(self: Task, root: str, data: Any = None) -> Contents | None:
+        if not root.endswith("set"):
+            return None
+        rows = [(0, 0, os.fsencode("train/cat/0.jpg")), (0, 0, os.fsencode("turned.jpg"))]
+        wrong = finding(
+            "error", "bent", "Bent pictures", [f"{number}.jpg" for number in range(7)], fix="Straighten them."
+        )
+        return Contents(
+            root=root, names=("a",), splits={"": ("a",)}, sets=[(0,)], rows=rows,
+            findings=wrong, of_pictures=False, further=further,
+        )  # fmt: skip
+
+    paint(clean / "turned.jpg", orientation=6)
+    for name in ("number", "headed"):
+        monkeypatch.setitem(TASKS, name, f"{name}_task:{name.capitalize()}")
+    monkeypatch.setattr(Number, "contents", contents)
+    assert main(["check-data", str(clean), "--workers", "0", "--json", str(tmp_path / "report.json")]) == 3
+    out = capsys.readouterr().out
+    assert "  Bent pictures: 7\n    0.jpg\n" in out
+    assert "    4.jpg\n    and 2 more\n    Fix: Straighten them.\n" in out
+    assert "    train/cat/0.jpg (20, 16) 1\n    turned.jpg (16, 20) 6\n    Fix: Look away.\n" in out
+    assert "  Looked at as a data set of the task number. Others that it may be for (--recipe): 1\n    headed\n" in out
+    assert "One class only" not in out
+    assert json.loads((tmp_path / "report.json").read_text())["findings"][0]["fix"] == "Straighten them."
+
+
+def test_before_a_training_errors_refuse_and_warnings_are_remarks() -> None:
+    odd = finding("warning", "odd", "Odd boxes", [f"{number}.jpg" for number in range(7)], fix="Look at them.")
+    bent = finding("error", "bent", "Bent boxes", ["a.jpg: 3"], 12, fix="Straighten them.")
+    remarks = remarks_or_refusal([*odd, *finding("note", "turned", "Turned", ["a.jpg"])], "photos")
+    assert remarks == ["Odd boxes: 7 (0.jpg; 1.jpg; 2.jpg; 3.jpg; 4.jpg; and 2 more). Look at them."]
+    with pytest.raises(DatasetError) as refusal:
+        remarks_or_refusal([*odd, *bent, *bent], "photos")
+    sentence = "Bent boxes: 12 (a.jpg: 3; and 11 more). Straighten them."
+    assert str(refusal.value) == f"photos cannot be trained on. {sentence} {sentence}"
