@@ -1,8 +1,10 @@
-"""What the training of a model of named classes starts from: how its images are prepared, and its weights."""
+"""What a training starts from: how its images are prepared, and its weights."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import hybridvit
 from hybridvit.card import Preprocessing
@@ -20,7 +22,9 @@ from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import find_variant
+from hybridvit.models.with_head import WithHead
 from hybridvit.pretrained import find_weights
+from hybridvit.recipe.headed import HeadedRecipe
 from hybridvit.recipe.labels import LabelsRecipe
 from hybridvit.task import Splits
 
@@ -87,6 +91,42 @@ def started(recipe: LabelsRecipe, splits: Splits) -> Backbone:
         task=recipe.task,
         preprocessing=splits.preprocessing,
         class_names=splits.train.class_names,
+        source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
+    )
+    return model
+
+
+def preparation_of(recipe: HeadedRecipe) -> Preprocessing:
+    """How pictures are prepared for the recipe's model with a head, as its card will have it."""
+    with torch.device("meta"):
+        model = create_model(recipe.model, image_size=recipe.data.image_size, **recipe.creation)
+    data = recipe.data
+    return dataclasses.replace(
+        model.card.preprocessing,  # type: ignore[arg-type]  # torch types every attribute as tensor or module
+        interpolation=data.interpolation,
+        exif_orientation=data.exif_orientation,
+        levels=(data.levels[0], data.levels[1]) if data.levels else None,
+    )
+
+
+def started_with_head(recipe: HeadedRecipe, splits: Splits, *, num_classes: int, facts: dict[str, Any]) -> WithHead:
+    """The recipe's model with a head, in training form, with the recipe's pretrained weights if any, and with its card.
+
+    `facts` are the card's `class_facts`. Raises UsageError or CheckpointError for weights that do not fit.
+    """
+    model = create_model(
+        recipe.model,
+        pretrained=recipe.pretrained,
+        num_classes=num_classes,
+        image_size=recipe.data.image_size,
+        **recipe.creation,
+    )
+    assert isinstance(model, WithHead)
+    model.card = dataclasses.replace(
+        model.card,
+        preprocessing=splits.preprocessing,
+        class_names=splits.train.class_names,
+        class_facts=facts,
         source=f"trained by hybridvit {hybridvit.__version__} on {recipe.data.source} images",
     )
     return model

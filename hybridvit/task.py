@@ -360,6 +360,7 @@ DEFAULT_TASK = "classify"  # of recipes and cards that name none
 TASKS: dict[str, str] = {  # imported when first asked for
     "classify": "hybridvit.tasks.classify.task:Classify",
     "multilabel": "hybridvit.tasks.multilabel.task:Multilabel",
+    "segment": "hybridvit.tasks.segment.task:Segment",
 }
 
 

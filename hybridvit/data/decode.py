@@ -50,7 +50,7 @@ _DAMAGE = (
 # know: only these words tell.
 _TRUNCATED, _NO_HEADER, _NO_DEPTH = "truncated", "not identified", "unknown pixel mode"
 _ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -130,7 +130,7 @@ def decode(
             orientation, factor, stored = 1, 1, image.size
             if isinstance(image, JpegImageFile):  # says all before its pixels are read
                 orientation = _orientation(image) if exif_orientation else 1
-                factor = reduction(_turned(stored, orientation)) if reduction is not None else 1
+                factor = reduction(turned(stored, orientation)) if reduction is not None else 1
                 if factor > 1:
                     image.draft(None, (stored[0] // factor, stored[1] // factor))
             image.load()
@@ -139,11 +139,44 @@ def decode(
             mode = image.mode
             deep = _deep(image, depth, levels, name)
             rgb = _to_rgb(image, background) if deep is None else deep.rgb(image, background)
-            upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
-            facts = Facts(kind, mode, depth.bits, orientation, _turned(stored, orientation), factor)
+            upright = rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+            facts = Facts(kind, mode, depth.bits, orientation, turned(stored, orientation), factor)
             return Decoded(upright, facts if deep is None else facts._replace(range=deep.range, white=deep.white))
     except ImageDecodeError:
         raise
+    except _DAMAGE as error:
+        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}.") from error
+
+
+class Stored(NamedTuple):
+    """A picture as its file has it: in its own mode, not turned."""
+
+    image: Image.Image
+    kind: str  # JPEG, PNG, ...
+    layout: str  # of the stored rows, in Pillow's notation, such as "L;4"
+
+
+def decode_stored(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: str = "") -> Stored:
+    """Decode a file, or the bytes of one, whose pixels are numbers rather than colours. Raises `ImageDecodeError`."""
+    name, data, kind = _opened(source, name)
+    try:
+        with reader_of(kind)(BytesIO(data)) as image:
+            _check_size(image, name, max_pixels)
+            layout = str(image.tile[0].args) if image.tile else ""
+            image.load()
+            return Stored(image.copy(), kind, layout)
+    except ImageDecodeError:
+        raise
+    except _DAMAGE as error:
+        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}.") from error
+
+
+def size_of(source: ImageSource, *, name: str = "") -> tuple[tuple[int, int], int]:
+    """Width and height as a file stores them, and its EXIF orientation, from its header. Raises `ImageDecodeError`."""
+    name, data, kind = _opened(source, name)
+    try:
+        with reader_of(kind)(BytesIO(data)) as image:
+            return image.size, _orientation(image)
     except _DAMAGE as error:
         raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}.") from error
 
@@ -183,7 +216,8 @@ def _kind_of(data: bytes, name: str) -> str:
     return kind
 
 
-def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+def turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height of the upright picture of a stored one."""
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 

@@ -51,6 +51,8 @@ def recipe_of(task: Task, output: Path) -> Recipe:
     path = output.with_suffix(".yaml")
     path.write_text("model: fastvit_debug\n")
     recipe = load_recipe(str(path), settings)
+    if task.heads:  # a small head
+        recipe = dataclasses.replace(recipe, head_options=recipe.trial_settings()[0]["head_options"])
     return dataclasses.replace(
         recipe, schedule=ScheduleConfig(epochs=2, warmup_epochs=0), ema=EmaConfig(decay=0.9), save_every=0.5
     )

@@ -5,7 +5,7 @@ an exported graph too.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -149,3 +149,7 @@ def _bin_weights(x: Tensor, bins: int, side: int) -> Float[Tensor, "k n"]:
     end = -(-(number + 1) * side // bins)
     inside = ((pixel >= start) & (pixel < end)).to(x.dtype)
     return inside / inside.sum(1, keepdim=True)
+
+
+HEADS: dict[str, Callable[[Any, Sequence[int], int], Head]] = {"semantic_fpn": SemanticFPN, "upernet": UPerNet}
+"""By the name that users give it."""

@@ -1,0 +1,135 @@
+"""The class of each pixel of a picture, as a model says."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import UsageError
+from hybridvit.task import Frame, Outputs, Result
+from hybridvit.tasks.segment.masks import Colour, distinct_colours
+
+ANSWER = "logits"  # what a model gives: b classes h w, of the size of its input
+TOP = 5
+SAME = 0.99  # share of the pixels on which two answers agree that are the same to a person
+OPACITY = 0.5
+_MOST_BYTES = 1 << 28  # of logits in the picture's size, at once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentResult(Result):
+    """The class of each pixel of one picture."""
+
+    names: Sequence[str]
+    palette: Sequence[Colour]  # of the classes
+    labels: np.ndarray  # h w, uint8
+    most: int | None = None  # classes to name; None: the largest five
+
+    @cached_property
+    def shares(self) -> list[tuple[int, float]]:
+        """The classes that there are with their shares of the picture, the largest first."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.names))
+        order = np.argsort(-counts, kind="stable")
+        return [(label, counts[label] / self.labels.size) for label in order.tolist() if counts[label]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shares of the classes; which pixels they are is in the label PNG."""
+        shown = self.shares[: self.most or len(self.shares)]
+        classes = [{"class": self.names[label], "index": label, "share": round(share, 6)} for label, share in shown]
+        return {"height": self.labels.shape[0], "width": self.labels.shape[1], "classes": classes}
+
+    def lines(self) -> list[str]:
+        return [f"  {100 * share:6.2f} %  {self.names[label]}" for label, share in self.shares[: self.most or TOP]]
+
+    def agrees(self, other: Result) -> bool:
+        """The same class for 99 of 100 pixels."""
+        if not isinstance(other, SegmentResult) or other.labels.shape != self.labels.shape:
+            return False
+        return float((self.labels == other.labels).mean()) >= SAME
+
+    def draw(self, picture: Image.Image) -> Image.Image:
+        """The picture under the colours of the classes."""
+        colours = np.array(self.palette, np.uint8)[self.labels]
+        over = Image.fromarray(colours).resize(picture.size, Image.Resampling.NEAREST)
+        return Image.blend(picture.convert("RGB"), over, OPACITY)
+
+    def files(self) -> dict[str, bytes]:
+        """The label of each pixel as PNG, with the colours of the classes as its palette."""
+        image = Image.fromarray(self.labels)
+        image.putpalette([level for colour in self.palette for level in colour])
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return {"labels.png": file.getvalue()}
+
+
+def results_of(
+    outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, most: int | None = None
+) -> Sequence[SegmentResult]:
+    """The classes of the pixels of each picture, in its own size. Raises UsageError for outputs without logits."""
+    if ANSWER not in outputs:
+        raise UsageError(
+            f"gives {', '.join(outputs)}, so it names no classes of pixels. Call what `hybridvit.load` opens, or "
+            "export the model again with --returns logits."
+        )
+    logits = outputs[ANSWER]
+    names = names_of(card)
+    palette = card.class_facts.get("palette") or distinct_colours(len(names))
+    return [
+        SegmentResult(names=names, palette=palette, labels=largest(*placed(row, frame)), most=most)
+        for row, frame in zip(logits, frames, strict=True)
+    ]
+
+
+def names_of(card: ModelCard) -> tuple[str, ...]:
+    """The card's classes, or their numbers if it names none."""
+    return card.class_names or tuple(f"class_{number}" for number in range(card.options["num_classes"]))
+
+
+def placed(logits: Any, frame: Frame | None) -> tuple[Any, tuple[int, int]]:
+    """The part of logits (classes h w) that shows the picture, and the picture's size, (height, width)."""
+    if frame is None:
+        return logits, logits.shape[1:]
+    height, width = frame.input_size
+    return logits[:, :height, :width], frame.picture_size
+
+
+def largest(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The class (uint8) with the largest logit of each pixel of a picture of (height, width): bilinear, then arg-max.
+
+    A few classes at a time, so that memory does not grow with their number.
+    """
+    best = np.full(size, -np.inf, np.float32)
+    labels = np.zeros(size, np.uint8)
+    for first, part in _parts(logits, size):
+        found = resized(part, size)
+        places = found.argmax(0)
+        values = np.take_along_axis(found, places[None], 0)[0]
+        better = values > best
+        labels[better] = (first + places)[better]
+        best = np.maximum(best, values)
+    return labels
+
+
+def _parts(logits: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    at_once = max(1, _MOST_BYTES // (4 * size[0] * size[1]))
+    for first in range(0, len(logits), at_once):
+        yield first, logits[first : first + at_once]
+
+
+def resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps (k h w) in another size, bilinear, as `torch.nn.functional.interpolate` without aligned corners."""
+    for axis, side in ((1, size[0]), (2, size[1])):
+        before = maps.shape[axis]
+        if before == side:
+            continue
+        place = np.clip((np.arange(side) + 0.5) * (before / side) - 0.5, 0, before - 1)
+        low = place.astype(np.int64)
+        share = (place - low).astype(np.float32)
+        share = share[:, None] if axis == 1 else share
+        maps = maps.take(low, axis) * (1 - share) + maps.take(np.minimum(low + 1, before - 1), axis) * share
+    return maps
