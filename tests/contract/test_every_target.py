@@ -37,7 +37,11 @@ def _mark(target: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(why), reason=f"{target}: {why}")
 
 
-TARGETS = [pytest.param(target, marks=_mark(target)) for target in EXPORTERS]
+NIGHTLY = {"executorch"}  # takes longest, and by day its file is looked at in test_executorch.py
+TARGETS = [
+    pytest.param(target, marks=(_mark(target), *((pytest.mark.nightly,) if target in NIGHTLY else ())))
+    for target in EXPORTERS
+]
 
 
 def made(name: str) -> nn.Module:
@@ -156,8 +160,8 @@ ENDS: dict[str, dict[str, object]] = {
     "top-2": {"top_k": 2, "batch": 2},
 }
 BY_DAY = {("fastervit_debug", "uint8-top-2"), ("fastvit_debug", "pyramid")}  # each of these ends alone is nightly
-FEWER_BY_DAY: dict[str, set[tuple[str, str]]] = {  # of targets that are given the graph of ONNX, or take long
-    "openvino": {("fastvit_debug", "pyramid")},
+FEWER_BY_DAY: dict[str, set[tuple[str, str]]] = {
+    "openvino": {("fastvit_debug", "pyramid")},  # it is given the graph of ONNX
     "executorch": set(),
 }
 

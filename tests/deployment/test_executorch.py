@@ -1,6 +1,6 @@
 """What is ExecuTorch's own: what XNNPACK computes, int8, metadata that a phone can read, one pool of threads.
 
-That its files answer as PyTorch, whatever their ends, is tested with every target (test_every_target.py).
+Nightly its files are tested as those of every target too, whatever their ends (test_every_target.py).
 """
 
 import json
@@ -164,13 +164,14 @@ def test_a_file_of_others_or_damaged_anywhere_is_refused_before_the_runtime_sees
 
 
 def test_one_process_has_one_number_of_threads(written: Path) -> None:
-    EXPORTER.load_runner(written, threads=None)
+    first = EXPORTER.load_runner(written, threads=None)
     from executorch.extension.pybindings import portable_lib
 
     count = portable_lib._threadpool_get_thread_count()
     EXPORTER.load_runner(written, threads=count)
     with pytest.raises(UsageError, match=rf"one pool of {count} threads for all.*in a process of its own"):
         EXPORTER.load_runner(written, threads=count + 1)
+    assert first.spec.batch == 1
 
 
 def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(written: Path) -> None:
@@ -178,6 +179,17 @@ def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(
     environment = ENVIRONMENT | {"PYTHONWARNINGS": "error"}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("3\n", "", 0)
+
+
+def test_it_answers_as_pytorch_at_any_batch_size(written: Path) -> None:
+    torch.manual_seed(0)
+    model, runner = made(), EXPORTER.load_runner(written)
+    images = [torch.randn(batch, 3, 32, 32) for batch in (1, 2, 5)]
+    answers = [runner(each)["logits"] for each in images]  # of which none is overwritten by the next
+    for each, answer in zip(images, answers, strict=True):
+        assert relative_error(torch.as_tensor(answer), model(each).detach()) <= 1e-5
+    assert runner.card.form == "folded"
+    assert runner.card.architecture == "fastvit_debug"
 
 
 @pytest.mark.nightly
