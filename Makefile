@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest -n 2 --durations 20
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: demo test test-nightly test-litert check bench bench-gpu clean
+.PHONY: demo test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -31,12 +31,20 @@ test-litert: .venv-litert/ready
 	.venv-litert/bin/python -m pytest -p no:anyio tests/litert tests/deployment/test_litert_runner.py
 	.venv-litert/bin/python -m pytest -p no:anyio tests/contract/test_every_target.py -k litert
 
+# two at a time, the longest first
 check: .venv/ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 types types-elsewhere style
+
+types:
 	$(BIN)/mypy
+
+types-elsewhere:
 	$(OTHER_SYSTEM) --platform win32
 	$(OTHER_SYSTEM) --platform darwin
+
+style:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
 bench: .venv/ready
@@ -60,7 +68,9 @@ clean:
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('hybridvit needs Python 3.11 or newer.')"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[dev]'
+# on all cores, where pip takes one; some packages hold files that are no Python of this version
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib > /dev/null || true
 	touch $@
 
 .venv-litert/ready: pyproject.toml

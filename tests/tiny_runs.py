@@ -51,6 +51,10 @@ class WatchedTask(Classify):
         self.calls = {"loss": 0, "validate": 0}
         self.disturb = disturb
 
+    def __reduce__(self) -> tuple[type[Classify], tuple[()]]:
+        """As the task that it is for loader processes, which only collate: what watches and disturbs stays here."""
+        return Classify, ()
+
     def objective(self, recipe: ClassifyRecipe, card: ModelCard, place: Place) -> Objective:
         return _Disturbed(super().objective(recipe, card, place), self)
 

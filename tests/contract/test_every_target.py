@@ -37,7 +37,11 @@ def _mark(target: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(why), reason=f"{target}: {why}")
 
 
-TARGETS = [pytest.param(target, marks=_mark(target)) for target in EXPORTERS]
+NIGHTLY = {"executorch"}  # takes longest, and by day its file is looked at in test_executorch.py
+TARGETS = [
+    pytest.param(target, marks=(_mark(target), *((pytest.mark.nightly,) if target in NIGHTLY else ())))
+    for target in EXPORTERS
+]
 
 
 def made(name: str) -> nn.Module:
@@ -147,7 +151,7 @@ def test_a_damaged_file_is_refused_and_never_answers_wrongly(
         load_runner(path)(images)
 
 
-ENDS: dict[str, dict[str, object]] = {  # of a pixel's bytes and the best classes, of a pyramid; each alone is nightly
+ENDS: dict[str, dict[str, object]] = {
     "uint8-top-2": {"uint8": True, "top_k": 2, "batch": 2},
     "pyramid": {"returns": "pyramid"},
     "logits": {},
@@ -155,19 +159,31 @@ ENDS: dict[str, dict[str, object]] = {  # of a pixel's bytes and the best classe
     "features": {"returns": "features"},
     "top-2": {"top_k": 2, "batch": 2},
 }
-BY_DAY = {("fastervit_debug", "uint8-top-2"), ("fastvit_debug", "pyramid")}
+BY_DAY = {("fastervit_debug", "uint8-top-2"), ("fastvit_debug", "pyramid")}  # each of these ends alone is nightly
+FEWER_BY_DAY: dict[str, set[tuple[str, str]]] = {
+    "openvino": {("fastvit_debug", "pyramid")},  # it is given the graph of ONNX
+    "executorch": set(),
+}
 
 
 def _ends() -> list[object]:
-    """Of families and ends, each conversion of which takes seconds."""
+    """Of targets, families and ends, each conversion of which takes seconds."""
     return [
-        pytest.param(name, options, id=f"{name}-{end}", marks=() if (name, end) in BY_DAY else pytest.mark.nightly)
+        pytest.param(
+            *(target, name, options),
+            id=f"{target}-{name}-{end}",
+            marks=(
+                _mark(target),
+                *(() if (name, end) in FEWER_BY_DAY.get(target, BY_DAY) else (pytest.mark.nightly,)),
+            ),
+        )
+        for target in EXPORTERS
         for end, options in ENDS.items()
         for name in ("fastervit_debug", "fastvit_debug")
     ]
 
 
-@pytest.mark.parametrize(("name", "options"), _ends())
+@pytest.mark.parametrize(("target", "name", "options"), _ends())
 def test_every_option_of_the_ends_is_proven_equal(target: str, name: str, options: dict, tmp_path: Path) -> None:
     model, exporter = made(name), EXPORTERS[target]
     report = export(
@@ -175,6 +191,7 @@ def test_every_option_of_the_ends_is_proven_equal(target: str, name: str, option
     )
     assert 0 < report.parity.max_error <= exporter.limits["fp32"]
     runner = load_runner(report.path)
+    assert runner.card.fixed_size == (SIZE if name == "fastervit_debug" else None)  # its positions are constants
     levels = torch.randint(0, 256, (3, 3, *SIZE)).float()
     preprocessing = model.card.preprocessing
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))

@@ -64,7 +64,8 @@ def test_fastervit_compiles_three_graphs_for_all_sizes_with_more_than_one_window
     assert counters["stats"]["unique_graphs"] <= 3
 
 
-@pytest.mark.parametrize("name", ["fastvit_debug", pytest.param("fastervit_debug", marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # a run's losses are compared every day (test_compiled_training.py)
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug"])
 def test_a_compiled_training_step_gives_the_same_gradients(name):
     model = trained_like(hybridvit.create_model(name, num_classes=5)).train()
     other = copy.deepcopy(model)

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib.util
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -209,7 +210,7 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     return Model
 
 
-@pytest.mark.parametrize("uint8", [False, True])
+@pytest.mark.parametrize("uint8", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_on_a_mac_the_file_is_run_and_compared(uint8: bool, mac: type[StandIn], tmp_path: Path) -> None:
     report = export(made(), tmp_path / "m.mlpackage", to="coreml", options=ExportOptions(uint8=uint8))
     assert report.weights is None
@@ -219,20 +220,20 @@ def test_on_a_mac_the_file_is_run_and_compared(uint8: bool, mac: type[StandIn], 
     assert runner(np.zeros((3, 3, 32, 32), np.float32))["logits"].shape == (3, 3)
 
 
-def test_a_changed_package_is_refused_on_a_mac(mac: type[StandIn], tmp_path: Path) -> None:
-    report = export(made(), tmp_path / "m.mlpackage", to="coreml")
-    weights = report.path / "Data/com.apple.CoreML/weights/weight.bin"
+def test_a_changed_package_is_refused_on_a_mac(exported: ExportReport, mac: type[StandIn], tmp_path: Path) -> None:
+    package = Path(shutil.copytree(exported.path, tmp_path / "m.mlpackage"))
+    weights = package / "Data/com.apple.CoreML/weights/weight.bin"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged or was changed: its files are not those of its digest"):
-        load_runner(report.path)
-    (report.path / SPEC_FILE).write_bytes(b"<html></html>")
+        load_runner(package)
+    (package / SPEC_FILE).write_bytes(b"<html></html>")
     with pytest.raises(CheckpointError, match="no Core ML package that can be read"):
-        load_runner(report.path)
-    (report.path / SPEC_FILE).unlink()
+        load_runner(package)
+    (package / SPEC_FILE).unlink()
     with pytest.raises(CheckpointError, match="A Core ML package is a folder: copy all of it"):
-        load_runner(report.path)
+        load_runner(package)
 
 
 def script_of(path: Path) -> types.ModuleType:

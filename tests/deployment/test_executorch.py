@@ -1,6 +1,6 @@
 """What is ExecuTorch's own: what XNNPACK computes, int8, metadata that a phone can read, one pool of threads.
 
-That its files answer as PyTorch, whatever their ends, is tested with every target (test_every_target.py).
+Nightly its files are tested as those of every target too, whatever their ends (test_every_target.py).
 """
 
 import json
@@ -21,6 +21,7 @@ from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 from hybridvit.export.spec import GraphSpec, Precision
+from hybridvit.export.targets import xnnpack
 from hybridvit.export.targets.executorch import ExecuTorchExporter
 from hybridvit.export.targets.xnnpack import lowered, xnnpack_graph
 from hybridvit.export.targets.xnnpack_int8 import quantised_graph
@@ -42,36 +43,54 @@ def deployed(name: str = "fastvit_debug", precision: Precision = "fp32") -> Depl
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For any number of images, of the model that `made` gives a test."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A file of the model that `made` gives a test, and what XNNPACK does not compute of it."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("pte") / "m.pte"
-    return export(made(), path, to="executorch", options=ExportOptions(batch="dynamic")).path
+    path, left = tmp_path_factory.mktemp("pte") / "m.pte", []
+
+    def watched(*given: object) -> object:
+        manager = lowered(*given)
+        left.extend(outside(manager))
+        return manager
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(xnnpack, "lowered", watched)
+        export(made(), path, to="executorch")
+    return path, left
 
 
-def outside(graph: torch.fx.GraphModule, model: DeployedModel) -> list[str]:
+@pytest.fixture(scope="module")
+def written(exported: tuple[Path, list[str]]) -> Path:
+    return exported[0]
+
+
+def outside(manager: object) -> list[str]:
     """The operators that XNNPACK does not compute, and "delegate" for each part that it does."""
-    nodes = lowered(graph, model, "{}").exported_program().graph.nodes
+    nodes = manager.exported_program().graph.nodes
     names = [str(node.target) for node in nodes if node.op == "call_function"]
     assert names
     return ["delegate" if "delegate" in name else name for name in names if "getitem" not in name]
 
 
-def test_xnnpack_computes_all_of_a_fastvit() -> None:
-    model = deployed()
-    assert outside(xnnpack_graph(model), model) == ["delegate"]
+def test_xnnpack_computes_all_of_a_fastvit(exported: tuple[Path, list[str]]) -> None:
+    assert exported[1] == ["delegate"]
 
 
 @pytest.mark.nightly
 def test_xnnpack_computes_all_of_a_fastervit_but_the_choice_of_tokens() -> None:
     model = deployed("fastervit_debug")
-    left = [name for name in outside(xnnpack_graph(model), model) if name != "delegate"]
+    left = [name for name in outside(lowered(xnnpack_graph(model), model, "{}")) if name != "delegate"]
     assert all("aten.index_select" in name for name in left)
     assert len(left) == 3
 
 
-@pytest.mark.parametrize(
-    "name", ["fastvit_debug", "fastervit_debug", pytest.param("swin_debug_hat", marks=pytest.mark.nightly)]
+@pytest.mark.parametrize(  # the file of a FastViT is compared with PyTorch every day
+    "name",
+    [
+        pytest.param("fastvit_debug", marks=pytest.mark.nightly),
+        "fastervit_debug",
+        pytest.param("swin_debug_hat", marks=pytest.mark.nightly),
+    ],
 )
 def test_spelled_out_operators_change_no_output(name: str) -> None:
     model = deployed(name)
@@ -116,7 +135,7 @@ def test_a_phone_reads_the_metadata_by_a_method(written: Path) -> None:
     runner = EXPORTER.load_runner(written)
     (text,) = Runtime.get().load_program(written.read_bytes()).load_method("hybridvit").execute(())
     assert json.loads(text) == runner.metadata
-    assert json.loads(runner.metadata["hybridvit.graph"])["batch"] is None
+    assert json.loads(runner.metadata["hybridvit.graph"])["batch"] == 1
 
 
 def test_metadata_are_replaced_where_they_stand(written: Path, tmp_path: Path) -> None:
@@ -152,7 +171,7 @@ def test_one_process_has_one_number_of_threads(written: Path) -> None:
     EXPORTER.load_runner(written, threads=count)
     with pytest.raises(UsageError, match=rf"one pool of {count} threads for all.*in a process of its own"):
         EXPORTER.load_runner(written, threads=count + 1)
-    assert first.spec.batch is None
+    assert first.spec.batch == 1
 
 
 def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(written: Path) -> None:
@@ -162,8 +181,23 @@ def test_opening_a_file_tells_nothing_on_stderr_and_takes_the_threads_asked_for(
     assert (done.stdout, done.stderr, done.returncode) == ("3\n", "", 0)
 
 
-def test_a_dynamic_batch_may_have_any_size(written: Path) -> None:
+def test_it_answers_as_pytorch_at_any_batch_size(written: Path) -> None:
+    torch.manual_seed(0)
     model, runner = made(), EXPORTER.load_runner(written)
+    images = [torch.randn(batch, 3, 32, 32) for batch in (1, 2, 5)]
+    answers = [runner(each)["logits"] for each in images]  # of which none is overwritten by the next
+    for each, answer in zip(images, answers, strict=True):
+        assert relative_error(torch.as_tensor(answer), model(each).detach()) <= 1e-5
+    assert runner.card.form == "folded"
+    assert runner.card.architecture == "fastvit_debug"
+
+
+@pytest.mark.nightly
+def test_a_dynamic_batch_may_have_any_size(tmp_path: Path) -> None:
+    model = made()
+    path = export(model, tmp_path / "m.pte", to="executorch", options=ExportOptions(batch="dynamic")).path
+    runner = EXPORTER.load_runner(path)
+    assert runner.spec.batch is None
     for batch in (1, 7, 64, 65):
         images = torch.randn(batch, 3, 32, 32)
         assert relative_error(torch.as_tensor(runner(images)["logits"]), model(images).detach()) <= 1e-5

@@ -76,13 +76,14 @@ def test_it_was_compared_at_several_sizes(dynamic: tuple[str, nn.Module, ExportR
     assert 0 < report.parity.max_error <= 1e-5
 
 
+@pytest.mark.nightly  # of the square size it is tested with every target (test_every_target.py)
 @pytest.mark.parametrize(
     ("to", "size"),
     [
         ("onnx", (64, 96)),
-        pytest.param("openvino", (40, 33), marks=pytest.mark.nightly),  # a single window: no carriers
-        pytest.param("onnx", (40, 33), marks=pytest.mark.nightly),
-        pytest.param("openvino", (64, 96), marks=pytest.mark.nightly),
+        ("openvino", (40, 33)),  # a single window: no carriers
+        ("onnx", (40, 33)),
+        ("openvino", (64, 96)),
     ],
 )
 def test_a_fixed_size_of_fastervit_exports_its_positions_as_constants(to: str, size: tuple, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hybridvit.export.pipeline import export
 peft = pytest.importorskip("peft", reason="PEFT is not installed: pip install peft")
 
 SIZE = (64, 96)  # at which all parts of the debug sizes run
+OTHERS = ("fastervit_debug", "swin_debug_hat")
 MODELS = [
     ("fastvit_debug", {}),
     pytest.param(
@@ -24,6 +25,8 @@ MODELS = [
     pytest.param("fastervit_debug", {"mixers": ("conv", "conv", "twins", "edgevit")}, marks=pytest.mark.nightly),
     pytest.param("swin_debug_hat", {}, marks=pytest.mark.nightly),
 ]
+# once merged it is the model that it was
+EXPORTED = [("fastvit_debug", {}), *(pytest.param(name, {}, marks=pytest.mark.nightly) for name in OTHERS)]
 
 
 def adaptable(model: nn.Module) -> list[str]:
@@ -40,8 +43,8 @@ def with_adapters(name: str, options: dict[str, object]) -> nn.Module:
     return peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=adaptable(model)))
 
 
-@pytest.mark.parametrize(("name", "options"), MODELS)
-def test_lora_of_peft_trains_merges_folds_and_exports(name, options, tmp_path):
+def merged(name: str, options: dict[str, object]) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """A model trained by its adapters and merged with them, with images and what it answered to them before."""
     adapted = with_adapters(name, options).train()
     adapters = {key: weight for key, weight in adapted.named_parameters() if weight.requires_grad}
     assert len(adapters) == 2 * len(adaptable(hybridvit.create_model(name, **options)))
@@ -56,11 +59,22 @@ def test_lora_of_peft_trains_merges_folds_and_exports(name, options, tmp_path):
         expected = adapted.eval()(images)
         with adapted.disable_adapter():
             assert relative_error(adapted(images), expected) > 1e-3
-        merged = adapted.merge_and_unload()
-        assert type(merged) is type(hybridvit.create_model(name, **options))
-        assert relative_error(merged(images), expected) < 1e-5
-        assert relative_error(hybridvit.fold(merged)(images), expected) < 1e-5
-    report = export(merged, tmp_path / "model.onnx", options=ExportOptions(image_size=SIZE))
+        return adapted.merge_and_unload(), images, expected
+
+
+@pytest.mark.parametrize(("name", "options"), MODELS)
+def test_lora_of_peft_trains_merges_and_folds(name, options):
+    model, images, expected = merged(name, options)
+    assert type(model) is type(hybridvit.create_model(name, **options))
+    with torch.no_grad():
+        assert relative_error(model(images), expected) < 1e-5
+        assert relative_error(hybridvit.fold(model)(images), expected) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "options"), EXPORTED)
+def test_what_lora_of_peft_has_trained_exports(name, options, tmp_path):
+    model, images, expected = merged(name, options)
+    report = export(model, tmp_path / "model.onnx", options=ExportOptions(image_size=SIZE))
     assert report.parity.max_error < 1e-5
     answers = hybridvit.load(tmp_path / "model.onnx")(images.numpy())["logits"]
     assert relative_error(torch.as_tensor(answers), expected) < 1e-5

@@ -18,7 +18,7 @@ def deployed(name: str, **ends: object) -> DeployedModel:
     return DeployedModel(hybridvit.fold(model, **fixed), GraphSpec(image_size=(64, 64), **ends))
 
 
-@pytest.mark.parametrize("batch", [1, None])
+@pytest.mark.parametrize("batch", [1, pytest.param(None, marks=pytest.mark.nightly)])
 def test_a_fixed_size_leaves_no_arithmetic_on_indices(batch: int | None) -> None:
     model = deployed("fastervit_debug", batch=batch)
     program = exported_program(model)
@@ -35,6 +35,7 @@ def test_weights_keep_their_names() -> None:
     assert set(program.state_dict) == set(model.state_dict())
 
 
+@pytest.mark.nightly  # that one program takes all sizes is tested every day (test_compile.py)
 def test_dynamic_sides_are_refused_by_no_check_inside() -> None:
     model = deployed("fastervit_debug", range_px=(49, 256))
     computed = exported_program(model).module()

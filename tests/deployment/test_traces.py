@@ -27,6 +27,7 @@ MODELS = [
     ("swin_debug_hat", {}),
 ]
 NAMES = ("fastvit_debug", "fastervit_debug", "swin_debug_hat")
+SCRIPTED_BY_DAY = {("fastvit_debug", False), ("fastervit_debug", True)}
 DEPRECATED = pytest.mark.filterwarnings("ignore:`torch.jit.* is deprecated:FutureWarning")  # by torch itself
 
 
@@ -125,8 +126,14 @@ def test_bad_input_is_refused_by_the_model_and_not_by_its_trace():
 
 @DEPRECATED
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are constants in it
-@pytest.mark.parametrize("name", [*NAMES[:2], *(pytest.param(name, marks=pytest.mark.nightly) for name in NAMES[2:])])
-@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [
+        pytest.param(name, folded, marks=() if (name, folded) in SCRIPTED_BY_DAY else pytest.mark.nightly)
+        for name in NAMES
+        for folded in (False, True)
+    ],
+)
 def test_torch_jit_script_is_refused_with_what_to_use_instead(name, folded):
     model = trained_like(hybridvit.create_model(name))
     model = hybridvit.fold(model) if folded else model

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,9 @@ class OverflowingAlone(Overflowing):
     ranks = ("1",)
 
 
-def skip_together(folder: Path) -> None:
+def skip_together(folder: Path, strategies: Sequence[str] = ("ddp",)) -> None:
     """Both processes skip the step of which one has a gradient out of range."""
-    for strategy in ("ddp", "fsdp"):
+    for strategy in strategies:
         half = dataclasses.replace(
             PLAIN,
             data=SHARED_OUT.data,
@@ -104,6 +105,10 @@ def skip_together(folder: Path) -> None:
         assert_same_bits(after["ema"], before["ema"], strategy)
         assert after["scaler"]["scale"] == before["scaler"]["scale"] / 2, strategy
         assert after["position"]["skipped"] == before["position"]["skipped"] + 1, strategy
+
+
+def skip_together_sharing_weights(folder: Path) -> None:
+    skip_together(folder, ["fsdp"])
 
 
 def test_one_process_has_no_one_to_share_weights_with() -> None:

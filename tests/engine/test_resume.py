@@ -47,7 +47,7 @@ def places() -> list[Any]:
 
 
 @pytest.mark.parametrize("stop", places())
-@pytest.mark.parametrize("by", ["exception", "signal"])
+@pytest.mark.parametrize("by", [pytest.param("exception", marks=pytest.mark.nightly), "signal"])
 def test_a_stopped_run_ends_in_the_same_bits(tmp_path: Path, uninterrupted: dict[str, Any], stop: str, by: str) -> None:
     recipe = dataclasses.replace(TINY, output=str(tmp_path / "run"))
 

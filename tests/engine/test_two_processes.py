@@ -114,6 +114,11 @@ def test_a_gradient_out_of_range_in_one_process_makes_both_skip_the_step(session
 
 
 @pytest.mark.nightly
+def test_processes_that_share_the_weights_out_skip_a_step_together_too(tmp_path: Path) -> None:
+    together(tmp_path, "test_engine_fsdp.skip_together_sharing_weights").passed("skip_together_sharing_weights")
+
+
+@pytest.mark.nightly
 def test_weights_shared_out_train_as_with_ddp_and_one_process_goes_on_with_their_snapshot(tmp_path: Path) -> None:
     place = together(tmp_path, "test_engine_fsdp.share_out").passed("share_out")
     (place / "stopped" / "checkpoints" / "step-000000006" / "manifest.json").unlink()

@@ -1,6 +1,9 @@
 """Check, pack and train with the start method of Windows and macOS: what starts processes must not count on fork.
 
-python spawned.py FOLDER      writes its images and runs there, and prints the SHA-256 of each trained model
+python spawned.py FOLDER SOURCE-WORKERS...
+
+It writes its images and runs into FOLDER, trains from each SOURCE (folder or shards) with so many workers, and prints
+the SHA-256 of each trained model.
 """
 
 import hashlib
@@ -45,5 +48,7 @@ if __name__ == "__main__":
     write_photos(photos)
     assert main(["check-data", str(photos), "--workers", "2"]) == 0
     assert main(["shard", str(photos), str(shards)]) == 0
-    for source, root, workers in (("folder", photos, 0), ("folder", photos, 1), ("shards", shards, 1)):
-        print(f"model {source}-{workers}", trained(folder, source=source, root=root, workers=workers))
+    for word in sys.argv[2:]:
+        source, _, workers = word.partition("-")
+        root = shards if source == "shards" else photos
+        print(f"model {word}", trained(folder, source=source, root=root, workers=int(workers)))

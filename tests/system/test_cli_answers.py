@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ import hybridvit
 from hybridvit.checkpoints import save_upstream
 from hybridvit.cli import main
 from hybridvit.data.imagenet import in_words
-from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
 
 
@@ -112,19 +110,6 @@ def test_evaluate_finds_in_an_exported_file_what_it_finds_in_the_checkpoint(
     assert exported["loss"] == pytest.approx(weights["loss"], rel=1e-4)
     assert main(["evaluate", str(folder / "m.onnx"), str(folder / "images")]) == 0
     assert "(onnxruntime)" in capsys.readouterr().out.splitlines()[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "gives"),
-    [({"returns": "features"}, "features"), ({"top_k": 1}, "probabilities and indices")],
-    ids=["features", "top-1"],
-)
-def test_evaluate_refuses_a_file_that_gives_no_logits(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], gives: str
-) -> None:
-    export(hybridvit.load(folder / "m.safetensors"), tmp_path / "m.onnx", options=ExportOptions(**options))
-    assert main(["evaluate", str(tmp_path / "m.onnx"), str(folder / "images")]) == 2
-    assert f"gives {gives}, but accuracy and loss are computed from logits. Export" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_classes_that_the_model_does_not_know(folder: Path, tmp_path: Path, capsys) -> None:

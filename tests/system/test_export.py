@@ -1,7 +1,9 @@
 """Exported files: equal to PyTorch, complete in themselves, and never left half-written or wrong."""
 
+import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,32 +64,39 @@ def test_one_file_holds_all_that_is_needed(model: nn.Module, exported: ExportRep
     assert len(metadata["hybridvit.weights_sha256"]) == 64
 
 
+@pytest.mark.nightly  # test_quantisation.py exports folded models every day
 def test_a_folded_model_exports_too(model: nn.Module, tmp_path: Path) -> None:
     report = export(hybridvit.fold(model), tmp_path / "f.onnx", options=ExportOptions(image_size=(40, 64)))
     assert report.parity.passed
     assert load_runner(report.path).spec.image_size == (40, 64)
 
 
-class Wrong(OnnxExporter):
-    """Converts a model other than the one it was given."""
+class Earlier(OnnxExporter):
+    """Writes a file that another export has written, whatever it is given."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
     def convert(self, model: DeployedModel, path: Path, quantisation: Quantisation | None = None) -> None:
-        with torch.no_grad():
-            model.backbone.head.fc.bias[0] += 1e-3
-        super().convert(model, path, quantisation)
+        shutil.copy(self.file, path)
 
 
-def test_a_file_over_the_limit_is_not_kept(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EXPORTERS, "onnx", Wrong())
+def test_a_file_over_the_limit_is_not_kept(
+    model: nn.Module, exported: ExportReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.head.fc.bias[0] += 1e-3
+    monkeypatch.setitem(EXPORTERS, "onnx", Earlier(exported.path))
     target = tmp_path / "m.onnx"
     target.write_bytes(b"the earlier one")
     with pytest.raises(ExportError, match=r"differs from PyTorch by .* the limit is 1e-05. It was not kept"):
-        export(model, target)
+        export(changed, target)
     assert target.read_bytes() == b"the earlier one"
     assert list(tmp_path.iterdir()) == [target]
 
 
-class Truncating(OnnxExporter):
+class Truncating(Earlier):
     """Leaves half of the file."""
 
     def seal(self, path: Path) -> None:
@@ -96,9 +105,9 @@ class Truncating(OnnxExporter):
 
 
 def test_a_file_that_its_runtime_cannot_open_is_not_kept(
-    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: nn.Module, exported: ExportReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(EXPORTERS, "onnx", Truncating())
+    monkeypatch.setitem(EXPORTERS, "onnx", Truncating(exported.path))
     with pytest.raises(CheckpointError, match="not an ONNX file that ONNX Runtime can run"):
         export(model, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -205,11 +214,12 @@ def test_a_batch_of_another_shape_is_refused_with_the_right_one(exported: Export
         runner(np.zeros((3, 32, 32), np.float32))
 
 
-def test_weights_and_exported_files_answer_through_the_same_interface(model: nn.Module, tmp_path: Path) -> None:
+def test_weights_and_exported_files_answer_through_the_same_interface(
+    model: nn.Module, exported: ExportReport, tmp_path: Path
+) -> None:
     hybridvit.save_checkpoint(model, tmp_path / "m.safetensors")
-    export(model, tmp_path / "m.onnx")
     images = np.random.default_rng(1).standard_normal((3, 3, 32, 32), dtype=np.float32)
-    runners = [open_runner(tmp_path / name) for name in ("m.safetensors", "m.onnx")]
+    runners = [open_runner(path) for path in (tmp_path / "m.safetensors", exported.path)]
     assert [runner.runtime for runner in runners] == ["torch", "onnxruntime"]
     assert relative_error(runners[1](images)["logits"], runners[0](images)["logits"]) <= 1e-5
     assert isinstance(runners[0].card, ModelCard)

@@ -1,6 +1,7 @@
 """`hybridvit export`: a process per target, whose end, however it comes, leaves one clear error and nothing else."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -35,26 +36,46 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "m.safetensors"
 
 
-def test_several_targets_are_written_side_by_side(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(checkpoint), "--to", "onnx", "openvino", "--batch", "2", "--returns", "features"]) == 0
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What concerns no process is tested without one, which takes seconds to start."""
+    log = logging.getLogger("hybridvit")  # which a process of its own makes talk
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", log.level)
+    monkeypatch.setattr("hybridvit.cli.export.run_apart", lambda job, show: apart.carry_out(job))
+
+
+def test_several_targets_are_written_side_by_side_and_compared_on_the_images_that_are_named(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path_factory.mktemp("photos")
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    words = ["--to", "onnx", "openvino", "--batch", "2", "--image_size", "32x64", "--images", str(photos)]
+    assert main(["export", str(checkpoint), *words]) == 0
     text = capsys.readouterr().out
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["m.bin", "m.onnx", "m.safetensors", "m.xml"]
     assert text.count("Exported fastvit_debug, folded, to") == 2
-    assert "Takes               2 x 3 x 32 x 32, fp32" in text
-    assert "Gives               features" in text
-    features = load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 32))["features"]
-    assert features.shape == (3, 64)
+    assert text.count("6 images, same answer on 6") == 2
+    assert "Takes               2 x 3 x 32 x 64, fp32" in text
+    assert "Gives               logits" in text
+    assert load_runner(checkpoint.with_suffix(".onnx"))(torch.zeros(3, 3, 32, 64))["logits"].shape == (3, 3)
 
 
-def test_it_compares_on_the_images_that_are_named(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(6):
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(checkpoint.parent / f"{number}.png")
-    words = ["--image_size", "32x64", "--images", str(checkpoint.parent)]
-    assert main(["export", str(checkpoint), *words]) == 0
-    text = capsys.readouterr().out
-    assert "batch x 3 x 32 x 64" in text
-    assert "6 images, same answer on 6" in text
+def test_the_process_is_given_what_is_asked_for(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Began(Exception):
+        """With the job."""
+
+    def begin(job: ExportJob, *, show: object) -> None:
+        raise Began(job)
+
+    monkeypatch.setattr("hybridvit.cli.export.run_apart", begin)
+    with pytest.raises(Began) as began:
+        main(["export", str(checkpoint), "--returns", "features", "--uint8", "--image_size", "64x96"])
+    options = ExportOptions(returns="features", uint8=True, image_size=(64, 96))
+    path = str(checkpoint.with_suffix(".onnx"))
+    assert began.value.args == (ExportJob(checkpoint=str(checkpoint), output=path, to="onnx", options=options),)
 
 
 @pytest.mark.nightly
@@ -69,6 +90,15 @@ def test_a_target_that_fails_does_not_stop_the_others(checkpoint: Path, capsys: 
     assert captured.out.count("Exported") == 1
 
 
+def test_an_error_of_the_process_is_told_as_one_of_the_command(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(checkpoint), "--top_k", "9"]) == 2
+    assert capsys.readouterr().err.startswith("Error: top_k is 9, but must be a whole number from 1 to 3")
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [

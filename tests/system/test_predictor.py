@@ -10,6 +10,7 @@ from conftest import trained_like
 from PIL import Image
 
 import hybridvit
+from hybridvit.cli import main
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
@@ -77,6 +78,16 @@ def test_answers_have_as_many_classes_as_are_asked_for_and_the_file_gives(folder
 def test_a_file_of_features_names_no_classes(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"features\.onnx gives features, so it names no classes\."):
         Predictor(folder / "features.onnx")([picture(1)])
+
+
+@pytest.mark.parametrize(("name", "gives"), [("features.onnx", "features"), ("top2.onnx", "probabilities and indices")])
+def test_evaluate_refuses_a_file_that_gives_no_logits(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, gives: str
+) -> None:
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "a.png").write_bytes(picture(1))
+    assert main(["evaluate", str(folder / name), str(tmp_path)]) == 2
+    assert f"gives {gives}, but accuracy and loss are computed from logits. Export" in capsys.readouterr().err
 
 
 def test_a_picture_is_prepared_with_the_frame_that_leads_back_to_it(folder: Path) -> None:

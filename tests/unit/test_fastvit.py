@@ -45,6 +45,7 @@ POOLFORMER = {
     **PLAIN,
 }
 R, A = "repmixer", "attention"
+ABLATED_BY_DAY = ("poolformer at 224", "repmixer", "V3", "V5", "kernel 11", "attention in 4 stages")  # each option once
 ABLATIONS = {  # options on fastvit_s12 -> published (parameters in millions, multiply-adds in billions, size in px)
     "poolformer at 224": (POOLFORMER, 11.9, 1.8, 224),
     "poolformer at 256": (POOLFORMER, 11.9, 2.4, 256),
@@ -99,7 +100,10 @@ def test_multiply_adds_of_ma36_equal_the_papers_only_with_its_branches_and_norms
     assert count(model, (256, 256)).multiply_adds / 1e9 == pytest.approx(7.815, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ABLATED_BY_DAY else pytest.mark.nightly) for name in ABLATIONS],
+)
 def test_ablations_are_options_and_have_the_published_size(name):
     options, millions, giga, size = ABLATIONS[name]
     with torch.device("meta"):
