@@ -65,6 +65,7 @@ def test_torch_exports_the_head_for_any_batch() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore:# The axis name. batch will not be used")
 def test_onnx_runtime_answers_as_torch(tmp_path) -> None:
     from onnxruntime import InferenceSession
 
@@ -86,5 +87,6 @@ def test_multiply_adds_are_those_published() -> None:
         config = DINOConfig(channels=(512, 1024, 2048), num_classes=91)
         parts = {"backbone": ResNetMaps().eval(), "head": DINOHead(config).eval().requires_grad_(False)}
     counts = count_each(parts, torch.empty(1, 3, 800, 1280, device="meta"))
-    assert counts["head"].multiply_adds / 1e9 == pytest.approx(193.3, abs=0.1)
+    # 193.3 with each layer's box head once; all but the last run it twice: to predict, and to move the next reference
+    assert counts["head"].multiply_adds / 1e9 == pytest.approx(193.3 + 5 * 0.119, abs=0.1)
     assert sum(each.multiply_adds for each in counts.values()) / 1e9 == pytest.approx(279, rel=0.02)

@@ -11,14 +11,12 @@ SINE_CODES = 4  # numbers that a width is divided among: two axes, each with sin
 
 
 @dataclass(frozen=True, kw_only=True)
-class DINOConfig:
-    """The published 4-scale head by default; with maps of strides 4 to 32 it is the 5-scale one.
+class DINOOptions:
+    """What can be chosen whatever the backbone and the classes; the defaults are the published ones.
 
     Raises UsageError for values out of their range.
     """
 
-    channels: tuple[int, ...]  # of the maps, finest first; each stride is half of the next
-    num_classes: int
     num_queries: int = 900
     dim: int = 256
     num_heads: int = 8
@@ -32,8 +30,7 @@ class DINOConfig:
     box_noise: float = 1.0  # how far a corner moves at most, in halves of the box; negatives up to twice as far
 
     def __post_init__(self) -> None:
-        check_whole_numbers("channels", self.channels)
-        for name in ("num_classes", "num_queries", "num_points", "encoder_depth", "decoder_depth", "ffn_width"):
+        for name in ("num_queries", "num_points", "encoder_depth", "decoder_depth", "ffn_width"):
             check_integer(name, getattr(self, name), 1)
         check_integer("num_heads", self.num_heads, 1)
         check_integer("denoising_queries", self.denoising_queries, 0)
@@ -48,6 +45,22 @@ class DINOConfig:
             raise UsageError(f"label_noise is {self.label_noise}, but must be from 0 to 2: its half is a share.")
         if not 0 <= self.box_noise < math.inf:
             raise UsageError(f"box_noise is {self.box_noise}, but must be a number from 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DINOConfig(DINOOptions):
+    """With maps of strides 8, 16 and 32 it is the published 4-scale head; with those of stride 4 too the 5-scale one.
+
+    Raises UsageError for values out of their range.
+    """
+
+    channels: tuple[int, ...]  # of the maps, finest first; each stride is half of the next
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole_numbers("channels", self.channels)
+        check_integer("num_classes", self.num_classes, 1)
 
     @property
     def num_levels(self) -> int:

@@ -36,6 +36,11 @@ class DINOLoss:
     giou_weight: float = 2.0
     costs: Costs = field(default_factory=Costs)
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """By the first word of the name of a part."""
+        return dict(zip(KINDS, (self.class_weight, self.l1_weight, self.giou_weight), strict=True))
+
     def __call__(self, outputs: DINOOutputs, objects: Sequence[Objects], names: Sequence[str] = ()) -> Losses:
         """The losses of a head's answers to images with these objects.
 
@@ -55,8 +60,7 @@ class DINOLoss:
             known = assigned_copies(outputs.layout, objects, num_layers)
             denoising = _losses(outputs.denoising, known, whole) / (num_objects * outputs.layout.groups)
         parts |= _named(denoising, [f"denoising_{place}" for place in places])
-        weights = dict(zip(KINDS, (self.class_weight, self.l1_weight, self.giou_weight), strict=True))
-        total = torch.stack([weights[name.partition("_")[0]] * part for name, part in parts.items()]).sum()
+        total = torch.stack([self.weights[name.partition("_")[0]] * part for name, part in parts.items()]).sum()
         return Losses(total, parts)
 
 
