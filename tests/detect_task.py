@@ -17,14 +17,14 @@ from hybridvit.tasks.detect.heads import HEADS, make
 NAME = "detect_heads"
 TASKS.setdefault(NAME, "detect_task:Detecting")
 RCNN: dict[str, Any] = {
-    "pyramid_channels": 64,
+    "pyramid_channels": 16,
     "pyramid_norm": True,
-    "conv_channels": 64,
-    "fc_width": 128,
+    "conv_channels": 16,
+    "fc_width": 32,
     "anchor_sizes": (12, 20, 32, 48, 64),
-    "train_proposals": 200,
-    "proposals": 100,
-    "samples": 64,
+    "train_proposals": 100,
+    "proposals": 60,
+    "samples": 32,
     "canonical_px": 48,
     "detections": 20,
 }
