@@ -26,6 +26,7 @@ CHECKS = (
     "elastic.go_on_with_two",
     "test_never_lost_resume.resume_together",
     "test_engine_fsdp.skip_together",
+    "test_detectors.learn_together",
 )
 
 
@@ -126,3 +127,7 @@ def test_weights_shared_out_train_as_with_ddp_and_one_process_goes_on_with_their
     result = train(alone, resume=True, allow_changes=True, progress=False, task=TinyTask())
     assert [row["step"] for row in result.history] == [3, 6]
     assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in result.history)
+
+
+def test_two_processes_learn_with_an_image_without_objects_on_one_of_them(session: Session) -> None:
+    session.passed("learn_together")

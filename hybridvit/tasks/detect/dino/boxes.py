@@ -30,9 +30,11 @@ def centred(boxes: Float[Tensor, "*any 4"]) -> Float[Tensor, "*any 4"]:
 
 
 def logit(shares: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """The inverse of the sigmoid; both the share and its complement are at least 1e-3."""
-    shares = shares.clamp(0, 1)
-    return torch.log(shares.clamp(min=LOGIT_FLOOR) / (1 - shares).clamp(min=LOGIT_FLOOR))
+    """The inverse of the sigmoid; both the share and its complement are taken as 1e-3 to 1.
+
+    Bounds twice on the way of one value would make onnxscript 0.7 write a graph that ONNX Runtime refuses.
+    """
+    return torch.log(shares.clamp(LOGIT_FLOOR, 1.0) / (1 - shares).clamp(LOGIT_FLOOR, 1.0))
 
 
 def generalised_iou(boxes: Float[Tensor, "*#any 4"], others: Float[Tensor, "*#any 4"]) -> Float[Tensor, "*any"]:

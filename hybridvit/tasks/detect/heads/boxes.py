@@ -65,7 +65,7 @@ def kept(
     Of boxes of a group whose IoU is more than `overlap` the best remains. A score below 0 stands for no box; such
     numbers may come last.
     """
-    apart = boxes + (groups * (boxes.amax() + 1))[:, None]  # so that boxes of two groups never meet
+    apart = boxes + (groups * (boxes.max() + 1))[:, None]  # so that boxes of two groups never meet
     if boxes.is_meta:  # where operations are counted: all remain, so that the rest is counted in full
         chosen = torch.arange(len(boxes), device=boxes.device)
     elif keeps_shapes(boxes):

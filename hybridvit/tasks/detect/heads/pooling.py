@@ -32,17 +32,16 @@ class RegionPooling:
         In an exported graph, which cannot sort the regions by their levels, each is pooled from all of them.
         """
         used = [(level.float(), stride) for level, stride in zip(levels, STRIDES[:4], strict=False)]
-        chosen = self._level_of(regions[:, 1:])
         if keeps_shapes(regions):
+            chosen = self._level_of(regions[:, 1:])
             pooled = [self._pooled(*level, regions) for level in used]
             masked = [each * (chosen == number)[:, None, None, None] for number, each in enumerate(pooled)]
             return torch.stack(masked).sum(0)
         regions = regions.nan_to_num()  # a region that is not a number would read outside of the map
-        features = used[0][0].new_zeros(len(regions), levels[0].shape[1], self.size, self.size)
-        for number, level in enumerate(used):
-            where = (chosen == number).nonzero()[:, 0]
-            features = features.index_copy(0, where, self._pooled(*level, regions[where]))
-        return features
+        chosen = self._level_of(regions[:, 1:])
+        numbers = [(chosen == number).nonzero()[:, 0] for number in range(len(used))]
+        by_level = [self._pooled(*level, regions[where]) for level, where in zip(used, numbers, strict=True)]
+        return torch.cat(by_level)[torch.cat(numbers).argsort()]
 
     def _pooled(self, level: Tensor, stride: int, regions: Tensor) -> Tensor:
         return roi_align(level, regions, (self.size, self.size), 1 / stride, SAMPLES, self.aligned)
@@ -51,7 +50,7 @@ class RegionPooling:
         area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
         level = (CANONICAL_LEVEL + (area.sqrt() / self.canonical_px).log2() + 1e-6).floor()
         finest = round(math.log2(STRIDES[0]))
-        return level.nan_to_num(finest).clamp(finest, finest + 3).long() - finest
+        return level.clamp(finest, finest + 3).long() - finest
 
 
 def with_images(boxes: Float[Tensor, "b k 4"]) -> Float[Tensor, "n 5"]:
