@@ -170,6 +170,8 @@ class OptimConfig:
     """Largest norm of the gradient over all weights; 0 clips nothing."""
     layer_decay: float = 1.0
     """Learning rate of a layer over that of the layer after it; 1 gives all the same. 0.65 to 0.9 suit fine-tuning."""
+    backbone_lr: float = 1.0
+    """Of models with a head of their own: learning rate of the backbone over that of the head."""
 
     def __post_init__(self) -> None:
         positive("optim.lr", self.lr)
@@ -178,6 +180,12 @@ class OptimConfig:
             raise UsageError(f"Recipe key 'optim.momentum' is {self.momentum}, but it must be at least 0 and below 1.")
         at_least("optim.clip_norm", self.clip_norm, 0.0, "0 stands for no clipping")
         within("optim.layer_decay", self.layer_decay, 0.01, 1.0)
+        positive("optim.backbone_lr", self.backbone_lr)
+        if self.layer_decay < 1 and self.backbone_lr != 1:
+            raise UsageError(
+                f"Recipe keys 'optim.layer_decay' ({self.layer_decay}) and 'optim.backbone_lr' ({self.backbone_lr}) "
+                "both say how fast the backbone learns. Leave one of them out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

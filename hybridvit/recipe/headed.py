@@ -11,6 +11,7 @@ from hybridvit.recipe.recipe import ModelOption, Recipe
 class HeadedRecipe(Recipe):
     """The run"""
 
+    has_head: ClassVar[bool] = True
     trial_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """By head: the options with which a dry run tries it, small ones."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, positive, within
@@ -16,6 +16,8 @@ TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "fo
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The run: the keys that the recipes of all tasks have"""
+
+    has_head: ClassVar[bool] = False  # whether models are a backbone and a head
 
     task: str = "classify"
     """What is learnt."""
@@ -86,6 +88,11 @@ class Recipe:
             raise UsageError(
                 f"Recipe key 'model_options' sets {taken[0]}, but the task decides that from the images and "
                 "'pretrained'. Leave it out."
+            )
+        if self.optim.backbone_lr != 1 and not self.has_head:
+            raise UsageError(
+                f"Recipe key 'optim.backbone_lr' is {self.optim.backbone_lr}, but models of the task '{self.task}' "
+                "have no head of their own. Leave it out, or set optim.layer_decay."
             )
         word, _, count = self.freeze.partition(" ")
         if self.freeze not in ("", "backbone") and not (word == "stages" and count.isdecimal()):

@@ -1,10 +1,17 @@
 """Optimizer and learning rate over the training, both timm's."""
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_class, get_optimizer_info, list_optimizers
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_weight_decay,
+)
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.multistep_lr import MultiStepLRScheduler
 from timm.scheduler.poly_lr import PolyLRScheduler
@@ -13,6 +20,7 @@ from timm.scheduler.step_lr import StepLRScheduler
 from torch import nn
 
 from hybridvit.errors import UsageError, nearest
+from hybridvit.models.with_head import WithHead
 from hybridvit.recipe.recipe import Recipe
 
 
@@ -20,7 +28,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimizer over the weights of `model`; biases and norms are not decayed.
 
     With `layer_decay` the learning rate of a layer is that of the layer after it times the decay; the layers are those
-    of the model's `group_matcher`, and the classifier with the last of them has the recipe's rate.
+    of the model's `group_matcher`, and the classifier with the last of them has the recipe's rate. With `backbone_lr`
+    the backbone of a model with a head has that share of it.
     """
     optim = recipe.optim
     return create_optimizer_v2(
@@ -29,8 +38,24 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         lr=optim.lr,
         weight_decay=optim.weight_decay,
         layer_decay=optim.layer_decay if optim.layer_decay < 1 else None,
+        param_group_fn=partial(_two_rates, recipe) if optim.backbone_lr != 1 else None,
         **_momentum(recipe),
     )
+
+
+def _two_rates(recipe: Recipe, model: nn.Module) -> list[dict[str, Any]]:
+    """timm's groups, those with decay and those without, each in two: of the head, and of the backbone."""
+    assert isinstance(model, WithHead)
+    of_backbone = {id(parameter) for parameter in model.pyramid.parameters()}
+    groups = []
+    for group in param_groups_weight_decay(
+        model, recipe.optim.weight_decay, no_weight_decay_list=model.no_weight_decay()
+    ):
+        inside = [parameter for parameter in group["params"] if id(parameter) in of_backbone]
+        outside = [parameter for parameter in group["params"] if id(parameter) not in of_backbone]
+        groups.append({**group, "params": outside, "lr_scale": 1.0})
+        groups.append({**group, "params": inside, "lr_scale": recipe.optim.backbone_lr})
+    return [group for group in groups if group["params"]]
 
 
 def check_optimizer(recipe: Recipe) -> None:
