@@ -75,7 +75,7 @@ def evaluate(
 
 def _lines(task: Task, found: "Evaluation") -> list[tuple[str, str]]:
     lines = []
-    for quantity in task.quantities:
+    for quantity in (each for each in task.quantities if each.name in found.scores.values):
         text = quantity.text(found.scores.values[quantity.name]) + (f", {quantity.note}" if quantity.note else "")
         right = found.scores.per_image
         if quantity is task.headline and right is not None and right.dtype == bool:

@@ -62,12 +62,12 @@ def finding(
     return [Finding(severity, kind, what, number, listed[:MOST_LISTED], fix=fix)] if number else []
 
 
-def remarks_or_refusal(findings: Iterable[Finding], root: str) -> list[str]:
-    """What a training on `root` says of its findings before it begins: the warnings. Raises DatasetError for errors."""
+def remarks_or_refusal(findings: Iterable[Finding], root: str, use: str = "trained on") -> list[str]:
+    """What is said of findings before `root` is used: the warnings. Raises DatasetError where there are errors."""
     listed = list(findings)
     errors = [each.sentence() for each in listed if each.severity == "error"]
     if errors:
-        raise DatasetError(f"{root} cannot be trained on. {' '.join(errors)}")
+        raise DatasetError(f"{root} cannot be {use}. {' '.join(errors)}")
     return [each.sentence() for each in listed if each.severity == "warning"]
 
 

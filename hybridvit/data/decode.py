@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -172,13 +172,29 @@ def decode_stored(source: ImageSource, *, max_pixels: int = MAX_PIXELS, name: st
 
 
 def size_of(source: ImageSource, *, name: str = "") -> tuple[tuple[int, int], int]:
-    """Width and height as a file stores them, and its EXIF orientation, from its header. Raises `ImageDecodeError`."""
-    name, data, kind = _opened(source, name)
+    """Width and height as a file's header tells them, not turned, and its EXIF orientation. Raises `ImageDecodeError`.
+
+    A file is not read to its end.
+    """
+    if isinstance(source, bytes):
+        name, data, kind = _opened(source, name)
+        return _header(BytesIO(data), kind, name)
+    name = os.fspath(source)
     try:
-        with reader_of(kind)(BytesIO(data)) as image:
+        with open(name, "rb") as file:
+            kind = _kind_of(file.read(HEAD_BYTES), name)
+            file.seek(0)
+            return _header(file, kind, name)
+    except OSError as error:
+        raise ImageDecodeError(f"{name}: the file cannot be read: {error.strerror or error}.") from error
+
+
+def _header(file: IO[bytes], kind: str, name: str) -> tuple[tuple[int, int], int]:
+    try:
+        with reader_of(kind)(file) as image:
             return image.size, _orientation(image)
     except _DAMAGE as error:
-        raise ImageDecodeError(f"{name}: {kind} image {_damage(data, error)}.") from error
+        raise ImageDecodeError(f"{name}: {kind} image is damaged ({first_line(error)}). Re-fetch it.") from error
 
 
 def depth_of(source: ImageSource) -> int:

@@ -203,7 +203,8 @@ def _curves(record: RunRecord) -> list[Curve]:
 
 def _told(record: RunRecord) -> list[Quantity]:
     """The quantities but the loss; without those that are always 100 %: the top-5 of four classes says nothing."""
-    quantities = [quantity for quantity in record.quantities if quantity.name != "loss"]
+    known = [quantity for quantity in record.quantities if all(quantity.name in row for row in record.history)]
+    quantities = [quantity for quantity in known if quantity.name != "loss"]
     told = [
         quantity
         for quantity in quantities
