@@ -190,7 +190,7 @@ class Example:
 class Scores:
     """What a model is worth on a set of samples."""
 
-    values: Mapping[str, float]  # by the name of the quantity
+    values: Mapping[str, float]  # by the name of the quantity; the headline, and those that this model can be judged by
     parts: "tuple[Table | Confusion, ...]" = ()  # of a report
     per_image: "np.ndarray | None" = None
     """Of the headline, where it is a mean over images, in the order of this process's samples; bool: right or not."""
@@ -361,6 +361,7 @@ TASKS: dict[str, str] = {  # imported when first asked for
     "classify": "hybridvit.tasks.classify.task:Classify",
     "multilabel": "hybridvit.tasks.multilabel.task:Multilabel",
     "segment": "hybridvit.tasks.segment.task:Segment",
+    "detect": "hybridvit.tasks.detect.task:Detect",
 }
 
 

@@ -1,0 +1,322 @@
+"""COCO's average precision, of boxes and masks, exact on any number of processes."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import DatasetError, UsageError
+from hybridvit.evaluate.agreement import arrays
+from hybridvit.evaluate.run import of_all_ranks
+from hybridvit.report.content import Confusion, Table
+from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.tasks.detect.categories import categories_of
+from hybridvit.tasks.detect.data import Truth
+from hybridvit.tasks.detect.data_lists import Category
+from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SCORES, SHOWN, DetectResult, in_picture, overlap, pasted
+
+NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+         "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
+"""COCO's twelve numbers, in their order."""
+TITLES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
+          "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large")  # fmt: skip
+KINDS = {"bbox": "box", "segm": "mask"}
+MOST = 100  # detections of a picture that count, in COCO's rules
+FOUND_AT = 0.5  # IoU from which a detection finds an object, in examples and in the confusion
+WORST, BEST = "Worst: most missed and wrongly found", "Best: most found"
+ABSENT = -1.0  # what COCO's rules give where there is nothing to find
+
+
+class Judged(NamedTuple):
+    """What one process knows, as COCO's lists have it; pictures are known by their number from 1."""
+
+    images: list[dict[str, Any]]
+    truths: list[dict[str, Any]]
+    found: dict[str, list[dict[str, Any]]]  # by kind
+
+
+class ClassAP(NamedTuple):
+    """AP and AP50 of one class, in %; None where there is nothing to find."""
+
+    ap: float | None
+    ap50: float | None
+
+
+class DetectMetric(Metric):
+    """AP of boxes, and of masks where there are true ones and the model gives some."""
+
+    def __init__(self, card: ModelCard, *, num_examples: int) -> None:
+        self._categories, self._num_examples = categories_of(card), num_examples
+        self._judged = Judged([], [], {})
+        self._confusion = np.zeros((len(self._categories) + 1,) * 2, np.int64)
+        self._examples: list[Example] = []
+        self._kinds = {"bbox"}
+        self._all_masks = True
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        if any(name not in outputs for name in (BOXES, SCORES, LABELS)):
+            raise UsageError(
+                f"The file gives {' and '.join(outputs)}, but what a detector is worth is computed from its boxes. "
+                "Export the model again without --returns."
+            )
+        given = arrays(outputs)
+        rows = zip(batch.targets, batch.frames, batch.samples.tolist(), strict=True)
+        for place, (target, frame, number) in enumerate(rows):
+            assert frame is not None, "detections are judged in their pictures"
+            truth: Truth = target["truth"]
+            scores = np.asarray(given[SCORES][place], np.float64)
+            kept = np.argsort(-scores, kind="stable")
+            kept = kept[scores[kept] > 0]
+            boxes = in_picture(np.asarray(given[BOXES][place], np.float64)[kept], frame)
+            labels = np.asarray(given[LABELS][place])[kept]
+            masks = None
+            if MASKS in given and truth.masks is not None:
+                rows_ = zip(given[MASKS][place][kept[:MOST]], boxes[:MOST], strict=True)
+                masks = [pasted(mask, box, truth.size) for mask, box in rows_]
+            self._take(number, truth, boxes, scores[kept], labels, masks)
+            self._look(number, truth, boxes, scores[kept], labels, masks)
+
+    def _take(
+        self,
+        number: int,
+        truth: Truth,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        masks: Sequence[Any] | None,
+    ) -> None:
+        """Truth and detections of a picture as COCO's lists have them."""
+        self._judged.images.append({"id": number + 1, "height": truth.size[0], "width": truth.size[1]})
+        for place, box in enumerate(truth.boxes.tolist()):
+            entry = {
+                "image_id": number + 1,
+                "category_id": int(truth.labels[place]) + 1,
+                "bbox": _xywh(box),
+                "area": float(truth.areas[place]),
+                "iscrowd": int(truth.crowd[place]),
+            }
+            self._judged.truths.append(entry if truth.masks is None else entry | {"segmentation": truth.masks[place]})
+        self._all_masks &= truth.masks is not None or not len(truth.boxes)
+        of_boxes = self._judged.found.setdefault("bbox", [])
+        for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
+            common = {"image_id": number + 1, "category_id": int(label) + 1, "score": score}
+            of_boxes.append(common | {"bbox": _xywh(box)})
+        if masks is None:
+            return
+        of_masks = self._judged.found.setdefault("segm", [])
+        for mask, score, label in zip(masks, scores.tolist(), labels.tolist(), strict=False):
+            of_masks.append(
+                {"image_id": number + 1, "category_id": int(label) + 1, "score": score, "segmentation": mask}
+            )
+
+    def _look(
+        self,
+        number: int,
+        truth: Truth,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        masks: Sequence[Any] | None,
+    ) -> None:
+        """Count what was taken for what, and keep the picture if it is among the best or the worst."""
+        sure = scores >= SHOWN
+        pairs = matched(boxes[sure], truth.boxes[~truth.crowd])
+        named, true = labels[sure].astype(int), truth.labels[~truth.crowd]
+        free = _in_crowds(boxes[sure], truth.boxes[truth.crowd])
+        right = 0
+        for said, is_true in pairs:
+            self._confusion[true[is_true], named[said]] += 1
+            right += int(true[is_true] == named[said])
+        wrong = [place for place in range(len(named)) if place not in dict(pairs) and not free[place]]
+        missed = [place for place in range(len(true)) if place not in {is_true for _, is_true in pairs}]
+        np.add.at(self._confusion, (-1, named[wrong]), 1)
+        np.add.at(self._confusion, (true[missed], -1), 1)
+        if not self._num_examples:
+            return
+        faults = len(wrong) + len(missed) + len(pairs) - right
+        result = DetectResult(
+            categories=self._categories,
+            boxes=boxes[:MOST],
+            scores=scores[:MOST],
+            labels=labels[:MOST],
+            masks=None if masks is None else masks[:MOST],
+        )
+        example = Example(
+            group=WORST if faults else BEST,
+            order=float(faults if faults else right),
+            sample=number,
+            result=result,
+            said=f"found {right} of {len(true)}",
+            truth=f"{len(wrong) + len(pairs) - right} wrong" if faults else "",
+            right=not faults,
+        )
+        self._examples = _shown([*self._examples, example], self._num_examples)
+
+    def compute(self) -> Scores:
+        """Raises DatasetError where no picture has an object to find."""
+        shares = of_all_ranks((self._judged, self._confusion, self._examples, self._all_masks))
+        judged = joined([share[0] for share in shares])
+        if not any(not each["iscrowd"] for each in judged.truths):
+            raise DatasetError(f"None of the {len(judged.images):,} pictures has an object to find. Add some.")
+        kinds = ["bbox"]
+        if "segm" in judged.found and all(share[3] for share in shares):
+            kinds.append("segm")
+        values, details = dict[str, float](), dict[str, Any]()
+        by_class: dict[str, list[ClassAP]] = {}
+        for kind in kinds:
+            numbers, by_class[kind], curves = average_precision(judged, kind, len(self._categories))
+            word = KINDS[kind]
+            values |= {f"{word}_{name}": _percent(number) for name, number in zip(NAMES, numbers, strict=True)}
+            details[f"{word}_precision_recall"] = curves
+        parts: list[Table | Confusion] = [_summary(values, kinds), _classes(by_class, self._categories, judged)]
+        confusion = sum(share[1] for share in shares)
+        if len(self._categories) > 1:
+            parts.append(
+                Confusion(
+                    class_names=[*(category.name for category in self._categories), "nothing"],
+                    counts=confusion.tolist(),
+                )
+            )
+        details["classes"] = [
+            {"category_id": category.id, "name": category.name, **_of_class(by_class, label)}
+            for label, category in enumerate(self._categories)
+        ]
+        examples = [example for share in shares for example in share[2]]
+        return Scores(
+            values=values,
+            parts=tuple(parts),
+            details=details,
+            examples=tuple(_shown(examples, self._num_examples)),
+        )
+
+
+def average_precision(
+    judged: Judged, kind: str, num_categories: int
+) -> tuple[list[float], list[ClassAP], list[list[float]]]:
+    """COCO's twelve numbers (-1 where there is nothing to find), AP by class, and precision at IoU 0.5 over recall.
+
+    `kind` is "bbox" or "segm". A curve is of each class, at recalls 0, 0.1, ... 1; empty where nothing is to be found.
+    Raises UsageError without faster-coco-eval.
+    """
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise UsageError(
+            'Average precision needs the package faster-coco-eval. Run: pip install "hybridvit[detection]".'
+        ) from error
+    truths = [{**each, "id": number} for number, each in enumerate(judged.truths, start=1)]
+    categories = [{"id": label + 1, "name": str(label)} for label in range(num_categories)]
+    truth = COCO({"info": {}, "images": judged.images, "annotations": truths, "categories": categories})
+    found = truth.loadRes([dict(each) for each in judged.found.get(kind, [])])
+    evaluation = COCOeval_faster(truth, found, iouType=kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    precision = np.asarray(evaluation.eval["precision"])  # iou recall class area most
+    of_class = precision[:, :, :, 0, -1]
+    by_class, curves = [], []
+    for label in range(num_categories):
+        values = of_class[:, :, label]
+        known = (values > ABSENT).any()
+        by_class.append(
+            ClassAP(round(100 * float(values.mean()), 4), round(100 * float(values[0].mean()), 4))
+            if known
+            else ClassAP(None, None)
+        )
+        curves.append([round(float(value), 4) for value in values[0][::10]] if known else [])
+    return [float(value) for value in evaluation.stats[:12]], by_class, curves
+
+
+def joined(shares: Sequence[Judged]) -> Judged:
+    """All of it, in the order of the pictures, whichever process judged them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for share in shares:
+        for kind, entries in share.found.items():
+            found.setdefault(kind, []).extend(entries)
+    in_order = {kind: sorted(entries, key=lambda each: each["image_id"]) for kind, entries in found.items()}
+    return Judged(
+        sorted((each for share in shares for each in share.images), key=lambda each: each["id"]),
+        sorted((each for share in shares for each in share.truths), key=lambda each: each["image_id"]),
+        in_order,
+    )
+
+
+def matched(boxes: np.ndarray, truths: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of a box and a true one, each used once; the surest boxes choose first, whatever the class."""
+    pairs, taken = [], set[int]()
+    overlaps = overlap(boxes, truths)
+    for place, row in enumerate(overlaps):
+        free = [(value, -true) for true, value in enumerate(row) if true not in taken and value >= FOUND_AT]
+        if free:
+            best = -max(free)[1]
+            taken.add(best)
+            pairs.append((place, best))
+    return pairs
+
+
+def _in_crowds(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
+    """Of which boxes more than half lies in a crowd, so that they are neither right nor wrong."""
+    if not len(crowds):
+        return np.zeros(len(boxes), bool)
+    low, high = np.maximum(boxes[:, None, :2], crowds[:, :2]), np.minimum(boxes[:, None, 2:], crowds[:, 2:])
+    inside = (high - low).clip(0).prod(2).max(1, initial=0)
+    return inside > 0.5 * (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
+
+
+def _shown(examples: Sequence[Example], most: int) -> list[Example]:
+    groups: dict[str, list[Example]] = {WORST: [], BEST: []}
+    for example in examples:
+        groups[example.group].append(example)
+    return [each for group in groups.values() for each in heapq.nlargest(most, group, key=lambda each: each.order)]
+
+
+def _xywh(box: Sequence[float]) -> list[float]:
+    left, top, right, bottom = box
+    return [left, top, right - left, bottom - top]
+
+
+def _percent(value: float) -> float:
+    return -1.0 if value == ABSENT else round(100 * value, 4)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None or value == ABSENT else f"{value:.2f}"
+
+
+def _of_class(by_class: Mapping[str, Sequence[ClassAP]], label: int) -> dict[str, float | None]:
+    return {
+        f"{KINDS[kind]}_{name}": value
+        for kind, classes in by_class.items()
+        for name, value in classes[label]._asdict().items()
+    }
+
+
+def _summary(values: Mapping[str, float], kinds: Sequence[str]) -> Table:
+    rows = [
+        [title, *(_text(values[f"{KINDS[kind]}_{name}"]) for kind in kinds)]
+        for name, title in zip(NAMES, TITLES, strict=True)
+    ]
+    return Table(
+        title="Average precision and recall, in %",
+        head=["", *(KINDS[kind].capitalize() for kind in kinds)],
+        rows=rows,
+        note="COCO's rules; – where there is nothing of that size to find.",
+    )
+
+
+def _classes(by_class: Mapping[str, Sequence[ClassAP]], categories: Sequence[Category], judged: Judged) -> Table:
+    """The lowest AP first."""
+    found = [each["category_id"] - 1 for each in judged.truths if not each["iscrowd"]]
+    counts = np.bincount(found, minlength=len(categories))
+    known = [each.ap for each in by_class["bbox"]]
+    order = sorted(range(len(categories)), key=lambda label: (known[label] is None, known[label] or 0))
+    titles = [f"{KINDS[kind].capitalize()} {title}" for kind in by_class for title in ("AP", "AP50")]
+    rows = [
+        [categories[label].name]
+        + [_text(value) for kind in by_class for value in by_class[kind][label]]
+        + [f"{counts[label]:,}"]
+        for label in order
+    ]
+    return Table(title="Classes, the lowest box AP first, in %", head=["Class", *titles, "Objects"], rows=rows)
