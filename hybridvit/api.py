@@ -90,6 +90,7 @@ def evaluate(
     on_bad_image: Literal["error", "skip"] = "error",
     image_column: str = "",
     label_column: str = "",
+    way: str = "",
     device: Device = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
@@ -104,6 +105,8 @@ def evaluate(
         on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
         image_column: of a table, the column of the paths; "" finds it by its name.
         label_column: of a table, the column of the labels; "" finds it by its name.
+        way: another way to ask the model, where its task has any, such as multi_scale (the mean over sizes, mirrored
+            too) or slide (over overlapping parts of the size that it was trained on).
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
         say: told what is left out of the folder.
 
@@ -131,7 +134,7 @@ def evaluate(
             if isinstance(runner, TorchRunner)
             else nullcontext(lambda shown: runner(shown.inputs))
         ) as answer:
-            return run(answer, task, loader, card)
+            return run(task.in_way(answer, way, card) if way else answer, task, loader, card)
     finally:
         loader.close()
 

@@ -253,6 +253,8 @@ class Task(ABC):
     heads: ClassVar[Mapping[str, type]] = {}
     """The heads that its models can have, the default first: dataclasses of their options, which need no torch to be
     imported. Empty where the backbone's own classifier answers."""
+    ways: ClassVar[tuple[str, ...]] = ()
+    """Other ways to ask a model than once for each batch, such as in several sizes: `evaluate --way`."""
     num_classes = 1000  # of a model that is created without saying how many: those of the data set its papers train on
 
     @property
@@ -340,6 +342,11 @@ class Task(ABC):
     @abstractmethod
     def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
         """What a model of this task answers, by name, in fp32."""
+
+    def in_way(self, answer: "Callable[[Batch], Outputs]", way: str, card: "ModelCard") -> "Callable[[Batch], Outputs]":
+        """What answers a batch by asking `answer` in one of `ways`. Raises UsageError for another."""
+        known = nearest(way, self.ways) if self.ways else f"The task '{self.name}' has one way to answer"
+        raise UsageError(f"There is no way '{way}' to evaluate a model. {known}. Leave --way out for the usual one.")
 
     @abstractmethod
     def metric(self, card: "ModelCard", *, num_examples: int = 0) -> Metric:

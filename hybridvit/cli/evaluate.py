@@ -23,6 +23,7 @@ def evaluate(
     on_bad_image: Literal["error", "skip"] = "error",
     image_column: str = "",
     label_column: str = "",
+    way: str = "",
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
@@ -45,6 +46,8 @@ def evaluate(
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.
         image_column: of a table, the column of the paths; left out where the name tells.
         label_column: of a table, the column of the labels; left out where the name tells.
+        way: another way to ask the model, where its task has any, such as multi_scale (the mean over
+            sizes, mirrored too) or slide (over overlapping parts of the size that it was trained on).
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
@@ -59,6 +62,7 @@ def evaluate(
         on_bad_image=on_bad_image,
         image_column=image_column,
         label_column=label_column,
+        way=way,
         say=remark,
     )
     if json:

@@ -12,6 +12,7 @@ from hybridvit.models.registry import VARIANTS
 from hybridvit.recipe.file import RECIPE, load_recipe, recipe_names, recipe_text, recipe_titles
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.tasks.classify.config import ClassifyRecipe
+from hybridvit.tasks.segment.config import SegmentRecipe
 
 OWN = {"digits", "folder", "two_marks", "finetune", "multilabel", "several_digits"}  # nothing is published of these
 FASTVIT = {  # stochastic depth plain, distilled; crop; published top-1 of the paper plain, distilled
@@ -164,6 +165,58 @@ def test_imagenet_21k_is_trained_on_and_fine_tuned_as_the_appendix_says() -> Non
         assert recipe.pretrained == "runs/fastervit_4_21k_pretrain/model.safetensors"
         assert (recipe.data.image_size, recipe.data.crop_fraction) == (size, crop)
         assert f"Published: {top1} % top-1" in head_of(name)
+
+
+ADE20K = {  # model: mIoU in one scale, stochastic depth (FastViT, Table 9; FasterViT, Table S.6)
+    "fastvit_sa12": (38.0, 0.1),
+    "fastvit_sa24": (41.0, 0.1),
+    "fastvit_sa36": (42.9, 0.2),
+    "fastvit_ma36": (44.6, 0.35),
+    "fastervit_1": (42.7, 0.2),
+    "fastervit_2": (43.5, 0.2),
+}
+TABLE_4 = {"fastervit_2": (47.2, 48.4), "fastervit_3": (48.7, 49.7), "fastervit_4": (49.1, 50.3)}  # one scale, several
+
+
+def segmenter_of(name: str) -> SegmentRecipe:
+    recipe = any_recipe(name)
+    assert isinstance(recipe, SegmentRecipe)
+    data, augment = recipe.data, recipe.augment
+    assert (data.image_size, data.fit_px, data.reduce_zero_label) == (512, (), True)
+    assert (data.train, data.val) == ("training", "validation")
+    assert (augment.scale, augment.largest_share, augment.hflip, augment.distortion) == ((0.5, 2.0), 0.75, 0.5, 0.5)
+    assert (recipe.optim.name, recipe.schedule.kind, recipe.schedule.min_lr) == ("adamw", "poly", 0.0)
+    assert recipe.pretrained is True
+    return recipe
+
+
+def test_there_is_a_segmentation_recipe_for_each_published_row_and_no_other() -> None:
+    published = {f"semantic_fpn_{model}_ade20k" for model in ADE20K} | {f"upernet_{model}_ade20k" for model in TABLE_4}
+    own = {"segment", "segment_scenes"}
+    assert {name for name in recipe_names() if any_recipe(name).task == "segment"} == own | published
+
+
+@pytest.mark.parametrize("model", ADE20K)
+def test_semantic_fpn_is_trained_as_poolformers_was(model: str) -> None:
+    miou, rate = ADE20K[model]
+    recipe = segmenter_of(f"semantic_fpn_{model}_ade20k")
+    assert (recipe.model, recipe.head, recipe.model_options) == (model, "semantic_fpn", {"drop_path_rate": rate})
+    assert (recipe.optim.lr, recipe.optim.weight_decay, recipe.data.total_batch) == (2e-4, 1e-4, 32)
+    assert (recipe.schedule.steps, recipe.schedule.power, recipe.schedule.warmup_steps) == (40_000, 0.9, 0)
+    assert f"Published: {miou} % mIoU" in head_of(f"semantic_fpn_{model}_ade20k")
+
+
+@pytest.mark.parametrize("model", TABLE_4)
+def test_upernet_is_trained_as_swins_was(model: str) -> None:
+    recipe = segmenter_of(f"upernet_{model}_ade20k")
+    assert (recipe.model, recipe.head, recipe.model_options) == (model, "upernet", {"drop_path_rate": 0.3})
+    assert (recipe.optim.lr, recipe.optim.weight_decay, recipe.data.total_batch) == (6e-5, 0.01, 16)
+    schedule = recipe.schedule
+    assert (schedule.steps, schedule.power, schedule.warmup_steps) == (160_000, 1.0, 1500)
+    assert schedule.warmup_lr == pytest.approx(1e-6 * recipe.optim.lr)
+    assert recipe.auxiliary_weight == 0.4
+    one, several = TABLE_4[model]
+    assert f"Published: {one} % mIoU in one scale, {several} % in several" in head_of(f"upernet_{model}_ade20k")
 
 
 def test_finetune_starts_from_published_weights_with_a_new_head() -> None:

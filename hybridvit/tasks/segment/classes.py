@@ -23,7 +23,7 @@ OF_LAYOUT: Mapping[str, Sequence[str]] = {"Pascal VOC": _VOC, "Cityscapes": _CIT
 """The names that masks of these layouts have where all these classes, and no others, are in them."""
 _JSON = ("palette.json", "classes.json")
 _TEXT = "classes.txt"
-_ADE20K = "objectInfo150.txt"
+ADE20K = "objectInfo150.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def named_classes(folders: Iterable[str]) -> Classes | None:
     Raises DatasetError for a file that names none.
     """
     for folder in folders:
-        for name in (*_JSON, _TEXT, _ADE20K):
+        for name in (*_JSON, _TEXT, ADE20K):
             path = Path(folder, name)
             if path.is_file():
                 return _read(path)
@@ -60,7 +60,7 @@ def _read(path: Path) -> Classes:
             '"color": [r, g, b], "id": number}}.'
         ) from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if path.name == _ADE20K:
+    if path.name == ADE20K:
         lines = [line.split("\t")[-1].strip() for line in lines if line.split("\t")[0].strip().isdecimal()]
     if not lines:
         raise DatasetError(f"{path} names no classes. Write one a line, in the order of their values.")

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridvit.card import ModelCard
-from hybridvit.data.check_report import Finding, finding
+from hybridvit.data.check_contents import Contents, contents_of_listings
+from hybridvit.data.check_report import Finding, finding, remarks_or_refusal
 from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import held_out
 from hybridvit.data.listing import Labels, Listing
 from hybridvit.data.scan import file_size, relative, subfolders
 from hybridvit.data.scenes import DEFAULT_FOLDER, write_segmentation
 from hybridvit.errors import DatasetError, UsageError, some
-from hybridvit.tasks.segment.classes import Classes, Map, folders_of_classes, named_classes, raw_reading
+from hybridvit.tasks.segment.classes import ADE20K, Classes, Map, folders_of_classes, named_classes, raw_reading
 from hybridvit.tasks.segment.config import SegmentData
 from hybridvit.tasks.segment.data import MaskedFiles, MaskedOptions
 from hybridvit.tasks.segment.layouts import WHOLE, Layout, Pairs, find_layout
 from hybridvit.tasks.segment.masks import Reading
-from hybridvit.tasks.segment.survey import Part, Survey, check, look_at_all, survey
+from hybridvit.tasks.segment.survey import Part, Survey, look_at_all, survey
 from hybridvit.tasks.segment.transforms import EvalPair
 
 _LAYOUTS = (
@@ -66,7 +67,7 @@ def open_scenes(data: SegmentData, train: MaskedOptions, validation: MaskedOptio
 def open_folder(data: SegmentData, train: MaskedOptions, validation: MaskedOptions) -> tuple[MaskedFiles, MaskedFiles]:
     """The pictures and masks in data.root. Raises DatasetError where they are not fit to train on."""
     looked = look_into(data)
-    remarks = check(looked.layout.root, looked.survey.findings)
+    remarks = remarks_or_refusal(looked.survey.findings, looked.layout.root)
     listings = [looked.listing(place) for place in range(len(looked.parts))]
     there = looked.layout.split_named(data.val)
     unused = None if there is None else Path(looked.layout.splits[there][0])
@@ -82,15 +83,20 @@ def open_folder(data: SegmentData, train: MaskedOptions, validation: MaskedOptio
     return images, held
 
 
-def look_into(data: SegmentData, *, needs_both: bool = True) -> Looked:
+def look_into(data: SegmentData) -> Looked:
     """The splits of data.root that `data` names, with what their masks hold.
 
-    Raises DatasetError for a folder that is laid out otherwise, or lacks a split, unless `needs_both` is false.
+    Raises DatasetError for a folder that is laid out otherwise, or lacks a split.
     """
     layout = found_layout(data.root)
     names = [_split(layout, data, "train")]
-    if not (data.val_share or data.fold) and (needs_both or layout.split_named(data.val) is not None):
+    if not (data.val_share or data.fold):
         names.append(_split(layout, data, "val"))
+    return look_at_splits(layout, names, data)
+
+
+def look_at_splits(layout: Layout, names: Sequence[str], data: SegmentData) -> Looked:
+    """These splits with what their masks hold, that to train on first."""
     pairs = {name: layout.pairs(name) for name in names}
     masks = [mask for each in pairs.values() for mask in each.masks]
     classes = named_classes(folders_of_classes(layout.root, masks))
@@ -110,6 +116,28 @@ def found_layout(root: str) -> Layout:
         there = some(subfolders(str(folder)), quoted=True) or "none"
         raise DatasetError(f"{folder} has no pictures with masks: its folders are {there}. Lay it out as {_LAYOUTS}.")
     return layout
+
+
+def contents_of(root: str, data: SegmentData | None) -> Contents | None:
+    """What a folder of pictures and masks holds, for `check-data`; None for one that is laid out otherwise."""
+    layout = find_layout(root)
+    if layout is None:
+        return None
+    data = data or SegmentData(root=root, reduce_zero_label=os.path.isfile(os.path.join(root, ADE20K)))
+    first = layout.split_named(data.train)
+    names = sorted(layout.splits, key=lambda name: (name != first, name))
+    looked = look_at_splits(layout, names, data)
+    learnt = {label for labels in looked.listing(0).labels for label in labels}  # the others have their finding
+    listings = {}
+    for place, name in enumerate(names):
+        listing = looked.listing(place)
+        labels = tuple(tuple(label for label in each if label in learnt) for each in listing.labels)
+        listings[name] = dataclasses.replace(listing, labels=labels)
+    contents = contents_of_listings(layout.root, listings)
+    present = {looked.survey.map.names[label] for label in learnt}
+    splits = {name: tuple(each for each in classes if each in present) for name, classes in contents.splits.items()}
+    findings = [each for each in looked.survey.findings if each.kind != "class-not-judged"]  # said of the classes
+    return dataclasses.replace(contents, splits=splits, findings=findings, of_pictures=False)
 
 
 def _split(layout: Layout, data: SegmentData, key: str) -> str:
@@ -139,14 +167,12 @@ def looked_at(root: str, pairs: Mapping[str, Pairs], classes: Classes | None, wo
 def unpaired(root: str, pairs: Mapping[str, Pairs], data: SegmentData) -> list[Finding]:
     """Pictures and masks that have no partner."""
     severity = "warning" if data.allow_unpaired else "error"
-    left_out = (
-        "they are left out" if data.allow_unpaired else "add them, or leave these out: --data.allow_unpaired true"
-    )
+    left_out = "They are left out." if data.allow_unpaired else "Or leave these out: --data.allow_unpaired true."
     images = [relative(path, root) for each in pairs.values() for path in each.without_mask]
     masks = [relative(path, root) for each in pairs.values() for path in each.without_image]
     return [
-        *finding(severity, "no-mask", f"Pictures without a mask ({left_out})", images),
-        *finding(severity, "no-picture", f"Masks without a picture ({left_out})", masks),
+        *finding(severity, "no-mask", "Pictures without a mask", images, fix=f"Add the masks. {left_out}"),
+        *finding(severity, "no-picture", "Masks without a picture", masks, fix=f"Add the pictures. {left_out}"),
     ]
 
 

@@ -92,7 +92,9 @@ def _image_and_mask_folders(root: str) -> tuple[str, str] | None:
     there = {name.lower(): os.path.join(root, name) for name in subfolders(root)}
     images = next((there[name] for name in IMAGES if name in there), None)
     masks = next((there[name] for name in MASKS if name in there), None)
-    return (images, masks) if images and masks else None
+    if images is None or masks is None or not any(map(is_image, walk(masks))):  # boxes lie in such folders too
+        return None
+    return images, masks
 
 
 def _both(images: str, masks: str, name: str) -> tuple[str, str]:

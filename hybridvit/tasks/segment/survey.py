@@ -10,7 +10,7 @@ import numpy as np
 
 from hybridvit.data.check_report import Finding, finding
 from hybridvit.data.decode import ImageSource, size_of, turned
-from hybridvit.errors import DatasetError, ImageDecodeError, some
+from hybridvit.errors import ImageDecodeError, some
 from hybridvit.tasks.segment.classes import Classes, Map, class_map, raw_reading
 from hybridvit.tasks.segment.config import SegmentData
 from hybridvit.tasks.segment.masks import Colour, Reading, nearest_colour, read_values
@@ -116,7 +116,7 @@ def survey(parts: Sequence[Part], classes: Classes | None, data: SegmentData, *,
         *_turned(parts),
         *_colours(parts, listed),
         *asks,
-        *([] if asks else _outside(parts, found, data)),
+        *([] if asks else _outside(parts, found)),
         *([] if asks else _absent(parts, found, data)),
         *_histogram(total, data, known),
     ]
@@ -148,8 +148,8 @@ def _sizes(parts: Sequence[Part]) -> list[Finding]:
         (width, height), (wide, high) = facts.size, turned(facts.picture_size, facts.orientation)
         return f"{width}x{height}, its picture {wide}x{high}"
 
-    what = "Masks of another size than their picture (save each mask in the size of its picture)"
-    return finding("error", "mask-size", what, _all(parts, tells))
+    what, fix = "Masks of another size than their picture", "Save each mask in the size of its picture."
+    return finding("error", "mask-size", what, _all(parts, tells), fix=fix)
 
 
 def _turned(parts: Sequence[Part]) -> list[Finding]:
@@ -162,15 +162,12 @@ def _turned(parts: Sequence[Part]) -> list[Finding]:
         same = facts.picture_size == turned(facts.picture_size, facts.orientation)
         return f"EXIF orientation {facts.orientation}" if facts.orientation > 1 and same and facts.fits else ""
 
-    doubt = (
-        "Turned pictures whose mask fits either way, and is taken to be upright (save the picture upright if it is not)"
-    )
-    return finding(
-        "note",
-        "mask-turned",
-        "Masks drawn on the picture as it is stored, which are turned with it",
-        _all(parts, stored),
-    ) + finding("warning", "mask-ambiguous", doubt, _all(parts, ambiguous))
+    drawn = "Masks drawn on the picture as it is stored, which are turned with it"
+    doubt, fix = "Turned pictures whose mask fits either way, and is taken to be upright", "If it is not, turn it."
+    return [
+        *finding("note", "mask-turned", drawn, _all(parts, stored)),
+        *finding("warning", "mask-ambiguous", doubt, _all(parts, ambiguous), fix=fix),
+    ]
 
 
 def _colours(parts: Sequence[Part], listed: Sequence[Colour]) -> list[Finding]:
@@ -182,20 +179,21 @@ def _colours(parts: Sequence[Part], listed: Sequence[Colour]) -> list[Finding]:
         lossy = "; JPEG changes colours: save masks as PNG" if facts.kind == "JPEG" else ""
         return f"{pixels:,} pixels of {list(colour)}, nearest {list(nearest_colour(colour, listed))}{more}{lossy}"
 
-    return finding("error", "unlisted-colour", "Masks with colours that are listed nowhere", _all(parts, tells))
+    fix = "List them in palette.json, or save the masks again in the listed colours, as PNG."
+    return finding("error", "unlisted-colour", "Masks with colours that are not listed", _all(parts, tells), fix=fix)
 
 
 def _binary(total: Mapping[int, int], data: SegmentData) -> list[Finding]:
     if set(total) != {0, 255} or data.binary or data.ignore_label != 255:
         return []
-    what = (
-        "Values in all masks, 0 and 255 alone, and 255 can mean two things: say --data.binary foreground if it is the "
-        "second class, --data.binary ignore if it is pixels of no class"
+    fix = "Set --data.binary to foreground if 255 is the second class, or to ignore if it is pixels of no class."
+    values = [f"{value}: {total[value]:,} pixels" for value in sorted(total)]
+    return finding(
+        "error", "binary", "Values in all masks, 0 and 255 alone, of which 255 may mean two things", values, fix=fix
     )
-    return finding("error", "binary", what, [f"{value}: {total[value]:,} pixels" for value in sorted(total)])
 
 
-def _outside(parts: Sequence[Part], found: Map, data: SegmentData) -> list[Finding]:
+def _outside(parts: Sequence[Part], found: Map) -> list[Finding]:
     known = {*found.reading.values, *found.reading.ignored}
 
     def tells(facts: MaskFacts) -> str:
@@ -204,11 +202,12 @@ def _outside(parts: Sequence[Part], found: Map, data: SegmentData) -> list[Findi
         return some([f"{value} ({pixels:,} pixels)" for value, pixels in values.items()]) + lossy
 
     lowest, highest = min(found.reading.values, default=0), max(found.reading.values, default=0)
-    what = (
-        f"Masks with values that are no class: the {len(found.names)} classes have {lowest} to {highest} "
-        f"(name all classes in classes.txt, set --data.ignore_label, or --data.reduce_zero_label if 0 is no class)"
+    what = f"Masks with values that are no class: the {len(found.names)} classes have {lowest} to {highest}"
+    fix = (
+        "Name all classes in classes.txt, or what belongs to none: --data.ignore_label, or --data.reduce_zero_label "
+        "true if that is 0."
     )
-    return finding("error", "outside", what, _all(parts, tells))
+    return finding("error", "outside", what, _all(parts, tells), fix=fix)
 
 
 def _absent(parts: Sequence[Part], found: Map, data: SegmentData) -> list[Finding]:
@@ -217,13 +216,16 @@ def _absent(parts: Sequence[Part], found: Map, data: SegmentData) -> list[Findin
         seen = {value for facts in part.facts for value in facts.counts}
         absent = [name for name, value in zip(found.names, found.reading.values, strict=True) if value not in seen]
         if number == 0:
-            fix = "add masks that have them, take them from the list of classes, or --data.allow_absent true"
+            fix = (
+                "Add masks that have them, take them from the list of classes, set --data.reduce_zero_label true if 0 "
+                "is no class, or train all the same: --data.allow_absent true."
+            )
             severity = "warning" if data.allow_absent else "error"
-            what = f"Classes without a pixel in {part.name or 'the masks'} ({fix})"
-            findings += finding(severity, "absent-class", what, absent)
+            what = f"Classes without a pixel in {part.name or 'the masks'}"
+            findings += finding(severity, "absent-class", what, absent, fix=fix)
         else:
             what = f"Classes without a pixel in {part.name}, so that nothing is known of them there"
-            findings += finding("warning", "missing-class", what, absent)
+            findings += finding("warning", "class-not-judged", what, absent)
     return findings
 
 
@@ -243,15 +245,3 @@ def _histogram(total: Mapping[int, int], data: SegmentData, known: int | None) -
     now = "true" if data.reduce_zero_label else "false"
     what = f"Values in the masks (reduce_zero_label is {now}{named})"
     return [Finding("note", "histogram", what, len(total), tuple(lines), len(lines))]
-
-
-def check(root: str, findings: Iterable[Finding]) -> list[str]:
-    """Raise DatasetError for what is an error; what is worth a warning, in a line each."""
-    errors = [each for each in findings if each.severity == "error"]
-    if errors:
-        raise DatasetError(f"{root} is not fit to train on. " + " ".join(map(_sentence, errors)))
-    return [_sentence(each) for each in findings if each.severity == "warning"]
-
-
-def _sentence(found: Finding) -> str:
-    return f"{found.what}: {found.number:,}, such as {some(list(found.examples))}."

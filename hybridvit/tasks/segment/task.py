@@ -1,17 +1,18 @@
 """A class for each pixel."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
-from hybridvit.tasks.segment.config import SegmentRecipe, SemanticFPNConfig, UPerNetConfig
+from hybridvit.tasks.segment.config import SegmentData, SegmentRecipe, SemanticFPNConfig, UPerNetConfig
 from hybridvit.tasks.segment.result import ANSWER, SegmentResult, results_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from hybridvit.data.check_contents import Contents
     from hybridvit.data.encoded import OnBadImage
     from hybridvit.data.samples import Samples
 
@@ -31,6 +32,7 @@ class Segment(Task):
     recipe = SegmentRecipe
     answers = (ANSWER,)
     heads: ClassVar[Mapping[str, type]] = {"semantic_fpn": SemanticFPNConfig, "upernet": UPerNetConfig}
+    ways = ("multi_scale", "slide")
     num_classes = 150
 
     def prepared(self, preprocessing: Preprocessing, image_size: tuple[int, int] | None) -> Preprocessing:
@@ -64,6 +66,11 @@ class Segment(Task):
         return open_labelled(
             root, card, on_bad_image=on_bad_image, image_column=image_column, label_column=label_column
         )
+
+    def contents(self, root: str, data: SegmentData | None = None) -> "Contents | None":
+        from hybridvit.tasks.segment.folders import contents_of
+
+        return contents_of(root, data)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         from hybridvit.tasks.segment.data import collated
@@ -100,6 +107,11 @@ class Segment(Task):
 
     def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
         return {ANSWER: model(inputs).float()}
+
+    def in_way(self, answer: "Callable[[Batch], Outputs]", way: str, card: ModelCard) -> "Callable[[Batch], Outputs]":
+        from hybridvit.tasks.segment.ways import WAYS
+
+        return WAYS[way](answer, card) if way in WAYS else super().in_way(answer, way, card)
 
     def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
         from hybridvit.tasks.segment.metric import SegmentMetric

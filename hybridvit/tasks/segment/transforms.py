@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from hybridvit.card import Preprocessing
-from hybridvit.data.preprocess import RESAMPLING, channels, cut, fitted_size, frame_of, num_channels
+from hybridvit.data.preprocess import RESAMPLING, channels, cut, frame_of, num_channels
 from hybridvit.task import Frame
 from hybridvit.tasks.segment.config import SegmentAugment
 from hybridvit.tasks.segment.masks import IGNORE
@@ -84,7 +84,9 @@ class TrainPair:
         """Width and height of the whole picture in the scale that is drawn."""
         factor = random.uniform(*self.augment.scale) * side / self.preprocessing.image_size[0]
         shorter, longer = self.preprocessing.fit_px or self.preprocessing.image_size
-        return fitted_size(size, (shorter * factor, longer * factor))
+        factor *= min(shorter / min(size), longer / max(size))
+        width, height = (max(1, round(each * factor)) for each in size)
+        return width, height
 
     def _place(self, mask: Image.Image, side: int) -> tuple[int, int]:
         """Left and top of the part."""
