@@ -12,6 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -254,6 +255,15 @@ class Task(ABC):
     """The heads that its models can have, the default first: dataclasses of their options, which need no torch to be
     imported. Empty where the backbone's own classifier answers."""
     num_classes = 1000  # of a model that is created without saying how many: those of the data set its papers train on
+    returns: ClassVar[str] = "logits"
+    """What these answers are called where an export is asked for them: `--returns`."""
+    argmax: ClassVar[str] = ""
+    """What the number of the class with the largest logit (b classes ...) is called, where a file can give it alone."""
+    lists_objects: ClassVar[bool] = False
+    """Whether answers are lists of what is found, the best first: which boxes remain is decided by values, which a
+    graph can hold for one size of image alone, and not each runtime has the operators for it."""
+    tolerance: ClassVar[float] = 1.0
+    """How many times the limit of a target, which is a share of the largest logit, its answers may `difference` by."""
 
     @property
     def headline(self) -> Quantity:
@@ -340,6 +350,14 @@ class Task(ABC):
     @abstractmethod
     def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
         """What a model of this task answers, by name, in fp32."""
+
+    def answers_of(self, card: "ModelCard") -> tuple[str, ...]:
+        """The names that `forward` gives for the model that a card describes."""
+        return self.answers
+
+    def difference(self, given: Outputs, wanted: Outputs) -> float:
+        """How far two answers to a batch (NumPy arrays) are apart; infinite where a number is not finite."""
+        return max(relative_error(given[name], expected) for name, expected in wanted.items())
 
     @abstractmethod
     def metric(self, card: "ModelCard", *, num_examples: int = 0) -> Metric:

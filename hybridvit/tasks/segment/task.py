@@ -30,6 +30,8 @@ class Segment(Task):
     )
     recipe = SegmentRecipe
     answers = (ANSWER,)
+    returns = "segmentation"
+    argmax = "labels"
     heads: ClassVar[Mapping[str, type]] = {"semantic_fpn": SemanticFPNConfig, "upernet": UPerNetConfig}
     num_classes = 150
 
