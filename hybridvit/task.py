@@ -12,6 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -256,6 +257,15 @@ class Task(ABC):
     ways: ClassVar[tuple[str, ...]] = ()
     """Other ways to ask a model than once for each batch, such as in several sizes: `evaluate --way`."""
     num_classes = 1000  # of a model that is created without saying how many: those of the data set its papers train on
+    returns: ClassVar[str] = "logits"
+    """What these answers are called where an export is asked for them: `--returns`."""
+    argmax: ClassVar[str] = ""
+    """What the number of the class with the largest logit (b classes ...) is called, where a file can give it alone."""
+    lists_objects: ClassVar[bool] = False
+    """Whether answers are lists of what is found, the best first: which boxes remain is decided by values, which a
+    graph can hold for one size of image alone, and not each runtime has the operators for it."""
+    tolerance: ClassVar[float] = 1.0
+    """How many times the limit of a target, which is a share of the largest logit, its answers may `difference` by."""
 
     @property
     def headline(self) -> Quantity:
@@ -347,6 +357,14 @@ class Task(ABC):
         """What answers a batch by asking `answer` in one of `ways`. Raises UsageError for another."""
         known = nearest(way, self.ways) if self.ways else f"The task '{self.name}' has one way to answer"
         raise UsageError(f"There is no way '{way}' to evaluate a model. {known}. Leave --way out for the usual one.")
+
+    def answers_of(self, card: "ModelCard") -> tuple[str, ...]:
+        """The names that `forward` gives for the model that a card describes."""
+        return self.answers
+
+    def difference(self, given: Outputs, wanted: Outputs) -> float:
+        """How far two answers to a batch (NumPy arrays) are apart; infinite where a number is not finite."""
+        return max(relative_error(given[name], expected) for name, expected in wanted.items())
 
     @abstractmethod
     def metric(self, card: "ModelCard", *, num_examples: int = 0) -> Metric:

@@ -13,7 +13,7 @@ from hybridvit.cli.table import pairs
 from hybridvit.errors import HybridViTError, UsageError, command_line
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import Batch, ExportOptions
-from hybridvit.export.spec import Precision, Returns
+from hybridvit.export.spec import Precision
 from hybridvit.export.targets import exporter_for
 from hybridvit.loading import is_exported
 
@@ -45,10 +45,13 @@ class Request:
     (113 px); image_size is then only what `predict` resizes to."""
     uint8: bool = False
     """take pixels as they are decoded (batch x height x width x channels); the normalisation is inside."""
-    returns: Returns = "logits"
-    """logits, features (the pooled vector before the classifier) or pyramid (the four feature maps)."""
+    returns: str | None = None
+    """what the file gives: by default what the model answers (logits, segmentation or detections), or features (the
+    pooled vector before the classifier) or pyramid (the four feature maps)."""
     top_k: int | None = None
     """give the probabilities and indices of so many classes instead of all logits."""
+    argmax: bool = False
+    """of a segmentation give the class of each pixel (uint8 up to 256 classes, else int32) instead of all logits."""
     opset: int | None = None
     """onnx: the opset of its operators, 17 to 25, for older runtimes and readers; by default 20."""
     images: Sequence[str] = ()

@@ -4,7 +4,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,17 +85,16 @@ def _clear(output: Path) -> None:
 def carry_out(job: ExportJob) -> "ExportReport":
     """Do `job` in this process, which prints how far it is."""
     _tell_progress()
-    import numpy as np
-
     from hybridvit.checkpoints import load
     from hybridvit.data.preprocess import prepare
+    from hybridvit.export.draft import prepared_for
     from hybridvit.export.pipeline import export
     from hybridvit.export.quantise.plan import plan_from_folder
+    from hybridvit.export.resolve import resolve
 
     model = load(job.checkpoint)
-    prepared = model.card.preprocessing
-    prepared = replace(prepared, image_size=job.options.image_size or prepared.image_size)
-    images = np.stack([prepare(path, prepared) for path in job.images]) if job.images else None
+    prepared = prepared_for(model.card.preprocessing, resolve(model, model.card, exporter_for(job.to), job.options))
+    images = [prepare(path, prepared) for path in job.images]
     plan = None
     if job.calibration is not None:
         plan = plan_from_folder(

@@ -54,7 +54,7 @@ class Draft:
         return self.exporter.load_to_prove(self.path)
 
 
-def _prepared(preprocessing: Preprocessing, spec: GraphSpec) -> Preprocessing:
+def prepared_for(preprocessing: Preprocessing, spec: GraphSpec) -> Preprocessing:
     """How pictures become what the file takes: in one size, those that show the whole have to be padded to it."""
     preprocessing = replace(preprocessing, image_size=spec.image_size)
     if preprocessing.crop_mode == "fit" and spec.range_px is None:
@@ -69,7 +69,7 @@ def drafted(folded: nn.Module, spec: GraphSpec, exporter: Exporter, path: Path) 
         folded = resolve_name(name)(folded)
     model = DeployedModel(cast(WholeModel, folded), spec)  # timm's have the methods that it calls
     card = model.backbone.card  # with uint8 pixels its mean and deviation leave levels from 0 to 255 as they are
-    card = replace(card, form="folded", preprocessing=_prepared(card.preprocessing, spec))
+    card = replace(card, form="folded", preprocessing=prepared_for(card.preprocessing, spec))
     metadata = card_metadata(card) | spec.metadata()
     metadata |= {"hybridvit.versions": json.dumps(package_versions()), KEY: OPEN}
     with replacing_with(path, exporter.companions, is_folder=bool(exporter.record)) as temporary:

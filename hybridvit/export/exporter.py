@@ -79,6 +79,7 @@ class Exporter(ABC):
     takes_dynamic_batch = True
     takes_dynamic_size = True
     takes_several_sizes = False
+    takes_lists = False  # whether its runtime has what lists of objects need: top-k, pooled regions, suppressed boxes
     default_batch: int | None = None
     opsets: Sequence[int] = ()  # that can be asked for, of ONNX
 

@@ -11,9 +11,11 @@ from hybridvit.models.raw_pixels import fold_preprocessing
 from hybridvit.models.whole import WholeModel
 from hybridvit.task import find_task
 
+MOST_IN_BYTES = 256  # classes
+
 
 def given_by(model: WholeModel, spec: GraphSpec, images: Tensor) -> tuple[Tensor, ...]:
-    """What `spec` asks of a model, in float32; of the most probable classes all logits."""
+    """What `spec` asks of a model, in float32; of the most probable classes, and of the largest, all logits."""
     if spec.returns == "pyramid":
         return tuple(fmap.float() for fmap in model.features(images).values())
     if spec.returns == "features":
@@ -21,6 +23,16 @@ def given_by(model: WholeModel, spec: GraphSpec, images: Tensor) -> tuple[Tensor
         return (classifier.forward_head(classifier.forward_features(images), pre_logits=True).float(),)
     answers = find_task(model.card.task).forward(model, images)
     return tuple(answers[name] for name in spec.answers)
+
+
+def _in_few_bits(answer: Tensor) -> Tensor:
+    """Whole numbers in 32 bits, as every runtime has them."""
+    return answer.to(torch.int32) if answer.dtype == torch.int64 else answer
+
+
+def largest(logits: Tensor) -> Tensor:
+    """The number of the class with the largest logit (b classes ...), in bytes where they hold it."""
+    return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= MOST_IN_BYTES else torch.int32)
 
 
 class DeployedModel(nn.Module):
@@ -46,8 +58,10 @@ class DeployedModel(nn.Module):
         if self.spec.pixels == "uint8":
             images = images.permute(0, 3, 1, 2)  # b c h w
         made = given_by(self.backbone, self.spec, images.to(weight.dtype))
+        if self.spec.argmax:
+            return (largest(made[0]),)
         if self.spec.top_k is None:
-            return made
+            return tuple(_in_few_bits(each) for each in made)
         probabilities, indices = made[0].softmax(1).topk(self.spec.top_k)
         return probabilities, indices.to(torch.int32)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hybridvit.export.spec import Precision, Returns
+from hybridvit.export.spec import Precision
 
 Batch = int | Literal["dynamic"] | None
 
@@ -30,10 +30,13 @@ class ExportOptions:
     says to preprocess to."""
     uint8: bool = False
     """Take pixels as they are decoded, uint8 (batch, height, width, channels); the normalisation is inside."""
-    returns: Returns = "logits"
-    """Logits, the pooled features (batch, num_features), or the pyramid of feature maps."""
+    returns: str | None = None
+    """By default the answers of the model's task: logits, segmentation, detections. Or what its backbone gives: the
+    pooled features (batch, num_features), or the pyramid of feature maps."""
     top_k: int | None = None
     """Give the probabilities and indices of so many classes instead of all logits."""
+    argmax: bool = False
+    """Of a segmentation the number of the class of each pixel, uint8 up to 256 classes, instead of all logits."""
     opset: int | None = None
     """ONNX alone: the opset of the operators, from 17; older runtimes and readers need older ones. By default 20."""
     limit: float | None = None

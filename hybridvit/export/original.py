@@ -1,13 +1,17 @@
 """The model as it was given to an export: what the written file is compared with, on what it is compared."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hybridvit.export.graph import given_by
-from hybridvit.export.parity import normalised, pictures
+from hybridvit.export.parity import batches, normalised, pictures
 from hybridvit.export.spec import GraphSpec
 from hybridvit.models.whole import WholeModel
+
+MOST_AT_ONCE = 64
 
 
 class Original:
@@ -33,14 +37,14 @@ class Original:
         return [each.cpu().numpy() for each in made]
 
     def given(self, images: np.ndarray) -> np.ndarray:
-        """Preprocessed images (n, c, h, w) as the runner takes them: with uint8 pixels levels from 0 to 255 again."""
+        """Preprocessed images (... c h w) as the runner takes them: with uint8 pixels levels from 0 to 255 again."""
         return np.rint((images * self.std + self.mean) * 255) if self.spec.pixels == "uint8" else images
 
-    def examples(self, images: np.ndarray | None) -> list[Tensor]:
-        """Batches as the graph takes them: drawn pictures, and `images` if there are any."""
+    def examples(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """Batches as the graph takes them: drawn pictures, and `images` (c, h, w) if there are any."""
         drawn = pictures(2, self.spec.channels, self.spec.image_size, np.random.default_rng(0))
-        batches = [normalised(drawn, self.model.card.preprocessing), *([] if images is None else [images])]
-        tensors = [torch.from_numpy(self.given(batch)) for batch in batches]
+        shown = [normalised(drawn, self.model.card.preprocessing), *batches(images, MOST_AT_ONCE)]
+        tensors = [torch.from_numpy(self.given(batch)) for batch in shown]
         if self.spec.pixels == "uint8":
             return [tensor.to(torch.uint8).permute(0, 2, 3, 1) for tensor in tensors]  # b h w c
         return tensors

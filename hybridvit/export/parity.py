@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from hybridvit.card import Preprocessing
+from hybridvit.difference import relative_error
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
 from hybridvit.task import find_task
@@ -48,31 +49,19 @@ class Parity:
         return asdict(self)
 
 
-def relative_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """max|output - reference| / max|reference|; infinite if the shapes differ or a number is not finite.
-
-    Relative to the largest output because a fresh model's logits are small: there an absolute bound passes anything.
-    """
-    if output.shape != reference.shape or not (np.isfinite(output).all() and np.isfinite(reference).all()):
-        return math.inf
-    wide = reference.astype(np.float64)
-    scale = max(np.abs(wide).max(), np.finfo(np.float64).tiny)
-    return float(np.abs(output.astype(np.float64) - wide).max() / scale)
-
-
 def compare(
     runner: ExportedRunner,
     reference: Reference,
     *,
     image_sizes: Sequence[tuple[int, int]],
-    images: np.ndarray | None = None,
+    images: Sequence[np.ndarray] = (),
     batch_sizes: Sequence[int] = BATCH_SIZES,
     limit: float | None,
     seed: int = 0,
 ) -> Parity:
     """Run both on noise of every batch size and image size (height, width), on drawn pictures, and on `images`.
 
-    `images` (n, c, h, w) are preprocessed as the runner's card says.
+    `images` (c, h, w) are preprocessed as the runner's card says.
     """
     generator, spec, worst = np.random.default_rng(seed), runner.spec, 0.0
     noise = (
@@ -82,23 +71,28 @@ def compare(
     drawn = (pictures(NUM_PICTURES, spec.channels, size, generator) for size in image_sizes)
     for levels in itertools.chain(noise, drawn):
         batch = _as_given(spec, levels, runner)
-        worst = max(worst, _error(spec, runner(batch), reference(batch)))
-    num_same, num_images = 0, 0 if images is None else len(images)
-    for start in range(0, num_images, max(batch_sizes)):
-        assert images is not None
-        batch = images[start : start + max(batch_sizes)]
+        worst = max(worst, _error(runner, runner(batch), reference(batch)))
+    num_same = 0
+    for batch in batches(images, max(batch_sizes)):
         expected = reference(batch)
         outputs = runner(batch)
-        worst = max(worst, _error(spec, outputs, expected))
+        worst = max(worst, _error(runner, outputs, expected))
         num_same += _num_same(runner, outputs, expected)
     return Parity(
         max_error=worst,
         limit=limit,
         batch_sizes=tuple(batch_sizes),
         image_sizes=tuple(image_sizes),
-        real_images=num_images,
+        real_images=len(images),
         num_same=num_same,
     )
+
+
+def batches(images: Sequence[np.ndarray], most: int) -> Iterator[np.ndarray]:
+    """The images (c, h, w) in their order, up to `most` of one size at a time."""
+    for _, same in itertools.groupby(images, key=np.shape):
+        group = list(same)
+        yield from (np.stack(group[start : start + most]) for start in range(0, len(group), most))
 
 
 def pictures(num: int, channels: int, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
@@ -131,7 +125,7 @@ def normalised(levels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 def _num_same(runner: ExportedRunner, outputs: Mapping[str, np.ndarray], expected: list[np.ndarray]) -> int:
     """On how many pictures both give the same answer, as a person would say."""
-    if runner.spec.returns != "logits":
+    if not runner.spec.gives_answers:
         return len(expected[0])
     task, frames = find_task(runner.card.task), (None,) * len(expected[0])
     wanted = task.results(dict(zip(runner.spec.answers, expected, strict=True)), frames, runner.card)
@@ -139,10 +133,24 @@ def _num_same(runner: ExportedRunner, outputs: Mapping[str, np.ndarray], expecte
     return sum(one.agrees(other) for one, other in zip(given, wanted, strict=True))
 
 
-def _error(spec: GraphSpec, outputs: Mapping[str, np.ndarray], expected: list[np.ndarray]) -> float:
+def _error(runner: ExportedRunner, outputs: Mapping[str, np.ndarray], expected: list[np.ndarray]) -> float:
+    spec = runner.spec
     if spec.top_k is not None:
         return _top_k_error(outputs, expected[0])
-    return max(relative_error(output, wanted) for output, wanted in zip(outputs.values(), expected, strict=True))
+    if spec.argmax:
+        return _argmax_error(outputs[spec.argmax], expected[0])
+    wanted = dict(zip(spec.outputs, expected, strict=True))
+    if spec.gives_answers:
+        return find_task(runner.card.task).difference(outputs, wanted)
+    return max(relative_error(outputs[name], each) for name, each in wanted.items())
+
+
+def _argmax_error(labels: np.ndarray, logits: np.ndarray) -> float:
+    """By how much the logits of the classes that were named are below the largest, in shares of the largest of all."""
+    if labels.shape != (len(logits), *logits.shape[2:]) or labels.max(initial=0) >= logits.shape[1]:
+        return math.inf
+    named = np.take_along_axis(logits, labels[:, None].astype(np.int64), 1)
+    return relative_error(named, logits.max(1, keepdims=True))
 
 
 def _top_k_error(answer: Mapping[str, np.ndarray], logits: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -18,7 +19,7 @@ from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.original import Original
 from hybridvit.export.overflow import check_fits_half
-from hybridvit.export.parity import Parity, compare
+from hybridvit.export.parity import BATCH_SIZES, Parity, compare
 from hybridvit.export.quantise.plan import QuantisationPlan
 from hybridvit.export.quantise.quality import Quality
 from hybridvit.export.quantise.search import quantise
@@ -31,6 +32,7 @@ from hybridvit.folding.fold import fold, unwrapped
 from hybridvit.folding.report import FoldReport, fold_report
 from hybridvit.models.hat.fixed_size import depends_on_size
 from hybridvit.models.whole import WholeModel
+from hybridvit.task import find_task
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ def export(
     *,
     to: str = "onnx",
     options: ExportOptions = DEFAULTS,
-    images: np.ndarray | None = None,
+    images: np.ndarray | Sequence[np.ndarray] = (),
     quantisation: QuantisationPlan | None = None,
 ) -> ExportReport:
     """Write `model` (eval) to `path` for the runtime `to`, folded.
@@ -73,7 +75,7 @@ def export(
         path: ends in the suffix of the target.
         to: a key of `EXPORTERS`.
         options: precision, batch, sizes, and what the ends of the graph are.
-        images: (n, c, h, w) to compare on, preprocessed as the card says.
+        images: (n, c, h, w) to compare on, or (c, h, w) each, preprocessed as the card says.
         quantisation: for int8, what to calibrate and to measure on, and what it may cost.
 
     Raises UsageError (target, path, options, missing package), FoldError, or ExportError; then nothing is left at
@@ -89,12 +91,12 @@ def export(
     _log.info("Folded %s before the export.", model.card.architecture)
     with drafted(folded, spec, exporter, path) as draft:
         if spec.precision == "fp16":
-            check_fits_half(draft.model, original.examples(images))
+            check_fits_half(draft.model, original.examples(list(images)))
         weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         draft.metadata["hybridvit.weights_sha256"] = digest(weights)
         quality = _written(draft, original, quantisation)
         checked = exporter.check_weights(draft.model, draft.path)
-        parity = _compared(draft, original, images, options.limit)
+        parity = _compared(draft, original, list(images), options.limit)
         draft.note({"hybridvit.parity": json.dumps(parity.to_dict())})
         exporter.load_to_prove(draft.path)  # the file as it will stay opens
     return ExportReport(
@@ -133,12 +135,14 @@ def _check_ends(model: nn.Module, exporter: Exporter, path: Path) -> None:
         )
 
 
-def _check_images(spec: GraphSpec, images: np.ndarray | None, plan: QuantisationPlan | None) -> None:
-    if images is not None and images.shape[1:] != (spec.channels, *spec.image_size):
-        raise UsageError(
-            f"The images to compare with have shape {images.shape}, but this export takes (n, {spec.channels}, "
-            f"{spec.image_size[0]}, {spec.image_size[1]}). Preprocess them with model.card.preprocessing."
-        )
+def _check_images(spec: GraphSpec, images: np.ndarray | Sequence[np.ndarray], plan: QuantisationPlan | None) -> None:
+    for image in images:
+        channels, *size = image.shape
+        if channels != spec.channels or not spec.takes_size((size[0], size[1])):
+            raise UsageError(
+                f"An image to compare with has shape {image.shape}, but this export takes {spec.takes}. Preprocess it "
+                "with model.card.preprocessing."
+            )
     if spec.precision == "int8" and plan is None:
         raise UsageError(
             "int8 is set, but no images to calibrate on: integers need the range of every value inside, and what they "
@@ -167,15 +171,18 @@ def _written(draft: Draft, original: Original, plan: QuantisationPlan | None) ->
     return quality
 
 
-def _compared(draft: Draft, original: Original, images: np.ndarray | None, limit: float | None) -> Parity:
+def _compared(draft: Draft, original: Original, images: Sequence[np.ndarray], limit: float | None) -> Parity:
     """What the file answers against what the model does. Raises ExportError over the limit."""
-    spec, exporter = original.spec, draft.exporter
+    spec, exporter, task = original.spec, draft.exporter, find_task(draft.card.task)
+    if limit is None and (usual := exporter.limits.get(spec.precision)) is not None:
+        limit = usual * (task.tolerance if spec.gives_answers else 1)
     parity = compare(
         draft.opened(),
         original,
         image_sizes=spec.sizes if spec.range_px is None else sizes_to_compare(spec.range_px, spec.image_size),
-        images=None if images is None else original.given(images),
-        limit=exporter.limits.get(spec.precision) if limit is None else limit,
+        images=[original.given(image) for image in images],
+        batch_sizes=BATCH_SIZES if spec.batch is None else BATCH_SIZES[:2],  # one that is fixed is run in parts
+        limit=limit,
     )
     if parity.passed:
         return parity

@@ -5,25 +5,18 @@ from hybridvit.errors import UsageError
 from hybridvit.export.exporter import Exporter
 from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.sizes import check_range
-from hybridvit.export.spec import PRECISIONS, RETURNS, GraphSpec, Returns
+from hybridvit.export.spec import OF_BACKBONE, PRECISIONS, GraphSpec
 from hybridvit.models.whole import WholeModel
-from hybridvit.task import find_task
+from hybridvit.task import Task, find_task
 
 
 def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: ExportOptions) -> GraphSpec:
     """The graph that a target is to be given. Raises UsageError for what it, or this model, cannot do."""
-    target, precision, returns = exporter.target, options.precision, options.returns
-    for name, value, known in (("precision", precision, PRECISIONS), ("returns", returns, RETURNS)):
-        if value not in known:
-            raise UsageError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
-    if precision not in exporter.precisions:
-        from hybridvit.export.targets import EXPORTERS
-
-        able = [name for name, other in EXPORTERS.items() if precision in other.precisions]
-        raise UsageError(
-            f"The target '{target}' has no {precision}: it writes {', '.join(exporter.precisions)}. Targets with "
-            f"{precision}: {', '.join(able)}."
-        )
+    target, task = exporter.target, find_task(card.task)
+    _check_precision(exporter, options.precision)
+    returns = _returns(task, options.returns)
+    if task.lists_objects and returns == task.returns:
+        _check_lists(exporter, task, options)
     sizes = tuple(as_size(size) for size in options.image_sizes)
     if sizes and not exporter.takes_several_sizes:
         raise UsageError(
@@ -37,25 +30,86 @@ def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: Exp
             f"dynamic_size is set, but files of the target '{target}' take fixed sizes. "
             + ("Use image_sizes for several." if exporter.takes_several_sizes else "Export one file per image_size.")
         )
-    if returns == "features" and find_task(card.task).heads:
-        raise UsageError(
-            f"returns is 'features', the pooled vector before a classifier, and a model of the task '{card.task}' has "
-            "none. Choose logits, which stands for its answers, or pyramid."
-        )
     return GraphSpec(
         image_size=options.image_size or (sizes[0] if sizes else card.preprocessing.image_size),
         channels=model.in_chans,
-        batch=_batch(exporter, options.batch),
+        batch=_batch(exporter, options.batch, lists=task.lists_objects and returns == task.returns),
         range_px=_range(model, card, exporter, options),
         image_sizes=sizes,
         pixels="uint8" if options.uint8 else "float32",
-        precision=precision,
+        precision=options.precision,
         returns=returns,
-        answers=find_task(card.task).answers,
+        answers=task.answers_of(card),
         top_k=_top_k(model, returns, options.top_k),
+        argmax=_argmax(task, returns, options),
         strides=tuple(info["reduction"] for info in model.feature_info) if returns == "pyramid" else (),
         opset=_opset(exporter, options.opset),
     )
+
+
+def _check_precision(exporter: Exporter, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}, but must be one of {', '.join(PRECISIONS)}.")
+    if precision not in exporter.precisions:
+        able = [name for name, other in _exporters().items() if precision in other.precisions]
+        raise UsageError(
+            f"The target '{exporter.target}' has no {precision}: it writes {', '.join(exporter.precisions)}. Targets "
+            f"with {precision}: {', '.join(able)}."
+        )
+
+
+def _returns(task: Task, returns: str | None) -> str:
+    """What the file returns; by default the answers of the task."""
+    if returns == "features" and task.heads:
+        raise UsageError(
+            f"returns is 'features', the pooled vector before a classifier, and a model of the task '{task.name}' has "
+            f"none. Choose {task.returns} or pyramid."
+        )
+    known = (task.returns, *OF_BACKBONE)
+    if returns is not None and returns not in known:
+        raise UsageError(
+            f"returns is {returns!r}, but a file of a model of the task '{task.name}' can return {', '.join(known)}."
+        )
+    return returns or task.returns
+
+
+def _check_lists(exporter: Exporter, task: Task, options: ExportOptions) -> None:
+    """Lists of objects: what a target or its graph cannot do."""
+    if not exporter.takes_lists:
+        able = [name for name, other in _exporters().items() if other.takes_lists]
+        raise UsageError(
+            f"The target '{exporter.target}' cannot hold {task.returns}: which boxes remain is decided by their "
+            f"values, and it has no operators for that. Targets that have: {', '.join(able)}. With returns 'pyramid' "
+            "it gives the feature maps, for a head of your own."
+        )
+    if options.dynamic_size or options.image_sizes:
+        raise UsageError(
+            f"A file that gives {task.returns} takes one size: the anchors, and how many of them are looked at, are "
+            "constants of its graph. Export one file per image_size; pictures are padded to it."
+        )
+    if options.batch == "dynamic":
+        raise UsageError(
+            f"The batch is 'dynamic', but a file that gives {task.returns} takes one number of images, each of which "
+            "has a part of the graph of its own. Give that number; a larger batch is run in parts when the file is "
+            "opened here."
+        )
+
+
+def _exporters() -> dict[str, Exporter]:
+    from hybridvit.export.targets import EXPORTERS
+
+    return EXPORTERS
+
+
+def _argmax(task: Task, returns: str, options: ExportOptions) -> str:
+    if not options.argmax:
+        return ""
+    if not task.argmax or returns != task.returns:
+        raise UsageError(
+            f"argmax is set, but the file is to return {returns}, and argmax gives the class of each pixel of a "
+            "segmentation. Leave it out."
+        )
+    return task.argmax
 
 
 def _range(model: WholeModel, card: ModelCard, exporter: Exporter, options: ExportOptions) -> tuple[int, int] | None:
@@ -64,11 +118,12 @@ def _range(model: WholeModel, card: ModelCard, exporter: Exporter, options: Expo
     Pictures of a model that shows them whole have sizes of their own, and so has its file unless one is asked for.
     """
     of_any_size = card.preprocessing.crop_mode == "fit" and exporter.takes_dynamic_size and card.fixed_size is None
+    of_any_size = of_any_size and not (find_task(card.task).lists_objects and options.returns != "pyramid")
     asked = options.dynamic_size or (of_any_size and not (options.image_size or options.image_sizes))
     return check_range(model, card, asked) if asked else None
 
 
-def _batch(exporter: Exporter, batch: Batch) -> int | None:
+def _batch(exporter: Exporter, batch: Batch, *, lists: bool) -> int | None:
     if batch == "dynamic":
         if not exporter.takes_dynamic_batch:
             raise UsageError(
@@ -77,7 +132,7 @@ def _batch(exporter: Exporter, batch: Batch) -> int | None:
             )
         return None
     if batch is None:
-        return exporter.default_batch
+        return 1 if lists else exporter.default_batch
     if type(batch) is not int or batch < 1:
         raise UsageError(f"The batch is {batch!r}, but must be a whole number from 1, or 'dynamic'.")
     return batch
@@ -95,7 +150,7 @@ def _opset(exporter: Exporter, opset: int | None) -> int | None:
     raise UsageError(f"opset is {opset!r}, but must be a whole number from {known[0]} to {known[-1]}.")
 
 
-def _top_k(model: WholeModel, returns: Returns, top_k: int | None) -> int | None:
+def _top_k(model: WholeModel, returns: str, top_k: int | None) -> int | None:
     if top_k is None:
         return None
     given = returns if returns != "logits" else ", ".join(find_task(model.card.task).answers)

@@ -14,7 +14,7 @@ from hybridvit.card import ModelCard
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export.bundle import read_card
 from hybridvit.export.seal import NOTHING_ELSE, Trust, as_written, check_folder_seal, check_seal
-from hybridvit.export.spec import GraphSpec
+from hybridvit.export.spec import OF_BACKBONE, GraphSpec
 from hybridvit.machine.memory import enough_memory
 from hybridvit.task import find_task
 
@@ -67,6 +67,12 @@ class ExportedRunner(Runner):
         """
         self.path, self.metadata = path, dict(metadata)
         self.card, self.spec = read_card(self.metadata, path), GraphSpec.read(self.metadata, path)
+        known = (find_task(self.card.task).returns, *OF_BACKBONE)
+        if self.spec.returns not in known:
+            raise CheckpointError(
+                f"{path} is to return '{self.spec.returns[:40]}', but a file of the task '{self.card.task}' returns "
+                f"{' or '.join(known)}: it was changed, or written by another version. Export it again."
+            )
         with as_written(path, trust):
             if content is not None:
                 check_seal(content, self.metadata, path)
@@ -86,7 +92,7 @@ class ExportedRunner(Runner):
             batch = np.rint(floats).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)  # b h w c
         batch = np.ascontiguousarray(batch)
         outputs = self.run(batch) if spec.batch in (None, len(batch)) else self._in_parts(batch, spec.batch)
-        outputs = [each if each.dtype.kind == "i" else each.astype(np.float32, copy=False) for each in outputs]
+        outputs = [each if each.dtype.kind in "iu" else each.astype(np.float32, copy=False) for each in outputs]
         return dict(zip(spec.outputs, outputs, strict=True))
 
     def _in_parts(self, batch: np.ndarray, size: int) -> list[np.ndarray]:
@@ -106,17 +112,15 @@ class ExportedRunner(Runner):
         (channels, *sides), sizes = batch.shape[1:], spec.sizes
         if spec.range_px is not None:
             smallest, largest = spec.range_px
-            fits = all(smallest <= side <= largest for side in sides)
             takes = f"height, width) with both sides from {smallest} to {largest} pixels"
             fix = "Resize the images, or export the model again with another image_size or dynamic_size."
         else:
-            fits = tuple(sides) in sizes
             takes = " or ".join(f"{height}, {width})" for height, width in sizes)
             fix = (
                 "Preprocess the images as runner.card.preprocessing says, or export the model again with another "
                 "--image_size."
             )
-        if channels != spec.channels or not fits:
+        if channels != spec.channels or not spec.takes_size((sides[0], sides[1])):
             raise UsageError(
                 f"The batch has shape {batch.shape}, but this {self.runtime} model takes (batch, {spec.channels}, "
                 f"{takes}. {fix}"

@@ -9,10 +9,9 @@ from typing import Literal, get_args
 from hybridvit.errors import CheckpointError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Returns = Literal["logits", "features", "pyramid"]
 Pixels = Literal["float32", "uint8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-RETURNS: tuple[Returns, ...] = get_args(Returns)
+OF_BACKBONE = ("features", "pyramid")  # what a file can return instead of the answers of a task
 INPUT = "images"  # name of the graph's input
 
 
@@ -31,9 +30,10 @@ class GraphSpec:
     image_sizes: tuple[tuple[int, int], ...] = ()  # if a file takes several sizes, all of them; `image_size` is one
     pixels: Pixels = "float32"
     precision: Precision = "fp32"
-    returns: Returns = "logits"  # the answers of the task, or what the backbone gives without its head
-    answers: tuple[str, ...] = ("logits",)  # what the task calls them
+    returns: str = "logits"  # what the task calls its answers, or one of `OF_BACKBONE`
+    answers: tuple[str, ...] = ("logits",)  # the names of these answers
     top_k: int | None = None  # with "logits": the most probable classes and nothing else
+    argmax: str = ""  # instead of logits the number of the largest for each pixel, by this name
     strides: tuple[int, ...] = ()  # of the maps of a pyramid
     opset: int | None = None  # of ONNX; None: the default
 
@@ -44,12 +44,25 @@ class GraphSpec:
             return ("probabilities", "indices")
         if self.returns == "pyramid":
             return tuple(f"stride_{stride}" for stride in self.strides)
-        return self.answers if self.returns == "logits" else (self.returns,)
+        if self.argmax:
+            return (self.argmax,)
+        return self.answers if self.gives_answers else (self.returns,)
+
+    @property
+    def gives_answers(self) -> bool:
+        """Whether it gives what the task is about, in whatever form, and not what the backbone makes of an image."""
+        return self.returns not in OF_BACKBONE
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The sizes it takes; only the card's if any in `range_px` will do."""
         return self.image_sizes or (self.image_size,)
+
+    def takes_size(self, size: tuple[int, int]) -> bool:
+        """Whether it can be given images of (height, width) pixels."""
+        if self.range_px is None:
+            return size in self.sizes
+        return all(self.range_px[0] <= side <= self.range_px[1] for side in size)
 
     def shape(self, batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The shape of a batch as the graph takes it."""
@@ -92,8 +105,11 @@ class GraphSpec:
                 answers=tuple(str(name) for name in values.pop("answers", ("logits",))),
                 **values,
             )
-            for name, known in (("pixels", get_args(Pixels)), ("precision", PRECISIONS), ("returns", RETURNS)):
+            for name, known in (("pixels", get_args(Pixels)), ("precision", PRECISIONS)):
                 if getattr(spec, name) not in known:
+                    raise ValueError(f"{name} cannot be {str(getattr(spec, name))[:40]}")
+            for name in ("returns", "argmax"):
+                if not isinstance(getattr(spec, name), str):
                     raise ValueError(f"{name} cannot be {str(getattr(spec, name))[:40]}")
             for name in ("channels", "batch", "top_k", "opset"):
                 if (value := getattr(spec, name)) is not None and operator.index(value) < 1:

@@ -65,10 +65,10 @@ def write(candidate: Candidate) -> None:
     """
     import torch
 
+    from hybridvit.difference import relative_error
     from hybridvit.export.draft import drafted
     from hybridvit.export.exporter import Quantisation
     from hybridvit.export.graph import given_by
-    from hybridvit.export.parity import relative_error
     from hybridvit.export.spec import GraphSpec
     from hybridvit.machine.memory import enough_memory
     from hybridvit.measure.subject import build

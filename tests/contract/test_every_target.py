@@ -15,10 +15,10 @@ from torch import nn
 
 import hybridvit
 from hybridvit.cli import main
+from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export import EXPORTERS, ExportedRunner, load_runner
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
 SIZE = (64, 64)  # of FasterViT's debug size four windows of carriers

@@ -10,10 +10,10 @@ import torch
 from conftest import trained_like
 
 import hybridvit
+from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError
 from hybridvit.export import load_runner
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
 pytestmark = pytest.mark.skipif(find_spec("coreai") is None, reason="coreai-torch is not installed")

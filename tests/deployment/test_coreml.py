@@ -16,12 +16,12 @@ from conftest import trained_like
 from torch import nn
 
 import hybridvit
+from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError, ExportError, UsageError
 from hybridvit.export import EXPORTERS, load_runner
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.quiet import quiet
 from hybridvit.export.spec import GraphSpec

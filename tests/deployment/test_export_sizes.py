@@ -12,10 +12,10 @@ from torch import nn
 
 import hybridvit
 from hybridvit.cli import main
+from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError
 from hybridvit.export import EXPORTERS, load_runner
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 
 SMALLEST = {"fastvit_debug": 32, "fastervit_debug": 49}  # of the latter: one more than its window of 3, at stride 16

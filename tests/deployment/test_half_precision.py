@@ -13,10 +13,10 @@ from conftest import trained_like
 from torch import nn
 
 import hybridvit
+from hybridvit.difference import relative_error
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.export import EXPORTERS, load_runner
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import openvino as openvino_target

@@ -10,10 +10,10 @@ import torch
 from golden.litert import ANSWERS, FILE, NAMES, images
 
 import hybridvit
+from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export import load_runner
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import export
 from hybridvit.export.targets import litert
 from hybridvit.export.targets.litert_file import TFLiteFile

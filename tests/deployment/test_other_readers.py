@@ -12,8 +12,8 @@ from conftest import trained_like
 from fresh import PROGRAMS
 
 import hybridvit
+from hybridvit.difference import relative_error
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import export
 
 pytestmark = pytest.mark.nightly

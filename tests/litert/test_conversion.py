@@ -17,13 +17,13 @@ from golden.litert import model as golden_model
 from torch import nn
 
 import hybridvit
+from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError
 from hybridvit.export import load_runner
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import export
 from hybridvit.export.seal import KEY, OPEN
 from hybridvit.export.spec import GraphSpec

@@ -13,10 +13,10 @@ from PIL import Image
 
 import hybridvit
 from hybridvit.cli import main
+from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.export import load_runner
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import export
 from hybridvit.export.seal import Trust
 from hybridvit.measure.subject import find_subject

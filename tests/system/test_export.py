@@ -14,12 +14,12 @@ from torch import nn
 
 import hybridvit
 from hybridvit.card import ModelCard
+from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError, ExportError, FoldError, UsageError
 from hybridvit.export import EXPORTERS, Runner, load_runner
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import ExportOptions
-from hybridvit.export.parity import relative_error
 from hybridvit.export.pipeline import ExportReport, export
 from hybridvit.export.spec import GraphSpec
 from hybridvit.export.targets import onnx_graph

@@ -58,10 +58,10 @@ def quantise(
     bisection to about the fewest. Raises ExportError with the best that was reached if the budget cannot be met,
     UsageError for unknown layers in `plan.keep` or a graph that gives no answers.
     """
-    if model.spec.returns != "logits":
+    if not model.spec.gives_answers:
         raise UsageError(
-            f"The file is to return {model.spec.returns} in int8, but what integers cost is measured as accuracy, "
-            "which needs classes. Use --returns logits, or --precision fp16."
+            f"The file is to return {model.spec.returns} in int8, but what integers cost is measured as "
+            f"{find_task(card.task).headline.title}, which needs answers. Leave --returns out, or use --precision fp16."
         )
     search = _Search(model, original, card, plan, write, floating)
     chosen = _fewest(search.attempt, search.fits, most=len(search.ranked))

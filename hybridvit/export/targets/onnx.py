@@ -83,6 +83,7 @@ class OnnxExporter(Exporter):
     extra = "export"
     rewrites = ("hybridvit.models.fastvit.rewrites:doubling_as_depthwise",)
     precisions = ("fp32", "fp16", "int8")
+    takes_lists = True
     opsets = range(17, 26)  # torch 2.14 writes 18 to 25, of which 18 is rewritten as 17
 
     def convert(self, model: "DeployedModel", path: Path, quantisation: Quantisation | None = None) -> None:

@@ -92,6 +92,7 @@ class OpenVINOExporter(Exporter):
     runner_packages = ("openvino",)
     extra = "openvino"
     rewrites = ("hybridvit.models.fastvit.rewrites:doubling_as_depthwise",)
+    takes_lists = True
     precisions = ("fp32", "fp16", "bf16", "int8")
 
     def companions(self, path: Path) -> Sequence[Path]:

@@ -29,6 +29,9 @@ TUNED_BATCH, LARGEST_BATCH = 8, 64  # of an engine for any batch: the one its ke
 Shape = tuple[int, int, int, int]
 
 
+DTYPES = {"INT32": "int32", "UINT8": "uint8"}  # of outputs; the others are float32
+
+
 class TensorRTRunner(ExportedRunner):
     """An engine on the current GPU."""
 
@@ -70,7 +73,7 @@ class TensorRTRunner(ExportedRunner):
             tensors = {INPUT: torch.from_numpy(images).cuda()}
             context.set_input_shape(INPUT, tuple(images.shape))
             for name in self.spec.outputs:
-                dtype = torch.int32 if name == "indices" else torch.float32
+                dtype = getattr(torch, DTYPES.get(self._engine.get_tensor_dtype(name).name, "float32"))
                 tensors[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=dtype, device="cuda")
             for name, tensor in tensors.items():
                 context.set_tensor_address(name, tensor.data_ptr())
@@ -92,6 +95,7 @@ class TensorRTExporter(Exporter):
     writer_packages = ("onnx", "onnxscript")  # tensorrt and the GPU are asked for in `convert`, which knows the way out
     runner_packages = ("tensorrt",)
     extra = "tensorrt"
+    takes_lists = True
     precisions = ("fp32", "fp16")
     limits = GPU_LIMITS
 
@@ -136,7 +140,8 @@ def onnx_command(spec: GraphSpec) -> str:
     words += [f"--batch {spec.batch}"] if spec.batch is not None else []
     words += ["--dynamic_size"] if spec.range_px else [f"--image_size {spec.image_size[0]}x{spec.image_size[1]}"]
     words += ["--uint8"] if spec.pixels == "uint8" else []
-    words += [f"--returns {spec.returns}"] if spec.returns != "logits" else []
+    words += [f"--returns {spec.returns}"] if not spec.gives_answers else []
+    words += ["--argmax"] if spec.argmax else []
     words += [f"--top_k {spec.top_k}"] if spec.top_k is not None else []
     return " ".join(words)
 

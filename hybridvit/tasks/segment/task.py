@@ -31,6 +31,8 @@ class Segment(Task):
     )
     recipe = SegmentRecipe
     answers = (ANSWER,)
+    returns = "segmentation"
+    argmax = "labels"
     heads: ClassVar[Mapping[str, type]] = {"semantic_fpn": SemanticFPNConfig, "upernet": UPerNetConfig}
     ways = ("multi_scale", "slide")
     num_classes = 150
