@@ -158,7 +158,7 @@ def test_each_fault_is_found_once_with_its_file_and_its_fix(nasty: Path) -> None
         assert first_found.startswith(first), found[kind].examples
         assert first_found.endswith(last), found[kind].examples
         assert found[kind].fix or kind in ("undecodable", "leak", "missing-class", "empty-class", "no-label", "rotated")
-        counts = {"unknown-category": 2, "no-mask": 1 + len(also), "rotated": 2, "missing-class": 2}
+        counts = {"unknown-category": 2, "no-mask": 1 + len(also), "rotated": 2, "missing-class": 2, "no-label": 2}
         assert found[kind].number == counts.get(kind, 1), (kind, found[kind].examples)
 
 
