@@ -6,8 +6,8 @@ computes as ever when the graph runs.
 """
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar, cast
+from functools import partial, wraps
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def in_transform(x: Tensor) -> bool:
 
 
 def one_node(function: Call) -> Call:
-    """`function(x, ...)`, which a trace takes for one operation."""
+    """`function(x, ...)`, which a trace takes for one operation, and which TorchScript cannot read."""
 
     @wraps(function)
     def called(x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -54,11 +54,13 @@ def one_node(function: Call) -> Call:
             return x.tracer.create_proxy("call_function", called, (x, *args), kwargs)
         return function(x, *args, **kwargs)
 
+    # What torch.jit.script asks of functions too, so of those that the graph of a trace calls.
+    called.__prepare_scriptable__ = partial(_refuse_to_script, f"the function {function.__name__}")  # type: ignore[attr-defined]
     return cast(Call, called)
 
 
 def leaf(forward: Call) -> Call:
-    """The forward pass of a module that a trace takes for one layer, as those of torch.nn."""
+    """The forward pass of a module that a trace takes for one layer, as those of torch.nn; it is `Unscriptable`."""
 
     @wraps(forward)
     def called(self: nn.Module, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -71,7 +73,7 @@ def leaf(forward: Call) -> Call:
 
 
 class Unscriptable(nn.Module):
-    """A module that TorchScript cannot read, and says so, wherever it is inside of what is scripted."""
+    """A module that TorchScript cannot read, and says so wherever it is inside of what is scripted."""
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What torch.jit.script asks each module for first.
@@ -79,8 +81,12 @@ class Unscriptable(nn.Module):
         Raises:
             UsageError: always.
         """
-        raise UsageError(
-            f"torch.jit.script cannot read a {type(self).__name__} of hybridvit, whose annotations are shapes: use "
-            "torch.export.export(model, (images,)), torch.jit.trace(model, images), or `hybridvit export` for a file "
-            "that runs without Python."
-        )
+        _refuse_to_script(f"a {type(self).__name__}")
+
+
+def _refuse_to_script(what: str) -> NoReturn:
+    raise UsageError(
+        f"torch.jit.script cannot read {what} of hybridvit, whose annotations are shapes: use "
+        "torch.export.export(model, (images,)), torch.jit.trace(model, images), or `hybridvit export` for a file "
+        "that runs without Python."
+    )

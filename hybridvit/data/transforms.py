@@ -134,18 +134,30 @@ class TrainTransform(Transform):
         return Pixels(values[:channels], patch and patch._replace(values=patch.values[:channels]))
 
     def _erased(self, channels: int, height: int, width: int) -> Patch | None:
-        """What timm's random erasing writes into an image of that size: it is shown one that is not a number yet."""
-        if not self._erasing:
-            return None
-        canvas = torch.full((channels, height, width), torch.nan)
+        """What timm's random erasing writes into an image of that size, which is no number yet and need not be seen."""
+        canvas = _Canvas(channels, height, width)
         for erase in self._erasing:
             erase(canvas)
-        written = ~canvas[0].isnan()
-        if not written.any():
-            return None
-        rows, columns = written.any(1).nonzero(), written.any(0).nonzero()
-        top, left = int(rows[0]), int(columns[0])
-        return Patch(top, left, canvas[:, top : int(rows[-1]) + 1, left : int(columns[-1]) + 1].clone())
+        return canvas.patch
+
+
+class _Canvas:
+    """Stands for an image (c h w) in front of timm's random erasing, and keeps the one patch that is written."""
+
+    dtype = torch.float32
+
+    def __init__(self, *shape: int) -> None:
+        self._shape = shape
+        self.patch: Patch | None = None
+
+    def size(self) -> tuple[int, ...]:
+        return self._shape
+
+    def __setitem__(self, place: tuple[slice, slice, slice], values: Tensor) -> None:
+        assert self.patch is None, "one patch an image"
+        _, rows, columns = place
+        whole = values.expand(self._shape[0], rows.stop - rows.start, columns.stop - columns.start)
+        self.patch = Patch(rows.start, columns.start, whole)
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **fill: Any) -> Image.Image:

@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from hybridvit.tracing import in_transform, leaf
+from hybridvit.tracing import Unscriptable, in_transform, leaf
 
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _pack = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
 _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-class PackedLinear(nn.Linear):
+class PackedLinear(nn.Linear, Unscriptable):
     """nn.Linear that keeps a packed copy of its frozen weight (once more its memory) after the first pass on a CPU.
 
     fastervit_0 is 1.04 to 1.07 times as fast with it (`benchmarks/second_forms.py`). The copy is made anew when the

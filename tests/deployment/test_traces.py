@@ -125,6 +125,7 @@ def test_bad_input_is_refused_by_the_model_and_not_by_its_trace():
 
 
 @DEPRECATED
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # of whatever torch.fx has made
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are constants in it
 @pytest.mark.parametrize(
     ("name", "folded"),
@@ -137,9 +138,12 @@ def test_bad_input_is_refused_by_the_model_and_not_by_its_trace():
 def test_torch_jit_script_is_refused_with_what_to_use_instead(name, folded):
     model = trained_like(hybridvit.create_model(name))
     model = hybridvit.fold(model) if folded else model
-    message = "torch.jit.script cannot read a .* of hybridvit, whose annotations are shapes: use torch.export.export"
+    message = (
+        "torch.jit.script cannot read (a|the) .* of hybridvit, whose annotations are shapes: use torch.export.export"
+    )
     inside = smp.Unet(f"tu-hybridvit_{name}", encoder_weights=None)
-    for part in (model, nn.Sequential(model), hybridvit.fold(inside.eval()) if folded else inside):
+    inside = hybridvit.fold(inside.eval()) if folded else inside
+    for part in (model, nn.Sequential(model), inside, torch.fx.symbolic_trace(model)):
         with pytest.raises(UsageError, match=message):
             torch.jit.script(part)
     images = torch.randn(1, 3, 64, 96)

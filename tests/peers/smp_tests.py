@@ -1,6 +1,6 @@
 """The tests of encoders of segmentation_models_pytorch over our models, beside those over timm's of the same names.
 
-    python tests/peers/smp_tests.py FOLDER [--models NAME ...]
+    python tests/peers/smp_tests.py FOLDER [--models NAME ...] [--tests NAME ...]
 
 FOLDER is a checkout of its repository at the version that is installed; the tests are not in its distributions. They
 stay there: only `tests/encoders/base.py` is loaded. 1 is the exit code if ours fails where timm's passes; where timm
@@ -21,12 +21,12 @@ PREFIX = "hybridvit_"
 REFUSED = "torch.jit.script cannot read"  # with a reason, so no failure
 
 
-def results_of(tester: type[unittest.TestCase], name: str) -> dict[str, str]:
-    """Run the tests of an encoder; what came out, by test."""
+def results_of(tester: type[unittest.TestCase], name: str, chosen: list[str]) -> dict[str, str]:
+    """Run the tests of an encoder, or those chosen; what came out, by test."""
     options = {"encoder_names": [f"tu-{name}"], "supports_dilated": False}
     case = type("Encoder", (tester,), options)
     results = {}
-    for test in unittest.defaultTestLoader.getTestCaseNames(case):
+    for test in chosen or unittest.defaultTestLoader.getTestCaseNames(case):
         result = unittest.TestResult()
         case(test).run(result)
         found = result.failures + result.errors
@@ -45,6 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--models", nargs="+", default=["fastvit_t8", "fastvit_sa12", "fastervit_0", "swin_tiny_hat"], metavar="NAME"
     )
+    parser.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="these alone")
     options = parser.parse_args()
     unknown = set(options.models) - set(hybridvit.list_models())
     if unknown or not (options.folder / "tests" / "encoders" / "base.py").is_file():
@@ -53,8 +54,8 @@ def main() -> int:
     tester = importlib.import_module("tests.encoders.base").BaseEncoderTester
     worse = []
     for name in options.models:
-        ours = results_of(tester, PREFIX + name)
-        theirs = results_of(tester, name) if name in timm.list_models() else {}
+        ours = results_of(tester, PREFIX + name, options.tests)
+        theirs = results_of(tester, name, options.tests) if name in timm.list_models() else {}
         for test, outcome in ours.items():
             of_timm = theirs.get(test, "-")
             print(f"{name:16} {test:24} ours {outcome}  timm's {of_timm}", flush=True)

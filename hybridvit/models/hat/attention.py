@@ -22,10 +22,10 @@ from hybridvit.models.hat.position import (
     relative_bias,
 )
 from hybridvit.models.hat.residual import FoldedAttention, ResidualAttention, ResidualMLP, WindowPosition
-from hybridvit.tracing import leaf
+from hybridvit.tracing import Unscriptable, leaf
 
 
-class HierarchicalAttention(SizeDependent):
+class HierarchicalAttention(SizeDependent, Unscriptable):
     """Attention inside windows, whose carrier tokens attend to each other across the whole map; a part for any network.
 
     Input and output are maps (b, dim, h, w) of any height and width, which may differ from call to call. The map is

@@ -64,7 +64,7 @@ class SwinHAT(Backbone):
             nn.init.zeros_(module.conv.bias)
 
 
-class PatchConv(nn.Conv2d):
+class PatchConv(nn.Conv2d, Unscriptable):
     """The convolution of patches; images are filled with zeros at the right and the bottom to whole ones.
 
     They are filled in here, which is behind the subtraction of the mean once that is folded in.
