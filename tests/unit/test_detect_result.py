@@ -42,8 +42,8 @@ def result(**changes: Any) -> DetectResult:
 
 
 def test_boxes_are_those_of_the_original_picture_with_the_ids_of_the_data_set() -> None:
-    answer = json.loads(json.dumps(result().to_dict()))["objects"]
-    assert [(each["category_id"], each["category"]) for each in answer] == [(3, "dog"), (0, "cat"), (90, "cow")]
+    answer = json.loads(json.dumps(result().to_dict()))["predictions"]
+    assert [(each["category_id"], each["class"]) for each in answer] == [(3, "dog"), (0, "cat"), (90, "cow")]
     assert [each["bbox"] for each in answer] == [[0, 0, 40, 40], [120, 20, 80, 80], [20, 10, 40, 40]]
     assert [round(each["score"], 3) for each in answer] == [0.9, 0.6, 0.4]
     masks = decode([{**each["segmentation"], "counts": each["segmentation"]["counts"].encode()} for each in answer])
@@ -56,10 +56,10 @@ def test_lines_say_what_is_sure_and_most_says_how_many() -> None:
     assert result().lines() == ["   90.00 %  dog  40x40 px at 0, 0", "   60.00 %  cat  80x80 px at 120, 20"]
     (few,) = Detect().results(outputs(), [FRAME], CARD, most=1)
     assert few.lines() == ["   90.00 %  dog  40x40 px at 0, 0"]
-    assert len(few.to_dict()["objects"]) == 1
+    assert len(few.to_dict()["predictions"]) == 1
     none = result(scores=np.zeros((1, 4), np.float32))
     assert none.lines() == ["  nothing with a score of 50 % or more"]
-    assert none.to_dict() == {"objects": []}
+    assert none.to_dict() == {"predictions": []}
     with pytest.raises(UsageError, match="gives 4 detections of a picture, fewer than 9"):
         Detect().results(outputs(), [FRAME], CARD, most=9)
     with pytest.raises(UsageError, match="gives logits, so it says nothing of boxes"):

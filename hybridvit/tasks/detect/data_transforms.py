@@ -58,7 +58,6 @@ class TrainGeometry:
     def _resized(self, picture: Image.Image, shown: dict, size: tuple[int, int]) -> tuple[Image.Image, dict]:
         """To that width and height."""
         width, height = size
-
         step = v2.Resize((height, width), interpolation=v2.InterpolationMode(self.interpolation), antialias=True)
         return step(picture, shown)
 

@@ -11,10 +11,11 @@ from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.agreement import arrays
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Confusion, Table
-from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.task import Batch, Example, Frame, Metric, Outputs, Scores
 from hybridvit.tasks.detect.categories import categories_of
 from hybridvit.tasks.detect.data import Truth
 from hybridvit.tasks.detect.data_lists import Category
+from hybridvit.tasks.detect.data_masks import RLE
 from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SCORES, SHOWN, DetectResult, in_picture, overlap, pasted
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
@@ -44,6 +45,15 @@ class ClassAP(NamedTuple):
     ap50: float | None
 
 
+class Found(NamedTuple):
+    """The detections of a picture, in its pixels, the surest first."""
+
+    boxes: np.ndarray  # n 4
+    scores: np.ndarray  # n
+    labels: np.ndarray  # n
+    masks: list[RLE] | None  # of the first MOST
+
+
 class DetectMetric(Metric):
     """AP of boxes, and of masks where there are true ones and the model gives some."""
 
@@ -52,7 +62,6 @@ class DetectMetric(Metric):
         self._judged = Judged([], [], {})
         self._confusion = np.zeros((len(self._categories) + 1,) * 2, np.int64)
         self._examples: list[Example] = []
-        self._kinds = {"bbox"}
         self._all_masks = True
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
@@ -66,27 +75,11 @@ class DetectMetric(Metric):
         for place, (target, frame, number) in enumerate(rows):
             assert frame is not None, "detections are judged in their pictures"
             truth: Truth = target["truth"]
-            scores = np.asarray(given[SCORES][place], np.float64)
-            kept = np.argsort(-scores, kind="stable")
-            kept = kept[scores[kept] > 0]
-            boxes = in_picture(np.asarray(given[BOXES][place], np.float64)[kept], frame)
-            labels = np.asarray(given[LABELS][place])[kept]
-            masks = None
-            if MASKS in given and truth.masks is not None:
-                rows_ = zip(given[MASKS][place][kept[:MOST]], boxes[:MOST], strict=True)
-                masks = [pasted(mask, box, truth.size) for mask, box in rows_]
-            self._take(number, truth, boxes, scores[kept], labels, masks)
-            self._look(number, truth, boxes, scores[kept], labels, masks)
+            found = _found({name: np.asarray(values[place]) for name, values in given.items()}, truth, frame)
+            self._take(number, truth, found)
+            self._look(number, truth, found)
 
-    def _take(
-        self,
-        number: int,
-        truth: Truth,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        masks: Sequence[Any] | None,
-    ) -> None:
+    def _take(self, number: int, truth: Truth, found: Found) -> None:
         """Truth and detections of a picture as COCO's lists have them."""
         self._judged.images.append({"id": number + 1, "height": truth.size[0], "width": truth.size[1]})
         for place, box in enumerate(truth.boxes.tolist()):
@@ -99,32 +92,22 @@ class DetectMetric(Metric):
             }
             self._judged.truths.append(entry if truth.masks is None else entry | {"segmentation": truth.masks[place]})
         self._all_masks &= truth.masks is not None or not len(truth.boxes)
+        scored = [
+            {"image_id": number + 1, "category_id": int(label) + 1, "score": float(score)}
+            for label, score in zip(found.labels, found.scores, strict=True)
+        ]
         of_boxes = self._judged.found.setdefault("bbox", [])
-        for box, score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True):
-            common = {"image_id": number + 1, "category_id": int(label) + 1, "score": score}
-            of_boxes.append(common | {"bbox": _xywh(box)})
-        if masks is None:
-            return
-        of_masks = self._judged.found.setdefault("segm", [])
-        for mask, score, label in zip(masks, scores.tolist(), labels.tolist(), strict=False):
-            of_masks.append(
-                {"image_id": number + 1, "category_id": int(label) + 1, "score": score, "segmentation": mask}
-            )
+        of_boxes += [each | {"bbox": _xywh(box)} for each, box in zip(scored, found.boxes.tolist(), strict=True)]
+        if found.masks is not None:
+            of_masks = self._judged.found.setdefault("segm", [])
+            of_masks += [each | {"segmentation": mask} for each, mask in zip(scored, found.masks, strict=False)]
 
-    def _look(
-        self,
-        number: int,
-        truth: Truth,
-        boxes: np.ndarray,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        masks: Sequence[Any] | None,
-    ) -> None:
+    def _look(self, number: int, truth: Truth, found: Found) -> None:
         """Count what was taken for what, and keep the picture if it is among the best or the worst."""
-        sure = scores >= SHOWN
-        pairs = matched(boxes[sure], truth.boxes[~truth.crowd])
-        named, true = labels[sure].astype(int), truth.labels[~truth.crowd]
-        free = _in_crowds(boxes[sure], truth.boxes[truth.crowd])
+        sure = found.scores >= SHOWN
+        pairs = matched(found.boxes[sure], truth.boxes[~truth.crowd])
+        named, true = found.labels[sure].astype(int), truth.labels[~truth.crowd]
+        free = _in_crowds(found.boxes[sure], truth.boxes[truth.crowd])
         right = 0
         for said, is_true in pairs:
             self._confusion[true[is_true], named[said]] += 1
@@ -138,10 +121,10 @@ class DetectMetric(Metric):
         faults = len(wrong) + len(missed) + len(pairs) - right
         result = DetectResult(
             categories=self._categories,
-            boxes=boxes[:MOST],
-            scores=scores[:MOST],
-            labels=labels[:MOST],
-            masks=None if masks is None else masks[:MOST],
+            boxes=found.boxes[:MOST],
+            scores=found.scores[:MOST],
+            labels=found.labels[:MOST],
+            masks=found.masks,
         )
         example = Example(
             group=WORST if faults else BEST,
@@ -190,6 +173,18 @@ class DetectMetric(Metric):
             details=details,
             examples=tuple(_shown(examples, self._num_examples)),
         )
+
+
+def _found(rows: Mapping[str, np.ndarray], truth: Truth, frame: Frame) -> Found:
+    """What a model's rows for one input find in its picture; masks where there are true ones."""
+    scores = rows[SCORES].astype(np.float64)
+    kept = np.argsort(-scores, kind="stable")
+    kept = kept[scores[kept] > 0]
+    boxes, masks = in_picture(rows[BOXES].astype(np.float64)[kept], frame), None
+    if MASKS in rows and truth.masks is not None:
+        pairs = zip(rows[MASKS][kept[:MOST]], boxes[:MOST], strict=True)
+        masks = [pasted(mask, box, truth.size) for mask, box in pairs]
+    return Found(boxes, scores[kept], rows[LABELS][kept], masks)
 
 
 def average_precision(

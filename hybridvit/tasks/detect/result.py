@@ -40,14 +40,14 @@ class DetectResult(Result):
     def to_dict(self) -> dict[str, Any]:
         """Boxes as left, top, width, height; masks as COCO has them; categories as the data set numbers them."""
         count = len(self.scores) if self.most is None else self.num_shown
-        return {"objects": [self._object(place) for place in range(count)]}
+        return {"predictions": [self._object(place) for place in range(count)]}
 
     def _object(self, place: int) -> dict[str, Any]:
         category = self.categories[int(self.labels[place])]
         left, top, right, bottom = (float(value) for value in self.boxes[place])
         found: dict[str, Any] = {
+            "class": category.name,
             "category_id": category.id,
-            "category": category.name,
             "score": round(float(self.scores[place]), 6),
             "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
         }
