@@ -148,8 +148,8 @@ def _of_boxes(split: Split) -> list[Finding]:
             faults.add("empty-box", f"{name}: {_text(each.boxes[place])}")
         size = each.size
         if size is not None:
-            for place, kind in _beyond(each.boxes, size):
-                faults.add(kind, f"{name} ({size[0]}x{size[1]}): {_text(each.boxes[place])}")
+            for number, kind in _beyond(each.boxes, size):
+                faults.add(kind, f"{name} ({size[0]}x{size[1]}): {_text(each.boxes[number])}")
         for place in _duplicates(each):
             faults.add("duplicate-box", f"{name}: {_text(each.boxes[place])}")
     return faults.findings()

@@ -56,7 +56,7 @@ class GeneratedObjects(DetectionSamples):
         truth = Truth(
             size=(side, side),
             boxes=boxes.double().numpy(),
-            labels=labels.numpy(),
+            labels=labels.numpy().copy(),  # a tensor that is sent to another process moves its memory
             crowd=np.zeros(count, bool),
             areas=masks.sum((1, 2)).double().numpy(),
             masks=tuple(encode(mask.numpy()) for mask in masks),
