@@ -186,7 +186,7 @@ def test_a_proposal_in_an_ignored_region_is_neither_positive_nor_negative() -> N
         ([0, 0, 10, 10], 2),
         ([50, 50, 60, 60], 1),
     ]
-    assert samples.is_proposal.tolist() == [1, 1, 1, 0, 0]
+    assert samples.is_proposal.tolist() == [True, True, True, False, False]
     labels, _ = labels_of(proposals, truth)
     assert labels.tolist() == [-1, -1, -1, 1, 0]
     share = share_inside(proposals, truth["ignored"])

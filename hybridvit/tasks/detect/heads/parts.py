@@ -14,7 +14,7 @@ from hybridvit.models.conv_norm import ConvNormReLU
 from hybridvit.tasks.detect.heads.boxes import Weights, decoded, encoded
 from hybridvit.tasks.detect.heads.config import FasterRCNNConfig
 from hybridvit.tasks.detect.heads.rpn import BETA
-from hybridvit.tasks.detect.heads.sampling import IGNORED, Samples, Target
+from hybridvit.tasks.detect.heads.sampling import IGNORED, Samples, Target, has_object
 
 BOX_CELLS, MASK_CELLS = 7, 14  # a side, that are pooled of a region
 CONVOLUTIONS = 4  # of a mask head, and of a box head with convolutions
@@ -61,9 +61,9 @@ class BoxHead(nn.Module):
         labels, boxes = (torch.cat([getattr(each, name) for each in samples]) for name in ("labels", "boxes"))
         count = (labels != IGNORED).sum().clamp(min=1)
         classes = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / count
-        has_object = (labels != IGNORED) & (labels != self.num_classes)
-        truth, boxes = torch.cat([each.truth for each in samples])[has_object], boxes[has_object]
-        moved = self.of_class(deltas[has_object], labels[has_object])
+        found = has_object(labels, self.num_classes)
+        truth, boxes = torch.cat([each.truth for each in samples])[found], boxes[found]
+        moved = self.of_class(deltas[found], labels[found])
         if self.box_loss == "giou":
             distance = GIOU_WEIGHT * generalized_box_iou_loss(decoded(moved, boxes, self.weights), truth, "sum")
         else:

@@ -27,7 +27,7 @@ class RegionPooling:
     def __call__(
         self, levels: Sequence[Float[Tensor, "b c _h _w"]], regions: Float[Tensor, "n 5"]
     ) -> Float[Tensor, "n c s s"]:
-        """The features, float32, of regions (number of the image, left, top, right, bottom); the first levels count.
+        """The features of regions (number of the image, left, top, right, bottom); the first levels count.
 
         In an exported graph, which cannot sort the regions by their levels, each is pooled from all of them.
         """
@@ -36,12 +36,12 @@ class RegionPooling:
             chosen = self._level_of(regions[:, 1:])
             pooled = [self._pooled(*level, regions) for level in used]
             masked = [each * (chosen == number)[:, None, None, None] for number, each in enumerate(pooled)]
-            return torch.stack(masked).sum(0)
+            return torch.stack(masked).sum(0).to(levels[0].dtype)
         regions = regions.nan_to_num()  # a region that is not a number would read outside of the map
         chosen = self._level_of(regions[:, 1:])
         numbers = [(chosen == number).nonzero()[:, 0] for number in range(len(used))]
         by_level = [self._pooled(*level, regions[where]) for level, where in zip(used, numbers, strict=True)]
-        return torch.cat(by_level)[torch.cat(numbers).argsort()]
+        return torch.cat(by_level)[torch.cat(numbers).argsort()].to(levels[0].dtype)
 
     def _pooled(self, level: Tensor, stride: int, regions: Tensor) -> Tensor:
         return roi_align(level, regions, (self.size, self.size), 1 / stride, SAMPLES, self.aligned)

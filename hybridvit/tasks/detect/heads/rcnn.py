@@ -19,7 +19,7 @@ from hybridvit.tasks.detect.heads.parts import BOX_CELLS, MASK_CELLS, BoxHead, M
 from hybridvit.tasks.detect.heads.pooling import RegionPooling, of_list, with_images
 from hybridvit.tasks.detect.heads.pyramid import FeaturePyramid
 from hybridvit.tasks.detect.heads.rpn import Proposals, RegionProposals
-from hybridvit.tasks.detect.heads.sampling import IGNORED, Samples, Target, assigned
+from hybridvit.tasks.detect.heads.sampling import Samples, Target, assigned, has_object
 
 OVERLAPS = (0.5, 0.6, 0.7)  # IoU from which a box of each stage has an object
 BOX_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
@@ -116,10 +116,7 @@ class RCNN(Head):
     def _mask_loss(self, stage: int, levels: Levels, samples: Sequence[Samples], targets: Sequence[Target]) -> Tensor:
         head = self.mask_heads[stage]
         assert isinstance(head, MaskHead)
-        found = []
-        for each in samples:
-            has_object = (each.labels != IGNORED) & (each.labels != self.num_classes)
-            found.append(Samples(*(part[has_object] for part in each)))
+        found = [Samples(*(part[has_object(each.labels, self.num_classes)] for part in each)) for each in samples]
         logits = head(self._pool_masks(levels, of_list([each.boxes for each in found])))
         return head.losses(logits, found, targets)
 
@@ -127,14 +124,12 @@ class RCNN(Head):
         """The proposals among the samples as `head` moved them: for their object's class, or for the likeliest."""
         logits, deltas = head.split(answers)
         boxes, labels = (torch.cat([getattr(each, name) for each in samples]) for name in ("boxes", "labels"))
-        has_object = (labels != IGNORED) & (labels != self.num_classes)
-        classes = torch.where(has_object, labels, logits[:, :-1].argmax(1))
+        classes = torch.where(has_object(labels, self.num_classes), labels, logits[:, :-1].argmax(1))
         moved = decoded(head.of_class(deltas, classes), boxes, head.weights).split(
             [len(each.boxes) for each in samples]
         )
         return [
-            clipped(each, size[None])[one.is_proposal.bool()]
-            for each, size, one in zip(moved, sizes, samples, strict=True)
+            clipped(each, size[None])[one.is_proposal] for each, size, one in zip(moved, sizes, samples, strict=True)
         ]
 
     def _detections(self, levels: Levels, proposals: Proposals, sizes: Float[Tensor, "b 2"]) -> dict[str, Tensor]:

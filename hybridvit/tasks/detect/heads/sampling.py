@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -23,15 +23,17 @@ class Samples(NamedTuple):
     labels: Int[Tensor, "n"]  # of its object; the number of classes for none, -1 for ignored
     objects: Int[Tensor, "n"]  # its number in the image, where the label is of an object
     truth: Float[Tensor, "n 4"]  # its box, where the label is of an object
-    is_proposal: Float[Tensor, "n"]  # 0 for the boxes of the objects themselves
+    is_proposal: Bool[Tensor, "n"]  # False for the boxes of the objects themselves
+
+
+def has_object(labels: Int[Tensor, "n"], none: int) -> Bool[Tensor, "n"]:
+    """Whether each label is of an object; `none` is that of boxes without one."""
+    return (labels != IGNORED) & (labels != none)
 
 
 def chosen(labels: Int[Tensor, "n"], none: int, *, count: int, positive_share: float) -> Int[Tensor, "k"]:
-    """The numbers, growing, of up to `count` boxes drawn at random, up to that share of which have an object.
-
-    `none` is the label of boxes without one.
-    """
-    positive = ((labels != none) & (labels != IGNORED)).nonzero()[:, 0]
+    """The numbers, growing, of up to `count` boxes drawn at random, up to that share of which have an object."""
+    positive = has_object(labels, none).nonzero()[:, 0]
     negative = (labels == none).nonzero()[:, 0]
     positive = _drawn(positive, int(count * positive_share))
     negative = _drawn(negative, count - len(positive))
@@ -67,10 +69,12 @@ def _assigned(
 ) -> Samples:
     truth = target["boxes"].to(proposals)
     candidates = torch.cat((proposals, truth))
-    labels, objects = candidates.new_full((len(candidates),), num_classes, dtype=torch.long), None
+    labels = candidates.new_full((len(candidates),), num_classes, dtype=torch.long)
+    objects, matched = torch.zeros_like(labels), torch.zeros_like(candidates)
     if len(truth):
         best, objects = box_iou(truth, candidates).max(0)
         labels = torch.where(best >= overlap, target["labels"][objects], labels)
+        matched = truth[objects]
     is_ignored = share_inside(proposals, target["ignored"].to(proposals)) > LARGEST_SHARE
     labels[: len(proposals)].masked_fill_(is_ignored, IGNORED)
     numbers = chosen(labels, num_classes, count=count, positive_share=positive_share)
@@ -78,7 +82,6 @@ def _assigned(
         height, width = target["size"].tolist()
         whole = candidates.new_tensor([[0, 0, width, height]])
         none = numbers.new_full((1,), IGNORED)
-        return Samples(whole, none, none, whole, torch.ones_like(none))
-    objects = torch.zeros_like(labels) if objects is None else objects
-    matched = truth[objects[numbers]] if len(truth) else torch.zeros_like(candidates[numbers])
-    return Samples(candidates[numbers], labels[numbers], objects[numbers], matched, (numbers < len(proposals)).long())
+        return Samples(whole, none, none, whole, torch.ones_like(none, dtype=torch.bool))
+    is_proposal = torch.arange(len(candidates), device=labels.device) < len(proposals)
+    return Samples(*(each[numbers] for each in (candidates, labels, objects, matched, is_proposal)))
