@@ -30,7 +30,6 @@ from hybridvit.training.start import material_of, objective_of
 from hybridvit.training.train import RunResult, train
 from hybridvit.training.trial.dry_run import dry_run
 
-
 NOT_EXPORTED = ("detect",)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,10 @@ def plant(root: Path, fault: str) -> tuple[str, str, dict[str, Any]]:
     if fault == "mask-ambiguous":
         save_picture(root / "images/train/b.jpg", 1, orientation=3)
         return fault, "b.png: EXIF orientation 3", keys
+    if fault == "leak":
+        for kind in ("images/{}/{}.jpg", "masks/{}/{}.png"):
+            shutil.copy(root / kind.format("train", "a"), root / kind.format("val", "d"))
+        return fault, "images/train/a.jpg = images/val/d.jpg", keys
     assert fault == "mask-turned"
     save_picture(root / "images/train/b.jpg", 1, orientation=6)
     save_mask(mask, np.rot90(labels_of(1)))
@@ -191,9 +196,10 @@ def plant(root: Path, fault: str) -> tuple[str, str, dict[str, Any]]:
 
 FAULTS = (
     *("no-mask", "no-picture", "bad-mask", "mask-size", "outside", "absent-class", "colours", "unlisted-colour"),
-    *("mask-ambiguous", "mask-turned"),
+    *("mask-ambiguous", "mask-turned", "leak"),
 )
-HARMLESS = ("mask-ambiguous", "mask-turned")
+SELF_EXPLAINED = ("bad-mask", "colours", "mask-turned", "leak")
+HARMLESS = ("mask-ambiguous", "mask-turned", "leak")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -208,7 +214,7 @@ def test_every_fault_is_found_once_and_before_the_first_step(
     (found,) = [each for each in findings if each["kind"] == kind]
     assert any(words in example for example in found["examples"])
     assert found["number"] == 1
-    assert found["fix"] or fault in ("bad-mask", "colours", "mask-turned")  # these say it in the example, or need none
+    assert found["fix"] or fault in SELF_EXPLAINED
     serious = [each["kind"] for each in findings if each["severity"] == "error"]
     if fault in HARMLESS:
         assert code == 0
