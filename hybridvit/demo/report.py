@@ -9,6 +9,7 @@ from hybridvit.export.pipeline import ExportReport
 from hybridvit.folding.report import FoldReport
 from hybridvit.measure.bench import BenchResult, BenchRow
 from hybridvit.report.content import Bar, Change, Figure, Report
+from hybridvit.task import Quantity
 
 FORM_NAMES = {"training": "training form", "folded": "folded"}
 
@@ -18,6 +19,7 @@ def with_deployment(
     *,
     title: str,
     lead: str,
+    headline: Quantity,
     evaluation: Evaluation,
     folding: FoldReport,
     nodes: tuple[int, int],
@@ -27,8 +29,8 @@ def with_deployment(
     commands: Sequence[tuple[str, str]],
 ) -> Report:
     """The report of a run, with what became of its model; `nodes` and `multiply_adds` are (before, after) folding."""
-    top1 = evaluation.scores.values["top1"]
-    right = round(top1 * evaluation.num_samples / 100)
+    is_right = evaluation.scores.per_image
+    counts = is_right is not None and is_right.dtype == bool
     by_form = {(row.candidate.form, row.candidate.runtime): row.latency.median_ms for row in measured.rows}
     deployed = by_form["folded", "onnxruntime"]
     return dataclasses.replace(
@@ -37,9 +39,9 @@ def with_deployment(
         lead=lead,
         figures=[
             Figure(
-                value=f"{top1:.1f} %",
-                label="Test accuracy",
-                note=f"{right:,} of {evaluation.num_samples:,} right",
+                value=f"{evaluation.scores.values[headline.name]:.1f} {headline.unit}",
+                label=f"Test {headline.title}",
+                note=f"{is_right.sum():,} of {evaluation.num_samples:,} right" if counts else headline.note,
             ),
             Figure(value=f"{folding.max_error:.0e}", label="Folding changes", note="of the largest output, at most"),
             Figure(

@@ -1,7 +1,7 @@
-"""The whole way once, on real images: train, evaluate, fold, export, measure, predict, and a report to look at."""
+"""The whole way once: train, evaluate, fold, export, measure, predict, and a report to look at."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import torch
 from hybridvit.checkpoints import load, save_checkpoint
 from hybridvit.cli.bench import table
 from hybridvit.cli.predict import predict
-from hybridvit.data.digits import write_digits
+from hybridvit.data.decode import decode_image
 from hybridvit.data.preprocess import prepare
+from hybridvit.data.samples import Samples
+from hybridvit.demo.demos import Demo
 from hybridvit.demo.report import with_deployment
 from hybridvit.errors import command_line
 from hybridvit.evaluate.run import Evaluation, evaluate_model
@@ -23,9 +25,10 @@ from hybridvit.measure.bench import bench
 from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.measure.options import BenchOptions
 from hybridvit.models.whole import WholeModel
+from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.html import write_report
-from hybridvit.task import find_task
+from hybridvit.task import Result, Task, find_task
 from hybridvit.training.record.page import clock
 from hybridvit.training.train import train
 
@@ -35,20 +38,23 @@ MEASURED = BenchOptions(
 STEPS = 7
 
 
-def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
+def walk_through(demo: Demo, output: Path, overrides: Mapping[str, str]) -> Path:
     """Run everything into `output` (an earlier run there is moved aside) and return the path of the report."""
-    recipe = load_recipe("digits", {"output": str(output), **overrides})
+    recipe = load_recipe(demo.recipe, {"output": str(output), **overrides})
+    task = find_task(recipe.task)
     began = time.perf_counter()
     with step(1, "Images"):
         data = Path(recipe.data.root)
         data.parent.mkdir(parents=True, exist_ok=True)
-        print(write_digits(data))
-    with step(2, f"Train {recipe.model}, recipe 'digits'"):
+        splits = task.open(recipe)  # writes them
+        print(f"{len(splits.train):,} images to train on and {len(splits.validation):,} to test, in {data}")
+    with step(2, f"Train {recipe.model}, recipe '{demo.recipe}'"):
         run = train(recipe)
         trained_s = time.perf_counter() - began
     with step(3, "Evaluate on the test images"):
         model = load(run.model)
-        evaluation, paths = _evaluated(model, data / recipe.data.val)
+        evaluation = _evaluated(model, splits.validation, task)
+    paths = list(splits.validation.paths)
     images = np.stack([prepare(path, model.card.preprocessing) for path in paths])
     with step(4, "Fold"):
         folded = fold(model)
@@ -64,25 +70,29 @@ def walk_through(output: Path, overrides: Mapping[str, str]) -> Path:
         print(table(measured.records()))
     with step(7, "Predict with the exported model"):
         predict(str(exported.path), paths[:: len(paths) // 3][:3], top=2)
+        if demo.drawn:
+            draw(exported.path, paths[: demo.drawn], output / "drawn")
     before, after = count(model, size), count(folded, size)
     report = run.report
     assert run.content is not None  # this process is the only one, so it leads
     write_report(
         with_deployment(
             run.content,
-            title=f"{recipe.model} on handwritten digits",
+            title=f"{recipe.model} {demo.title}",
             lead=(
-                f"Trained from scratch on 1,437 images of 8×8 pixels in {clock(trained_s)} on "
-                f"{measured.machine.cores} CPU cores, tested on {evaluation.num_samples} others. The {run.weights} "
-                f"weights of epoch {run.epoch:g}, the best of all validations, on these same images."
+                demo.lead.format(
+                    time=clock(trained_s), cores=measured.machine.cores, tested=f"{evaluation.num_samples:,}"
+                )
+                + f" The {run.weights} weights of epoch {run.epoch:g}, the best of all validations, on these images."
             ),
+            headline=task.headline,
             evaluation=evaluation,
             folding=folding,
             nodes=(graph_nodes(model, size), graph_nodes(folded, size)),
             multiply_adds=(before.multiply_adds, after.multiply_adds),
             exported=exported,
             measured=measured,
-            commands=commands(output, data / recipe.data.val),
+            commands=commands(demo, output, data / recipe.data.val if demo.example else data),
         ),
         report,
     )
@@ -101,15 +111,25 @@ def _exported(model: WholeModel, path: Path, images: np.ndarray) -> ExportReport
     return exported
 
 
-def _evaluated(model: WholeModel, test: Path) -> tuple[Evaluation, list[str]]:
-    """What the model is worth on a folder of labelled images, and their paths."""
-    task = find_task(model.card.task)
-    samples = task.labelled(str(test), model.card)
-    found = evaluate_model(model, samples, task, model.card)
-    top1, loss = (found.scores.values[name] for name in ("top1", "loss"))
-    right = round(top1 * found.num_samples / 100)
-    print(f"top-1 {top1:.2f} %: {right} of {found.num_samples} right; loss {loss:.3f}")
-    return found, list(samples.paths)
+def _evaluated(model: WholeModel, test: Samples, task: Task) -> Evaluation:
+    """What the model is worth on the test images."""
+    found = evaluate_model(model, test, task, model.card)
+    values = ", ".join(f"{each.title} {each.text(found.scores.values[each.name])}" for each in task.quantities)
+    print(f"{values}, on {found.num_samples} images")
+    return found
+
+
+def draw(model: Path, paths: Sequence[str], folder: Path) -> None:
+    """The answers to pictures, drawn on them, and the files that belong to each, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(model)
+    for path, answer in zip(paths, predictor(paths), strict=True):
+        assert isinstance(answer, Result)
+        name = Path(path).stem
+        answer.draw(decode_image(path)).save(folder / f"{name}.png")
+        for file, content in answer.files().items():
+            (folder / f"{name}-{file}").write_bytes(content)
+    print(f"Drawn: {len(paths)} pictures in {folder}")
 
 
 @contextmanager
@@ -121,15 +141,17 @@ def step(number: int, title: str) -> Iterator[None]:
     print(f"      {time.perf_counter() - began:.1f} s", flush=True)
 
 
-def commands(output: Path, test: Path) -> list[tuple[str, str]]:
+def commands(demo: Demo, output: Path, test: Path) -> list[tuple[str, str]]:
     """How to do each part again by hand."""
     model, file = output / "model.safetensors", output / "model.onnx"
     words: dict[str, tuple[object, ...]] = {
-        "Train": ("train", "digits", "--output", output),
+        "Train": ("train", demo.recipe, "--output", output),
         "Evaluate": ("evaluate", model, test),
         "Fold": ("fold", model),
         "Export": ("export", model, "--images", test),
         "Measure": ("bench", model),
-        "Predict": ("predict", file, test / "7"),
+        "Predict": ("predict", file, test / demo.example),
     }
-    return [("All of this", "make demo")] + [(what, command_line("hybridvit", *each)) for what, each in words.items()]
+    return [("All of this", f"make {demo.make}")] + [
+        (what, command_line("hybridvit", *each)) for what, each in words.items()
+    ]

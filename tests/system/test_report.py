@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hybridvit.demo import walkthrough
+from hybridvit.demo.demos import DEMOS
 from hybridvit.errors import UsageError
 from hybridvit.report import Answer, Bar, Change, Confusion, Curve, Figure, Gallery, Report, Table, render, write_report
 from hybridvit.report.html import number
@@ -166,7 +167,7 @@ def test_the_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(walkthrough, "MEASURED", dataclasses.replace(walkthrough.MEASURED, seconds=0.1))
     small = {"model": "fastvit_debug", "schedule.epochs": "1", "schedule.warmup_epochs": "0"}
-    report = walkthrough.walk_through(Path("runs/demo"), small)
+    report = walkthrough.walk_through(DEMOS["digits"], Path("runs/demo"), small)
     kept = {path.name for path in report.parent.iterdir()}
     assert {"model.safetensors", "model-folded.safetensors", "model.onnx", "recipe.yaml", "metrics.csv"} <= kept
     assert "tensorboard" in kept

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybridvit.cli.command import SignatureCommand
+from hybridvit.demo.demos import DEMOS
 from hybridvit.demo.walkthrough import commands
 from hybridvit.errors import UsageError, command_line, nearest
 from hybridvit.measure.subject import find_subject
@@ -126,5 +127,5 @@ def test_a_command_that_is_shown_runs_when_it_is_pasted() -> None:
     assert command_line("hybridvit", "export", Path("runs/x/model.safetensors")) == (
         "hybridvit export " + str(Path("runs/x/model.safetensors"))
     )
-    by_hand = dict(commands(Path("my runs"), Path("data/test")))
+    by_hand = dict(commands(DEMOS["digits"], Path("my runs"), Path("data/test")))
     assert by_hand["Fold"] == command_line("hybridvit", "fold", Path("my runs/model.safetensors"))

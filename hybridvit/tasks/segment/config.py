@@ -55,6 +55,12 @@ SOURCES = {
         needs_root=True,
         keys=(*OF_MASKS, "allow_unpaired", "fold"),
     ),
+    "huggingface": Source(
+        meaning="two columns of a data set of the datasets library",
+        opener="hybridvit.tasks.segment.columns:open_columns",
+        needs_root=True,
+        keys=(*OF_MASKS, "image_column", "mask_column"),
+    ),
     "scenes": Source(
         meaning="shapes on textured ground, written to root first",
         opener="hybridvit.tasks.segment.folders:open_scenes",
@@ -87,6 +93,8 @@ class SegmentData(DataConfig):
     """Resampling filter of the resize."""
     total_batch: int = 16
     """Images per optimizer step over all devices; each device's share is derived from it."""
+    mask_column: str = ""
+    """For a Hugging Face data set: the column of the masks. Left out where its name or type tells."""
     reduce_zero_label: bool = False
     """Whether value 0 of a mask stands for what belongs to no class, as ADE20K has it: it is ignored then, and value 1
     is the first class."""

@@ -17,8 +17,9 @@ from hybridvit.data.scan import file_size, relative, subfolders
 from hybridvit.data.scenes import DEFAULT_FOLDER, write_segmentation
 from hybridvit.errors import DatasetError, UsageError, some
 from hybridvit.tasks.segment.classes import ADE20K, Classes, Map, folders_of_classes, named_classes, raw_reading
+from hybridvit.tasks.segment.columns import holds_columns, open_columns, open_labelled_columns
 from hybridvit.tasks.segment.config import SegmentData
-from hybridvit.tasks.segment.data import MaskedFiles, MaskedOptions
+from hybridvit.tasks.segment.data import EncodedMasks, MaskedFiles, MaskedOptions
 from hybridvit.tasks.segment.layouts import WHOLE, Layout, Pairs, find_layout
 from hybridvit.tasks.segment.masks import Reading
 from hybridvit.tasks.segment.survey import Part, Survey, look_at_all, survey
@@ -56,7 +57,9 @@ class Looked:
         )
 
 
-def open_scenes(data: SegmentData, train: MaskedOptions, validation: MaskedOptions) -> tuple[MaskedFiles, MaskedFiles]:
+def open_scenes(
+    data: SegmentData, train: MaskedOptions, validation: MaskedOptions
+) -> tuple[EncodedMasks, EncodedMasks]:
     """The scenes in data.root, written if they are not there. Raises as `write_segmentation`."""
     folder = Path(data.root or f"{DEFAULT_FOLDER}-segment").expanduser()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +67,12 @@ def open_scenes(data: SegmentData, train: MaskedOptions, validation: MaskedOptio
     return open_folder(dataclasses.replace(data, root=str(folder)), train, validation)
 
 
-def open_folder(data: SegmentData, train: MaskedOptions, validation: MaskedOptions) -> tuple[MaskedFiles, MaskedFiles]:
-    """The pictures and masks in data.root. Raises DatasetError where they are not fit to train on."""
+def open_folder(
+    data: SegmentData, train: MaskedOptions, validation: MaskedOptions
+) -> tuple[EncodedMasks, EncodedMasks]:
+    """The pictures and masks in data.root, as files or in columns. Raises DatasetError where they are not fit."""
+    if find_layout(Path(data.root).expanduser()) is None and holds_columns(data.root):
+        return open_columns(data, train, validation)
     looked = look_into(data)
     remarks = remarks_or_refusal(looked.survey.findings, looked.layout.root)
     listings = [looked.listing(place) for place in range(len(looked.parts))]
@@ -159,7 +166,7 @@ def looked_at(root: str, pairs: Mapping[str, Pairs], classes: Classes | None, wo
     reading = raw_reading(classes)
     parts = []
     for name, each in pairs.items():
-        facts = look_at_all(zip(each.images, each.masks, each.masks, strict=True), reading, workers=workers)
+        facts = look_at_all(list(zip(each.images, each.masks, each.masks, strict=True)), reading, workers=workers)
         parts.append(Part(name, [relative(mask, root) for mask in each.masks], facts))
     return parts
 
@@ -183,11 +190,19 @@ def open_labelled(
     on_bad_image: OnBadImage = "error",
     image_column: str = "",
     label_column: str = "",
-) -> MaskedFiles:
+) -> EncodedMasks:
     """The pictures of a data set's validation split, or all where it has none, prepared and read as the card says.
 
-    Raises DatasetError for a folder that is none of the layouts or names other classes, UsageError for columns.
+    `label_column` is that of the masks. Raises DatasetError for a data set that is none of the layouts or names other
+    classes, UsageError for columns of folders.
     """
+    reading = Reading.of_facts(card.class_facts, card.options["num_classes"])
+    names = card.class_names or tuple(f"class_{number}" for number in range(len(reading.values)))
+    found = Map(names=names, reading=reading, palette=card.class_facts.get("palette", ()))
+    if find_layout(Path(root).expanduser()) is None and holds_columns(root):
+        return open_labelled_columns(
+            root, found, card, on_bad_image=on_bad_image, image_column=image_column, mask_column=label_column
+        )
     if image_column or label_column:
         raise UsageError(
             f"image_column and label_column are for tables and Hugging Face data sets, but {root} is a folder of "
@@ -197,8 +212,6 @@ def open_labelled(
     split = layout.split_named("val") or next(iter(layout.splits))
     pairs = layout.pairs(split)
     classes = named_classes(folders_of_classes(layout.root, pairs.masks))
-    reading = Reading.of_facts(card.class_facts, card.options["num_classes"])
-    names = card.class_names or tuple(f"class_{number}" for number in range(len(reading.values)))
     if classes is not None and card.class_names and not set(card.class_names) <= set(classes.names):
         raise DatasetError(
             f"{classes.source} names other classes ({some(classes.names, quoted=True)}) than the model has "
@@ -211,7 +224,6 @@ def open_labelled(
         class_names=names,
         fingerprint=f"{layout.root} {split}",
     )
-    found = Map(names=names, reading=reading, palette=card.class_facts.get("palette", ()))
     samples = MaskedFiles(listing, pairs.masks, found, show=EvalPair(card.preprocessing), on_bad_image=on_bad_image)
     if not len(samples):
         raise DatasetError(f"{root} has no picture with a mask. Give a folder that has.")

@@ -1,7 +1,7 @@
 """What is in the masks of a data set, and what of it a training would trip over."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -86,16 +86,16 @@ def _counted(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def look_at_all(
-    pairs: Iterable[tuple[ImageSource, ImageSource, str]], reading: Reading, *, workers: int
+    pairs: Sequence[tuple[ImageSource, ImageSource, str]], reading: Reading, *, workers: int
 ) -> list[MaskFacts]:
-    """`look_at` each picture with its mask and its name; decoding goes on in as many threads."""
+    """`look_at` each picture with its mask and its name, which are asked for one by one, in as many threads."""
 
-    def look(pair: tuple[ImageSource, ImageSource, str]) -> MaskFacts:
-        picture, mask, name = pair
+    def look(number: int) -> MaskFacts:
+        picture, mask, name = pairs[number]
         return look_at(picture, mask, reading, name=name)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return list(pool.map(look, pairs))
+        return list(pool.map(look, range(len(pairs))))
 
 
 def survey(parts: Sequence[Part], classes: Classes | None, data: SegmentData, *, kind: str = "") -> Survey:
