@@ -20,6 +20,7 @@ from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.seal import KEY, OPEN
 from hybridvit.export.spec import GraphSpec
 from hybridvit.machine.facts import package_versions
+from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.whole import WholeModel
 
 PROVING = "The file is written; its runtime runs it."  # logged, so that the parent of a process that dies knows
@@ -65,7 +66,7 @@ def prepared_for(preprocessing: Preprocessing, spec: GraphSpec) -> Preprocessing
 @contextmanager
 def drafted(folded: nn.Module, spec: GraphSpec, exporter: Exporter, path: Path) -> Iterator[Draft]:
     """A draft of `folded`, rewritten for the target; it takes its place at `path` if the block ends without error."""
-    for name in exporter.rewrites if isinstance(folded, WholeModel) else ():
+    for name in exporter.rewrites if isinstance(folded, WholeModel | Pyramid) else ():
         folded = resolve_name(name)(folded)
     model = DeployedModel(cast(WholeModel, folded), spec)  # timm's have the methods that it calls
     card = model.backbone.card  # with uint8 pixels its mean and deviation leave levels from 0 to 255 as they are

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from hybridvit.card import Preprocessing
 from hybridvit.difference import relative_error
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
-from hybridvit.task import find_task
+from hybridvit.task import Outputs, Task, find_task
+
+if TYPE_CHECKING:
+    from hybridvit.export.exporter import Exporter
 
 BATCH_SIZES = (1, 2, 5)  # more than one, and not all even: a batch size baked into the graph cannot hide
 NUM_PICTURES = 4  # drawn ones, per size
@@ -139,10 +143,20 @@ def _error(runner: ExportedRunner, outputs: Mapping[str, np.ndarray], expected: 
         return _top_k_error(outputs, expected[0])
     if spec.argmax:
         return _argmax_error(outputs[spec.argmax], expected[0])
-    wanted = dict(zip(spec.outputs, expected, strict=True))
+    return difference(find_task(runner.card.task), spec, outputs, dict(zip(spec.outputs, expected, strict=True)))
+
+
+def difference(task: Task, spec: GraphSpec, given: Outputs, wanted: Outputs) -> float:
+    """How far two answers, or two sets of feature maps, are apart."""
     if spec.gives_answers:
-        return find_task(runner.card.task).difference(outputs, wanted)
-    return max(relative_error(outputs[name], each) for name, each in wanted.items())
+        return task.difference(given, wanted)
+    return max(relative_error(given[name], each) for name, each in wanted.items())
+
+
+def limit_of(exporter: "Exporter", task: Task, spec: GraphSpec) -> float | None:
+    """How far they may be apart; None: int8, which is judged by its accuracy."""
+    limit = exporter.limits.get(spec.precision)
+    return limit if limit is None or not spec.gives_answers else limit * task.tolerance
 
 
 def _argmax_error(labels: np.ndarray, logits: np.ndarray) -> float:

@@ -19,7 +19,7 @@ from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.original import Original
 from hybridvit.export.overflow import check_fits_half
-from hybridvit.export.parity import BATCH_SIZES, Parity, compare
+from hybridvit.export.parity import BATCH_SIZES, Parity, compare, limit_of
 from hybridvit.export.quantise.plan import QuantisationPlan
 from hybridvit.export.quantise.quality import Quality
 from hybridvit.export.quantise.search import quantise
@@ -174,15 +174,13 @@ def _written(draft: Draft, original: Original, plan: QuantisationPlan | None) ->
 def _compared(draft: Draft, original: Original, images: Sequence[np.ndarray], limit: float | None) -> Parity:
     """What the file answers against what the model does. Raises ExportError over the limit."""
     spec, exporter, task = original.spec, draft.exporter, find_task(draft.card.task)
-    if limit is None and (usual := exporter.limits.get(spec.precision)) is not None:
-        limit = usual * (task.tolerance if spec.gives_answers else 1)
     parity = compare(
         draft.opened(),
         original,
         image_sizes=spec.sizes if spec.range_px is None else sizes_to_compare(spec.range_px, spec.image_size),
         images=[original.given(image) for image in images],
         batch_sizes=BATCH_SIZES if spec.batch is None else BATCH_SIZES[:2],  # one that is fixed is run in parts
-        limit=limit,
+        limit=limit_of(exporter, task, spec) if limit is None else limit,
     )
     if parity.passed:
         return parity

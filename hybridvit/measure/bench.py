@@ -25,8 +25,9 @@ from hybridvit.measure.options import DEFAULTS, BenchOptions
 from hybridvit.measure.plan import Plan, plan_of
 from hybridvit.measure.prepare import prepared
 from hybridvit.measure.processes import Processes
+from hybridvit.measure.protocols import given_of
 from hybridvit.measure.result import BenchResult, BenchRow, Skipped
-from hybridvit.measure.subject import Subject, find_subject
+from hybridvit.measure.subject import Subject, find_subject, of_pyramid
 from hybridvit.measure.worker import Worker
 from hybridvit.models.whole import WholeModel
 
@@ -71,6 +72,8 @@ def bench(
             _subject(model, Path(temporary, f"{index}.safetensors"), trust_changed=options.trust_changed)
             for index, model in enumerate(models)
         ]
+        if given_of(options).get("returns"):
+            found = [of_pyramid(subject) for subject in found]
         subjects = list({subject.name: subject for subject in found}.values())  # named twice, measured once
         groups = list(plan.groups(subjects))
         planned([each for group in groups for each in group if not plan.why_not(each)])

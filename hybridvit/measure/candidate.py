@@ -39,6 +39,7 @@ class Candidate:
         """In messages and as a key."""
         height, width = self.image_size
         form = "" if self.form == "folded" else f", {self.form} form"
+        form += f", {self.subject.returns}" if self.subject.returns else ""
         return f"{self.subject.name}{form}, {self.runtime}, {self.precision}, batch {self.batch}, {height}x{width}"
 
     def record(self) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class Candidate:
             "batch": self.batch,
             "image_size": f"{height}x{width}",
             "threads": self.threads,
+            **({"returns": self.subject.returns} if self.subject.returns else {}),
         }
 
     @property

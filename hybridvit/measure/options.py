@@ -36,8 +36,11 @@ class BenchOptions:
     by default 3."""
     seconds: float | None = None
     """stop after this time, but not before 8 rounds."""
+    returns: Literal["pyramid"] | None = None
+    """pyramid: time the four feature maps of a backbone alone, which segmenters and detectors are built on, without
+    classifier or head."""
     protocol: str | None = None
-    """that of a paper, which sets what is not given: fastvit-gpu, fastervit-gpu, phone."""
+    """that of a paper, which sets what is not given: fastvit-gpu, fastvit-dense, fastervit-gpu, phone."""
     files: Path | None = None
     """folder that keeps the converted files for another run."""
     trust_changed: bool = False

@@ -96,7 +96,7 @@ def plan_of(options: BenchOptions) -> Plan:
     asked = given_of(options)
     given = {"threads": usable_cores(), "runtimes": None, "asked": frozenset(asked)} | asked
     given["runtimes"] = installed_runtimes(given["runtimes"], device=given.get("device", "cpu"))
-    plan = Plan(**{name: value for name, value in given.items() if name not in ("files", "trust_changed")})
+    plan = Plan(**{name: value for name, value in given.items() if name not in ("files", "returns", "trust_changed")})
     check_names("precision", plan.precisions, PRECISIONS)
     check_names("form", plan.forms, FORMS)
     for batch in plan.batch:

@@ -30,6 +30,7 @@ def prepared(candidate: Candidate, folder: Path) -> Candidate:
     exporter.require(exporter.packages)
     height, width = candidate.image_size
     name = Path(candidate.subject.name).name.replace(".", "-")
+    name += f"-{candidate.subject.returns}" if candidate.subject.returns else ""
     stem = f"{name}-{candidate.runtime}-{candidate.precision}-batch{candidate.batch}-{height}x{width}"
     path = folder / f"{stem}{exporter.suffix}"
     wanted = replace(candidate, file=str(path))
@@ -65,10 +66,10 @@ def write(candidate: Candidate) -> None:
     """
     import torch
 
-    from hybridvit.difference import relative_error
     from hybridvit.export.draft import drafted
     from hybridvit.export.exporter import Quantisation
     from hybridvit.export.graph import given_by
+    from hybridvit.export.parity import difference, limit_of
     from hybridvit.export.spec import GraphSpec
     from hybridvit.machine.memory import enough_memory
     from hybridvit.measure.subject import build
@@ -77,12 +78,15 @@ def write(candidate: Candidate) -> None:
     exporter, size, precision = EXPORTERS[candidate.target], candidate.image_size, candidate.precision
     exporter.import_packages(exporter.packages)
     model = cast("Backbone", build(candidate.subject, "folded", size))  # timm's have the methods that are called
+    task = find_task(model.card.task)
     spec = GraphSpec(
         image_size=size,
         channels=candidate.subject.in_chans,
         batch=candidate.batch,
         precision=precision,
-        answers=find_task(model.card.task).answers,
+        returns=candidate.subject.returns or task.returns,
+        answers=task.answers_of(model.card),
+        strides=tuple(info["reduction"] for info in model.feature_info) if candidate.subject.returns else (),
     )
     torch.manual_seed(0)
     shape = spec.shape(candidate.batch, size)
@@ -93,9 +97,9 @@ def write(candidate: Candidate) -> None:
     with drafted(model, spec, exporter, Path(candidate.file)) as draft:
         draft.write(None if noise is None else Quantisation(images=noise))
         answered = draft.opened()(images.numpy())
-        pairs = zip(spec.answers, expected, strict=True)
-        error = max(relative_error(answered[name], wanted.numpy()) for name, wanted in pairs)
-        limit = exporter.limits.get(precision)
+        wanted = {name: each.numpy() for name, each in zip(spec.outputs, expected, strict=True)}
+        error = difference(task, spec, answered, wanted)
+        limit = limit_of(exporter, task, spec)
         if error > (float("inf") if limit is None else limit) or error == float("inf"):
             raise ExportError(
                 f"the file that was written differs from PyTorch by {error:.1e} of the largest output; the limit of "

@@ -22,6 +22,11 @@ PROTOCOLS: dict[str, Protocol] = {
         source="FastViT, supplement: batch 8, median of 100 runs after 100 that are not timed, TensorRT on an RTX "
         "2080Ti; here PyTorch's compiler unless --runtimes tensorrt is given, and one call before each timed one",
     ),
+    "fastvit-dense": Protocol(
+        options={"batch": (2,), "image_size": ((512, 512),), "returns": "pyramid"},
+        source="FastViT, Tables 9 and 10: the backbone of a segmenter or detector, its four feature maps, at 512x512 "
+        "pixels and batch 2",
+    ),
     "fastervit-gpu": Protocol(
         options={
             "batch": (128,),

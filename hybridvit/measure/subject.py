@@ -1,7 +1,7 @@
 """What a name given to `hybridvit bench` stands for: one of our models, a file, or any model of timm."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -38,6 +38,7 @@ class Subject:
     sizes: tuple[tuple[int, int], ...] = ()  # of an exported file, the only ones; none: any
     range_px: tuple[int, int] | None = None  # of an exported file, the smallest and the largest side; None: any
     is_folded: bool = False  # a file that has no training form any more
+    returns: Literal["", "pyramid"] = ""  # pyramid: the feature maps of its backbone instead of its answers
     trust_changed: bool = False  # open an exported file that was changed on purpose
 
     def takes(self, image_size: tuple[int, int]) -> bool:
@@ -83,19 +84,34 @@ def find_subject(name: str, *, trust_changed: bool = False) -> Subject:
     )
 
 
+def of_pyramid(subject: Subject) -> Subject:
+    """The backbone of `subject`, which gives feature maps. Raises UsageError for an exported file without them."""
+    if subject.kind != "exported":
+        return replace(subject, returns="pyramid")
+    if subject.returns != "pyramid":
+        raise UsageError(f"{subject.name} gives no feature maps. Export it again with --returns pyramid.")
+    return subject
+
+
 def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Module":
     """The model in eval mode, with a card. Models by name have random weights, which do not change their time.
 
     Ours are folded for images of `image_size` (height, width) where positions depend on it, timm's as timm folds them.
+    Of a subject that returns its pyramid it is a `Pyramid`.
     """
     if subject.kind == "timm":
         return _peer(subject, form, image_size)
     from hybridvit.build import build as build_ours
     from hybridvit.checkpoints import load
     from hybridvit.folding.fold import fold
+    from hybridvit.models.backbone import Backbone, FeaturePyramid
     from hybridvit.models.hat.fixed_size import depends_on_size
+    from hybridvit.models.with_head import WithHead
 
+    model: nn.Module
     model = load(subject.source) if subject.kind == "weights" else build_ours(subject.source, **subject.options).eval()
+    if subject.returns == "pyramid":
+        model = model.pyramid if isinstance(model, WithHead) else FeaturePyramid(cast(Backbone, model))
     if form == "training" or subject.is_folded:
         return model
     return fold(model, image_size=image_size if depends_on_size(model) else None)
@@ -105,6 +121,11 @@ def _peer(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Modu
     import timm
     from timm.utils import reparameterize_model
 
+    if subject.returns == "pyramid":
+        from hybridvit.models.timm_pyramid import TimmPyramid
+
+        maps = TimmPyramid(subject.source, **subject.options).eval().requires_grad_(False)
+        return reparameterize_model(maps) if form == "folded" else maps
     options = dict(subject.options)
     try:  # those whose positions are for one size have to be built for it
         model = timm.create_model(subject.source, img_size=image_size, **options)
@@ -152,6 +173,7 @@ def _file(path: str, trust_changed: bool) -> Subject:
             batch=spec.batch,
             sizes=spec.sizes,
             range_px=spec.range_px,
+            returns="pyramid" if spec.returns == "pyramid" else "",
             is_folded=True,
             trust_changed=trust_changed,
         )

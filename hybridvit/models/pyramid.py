@@ -27,6 +27,10 @@ class Pyramid(Carded):
             UsageError: for an input of the wrong rank, channels or size.
         """
 
+    def features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Tensor]:
+        """The maps by name, as those of a whole model."""
+        return dict(zip(self.names, self(x), strict=True))
+
     @abstractmethod
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See `Backbone.set_grad_checkpointing`."""

@@ -65,7 +65,7 @@ class WithHead(WholeModel):
         return self.head(self.pyramid(x), x, *more)
 
     def features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b f oh ow"]]:
-        return dict(zip(self.pyramid.names, self.pyramid(x), strict=True))
+        return self.pyramid.features(x)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
