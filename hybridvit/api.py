@@ -21,6 +21,7 @@ from hybridvit.recipe.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
+    from hybridvit.data.inputs import FrameAt
     from hybridvit.evaluate.run import Evaluation
     from hybridvit.export.pipeline import ExportReport
     from hybridvit.export.quantise.plan import QuantisationPlan
@@ -144,31 +145,61 @@ def predict(
     images: Place | Sequence[Place],
     *,
     top: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
+    every: int = 1,
+    frames: int | None = None,
+    pictures: Place | None = None,
+    output: Place | None = None,
     threads: int | None = None,
     device: Device = "auto",
-) -> "dict[Path, Result | ImageDecodeError]":
+) -> "dict[Path | str | FrameAt, Result | ImageDecodeError]":
     """The answer to each image by its path, in order; for one that cannot be decoded, why.
 
-    `hybridvit.Predictor` keeps a model open for many calls, and takes encoded bytes too.
+    An address is its own key, a frame of a video is a `FrameAt` with the names `video`, `frame` and `seconds`.
+    `hybridvit.Predictor` keeps a model open for many calls, and takes encoded bytes and Pillow's images too.
 
     Args:
         model: a checkpoint or an exported file.
-        images: image files, folders (searched to any depth) or patterns; one or several.
+        images: image and video files, folders (searched to any depth), patterns, http(s) addresses of pictures, cameras
+            ("camera:0"); one or several.
         top: answers per image, the most probable first; by default 5, or what the file gives if that is less, and of
             several labels those above 50 %.
-        batch: images computed at once.
+        batch: images computed at once, 16 by default; with `tile`, tiles of an image, 1 by default.
+        tile: side in pixels of the overlapping tiles that larger images are cut into.
+        overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
+        every: of videos, show the model every so-manieth frame.
+        frames: at most so many frames of each video; a camera needs it.
+        pictures: folder to write images and videos to with the answers drawn on them.
+        output: .parquet or .jsonl file to write the answers to.
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; "auto" takes a GPU if there is one.
 
-    Raises as `hybridvit.loading.open_runner`; DatasetError where there is no image.
+    Raises as `hybridvit.loading.open_runner`; DatasetError where there is no image; UsageError for a camera without
+    `frames`, for tiles that the model's task does not join, and for a package that is not installed.
     """
-    from hybridvit.data.scan import find_images
-    from hybridvit.predictor import Predictor
+    from hybridvit.answers.run import Answering, answered
+    from hybridvit.data.inputs import is_camera
 
     wanted = [images] if isinstance(images, str | os.PathLike) else images
-    paths = find_images([os.fspath(each) for each in wanted])
-    return dict(Predictor(model, device=device, threads=threads).answers(paths, batch=batch, most=top))
+    options = Answering(
+        top=top,
+        batch=batch,
+        tile=tile,
+        overlap=overlap,
+        every=every,
+        frames=frames,
+        pictures=None if pictures is None else Path(pictures),
+        output=None if output is None else Path(output),
+    )
+    found: dict[Path | str | FrameAt, Result | ImageDecodeError] = {}
+    with answered(model, wanted, options, device=device, threads=threads) as (answers, inputs):
+        if frames is None and any(map(is_camera, inputs)):
+            raise UsageError("A camera gives pictures without end. Say how many: frames=100.")
+        for answer in answers:
+            found[answer.shown.where] = answer.result
+    return found
 
 
 def export(
