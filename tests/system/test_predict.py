@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from conftest import trained_like
 from number_task import Number
 from PIL import Image
@@ -40,7 +41,9 @@ def number_task() -> Iterator[None]:
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the task of numbers, which has a file beside each answer and joins tiles."""
     path = tmp_path_factory.mktemp("numbers") / "m.safetensors"
+    torch.manual_seed(0)
     model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=1))
+    torch.nn.init.normal_(model.head.fc.weight, std=3.0)  # so that pictures differ in their numbers
     preprocessing = dataclasses.replace(model.card.preprocessing, image_size=(32, 32), crop_mode="letterbox")
     model.card = dataclasses.replace(model.card, task="number", preprocessing=preprocessing)
     hybridvit.save_checkpoint(model, path)
