@@ -86,12 +86,14 @@ def evaluate(
     model: "Place | WholeModel | Runner",
     data: Place,
     *,
-    batch: int = 32,
+    batch: int | None = None,
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     image_column: str = "",
     label_column: str = "",
     way: str = "",
+    tile: int | None = None,
+    overlap: float | None = None,
     device: Device = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
@@ -101,13 +103,15 @@ def evaluate(
         model: a checkpoint, an exported file, a model with a card, or a runner.
         data: folder of class folders, or a table (.csv, .tsv, .parquet) of paths and labels; classes are matched by
             name with those that the model was trained on.
-        batch: images computed at once.
+        batch: images computed at once, 32 by default; with `tile`, tiles of an image, 1 by default.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
         image_column: of a table, the column of the paths; "" finds it by its name.
         label_column: of a table, the column of the labels; "" finds it by its name.
         way: another way to ask the model, where its task has any, such as multi_scale (the mean over sizes, mirrored
             too) or slide (over overlapping parts of the size that it was trained on).
+        tile: side in pixels of the overlapping tiles that larger images are cut into.
+        overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
         say: told what is left out of the folder.
 
@@ -117,19 +121,31 @@ def evaluate(
     from contextlib import nullcontext
 
     from hybridvit.data.loader import make_eval_loader
+    from hybridvit.data.tiles import tiling_of
     from hybridvit.evaluate.run import answering
     from hybridvit.evaluate.run import evaluate as run
+    from hybridvit.evaluate.tiled import answering_by_tiles, checked, in_own_size
     from hybridvit.export.runners import TorchRunner
     from hybridvit.task import find_task
 
+    tiling = tiling_of(tile, overlap)
+    if tiling is not None and way:
+        raise UsageError(f"--way {way} and --tile {tile} both say how a picture is shown. Give one of them.")
     runner = _runner(model, device)
     card, task = runner.card, find_task(runner.card.task)
+    if tiling is not None:
+        checked(task, model if isinstance(model, str | os.PathLike) else card.architecture)
     columns = {"image_column": image_column, "label_column": label_column}
-    samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image, **columns)
+    shown = card if tiling is None else in_own_size(card)
+    samples = task.labelled(os.fspath(data), shown, on_bad_image=on_bad_image, **columns)
     for remark in samples.remarks:
         say(remark)
-    loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)
+    at_once = 1 if tiling is not None else 32 if batch is None else batch
+    loader = make_eval_loader(samples, collate=task.collate, batch_size=at_once, workers=workers)
     try:
+        if tiling is not None:
+            by_tiles = answering_by_tiles(tiling, runner, task, card, at_once=batch or 1)
+            return run(by_tiles, task, loader, shown)
         with (
             answering(runner.model, task)
             if isinstance(runner, TorchRunner)

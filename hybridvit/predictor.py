@@ -16,7 +16,7 @@ from hybridvit.data.inputs import Content, Shown
 from hybridvit.data.preprocess import frame_of, opened, preprocess
 from hybridvit.data.tiles import Tiling, whole_frame
 from hybridvit.errors import ImageDecodeError, UsageError
-from hybridvit.evaluate.tiled import tiled
+from hybridvit.evaluate.tiled import checked, tiled
 from hybridvit.loading import Device, open_runner
 from hybridvit.task import Frame, Outputs, Result, find_task
 
@@ -67,11 +67,8 @@ class Predictor:
         self.card = self.runner.card
         self.task = find_task(self.card.task)
         self.tiling = tiling
-        if tiling is not None and not self.task.joins_tiles:
-            raise UsageError(
-                f"{path} is a model of the task '{self.task.name}', whose answer is to a whole picture, so answers to "
-                "tiles cannot be joined. Leave --tile out."
-            )
+        if tiling is not None:
+            checked(self.task, path)
         self._has_warned = False
 
     def prepare(self, source: ImageSource | Image.Image) -> Prepared:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from hybridvit.card import ModelCard
-from hybridvit.data.preprocess import frame_of, preprocess
+from hybridvit.data.preprocess import as_picture, frame_of, preprocess
 from hybridvit.data.tiles import Tile, TilePart, Tiling
-from hybridvit.task import Outputs, Task
+from hybridvit.errors import UsageError
+from hybridvit.task import Batch, Outputs, Task
 
 
 def tiled(
@@ -27,6 +29,33 @@ def tiled(
     """
     with closing(_parts(picture, tiling, answer, card, at_once)) as parts:
         return task.joined(parts, (picture.height, picture.width), card)
+
+
+def checked(task: Task, path: object) -> None:
+    """Raise UsageError for the model at `path` if its task does not join tiles."""
+    if not task.joins_tiles:
+        raise UsageError(
+            f"{path} is a model of the task '{task.name}', whose answer is to a whole picture, so answers to tiles "
+            "cannot be joined. Leave --tile out."
+        )
+
+
+def in_own_size(card: ModelCard) -> ModelCard:
+    """The card for samples that `answering_by_tiles` is shown: prepared in the size of their pictures."""
+    preprocessing = replace(card.preprocessing, crop_mode="original", crop_fraction=1.0, fit_px=None)
+    return replace(card, preprocessing=preprocessing)
+
+
+def answering_by_tiles(
+    tiling: Tiling, answer: Callable[[np.ndarray], Outputs], task: Task, card: ModelCard, *, at_once: int
+) -> Callable[[Batch], Outputs]:
+    """An answerer for `evaluate`, of batches of one that are `in_own_size`."""
+
+    def answer_whole(batch: Batch) -> Outputs:
+        (image,) = batch.inputs.cpu().numpy()
+        return tiled(as_picture(image, card.preprocessing), tiling, answer, task, card, at_once=at_once)
+
+    return answer_whole
 
 
 def _parts(
