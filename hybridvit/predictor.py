@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -107,7 +107,7 @@ class Predictor:
         batch: int | None = None,
         most: int | None = None,
         keeps: bool = False,
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer, None, None]:
         """The answers to a stream of pictures (`hybridvit.data.inputs.pictures`), in their order.
 
         The next pictures are decoded by a thread while these are computed, `batch` of them at once (of tiles, as many

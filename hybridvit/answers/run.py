@@ -1,7 +1,7 @@
 """A model and what to show it in, a stream of answers out, of which those who were asked for take their part."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def answered(
         yield taken, inputs
 
 
-def _taken(answers: Iterator[Answer], sinks: Sequence[Sink]):
+def _taken(answers: Generator[Answer, None, None], sinks: Sequence[Sink]) -> Generator[Answer, None, None]:
     with closing(answers):
         for answer in answers:
             for sink in sinks:

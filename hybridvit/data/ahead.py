@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Generator[Item, None, None], most: int) -> Iterator[Item]:
+def ahead(items: Generator[Item, None, None], most: int) -> Generator[Item, None, None]:
     """The items in their order, made by a thread of their own, of which at most `most` wait.
 
     What their making raises is raised here, in its place. Closed early, the thread stops and closes `items`.
