@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import trained_like
 from fresh import output_of
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL import Image
 import hybridvit
 from hybridvit.data.tiles import Tile, TilePart, Tiling
 from hybridvit.task import Frame
-from hybridvit.tasks.segment.result import joined
+from hybridvit.tasks.segment.result import can_be_largest, joined, largest
 
 SIZE = (40, 100)  # height, width
 
@@ -39,6 +40,18 @@ def test_a_pixel_has_the_label_of_the_tile_that_decides_it() -> None:
     outputs = joined(map(part, Tiling(side=32).tiles(SIZE[::-1])), SIZE)
     assert outputs["labels"].dtype == np.uint8
     assert np.array_equal(outputs["labels"][0], truth)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (1, 5), (6, 1)])
+def test_classes_that_are_left_out_are_the_largest_nowhere(size: tuple[int, int]) -> None:
+    dice = np.random.default_rng(2)
+    logits = dice.normal(size=(40, *size)).astype(np.float32)
+    logits += 4 * dice.normal(size=(40, 1, 1)).astype(np.float32)
+    kept = can_be_largest(logits)
+    assert 1 <= len(kept) < 30
+    for target in ((20, 31), size, (3, 4)):
+        among_all = F.interpolate(torch.from_numpy(logits)[None], size=target, mode="bilinear")[0].argmax(0)
+        assert np.array_equal(largest(logits, target), among_all.numpy())
 
 
 @pytest.fixture(scope="module")

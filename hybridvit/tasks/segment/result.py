@@ -127,24 +127,38 @@ def placed(maps: Any, frame: Frame | None) -> tuple[Any, tuple[int, int]]:
 def largest(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The class (uint8) with the largest logit of each pixel of a picture of (height, width): bilinear, then arg-max.
 
-    A few classes at a time, so that memory does not grow with their number.
+    A few classes at a time, so that memory does not grow with their number, and only those that can be the largest
+    anywhere: of 150, a picture shows a few.
     """
     best = np.full(size, -np.inf, np.float32)
     labels = np.zeros(size, np.uint8)
-    for first, part in _parts(logits, size):
-        found = resized(part, size)
+    candidates = can_be_largest(logits)
+    at_once = max(1, _MOST_BYTES // (4 * size[0] * size[1]))
+    for start in range(0, len(candidates), at_once):
+        group = candidates[start : start + at_once]
+        found = resized(logits[group], size)
         places = found.argmax(0)
         values = np.take_along_axis(found, places[None], 0)[0]
         better = values > best
-        labels[better] = (first + places)[better]
+        labels[better] = group[places[better]]
         best = np.maximum(best, values)
     return labels
 
 
-def _parts(logits: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
-    at_once = max(1, _MOST_BYTES // (4 * size[0] * size[1]))
-    for first in range(0, len(logits), at_once):
-        yield first, logits[first : first + at_once]
+def can_be_largest(logits: np.ndarray) -> np.ndarray:
+    """The classes of logits (classes h w) that may be the largest somewhere once these are resized.
+
+    What is interpolated between four neighbours is no larger than the largest and no smaller than the smallest of them,
+    so that a class is out of the question where its largest lies below the smallest of another.
+    """
+    surely = np.maximum.reduce([_of_neighbours(each, np.minimum) for each in logits])
+    return np.flatnonzero([(_of_neighbours(each, np.maximum) >= surely).any() for each in logits])
+
+
+def _of_neighbours(values: np.ndarray, extreme: np.ufunc) -> np.ndarray:
+    """The extreme of each value (h w), the one below, the one to the right and the one between these."""
+    rows = extreme(values[:-1], values[1:]) if len(values) > 1 else values
+    return extreme(rows[:, :-1], rows[:, 1:]) if rows.shape[1] > 1 else rows
 
 
 def resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
