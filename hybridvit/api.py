@@ -185,7 +185,7 @@ def predict(
         batch: images computed at once, 16 by default; with `tile`, tiles of an image, 1 by default.
         tile: side in pixels of the overlapping tiles that larger images are cut into.
         overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
-        every: of videos, show the model every so-manieth frame.
+        every: of videos and cameras, show the model the first and every Nth frame after it.
         frames: at most so many frames of each video; a camera needs it.
         pictures: folder to write images and videos to with the answers drawn on them.
         output: .parquet or .jsonl file to write the answers to.

@@ -30,7 +30,7 @@ class Answering:
     overlap: float | None = None
     """the least part of a tile that its neighbour shows too; 0.2 by default."""
     every: int = 1
-    """of videos and cameras, show the model every so-manieth frame."""
+    """of videos and cameras, show the model the first and every Nth frame after it."""
     frames: int | None = None
     """at most so many frames of each video or camera; a camera goes on until Ctrl-C without it."""
     pictures: Path | None = None

@@ -40,13 +40,14 @@ def predict(
       hybridvit predict model.onnx photos --pictures drawn --output answers.parquet
       hybridvit predict model.onnx street.mp4 --every 5 --pictures drawn
       hybridvit predict model.onnx camera:0 --json
+      hybridvit predict model.safetensors aerial.tif --tile 1024 --pictures drawn
 
     Args:
         checkpoint: the model: .safetensors, .pth, .pth.tar, .ckpt, or an exported .onnx, .xml, .pte, .tflite ...
         images: image and video files, folders (searched to any depth), patterns in quotes, http(s) addresses of
             pictures, cameras (camera:0).
-        json: one JSON object per image and line, with "image" and "predictions", or "error"; of a video also "frame"
-            and "seconds".
+        json: one JSON object per image and line, with "image" and the answer ("predictions" of classes), or "error"; of
+            a video also "frame" and "seconds".
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
