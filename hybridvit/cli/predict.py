@@ -60,7 +60,7 @@ def predict(
     ) as (answers, inputs):
         is_seen = prints and sys.stdout.isatty()  # a line of status would be torn by what is printed
         with nullcontext(lambda text: None) if is_seen else status_line() as show:
-            progress = _Progress(show, inputs)
+            progress = Progress(show, inputs)
             try:
                 for answer in answers:
                     count += 1
@@ -82,7 +82,7 @@ def predict(
 
 def _print(answer: Answer, json: bool) -> None:
     if json:
-        print(dumps(row_of(answer), ensure_ascii=False))
+        print(dumps(row_of(answer), ensure_ascii=False), flush=answer.shown.frame is not None)  # those of a camera now
     elif isinstance(answer.result, ImageDecodeError):
         print(f"Error: {answer.result}", file=sys.stderr)
     else:
@@ -93,7 +93,7 @@ def _are_pictures(inputs: Sequence[Input]) -> bool:
     return not any(isinstance(each, str) or is_moving(each) for each in inputs)
 
 
-class _Progress:
+class Progress:
     """What is being answered, of how many, and how fast; no more often than one can read."""
 
     def __init__(self, show: Callable[[str], None], inputs: Sequence[Input]) -> None:

@@ -18,6 +18,13 @@ class _End:
         self.error = error
 
 
+def _taken(waiting: "queue.Queue[Item | _End]") -> Item | _End:
+    """The next one; asked for again and again, for on Windows Ctrl-C does not end a wait without limit."""
+    while True:
+        with suppress(queue.Empty):
+            return waiting.get(timeout=_STOPS_WITHIN_S)
+
+
 def ahead(items: Generator[Item, None, None], most: int) -> Generator[Item, None, None]:
     """The items in their order, made by a thread of their own, of which at most `most` wait.
 
@@ -47,7 +54,7 @@ def ahead(items: Generator[Item, None, None], most: int) -> Generator[Item, None
     thread = threading.Thread(target=make, daemon=True, name="ahead")
     thread.start()
     try:
-        while not isinstance(item := waiting.get(), _End):
+        while not isinstance(item := _taken(waiting), _End):
             yield item
         if item.error is not None:
             raise item.error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -23,8 +24,9 @@ from hybridvit.answers import table
 from hybridvit.answers.gallery import names_of
 from hybridvit.answers.video_file import VideoFile
 from hybridvit.cli import main
+from hybridvit.cli.predict import Progress
 from hybridvit.data import video
-from hybridvit.data.inputs import FrameAt
+from hybridvit.data.inputs import FrameAt, pictures
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.task import TASKS
@@ -237,6 +239,8 @@ def test_tiles_are_refused_where_a_task_does_not_join_them(
         "is a model of the task 'classify', whose answer is to a whole picture, so answers to tiles cannot be joined"
     )
     assert message in capsys.readouterr().err
+    with pytest.raises(UsageError, match=message):
+        hybridvit.evaluate(classes, mixed, tile=64)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +261,21 @@ def test_what_cannot_be_written_or_counted_is_refused_before_any_work(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+def test_progress_tells_what_of_how_many_and_how_fast(tmp_path: Path, monkeypatch: Any) -> None:
+    clip, said = write_video(tmp_path / "clip.mp4", [0, 50, 100]), list[str]()
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(time, "monotonic", iter([1.0, 2.0, 3.0, 3.1, 4.0]).__next__)
+    inputs = [tmp_path / "a.png", clip]
+    progress = Progress(said.append, inputs)
+    for shown in pictures(inputs):
+        progress(shown)
+    assert said == [
+        f"1 of 2: {tmp_path / 'a.png'}, 1.0 images/s",
+        f"2 of 2: {clip}, 0.0 s of 0.3 s, 1.0 images/s",
+        f"2 of 2: {clip}, 0.2 s of 0.3 s, 1.3 images/s",
+    ]
 
 
 def test_files_are_named_as_their_pictures_and_never_alike() -> None:

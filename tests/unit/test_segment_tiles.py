@@ -1,6 +1,7 @@
 """Segmentation of large pictures by tiles: the labels of each tile where it decides, the same in `evaluate`."""
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from fresh import output_of
 from PIL import Image
 
 import hybridvit
+from hybridvit.cli import main
 from hybridvit.data.tiles import Tile, TilePart, Tiling
 from hybridvit.task import Frame
 from hybridvit.tasks.segment.result import can_be_largest, joined, largest
@@ -79,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return root
 
 
-def test_evaluate_judges_what_predict_answers_by_tiles(folder: Path) -> None:
+def test_evaluate_judges_what_predict_answers_by_tiles(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, data = folder / "m.safetensors", folder / "data"
     found = hybridvit.predict(model, data / "images", tile=64)
     right, total = 0, 0
@@ -88,8 +90,8 @@ def test_evaluate_judges_what_predict_answers_by_tiles(folder: Path) -> None:
             truth = np.asarray(mask)
         assert answer.labels.shape == truth.shape
         right, total = right + int((answer.labels == truth).sum()), total + truth.size
-    scores = hybridvit.evaluate(model, data, tile=64).scores.values
-    assert scores["aacc"] == pytest.approx(100 * right / total)
+    assert main(["evaluate", str(model), str(data), "--tile", "64", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["aacc"] == pytest.approx(100 * right / total, abs=1e-5)
     whole = hybridvit.predict(model, data / "images")
     differ = {path.name: not np.array_equal(answer.labels, found[path].labels) for path, answer in whole.items()}
     assert differ == {"90.png": True, "50.png": False}
