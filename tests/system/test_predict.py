@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import trained_like
+from fresh import output_of
 from number_task import Number
 from PIL import Image
 from pyarrow.parquet import read_table
@@ -292,3 +294,22 @@ def test_a_predictor_takes_pictures_of_pillow(numbers: Path, mixed: Path) -> Non
         decoded, encoded, bad = predictor([picture.convert("RGB"), mixed / "a.png", b"no picture"])
     assert decoded.millimetres == encoded.millimetres
     assert isinstance(bad, ImageDecodeError)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the most memory of a process")
+@pytest.mark.parametrize("options", [
+    {"task": "segment", "num_classes": 150},
+    {"task": "detect", "head": "mask_rcnn", "num_classes": 80, "head_options": {
+        "pyramid_channels": 64, "conv_channels": 64, "fc_width": 128, "proposals": 300, "score_threshold": 0.0}},
+], ids=["segment", "detect"])  # fmt: skip
+def test_24_megapixels_by_tiles_take_two_gigabytes_at_most(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = hybridvit.create_model("fastvit_debug", **options).eval()
+    hybridvit.save_checkpoint(model, tmp_path / "m.safetensors")
+    Image.effect_noise((6000, 4000), 80).convert("RGB").save(tmp_path / "large.jpg")
+    words = (tmp_path / "m.safetensors", tmp_path / "large.jpg", 1024, tmp_path / "drawn")
+    num_entries, most_bytes = map(int, output_of("memory_of_tiles", *words, timeout=550).split())
+    assert num_entries == (100 if options["task"] == "detect" else num_entries)
+    assert most_bytes <= 2e9
+    with Image.open(tmp_path / "drawn" / "large.png") as drawn:
+        assert drawn.size == (6000, 4000)

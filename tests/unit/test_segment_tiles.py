@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import trained_like
-from fresh import output_of
 from PIL import Image
 
 import hybridvit
@@ -95,17 +93,3 @@ def test_evaluate_judges_what_predict_answers_by_tiles(folder: Path, capsys: pyt
     whole = hybridvit.predict(model, data / "images")
     differ = {path.name: not np.array_equal(answer.labels, found[path].labels) for path, answer in whole.items()}
     assert differ == {"90.png": True, "50.png": False}
-
-
-@pytest.mark.nightly
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the most memory of a process")
-def test_24_megapixels_and_150_classes_take_two_gigabytes_at_most(tmp_path: Path) -> None:
-    model = hybridvit.create_model("fastvit_debug", task="segment", num_classes=150).eval()
-    hybridvit.save_checkpoint(model, tmp_path / "m.safetensors")
-    Image.effect_noise((6000, 4000), 80).convert("RGB").save(tmp_path / "large.jpg")
-    words = (tmp_path / "m.safetensors", tmp_path / "large.jpg", 1024, tmp_path / "drawn")
-    width, most_bytes = map(int, output_of("memory_of_tiles", *words, timeout=550).split())
-    assert width == 6000
-    assert most_bytes <= 2e9
-    with Image.open(tmp_path / "drawn" / "large.labels.png") as labels:
-        assert labels.size == (6000, 4000)
