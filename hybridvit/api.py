@@ -21,6 +21,7 @@ from hybridvit.recipe.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
+    from hybridvit.data.inputs import FrameAt
     from hybridvit.evaluate.run import Evaluation
     from hybridvit.export.pipeline import ExportReport
     from hybridvit.export.quantise.plan import QuantisationPlan
@@ -85,12 +86,14 @@ def evaluate(
     model: "Place | WholeModel | Runner",
     data: Place,
     *,
-    batch: int = 32,
+    batch: int | None = None,
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     image_column: str = "",
     label_column: str = "",
     way: str = "",
+    tile: int | None = None,
+    overlap: float | None = None,
     device: Device = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
@@ -100,13 +103,15 @@ def evaluate(
         model: a checkpoint, an exported file, a model with a card, or a runner.
         data: folder of class folders, or a table (.csv, .tsv, .parquet) of paths and labels; classes are matched by
             name with those that the model was trained on.
-        batch: images computed at once.
+        batch: images computed at once, 32 by default; with `tile`, tiles of an image, 1 by default.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
         image_column: of a table, the column of the paths; "" finds it by its name.
         label_column: of a table, the column of the labels; "" finds it by its name.
         way: another way to ask the model, where its task has any, such as multi_scale (the mean over sizes, mirrored
             too) or slide (over overlapping parts of the size that it was trained on).
+        tile: side in pixels of the overlapping tiles that larger images are cut into.
+        overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
         say: told what is left out of the folder.
 
@@ -116,19 +121,31 @@ def evaluate(
     from contextlib import nullcontext
 
     from hybridvit.data.loader import make_eval_loader
+    from hybridvit.data.tiles import tiling_of
     from hybridvit.evaluate.run import answering
     from hybridvit.evaluate.run import evaluate as run
+    from hybridvit.evaluate.tiled import answering_by_tiles, checked, in_own_size
     from hybridvit.export.runners import TorchRunner
     from hybridvit.task import find_task
 
+    tiling = tiling_of(tile, overlap)
+    if tiling is not None and way:
+        raise UsageError(f"--way {way} and --tile {tile} both say how a picture is shown. Give one of them.")
     runner = _runner(model, device)
     card, task = runner.card, find_task(runner.card.task)
+    if tiling is not None:
+        checked(task, model if isinstance(model, str | os.PathLike) else card.architecture)
     columns = {"image_column": image_column, "label_column": label_column}
-    samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image, **columns)
+    shown = card if tiling is None else in_own_size(card)
+    samples = task.labelled(os.fspath(data), shown, on_bad_image=on_bad_image, **columns)
     for remark in samples.remarks:
         say(remark)
-    loader = make_eval_loader(samples, collate=task.collate, batch_size=batch, workers=workers)
+    at_once = 1 if tiling is not None else 32 if batch is None else batch
+    loader = make_eval_loader(samples, collate=task.collate, batch_size=at_once, workers=workers)
     try:
+        if tiling is not None:
+            by_tiles = answering_by_tiles(tiling, runner, task, card, at_once=batch or 1)
+            return run(by_tiles, task, loader, shown)
         with (
             answering(runner.model, task)
             if isinstance(runner, TorchRunner)
@@ -144,31 +161,61 @@ def predict(
     images: Place | Sequence[Place],
     *,
     top: int | None = None,
-    batch: int = 16,
+    batch: int | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
+    every: int = 1,
+    frames: int | None = None,
+    pictures: Place | None = None,
+    output: Place | None = None,
     threads: int | None = None,
     device: Device = "auto",
-) -> "dict[Path, Result | ImageDecodeError]":
+) -> "dict[Path | str | FrameAt, Result | ImageDecodeError]":
     """The answer to each image by its path, in order; for one that cannot be decoded, why.
 
-    `hybridvit.Predictor` keeps a model open for many calls, and takes encoded bytes too.
+    An address is its own key, a frame of a video is a `FrameAt` with the names `video`, `frame` and `seconds`.
+    `hybridvit.Predictor` keeps a model open for many calls, and takes encoded bytes and Pillow's images too.
 
     Args:
         model: a checkpoint or an exported file.
-        images: image files, folders (searched to any depth) or patterns; one or several.
+        images: image and video files, folders (searched to any depth), patterns, http(s) addresses of pictures, cameras
+            ("camera:0"); one or several.
         top: answers per image, the most probable first; by default 5, or what the file gives if that is less, and of
             several labels those above 50 %.
-        batch: images computed at once.
+        batch: images computed at once, 16 by default; with `tile`, tiles of an image, 1 by default.
+        tile: side in pixels of the overlapping tiles that larger images are cut into.
+        overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
+        every: of videos and cameras, show the model the first and every Nth frame after it.
+        frames: at most so many frames of each video; a camera needs it.
+        pictures: folder to write images and videos to with the answers drawn on them.
+        output: .parquet or .jsonl file to write the answers to.
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; "auto" takes a GPU if there is one.
 
-    Raises as `hybridvit.loading.open_runner`; DatasetError where there is no image.
+    Raises as `hybridvit.loading.open_runner`; DatasetError where there is no image; UsageError for a camera without
+    `frames`, for tiles that the model's task does not join, and for a package that is not installed.
     """
-    from hybridvit.data.scan import find_images
-    from hybridvit.predictor import Predictor
+    from hybridvit.answers.run import Answering, answered
+    from hybridvit.data.inputs import is_camera
 
     wanted = [images] if isinstance(images, str | os.PathLike) else images
-    paths = find_images([os.fspath(each) for each in wanted])
-    return dict(Predictor(model, device=device, threads=threads).answers(paths, batch=batch, most=top))
+    options = Answering(
+        top=top,
+        batch=batch,
+        tile=tile,
+        overlap=overlap,
+        every=every,
+        frames=frames,
+        pictures=None if pictures is None else Path(pictures),
+        output=None if output is None else Path(output),
+    )
+    found: dict[Path | str | FrameAt, Result | ImageDecodeError] = {}
+    with answered(model, wanted, options, device=device, threads=threads) as (answers, inputs):
+        if frames is None and any(map(is_camera, inputs)):
+            raise UsageError("A camera gives pictures without end. Say how many: frames=100.")
+        for answer in answers:
+            found[answer.shown.where] = answer.result
+    return found
 
 
 def export(

@@ -11,7 +11,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
-CropMode = Literal["center", "squash", "fit", "letterbox"]
+CropMode = Literal["center", "squash", "fit", "letterbox", "original"]
 Form = Literal["training", "released", "folded"]
 """training: all branches; released: folded as the published "reparam" files are; folded: fully."""
 
@@ -24,9 +24,10 @@ class Preprocessing:
     crop_fraction, aspect kept; "squash": both sides to image_size / crop_fraction), cut the centre out, divide by 255,
     subtract `mean`, divide by `std`.
 
-    Two other modes show the whole picture, its aspect kept. "fit": as large as its shorter and its longer side may be
+    Three other modes show the whole picture, its aspect kept. "fit": as large as its shorter and its longer side may be
     (`fit_px`), so that each picture has a size of its own, and `image_size` is one to try a model with. "letterbox": as
-    large as goes into image_size, and zeros, which stand for the mean colour, to the right and below.
+    large as goes into image_size, and zeros, which stand for the mean colour, to the right and below. "original": in
+    the picture's own size.
     """
 
     image_size: tuple[int, int] = (256, 256)  # height, width in pixels

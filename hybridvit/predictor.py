@@ -2,19 +2,29 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from hybridvit.data.ahead import ahead
+from hybridvit.data.decode import ImageSource
 from hybridvit.data.depth import dark, is_dark
+from hybridvit.data.inputs import Content, Shown
 from hybridvit.data.preprocess import frame_of, opened, preprocess
+from hybridvit.data.tiles import Tiling, whole_frame
 from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.evaluate.tiled import checked, tiled
 from hybridvit.loading import Device, open_runner
-from hybridvit.task import Frame, Result, find_task
+from hybridvit.task import Frame, Outputs, Result, find_task
 
 logger = logging.getLogger(__name__)
+
+BATCH, TILES_AT_ONCE = 16, 1
+"""Pictures, and tiles of one, that are computed at once if nothing else is said: answers to tiles can be large."""
+_MOST_KEPT_BYTES = 256 << 20  # of decoded pictures in a group
 
 
 class Prepared(NamedTuple):
@@ -24,11 +34,23 @@ class Prepared(NamedTuple):
     frame: Frame
 
 
+class Answer(NamedTuple):
+    """One picture with what the model says to it, or why it could not be had."""
+
+    shown: Shown
+    result: Result | ImageDecodeError
+
+
+_Ready = Prepared | Image.Image | ImageDecodeError
+"""An input, a picture to be cut into tiles, or why there is none."""
+
+
 class Predictor:
     """A checkpoint or an exported file of any task, ready to answer to encoded pictures.
 
     It can be sent to another process as a class with its arguments, as Ray Data's `map_batches` and the datasets
-    library's `map` do. Raises as `hybridvit.loading.open_runner`.
+    library's `map` do. Raises as `hybridvit.loading.open_runner`; UsageError for a tiling where the model's task joins
+    no tiles.
     """
 
     def __init__(
@@ -38,66 +60,131 @@ class Predictor:
         device: Device = "auto",
         threads: int | None = None,
         trust_changed: bool = False,
+        tiling: Tiling | None = None,
     ) -> None:
         self.path = path
         self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed)
         self.card = self.runner.card
         self.task = find_task(self.card.task)
+        self.tiling = tiling
+        if tiling is not None:
+            checked(self.task, path)
         self._has_warned = False
 
-    def prepare(self, source: str | os.PathLike[str] | bytes) -> Prepared:
-        """Decode a file, or the bytes of one, and prepare it as the card says. Raises ImageDecodeError."""
-        preprocessing = self.card.preprocessing
-        picture, facts = opened(source, preprocessing)
-        if preprocessing.levels is None and not self._has_warned and is_dark(facts):
+    def prepare(self, source: ImageSource | Image.Image) -> Prepared:
+        """Decode a file, or the bytes of one, and prepare it as the card says; a decoded picture must be upright.
+
+        Raises ImageDecodeError.
+        """
+        return self._prepared(self.upright(source))
+
+    def upright(self, source: ImageSource | Image.Image, *, name: str = "") -> Image.Image:
+        """The picture in whose pixels answers are; `name` is what errors call bytes. Raises ImageDecodeError."""
+        if isinstance(source, Image.Image):
+            return source
+        picture, facts = opened(source, self.card.preprocessing, name=name)
+        if self.card.preprocessing.levels is None and not self._has_warned and is_dark(facts):
             self._has_warned = True
             logger.warning(dark([facts]))
-        return Prepared(preprocess(picture, preprocessing), frame_of(picture.size, preprocessing))
+        return picture
 
     def __call__(
-        self, sources: Sequence[str | os.PathLike[str] | bytes], *, most: int | None = None
+        self, sources: Sequence[ImageSource | Image.Image], *, most: int | None = None
     ) -> list[Result | ImageDecodeError]:
         """The answer to each picture, or why it could not be decoded, in their order.
 
-        Pictures that are prepared to one size are computed at once.
+        Pictures that are prepared to one size are computed at once, those that are tiled one by one.
 
         `most` is how many entries an answer has at most, where it is a list. Raises UsageError for a file that gives
         no answer to a picture, such as features.
         """
-        prepared: list[Prepared | ImageDecodeError] = []
-        for source in sources:
-            try:
-                prepared.append(self.prepare(source))
-            except ImageDecodeError as error:
-                prepared.append(error)
-        good = [each for each in prepared if isinstance(each, Prepared)]
-        if not good:
-            return [each for each in prepared if isinstance(each, ImageDecodeError)]
-        results = iter(self._results(good, most))
-        return [each if isinstance(each, ImageDecodeError) else next(results) for each in prepared]
+        return self._results([self._ready(source) for source in sources], TILES_AT_ONCE, most)
 
-    def _results(self, prepared: Sequence[Prepared], most: int | None) -> list[Result]:
-        """The answers in their order; pictures of one size are computed at once."""
-        found: dict[int, Result] = {}
-        sizes = [each.image.shape for each in prepared]
-        for size in dict.fromkeys(sizes):
-            places = [place for place, each in enumerate(sizes) if each == size]
-            outputs = self.runner(np.stack([prepared[place].image for place in places]))
-            frames = [prepared[place].frame for place in places]
-            try:
-                results = self.task.results(outputs, frames, self.card, most=most)
-            except UsageError as error:
-                raise UsageError(f"{self.path} {error}") from error
-            found |= dict(zip(places, results, strict=True))
-        return [found[place] for place in range(len(prepared))]
+    def stream(
+        self,
+        shown: Generator[Shown, None, None],
+        *,
+        batch: int | None = None,
+        most: int | None = None,
+        keeps: bool = False,
+    ) -> Generator[Answer, None, None]:
+        """The answers to a stream of pictures (`hybridvit.data.inputs.pictures`), in their order.
 
-    def answers(
-        self, paths: Sequence[Path], *, batch: int, most: int | None = None
-    ) -> Iterator[tuple[Path, Result | ImageDecodeError]]:
-        """Each file with its answer, `batch` of them computed at once. Raises UsageError for a number below 1."""
+        The next pictures are decoded by a thread while these are computed, `batch` of them at once (of tiles, as many
+        of one picture). With `keeps` each answer has its picture with it, to draw on; without, only the file if it was
+        one. Raises UsageError for a number below 1, and as a call.
+        """
         for option, count in (("top", most), ("batch", batch)):
             if count is not None and count < 1:
                 raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
-        for start in range(0, len(paths), batch):
-            group = paths[start : start + batch]
-            yield from zip(group, self(group, most=most), strict=True)
+        with closing(ahead(self._groups(shown, 1 if self.tiling else batch or BATCH, keeps), 1)) as groups:
+            for group in groups:
+                results = self._results([ready for _, ready in group], batch or TILES_AT_ONCE, most)
+                yield from (Answer(each, result) for (each, _), result in zip(group, results, strict=True))
+
+    def _groups(
+        self, shown: Generator[Shown, None, None], size: int, keeps: bool
+    ) -> Generator[list[tuple[Shown, _Ready]], None, None]:
+        """Pictures that are computed together; few of them where their pixels are kept and many."""
+        group: list[tuple[Shown, _Ready]] = []
+        kept_bytes = 0
+        with closing(shown):
+            for each in shown:
+                ready = self._ready(each.content, name=str(each.source))
+                if not keeps and not isinstance(each.content, os.PathLike):
+                    each = each._replace(content=None)
+                group.append((each, ready))
+                kept_bytes += sum(_num_bytes(picture) for picture in (each.content, ready))
+                if len(group) == size or kept_bytes > _MOST_KEPT_BYTES:
+                    yield group
+                    group, kept_bytes = [], 0
+        if group:
+            yield group
+
+    def _ready(self, source: Content, name: str = "") -> _Ready:
+        if isinstance(source, ImageDecodeError):
+            return source
+        try:
+            picture = self.upright(source, name=name)
+            return picture if self.tiling is not None and self.tiling.cuts(picture.size) else self._prepared(picture)
+        except ImageDecodeError as error:
+            return error
+
+    def _prepared(self, picture: Image.Image) -> Prepared:
+        preprocessing = self.card.preprocessing
+        return Prepared(preprocess(picture, preprocessing), frame_of(picture.size, preprocessing))
+
+    def _results(
+        self, ready: Sequence[_Ready], tiles_at_once: int, most: int | None
+    ) -> list[Result | ImageDecodeError]:
+        """The answers in their order; inputs of one size are computed at once."""
+        found: dict[int, Result | ImageDecodeError] = {}
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, each in enumerate(ready):
+            if isinstance(each, ImageDecodeError):
+                found[place] = each
+            elif isinstance(each, Image.Image):
+                found[place] = self._of_tiles(each, tiles_at_once, most)
+            else:
+                by_size.setdefault(each.image.shape, []).append(place)
+        for places in by_size.values():
+            inputs = [each for each in (ready[place] for place in places) if isinstance(each, Prepared)]
+            outputs = self.runner(np.stack([each.image for each in inputs]))
+            found |= dict(zip(places, self._read(outputs, [each.frame for each in inputs], most), strict=True))
+        return [found[place] for place in range(len(ready))]
+
+    def _of_tiles(self, picture: Image.Image, at_once: int, most: int | None) -> Result:
+        assert self.tiling is not None
+        outputs = tiled(picture, self.tiling, self.runner, self.task, self.card, at_once=at_once)
+        return self._read(outputs, [whole_frame((picture.height, picture.width))], most)[0]
+
+    def _read(self, outputs: Outputs, frames: Sequence[Frame], most: int | None) -> Sequence[Result]:
+        try:
+            return self.task.results(outputs, frames, self.card, most=most)
+        except UsageError as error:
+            raise UsageError(f"{self.path} {error}") from error
+
+
+def _num_bytes(each: object) -> int:
+    """Of a picture that is kept decoded."""
+    return 3 * each.width * each.height if isinstance(each, Image.Image) else 0

@@ -6,7 +6,7 @@ this file alone. Importing it needs no torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import MappingProxyType
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hybridvit.data.check_contents import Contents
     from hybridvit.data.listing import Listing
     from hybridvit.data.samples import Samples
+    from hybridvit.data.tiles import TilePart
     from hybridvit.recipe.recipe import Recipe
     from hybridvit.report.content import Confusion, Table
 
@@ -256,6 +257,8 @@ class Task(ABC):
     imported. Empty where the backbone's own classifier answers."""
     ways: ClassVar[tuple[str, ...]] = ()
     """Other ways to ask a model than once for each batch, such as in several sizes: `evaluate --way`."""
+    joins_tiles: ClassVar[bool] = False
+    """Whether `joined` makes one answer of the answers to the tiles of a large picture."""
     num_classes = 1000  # of a model that is created without saying how many: those of the data set its papers train on
     returns: ClassVar[str] = "logits"
     """What these answers are called where an export is asked for them: `--returns`."""
@@ -379,6 +382,15 @@ class Task(ABC):
         `most` is how many entries an answer has at most, where it is a list. Raises UsageError, as the end of a
         sentence about the file, for outputs that are no answer of this task, or fewer than `most`.
         """
+
+    def joined(self, parts: "Iterable[TilePart]", picture_size: tuple[int, int], card: "ModelCard") -> Outputs:
+        """What a model answers to a large picture (height, width in pixels), from its answers to overlapping tiles.
+
+        A batch of one in a form that `results` and the metric take, as of an input that is the picture itself. The
+        parts are computed one after the other as they are asked for, so that memory need not hold them all. Called
+        only where `joins_tiles`.
+        """
+        raise NotImplementedError
 
 
 DEFAULT_TASK = "classify"  # of recipes and cards that name none

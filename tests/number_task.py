@@ -4,7 +4,7 @@ How bright a picture is, in millimetres, so to say; lower errors are better, and
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hybridvit.data.loader import stacked
 from hybridvit.data.samples import Samples
 from hybridvit.data.scan import find_images
 from hybridvit.data.seeding import derive_seed
+from hybridvit.data.tiles import TilePart
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import find_variant
@@ -151,7 +152,9 @@ class NumberObjective(Objective):
 
 
 class Number(Task):
-    """One number per picture."""
+    """One number per picture; that of a large one is the mean over its area."""
+
+    joins_tiles = True
 
     name = "number"
     quantities = (Quantity(name="error", title="mean error", unit="mm", higher_is_better=False, decimals=3),)
@@ -201,3 +204,10 @@ class Number(Task):
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
     ) -> Sequence[NumberResult]:
         return [NumberResult(millimetres=float(value)) for value in outputs["millimetres"][:, 0]]
+
+    def joined(self, parts: Iterable[TilePart], picture_size: tuple[int, int], card: ModelCard) -> Outputs:
+        total = 0.0
+        for part in parts:
+            left, top, right, bottom = part.tile.core
+            total += (right - left) * (bottom - top) * float(part.outputs["millimetres"][0, 0])
+        return {"millimetres": np.array([[total / (picture_size[0] * picture_size[1])]], np.float32)}

@@ -18,12 +18,14 @@ def evaluate(
     checkpoint: str,
     data: str,
     *,
-    batch: int = 32,
+    batch: int | None = None,
     workers: int = 0,
     on_bad_image: Literal["error", "skip"] = "error",
     image_column: str = "",
     label_column: str = "",
     way: str = "",
+    tile: int | None = None,
+    overlap: float | None = None,
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
@@ -41,13 +43,15 @@ def evaluate(
     Args:
         checkpoint: .safetensors, .pth, .pth.tar, .ckpt, or what `hybridvit export` wrote, which its own runtime runs.
         data: folder of class folders with images, or a table (.csv, .tsv, .parquet) of paths and labels.
-        batch: images computed at once.
+        batch: images computed at once, 32 by default; with --tile, tiles of an image, 1 by default.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.
         image_column: of a table, the column of the paths; left out where the name tells.
         label_column: of a table, the column of the labels; left out where the name tells.
         way: another way to ask the model, where its task has any, such as multi_scale (the mean over
             sizes, mirrored too) or slide (over overlapping parts of the size that it was trained on).
+        tile: cut larger images into overlapping tiles with a side of so many pixels, and join the answers.
+        overlap: the least part of a tile that its neighbour shows too; 0.2 by default.
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
@@ -63,6 +67,8 @@ def evaluate(
         image_column=image_column,
         label_column=label_column,
         way=way,
+        tile=tile,
+        overlap=overlap,
         say=remark,
     )
     if json:

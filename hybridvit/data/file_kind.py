@@ -50,6 +50,10 @@ FORMATS = {
     ),
 }
 
+VIDEO_ENDINGS = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv")
+)
+
 
 @cache
 def is_readable(kind: str) -> bool:

@@ -102,6 +102,13 @@ def normalise(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # c h w
 
 
+def as_picture(image: np.ndarray, preprocessing: Preprocessing) -> Image.Image:
+    """The RGB picture that `normalise` made an array (c h w) of."""
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
+    pixels = np.rint((image.transpose(1, 2, 0) * std + mean) * 255).clip(0, 255).astype(np.uint8)  # h w c
+    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert("RGB")
+
+
 def channels(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """The bytes of an RGB image, h w c, in as many channels as there are means."""
     pixels = np.array(image.convert("L" if num_channels(preprocessing) == 1 else "RGB"))
@@ -121,12 +128,14 @@ def num_channels(preprocessing: Preprocessing) -> int:
 
 def shows_all(preprocessing: Preprocessing) -> bool:
     """Whether the input shows the whole picture, its aspect kept."""
-    return preprocessing.crop_mode in ("fit", "letterbox")
+    return preprocessing.crop_mode in ("fit", "letterbox", "original")
 
 
 def _whole_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     """Width and height of the input that shows all of a picture of that width and height."""
     width, height = size
+    if preprocessing.crop_mode == "original":
+        return size
     if preprocessing.crop_mode == "fit":
         return fitted_size(size, preprocessing.fit_px or preprocessing.image_size)
     scale = min(preprocessing.image_size[0] / height, preprocessing.image_size[1] / width)

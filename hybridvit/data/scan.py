@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from hybridvit.data.file_kind import advice_on, image_endings
+from hybridvit.data.file_kind import VIDEO_ENDINGS, advice_on, image_endings
 from hybridvit.errors import DatasetError, some
 
 SYSTEM_NAMES = frozenset(
@@ -36,10 +36,10 @@ class LeftOut:
         self.endings: Counter[str] = Counter()
         self.outside = 0  # pictures beside the class folders
 
-    def images(self, paths: Iterable[str]) -> Iterator[str]:
-        """Those of the files that are named like images; the others are counted."""
+    def images(self, paths: Iterable[str], *, videos: bool = False) -> Iterator[str]:
+        """Those of the files that are named like images, or videos if these are wanted; the others are counted."""
         for path in paths:
-            if is_image(path):
+            if is_image(path) or (videos and is_video(path)):
                 yield path
             else:
                 self.endings[ending(path) or "none"] += 1
@@ -99,26 +99,26 @@ def images_in(folder: str) -> list[str]:
     return list(filter(is_image, files_in(folder)))
 
 
-def find_images(patterns: Iterable[str | os.PathLike[str]], *, say: Say = quiet) -> list[Path]:
+def find_images(patterns: Iterable[str | os.PathLike[str]], *, videos: bool = False, say: Say = quiet) -> list[Path]:
     """The image files meant by a command line: files as they stand, folders with all below them, and patterns (* ? **).
 
     In the order given, each file once; inside a folder or pattern sorted by bytes. A file that is named is taken
-    whatever its extension; `say` is told in one line for each argument of files that are not. Raises `DatasetError`
-    naming the first argument that matches nothing.
+    whatever its extension; `say` is told in one line for each argument of files that are not. With `videos` the videos
+    among them too. Raises `DatasetError` naming the first argument that matches nothing.
     """
     found: dict[Path, None] = {}
     for argument in patterns:
         pattern = os.fspath(argument)
         left_out = LeftOut()
         if os.path.isdir(pattern):
-            matches = list(left_out.images(walk(pattern)))
+            matches = list(left_out.images(walk(pattern), videos=videos))
             fault = f"has no file that ends in {extensions()}"
         elif os.path.lexists(pattern):
             matches, fault = [pattern], ""
         else:
             hits = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
             files = (path for hit in hits for path in (walk(hit) if os.path.isdir(hit) else [hit]))
-            matches = list(left_out.images(files))
+            matches = list(left_out.images(files, videos=videos))
             is_pattern = glob.has_magic(pattern)
             fault = "matches no image" if is_pattern else "does not exist"
         if not matches:
@@ -203,6 +203,11 @@ def relative(path: str, root: str) -> str:
 def is_image(path: str) -> bool:
     """Whether a path is named like an image."""
     return ending(path) in image_endings()
+
+
+def is_video(path: str) -> bool:
+    """Whether a path is named like a video."""
+    return ending(path) in VIDEO_ENDINGS
 
 
 def ending(path: str) -> str:

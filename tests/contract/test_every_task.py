@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 import hybridvit
 from hybridvit.data.loader import make_eval_loader
-from hybridvit.errors import ImageDecodeError
+from hybridvit.data.tiles import Tiling
+from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.evaluate.agreement import agreement
 from hybridvit.evaluate.run import answering, evaluate
 from hybridvit.export.pipeline import export
@@ -192,6 +193,22 @@ def test_an_answer_can_be_told_drawn_and_compared(finished: RunResult, pictures:
             assert drawn.height >= picture.height
             assert picture.convert("RGB").tobytes() == before
             drawn.save(io.BytesIO(), format="PNG")
+
+
+def test_large_pictures_are_answered_by_tiles_or_these_are_refused(
+    task: Task, finished: RunResult, pictures: list[Path]
+) -> None:
+    tiling = Tiling(side=32)
+    if not task.joins_tiles:
+        with pytest.raises(UsageError, match="answers to tiles cannot be joined"):
+            Predictor(finished.model, tiling=tiling)
+        return
+    by_tiles, whole = (Predictor(finished.model, device="cpu", tiling=each)(pictures) for each in (tiling, None))
+    assert by_tiles[2].agrees(whole[2])  # which is one tile
+    for answer, path in zip(by_tiles, pictures, strict=True):
+        assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict()
+        with Image.open(path) as picture:
+            answer.draw(picture.convert("RGB"))
 
 
 def test_a_dry_run_passes(task: Task, tmp_path: Path) -> None:

@@ -72,10 +72,11 @@ class DetectResult(Result):
         drawn = picture.convert("RGB").copy()
         colours = [colour_of(int(label)) for label in self.labels[: self.num_shown]]
         if self.masks is not None and colours:
-            pixels = np.array(drawn, np.float32)
-            for mask, colour in zip(decode(self.masks[: len(colours)]), colours, strict=True):
-                pixels[mask.astype(bool)] = 0.5 * pixels[mask.astype(bool)] + 0.5 * np.array(colour)
-            drawn = Image.fromarray(pixels.round().astype(np.uint8))
+            pixels = np.array(drawn)
+            for mask, colour in zip(self.masks, colours, strict=False):  # one by one: each is as large as the picture
+                inside = decode([mask])[0].astype(bool)
+                pixels[inside] = (0.5 * pixels[inside] + 0.5 * np.array(colour)).round().astype(np.uint8)
+            drawn = Image.fromarray(pixels)
         pen, line = ImageDraw.Draw(drawn), max(1, round(min(drawn.size) / 250))
         for place, colour in enumerate(colours):
             left, top, right, bottom = (float(value) for value in self.boxes[place])

@@ -1,6 +1,6 @@
 """Detection: boxes around things, their classes and, where they are annotated, their masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hybridvit.data.check_contents import Contents
     from hybridvit.data.encoded import OnBadImage
     from hybridvit.data.samples import Samples
+    from hybridvit.data.tiles import TilePart
     from hybridvit.tasks.detect.result import DetectResult
 
 SHORTER_PX, LONGER_PX = 800, 1333  # the most of a picture's sides, unless a recipe or a user says otherwise
@@ -34,6 +35,7 @@ class Detect(Task):
     recipe = DetectRecipe
     answers = ("boxes", "scores", "labels")
     heads: ClassVar[Mapping[str, type]] = HEADS
+    joins_tiles = True
     num_classes = 80  # COCO's
 
     def prepared(self, preprocessing: Preprocessing, image_size: tuple[int, int] | None) -> Preprocessing:
@@ -111,3 +113,8 @@ class Detect(Task):
         from hybridvit.tasks.detect.result import results_of
 
         return results_of(outputs, frames, card, categories_of(card), most)
+
+    def joined(self, parts: "Iterable[TilePart]", picture_size: tuple[int, int], card: ModelCard) -> Outputs:
+        from hybridvit.tasks.detect.tiles import joined
+
+        return joined(parts, picture_size)

@@ -15,7 +15,7 @@ from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Confusion, Table
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
 from hybridvit.tasks.segment.masks import IGNORE, distinct_colours
-from hybridvit.tasks.segment.result import ANSWER, SegmentResult, names_of, placed
+from hybridvit.tasks.segment.result import ANSWER, LABELS, SegmentResult, names_of, placed
 
 LARGEST_CONFUSION = 50  # classes; the matrix grows with their square
 WORST, BEST = "Lowest IoU first", "Highest IoU first"
@@ -36,18 +36,17 @@ class SegmentMetric(Metric):
         self._examples: list[Example] = []
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        if ANSWER not in outputs:
+        if ANSWER not in outputs and LABELS not in outputs:
             raise UsageError(
                 f"The file gives {' and '.join(outputs)}, but what classes of pixels are worth is computed from their "
                 "logits. Export the model again with --returns logits."
             )
         frames = batch.frames or (None,) * len(batch.targets)
-        for row, truth, frame, sample in zip(
-            outputs[ANSWER], batch.targets, frames, batch.samples.tolist(), strict=True
-        ):
-            logits, size = placed(torch.as_tensor(row), frame)
+        given = outputs[LABELS][:, None] if LABELS in outputs else outputs[ANSWER]
+        for row, truth, frame, sample in zip(given, batch.targets, frames, batch.samples.tolist(), strict=True):
+            maps, size = placed(torch.as_tensor(row), frame)
             truth = truth[: size[0], : size[1]]
-            said = largest(logits, size)
+            said = _in_size(maps, size) if LABELS in outputs else largest(maps, size)
             counts = confusion(said, truth.to(said.device), len(self._names)).cpu().numpy()
             self._counts += counts
             if self._num_examples:
@@ -124,6 +123,11 @@ def largest(logits: Tensor, size: tuple[int, int]) -> Tensor:
         labels = torch.where(found > values, places + first, labels)
         values = torch.maximum(values, found)
     return labels
+
+
+def _in_size(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (1 h w) as those of the pixels of a mask of that size."""
+    return F.interpolate(labels[None].float(), size=size, mode="nearest-exact")[0, 0].long()
 
 
 def confusion(said: Tensor, truth: Tensor, num_classes: int) -> Tensor:

@@ -1,13 +1,13 @@
 """A class for each pixel."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
 from hybridvit.tasks.segment.config import SegmentData, SegmentRecipe, SemanticFPNConfig, UPerNetConfig
-from hybridvit.tasks.segment.result import ANSWER, SegmentResult, results_of
+from hybridvit.tasks.segment.result import ANSWER, SegmentResult, joined, results_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hybridvit.data.check_contents import Contents
     from hybridvit.data.encoded import OnBadImage
     from hybridvit.data.samples import Samples
+    from hybridvit.data.tiles import TilePart
 
 SIDE_PX = 512  # of the part of a picture that is trained on
 LONGEST = 4  # times that: the most of the longer side of a picture that is shown whole
@@ -35,6 +36,7 @@ class Segment(Task):
     argmax = "labels"
     heads: ClassVar[Mapping[str, type]] = {"semantic_fpn": SemanticFPNConfig, "upernet": UPerNetConfig}
     ways = ("multi_scale", "slide")
+    joins_tiles = True
     num_classes = 150
 
     def prepared(self, preprocessing: Preprocessing, image_size: tuple[int, int] | None) -> Preprocessing:
@@ -124,3 +126,6 @@ class Segment(Task):
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
     ) -> Sequence[SegmentResult]:
         return results_of(outputs, frames, card, most)
+
+    def joined(self, parts: "Iterable[TilePart]", picture_size: tuple[int, int], card: ModelCard) -> Outputs:
+        return joined(parts, picture_size)

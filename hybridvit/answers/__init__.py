@@ -1,0 +1,1 @@
+"""Where answers go: tables and lines, pictures and videos with them drawn."""

@@ -1,0 +1,79 @@
+"""A model and what to show it in, a stream of answers out, of which those who were asked for take their part."""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridvit.answers.gallery import Gallery, check_gallery
+from hybridvit.answers.sink import Sink
+from hybridvit.answers.table import table_at
+from hybridvit.data.inputs import FrameTaking, Input, find_inputs, pictures
+from hybridvit.data.scan import Say, quiet
+from hybridvit.data.tiles import tiling_of
+from hybridvit.loading import Device
+from hybridvit.predictor import Answer, Predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """How pictures are answered, and what is written. Raises UsageError for numbers out of their range."""
+
+    top: int | None = None
+    """answers per image, the most probable first; by default 5, or what the file gives if that is less, and of several
+    labels those above 50 %."""
+    batch: int | None = None
+    """images computed at once, 16 by default; with --tile, tiles of an image, 1 by default."""
+    tile: int | None = None
+    """cut larger images into overlapping tiles with a side of so many pixels, and join the answers."""
+    overlap: float | None = None
+    """the least part of a tile that its neighbour shows too; 0.2 by default."""
+    every: int = 1
+    """of videos and cameras, show the model the first and every Nth frame after it."""
+    frames: int | None = None
+    """at most so many frames of each video or camera; a camera goes on until Ctrl-C without it."""
+    pictures: Path | None = None
+    """folder to write NAME.png to, with the answer drawn on it, or NAME.mp4 of a video; and what else an answer has."""
+    output: Path | None = None
+    """file to write the answers to: .parquet for data frames, or .jsonl."""
+
+
+@contextmanager
+def answered(
+    model: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    options: Answering,
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    trust_changed: bool = False,
+    say: Say = quiet,
+) -> Iterator[tuple[Iterator[Answer], list[Input]]]:
+    """The answers, and the inputs that they are to.
+
+    What is asked for is written when the context is left, and files are in their place only if it is left without an
+    exception. Raises before any work what `find_inputs`, `check_gallery`, `table_at`, `Tiling` and `Predictor` raise.
+    """
+    tiling = tiling_of(options.tile, options.overlap)
+    taking = FrameTaking(every=options.every, most=options.frames)
+    inputs = find_inputs(images, say=say)
+    taking.check(inputs)
+    sinks: list[Sink] = [] if options.output is None else [table_at(options.output)]
+    if options.pictures is not None:
+        check_gallery(options.pictures, inputs)
+    predictor = Predictor(model, device=device, threads=threads, trust_changed=trust_changed, tiling=tiling)
+    if options.pictures is not None:
+        sinks.append(Gallery(options.pictures, inputs, predictor))
+    keeps = options.pictures is not None
+    answers = predictor.stream(pictures(inputs, taking), batch=options.batch, most=options.top, keeps=keeps)
+    with ExitStack() as stack, closing(_taken(answers, [stack.enter_context(sink) for sink in sinks])) as taken:
+        yield taken, inputs
+
+
+def _taken(answers: Generator[Answer, None, None], sinks: Sequence[Sink]) -> Generator[Answer, None, None]:
+    with closing(answers):
+        for answer in answers:
+            for sink in sinks:
+                sink.take(answer)
+            yield answer

@@ -1,0 +1,63 @@
+"""What comes next is made while this is worked on."""
+
+import queue
+import threading
+from collections.abc import Generator
+from contextlib import closing, suppress
+from typing import TypeVar
+
+Item = TypeVar("Item")
+_STOPS_WITHIN_S = 0.1  # of being told to
+_WAITS_S = 5.0  # at the end for a thread that is stuck in a device or a connection
+
+
+class _End:
+    """After the last item: with the error that ended them, if one did."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _taken(waiting: "queue.Queue[Item | _End]") -> Item | _End:
+    """The next one; asked for again and again, for on Windows Ctrl-C does not end a wait without limit."""
+    while True:
+        with suppress(queue.Empty):
+            return waiting.get(timeout=_STOPS_WITHIN_S)
+
+
+def ahead(items: Generator[Item, None, None], most: int) -> Generator[Item, None, None]:
+    """The items in their order, made by a thread of their own, of which at most `most` wait.
+
+    What their making raises is raised here, in its place. Closed early, the thread stops and closes `items`.
+    """
+    waiting: queue.Queue[Item | _End] = queue.Queue(maxsize=most)
+    stop = threading.Event()
+
+    def put(item: Item | _End) -> None:
+        while not stop.is_set():
+            with suppress(queue.Full):
+                waiting.put(item, timeout=_STOPS_WITHIN_S)
+                break
+
+    def make() -> None:
+        error: BaseException | None = None
+        try:
+            with closing(items):
+                for item in items:
+                    put(item)
+                    if stop.is_set():
+                        return
+        except BaseException as raised:  # whatever it is, it belongs to those who wait
+            error = raised
+        put(_End(error))
+
+    thread = threading.Thread(target=make, daemon=True, name="ahead")
+    thread.start()
+    try:
+        while not isinstance(item := _taken(waiting), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stop.set()
+        thread.join(_WAITS_S)
