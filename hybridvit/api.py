@@ -224,7 +224,7 @@ def export(
     *,
     to: str = "onnx",
     options: ExportOptions = EXPORT_DEFAULTS,
-    images: "np.ndarray | None" = None,
+    images: "np.ndarray | Sequence[np.ndarray]" = (),
     quantisation: "QuantisationPlan | None" = None,
 ) -> "ExportReport":
     """Write a model for another runtime, proven equal: `hybridvit.export("model.safetensors", to="openvino")`.
@@ -234,7 +234,8 @@ def export(
         path: the file to write; by default beside the checkpoint, with the suffix of the target.
         to: onnx, openvino, coreml, coreai, executorch, litert or tensorrt.
         options: precision, batch, sizes, and what the ends of the graph are.
-        images: (n, channels, height, width), preprocessed as the card says, to compare on besides random ones.
+        images: (n, channels, height, width), or (channels, height, width) each, preprocessed as the card says, to
+            compare on besides random ones.
         quantisation: for int8, of `hybridvit.export.quantise.plan.plan_from_folder`.
 
     Raises as `hybridvit.export.pipeline.export`.

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     result: Result | ImageDecodeError
 
 
-_Ready = Prepared | Image.Image | ImageDecodeError
+_Ready: TypeAlias = Prepared | Image.Image | ImageDecodeError
 """An input, a picture to be cut into tiles, or why there is none."""
 
 
@@ -130,6 +130,7 @@ class Predictor:
         kept_bytes = 0
         with closing(shown):
             for each in shown:
+                assert each.content is not None, "it is let go of below"
                 ready = self._ready(each.content, name=str(each.source))
                 if not keeps and not isinstance(each.content, os.PathLike):
                     each = each._replace(content=None)

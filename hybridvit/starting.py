@@ -22,6 +22,7 @@ from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import find_variant
+from hybridvit.models.whole import WholeModel
 from hybridvit.models.with_head import WithHead
 from hybridvit.pretrained import find_weights
 from hybridvit.recipe.headed import HeadedRecipe
@@ -100,9 +101,10 @@ def preparation_of(recipe: HeadedRecipe) -> Preprocessing:
     """How pictures are prepared for the recipe's model with a head, as its card will have it."""
     with torch.device("meta"):
         model = create_model(recipe.model, image_size=recipe.data.image_size, **recipe.creation)
+    assert isinstance(model, WholeModel)
     data = recipe.data
     return dataclasses.replace(
-        model.card.preprocessing,  # type: ignore[arg-type]  # torch types every attribute as tensor or module
+        model.card.preprocessing,
         interpolation=data.interpolation,
         exif_orientation=data.exif_orientation,
         levels=(data.levels[0], data.levels[1]) if data.levels else None,

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 
@@ -61,7 +61,7 @@ class Footage(NamedTuple):
     seconds: float | None  # that it takes, if the file says so
 
 
-Content = ImageSource | Image.Image | ImageDecodeError
+Content: TypeAlias = ImageSource | Image.Image | ImageDecodeError
 """A file, the bytes of one, or a picture that is decoded and upright; why it could not be had."""
 
 

@@ -30,7 +30,7 @@ def with_deployment(
 ) -> Report:
     """The report of a run, with what became of its model; `nodes` and `multiply_adds` are (before, after) folding."""
     is_right = evaluation.scores.per_image
-    counts = is_right is not None and is_right.dtype == bool
+    right = None if is_right is None or is_right.dtype != bool else int(is_right.sum())
     by_form = {(row.candidate.form, row.candidate.runtime): row.latency.median_ms for row in measured.rows}
     deployed = by_form["folded", "onnxruntime"]
     return dataclasses.replace(
@@ -41,7 +41,7 @@ def with_deployment(
             Figure(
                 value=f"{evaluation.scores.values[headline.name]:.1f} {headline.unit}",
                 label=f"Test {headline.title}",
-                note=f"{is_right.sum():,} of {evaluation.num_samples:,} right" if counts else headline.note,
+                note=headline.note if right is None else f"{right:,} of {evaluation.num_samples:,} right",
             ),
             Figure(value=f"{folding.max_error:.0e}", label="Folding changes", note="of the largest output, at most"),
             Figure(

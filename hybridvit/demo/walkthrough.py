@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hybridvit.answers.run import Answering
 from hybridvit.checkpoints import load, save_checkpoint
 from hybridvit.cli.bench import table
 from hybridvit.cli.predict import predict
@@ -69,7 +70,7 @@ def walk_through(demo: Demo, output: Path, overrides: Mapping[str, str]) -> Path
         measured = bench([model], MEASURED)
         print(table(measured.records()))
     with step(7, "Predict with the exported model"):
-        predict(str(exported.path), paths[:: len(paths) // 3][:3], top=2)
+        predict(str(exported.path), paths[:: len(paths) // 3][:3], options=Answering(top=2))
         if demo.drawn:
             draw(exported.path, paths[: demo.drawn], output / "drawn")
     before, after = count(model, size), count(folded, size)

@@ -114,8 +114,10 @@ class DetectMetric(Metric):
             right += int(true[is_true] == named[said])
         wrong = [place for place in range(len(named)) if place not in dict(pairs) and not free[place]]
         missed = [place for place in range(len(true)) if place not in {is_true for _, is_true in pairs}]
-        np.add.at(self._confusion, (-1, named[wrong]), 1)
-        np.add.at(self._confusion, (true[missed], -1), 1)
+        for label in named[wrong]:
+            self._confusion[-1, label] += 1
+        for label in true[missed]:
+            self._confusion[label, -1] += 1
         if not self._num_examples:
             return
         faults = len(wrong) + len(missed) + len(pairs) - right
@@ -154,7 +156,7 @@ class DetectMetric(Metric):
             values |= {f"{word}_{name}": _percent(number) for name, number in zip(NAMES, numbers, strict=True)}
             details[f"{word}_precision_recall"] = curves
         parts: list[Table | Confusion] = [_summary(values, kinds), _classes(by_class, self._categories, judged)]
-        confusion = sum(share[1] for share in shares)
+        confusion = np.sum([share[1] for share in shares], axis=0)
         if len(self._categories) > 1:
             parts.append(
                 Confusion(

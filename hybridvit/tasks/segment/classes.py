@@ -114,8 +114,8 @@ def class_map(classes: Classes | None, data: SegmentData, seen: Sequence[int], k
     """
     colours = raw_reading(classes).colours
     if data.binary == "foreground":
-        names = classes.names if classes and len(classes.names) == 2 else ("background", "foreground")
-        return Map(names=names, reading=Reading(values=(0, 255), ignored=(), colours=colours))
+        both = classes.names if classes and len(classes.names) == 2 else ("background", "foreground")
+        return Map(names=both, reading=Reading(values=(0, 255), ignored=(), colours=colours))
     ignored = tuple(dict.fromkeys((data.ignore_label, *([0] if data.reduce_zero_label else []))))
     first = int(data.reduce_zero_label)
     if classes is None:

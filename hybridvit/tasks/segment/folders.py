@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hybridvit.card import ModelCard
 from hybridvit.data.check_contents import Contents, contents_of_listings
-from hybridvit.data.check_report import Finding, finding, remarks_or_refusal
+from hybridvit.data.check_report import Finding, Severity, finding, remarks_or_refusal
 from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import held_out
 from hybridvit.data.listing import Labels, Listing
@@ -173,7 +173,7 @@ def looked_at(root: str, pairs: Mapping[str, Pairs], classes: Classes | None, wo
 
 def unpaired(root: str, pairs: Mapping[str, Pairs], data: SegmentData) -> list[Finding]:
     """Pictures and masks that have no partner."""
-    severity = "warning" if data.allow_unpaired else "error"
+    severity: Severity = "warning" if data.allow_unpaired else "error"
     left_out = "They are left out." if data.allow_unpaired else "Or leave these out: --data.allow_unpaired true."
     images = [relative(path, root) for each in pairs.values() for path in each.without_mask]
     masks = [relative(path, root) for each in pairs.values() for path in each.without_image]

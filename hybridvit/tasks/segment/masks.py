@@ -58,6 +58,7 @@ def read_values(source: ImageSource, reading: Reading, *, name: str = "") -> Val
 
     Raises ImageDecodeError for a file that cannot be decoded, and for colours where none are listed.
     """
+    name = name or ("a mask" if isinstance(source, bytes) else str(source))
     stored = decode_stored(source, name=name)
     image = stored.image
     palette: tuple[Colour, ...] = ()
@@ -70,10 +71,10 @@ def read_values(source: ImageSource, reading: Reading, *, name: str = "") -> Val
     elif image.mode == "1" or image.mode.startswith("I"):
         values = np.array(image)
     elif image.mode in ("RGB", "RGBA"):
-        return _of_colours(np.array(image)[..., :3], reading, stored, name or str(source))
+        return _of_colours(np.array(image)[..., :3], reading, stored, name)
     else:
         raise ImageDecodeError(
-            f"{name or source}: a mask of mode {image.mode} holds no classes. Save it as PNG with one number per pixel."
+            f"{name}: a mask of mode {image.mode} holds no classes. Save it as PNG with one number per pixel."
         )
     return Values(values.astype(np.int32), palette, {}, stored.kind)
 

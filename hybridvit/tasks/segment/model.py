@@ -6,7 +6,7 @@ an exported graph too.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from hybridvit.models.with_head import Head
 from hybridvit.tasks.segment.config import SemanticFPNConfig, UPerNetConfig
 
 Maps = Sequence[Float[Tensor, "b f oh ow"]]
-Images = Float[Tensor, "b c h w"]
+Images: TypeAlias = Float[Tensor, "b c h w"]
 
 
 class SemanticFPN(Head):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybridvit.data.check_report import Finding, finding
+from hybridvit.data.check_report import Finding, Severity, finding
 from hybridvit.data.decode import ImageSource, size_of, turned
 from hybridvit.errors import ImageDecodeError, some
 from hybridvit.tasks.segment.classes import Classes, Map, class_map, raw_reading
@@ -137,7 +137,7 @@ def _all(parts: Sequence[Part], tells: Callable[[MaskFacts], str]) -> list[str]:
 
 def _unreadable(parts: Sequence[Part], data: SegmentData) -> list[Finding]:
     texts = [facts.fault for part in parts for facts in part.facts if facts.fault]
-    severity = "warning" if data.on_bad_image == "skip" else "error"
+    severity: Severity = "warning" if data.on_bad_image == "skip" else "error"
     return finding(severity, "bad-mask", "Masks that cannot be read", texts)
 
 
@@ -220,7 +220,7 @@ def _absent(parts: Sequence[Part], found: Map, data: SegmentData) -> list[Findin
                 "Add masks that have them, take them from the list of classes, set --data.reduce_zero_label true if 0 "
                 "is no class, or train all the same: --data.allow_absent true."
             )
-            severity = "warning" if data.allow_absent else "error"
+            severity: Severity = "warning" if data.allow_absent else "error"
             what = f"Classes without a pixel in {part.name or 'the masks'}"
             findings += finding(severity, "absent-class", what, absent, fix=fix)
         else:
