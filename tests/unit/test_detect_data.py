@@ -68,7 +68,9 @@ def write(path: Path, content: Any) -> None:
 
 def as_coco(root: Path) -> None:
     for split in ("train2017", "val2017"):
-        write(root / "annotations" / f"instances_{split}.json", coco())
+        content = coco()
+        write(root / "annotations" / f"instances_{split}.json", {key: content[key] for key in sorted(content)})
+        write(root / "annotations" / f"captions_{split}.json", {"images": [], "annotations": []})
         pictures(root / split)
 
 

@@ -1,6 +1,7 @@
 """COCO's json: pictures, categories, and objects with boxes and masks."""
 
 import json
+import mmap
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,15 +49,15 @@ def read_coco(file: Path, root: Path, categories: Sequence[Category] | None = No
 
 
 def is_coco(file: Path) -> bool:
-    """Whether a json file looks like such a list; of a large one the beginning and the end are looked at."""
+    """Whether a json file has the keys of such a list, wherever in it they stand; it is not parsed for that."""
     try:
-        with open(file, "rb") as opened:
-            head = opened.read(100_000)
-            opened.seek(max(0, os.path.getsize(file) - 100_000))
-            text = head + opened.read()
-    except OSError:
+        with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            has_images, *has_others = (
+                text.find(b'"%s"' % key) >= 0 for key in (b"images", b"annotations", b"categories")
+            )
+            return has_images and any(has_others)
+    except (OSError, ValueError):  # an empty file has nothing to map
         return False
-    return b'"images"' in text and (b'"annotations"' in text or b'"categories"' in text)
 
 
 def content_of(file: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ Read = Callable[[Sequence[Category] | None], Split]
 """Gives a split, with the categories given, or with its own."""
 ALIKE = {"train": ("train", "training"), "val": ("val", "valid", "validation", "test")}
 """What the splits are called where their names are those of the recipe's defaults."""
+OTHER_LISTS = {"captions", "keypoints", "panoptic", "stuff", "info"}  # words in the names of COCO's
 LAYOUTS = (
     "COCO (annotations/instances_train*.json beside train*/, or train/_annotations.coco.json), YOLO (data.yaml), "
     "Pascal VOC (Annotations/*.xml, JPEGImages/), CSV (train.csv with file, x1, y1, x2, y2, label) and LabelMe "
@@ -74,25 +75,30 @@ def _coco(root: Path, named: Sequence[str]) -> dict[str, Read]:
         for name in (each for each in named if each.endswith(".json") and (root / each).is_file()):
             files[name] = root / name
         for folder in subfolders(str(root)):
-            for file in files_in(root / folder, ".json", is_coco):
+            for file in files_in(root / folder, ".json", _lists_boxes):
                 if folder.lower() in SPLITS:  # Roboflow's, beside the pictures
                     files.setdefault(folder.lower(), file)
                 elif folder in ("annotations", "Annotations", "labels"):
                     files.setdefault(_split_in(file.stem), file)
-        for file in files_in(root, ".json", is_coco):
+        for file in files_in(root, ".json", _lists_boxes):
             files.setdefault(_split_in(file.stem), file)
     base = root if root.is_dir() else root.parent
     return {name: _reads(read_coco, file, base) for name, file in files.items()}
 
 
+def _lists_boxes(file: Path) -> bool:
+    """Whether a json file is one of boxes, and none of COCO's other lists."""
+    return not _words(file.stem) & OTHER_LISTS and is_coco(file)
+
+
+def _words(stem: str) -> set[str]:
+    return {word.rstrip("0123456789") for word in stem.lower().replace("-", "_").split("_")}
+
+
 def _split_in(stem: str) -> str:
     """The split that the name of a list means: instances_train2017, train, annotations_val; else the name itself."""
-    words = stem.lower().replace("-", "_").split("_")
-    stripped = [word.rstrip("0123456789") for word in words]
-    found = [word for word in stripped if word in SPLITS]
-    if not found or "keypoints" in stripped or "captions" in stripped:
-        return stem.removeprefix("instances_")
-    return found[0]
+    found = sorted(_words(stem) & SPLITS)
+    return found[0] if found else stem.removeprefix("instances_")
 
 
 def _yolo(root: Path, named: Sequence[str]) -> dict[str, Read]:
