@@ -168,11 +168,14 @@ def _pictures(table: sqlite3.Connection) -> list[Finding]:
         examples = [f"{os.fsdecode(path)} ({width}x{height})" for path, width, height in rows]
         return finding(severity, kind, what, examples, number)
 
+    turned = table.execute("select avg(orientation > 1) from files where orientation is not null").fetchone()[0] or 0
     longer = f"max(width, height) > {EXTREME_RATIO} * min(width, height)"
     return [
         *matching("warning", "extreme-ratio", f"Pictures more than {EXTREME_RATIO:.0f} times as long as wide", longer),
         *_dark(table),
-        *matching("note", "rotated", "Pictures that are turned upright as EXIF says", "orientation > 1"),
+        *matching(
+            "note", "rotated", f"Pictures that are turned upright as EXIF says ({turned:.1%} of all)", "orientation > 1"
+        ),
         *matching("note", "16-bit", "Pictures of more than 8 bits per channel, which are scaled to 8", "bits > 8"),
     ]
 

@@ -151,6 +151,7 @@ def test_each_fault_is_found_once_with_its_file_and_its_fix(nasty: Path) -> None
     found = findings(nasty)
     also = {"rle-size", "bad-mask"}  # their objects are left without a mask
     assert set(found) == set(FAULTS)
+    assert found["rotated"].what.endswith("(9.1% of all)")
     for kind, (severity, example) in FAULTS.items():
         assert found[kind].severity == severity, kind
         first, _, last = example.partition("{}")
