@@ -1,4 +1,4 @@
-"""Whole detectors as graphs of one size: the same detections in torch.export and ONNX Runtime, in an empty image too."""
+"""Whole detectors as graphs of one size: the same detections in torch.export and ONNX Runtime, an empty image too."""
 
 from pathlib import Path
 
