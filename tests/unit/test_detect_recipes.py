@@ -65,7 +65,7 @@ def test_each_is_trained_as_published(name: str) -> None:
     assert schedule.warmup_lr == pytest.approx(optim.lr / 1000) or kind == "dino"
 
 
-@pytest.mark.parametrize("name", [*OWN, *PUBLISHED])
+@pytest.mark.parametrize("name", [*sorted(OWN), *PUBLISHED])
 def test_a_dry_run_tries_each_with_a_small_head(name: str, tmp_path: Any) -> None:
     small, _ = miniature(recipe_of(name), tmp_path)
     assert isinstance(small, DetectRecipe)

@@ -1,6 +1,7 @@
 """What R-CNN heads promise: torchvision's losses and detections, empty images, ignored regions, padding, folding."""
 
 import dataclasses
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -23,8 +24,9 @@ from hybridvit.tasks.detect.heads import HEADS
 from hybridvit.tasks.detect.heads import boxes as box_arithmetic
 from hybridvit.tasks.detect.heads.boxes import clipped, decoded, encoded, share_inside
 from hybridvit.tasks.detect.heads.config import FasterRCNNConfig
+from hybridvit.tasks.detect.heads.parts import BoxHead
 from hybridvit.tasks.detect.heads.rpn import RegionProposals, labels_of
-from hybridvit.tasks.detect.heads.sampling import assigned
+from hybridvit.tasks.detect.heads.sampling import Samples, assigned
 
 SQUARE = (128, 128)  # torchvision guesses strides from sizes: right where 64 divides them
 R_CNNS = [head for head in HEADS if head != "dino"]
@@ -263,6 +265,24 @@ def test_a_stage_learns_on_boxes_of_the_stage_before_without_teaching_it() -> No
     assert all(gradient is None for gradient in (*first, *third))
     assert all(gradient is not None for gradient in second)
     assert model.head.box_heads[0].boxes.out_features == 4
+
+
+@pytest.mark.parametrize(("box_loss", "expected"), [("l1", 0.25), ("smooth_l1", 0.25 - 2 / 18 / 8), ("giou", 10 / 16)])
+def test_the_loss_of_a_box_is_the_one_chosen(box_loss: Any, expected: float) -> None:
+    head = BoxHead(dataclasses.replace(FasterRCNNConfig(**RCNN), box_loss=box_loss), NUM_CLASSES, (1.0, 1.0, 1.0, 1.0))
+    box, wanted = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 20]])
+    wanted = torch.tensor([[10.0, 10, 20, 20]]) if box_loss != "giou" else wanted
+    none = torch.tensor([[0.0, 0, 10, 10]])
+    samples = Samples(
+        torch.cat((box, *[none] * 7)),
+        torch.tensor([2, *[NUM_CLASSES] * 7]),
+        torch.zeros(8, dtype=torch.long),
+        torch.cat((wanted, *[none] * 7)),
+        torch.ones(8, dtype=torch.bool),
+    )
+    losses = head.losses(torch.zeros(8, NUM_CLASSES + 1 + 4 * NUM_CLASSES), [samples])
+    assert losses["loss_box_reg"].item() == pytest.approx(expected, rel=1e-5)
+    assert losses["loss_classifier"].item() == pytest.approx(math.log(NUM_CLASSES + 1), rel=1e-5)
 
 
 def test_boxes_survive_the_way_to_deltas_and_back() -> None:

@@ -7,7 +7,9 @@ from hybridvit.errors import UsageError
 from hybridvit.models.checks import check_choice, check_flag, check_integer, check_whole_numbers
 from hybridvit.tasks.detect.dino.config import DINOOptions
 
+BoxLoss = Literal["smooth_l1", "l1", "giou"]
 STRIDES = (4, 8, 16, 32, 64)  # of the levels of the feature pyramid; regions are pooled from all but the last
+SMOOTH_BETA = 1 / 9  # where the loss of a number of a box turns from a square to a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,9 @@ class FasterRCNNConfig:
     samples: int = 512  # proposals of an image that the loss of a stage is made of
     box_head: Literal["2fc", "4conv1fc"] = "2fc"
     class_agnostic: bool = False  # one box for all classes, else one for each
-    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
+    box_loss: BoxLoss = (
+        "smooth_l1"  # torchvision's; "l1" is mmdetection's, both also of proposals; "giou" of stages alone
+    )
     conv_channels: int = 256  # of the convolutions of box and mask heads
     fc_width: int = 1024  # of the linear layers of box heads
     stages: int = 1  # that refine a box one after another, 1 to 3
@@ -51,7 +55,7 @@ class FasterRCNNConfig:
         for name in ("pyramid_norm", "class_agnostic", "aligned"):
             check_flag(name, getattr(self, name))
         check_choice("box_head", self.box_head, ("2fc", "4conv1fc"))
-        check_choice("box_loss", self.box_loss, ("smooth_l1", "giou"))
+        check_choice("box_loss", self.box_loss, ("smooth_l1", "l1", "giou"))
         check_whole_numbers("anchor_sizes", self.anchor_sizes)
         if len(self.anchor_sizes) != len(STRIDES):
             raise UsageError(
@@ -67,6 +71,11 @@ class FasterRCNNConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, but must be from 0 to 1.")
 
+    @property
+    def beta(self) -> float:
+        """That of the smooth L1 loss, which is L1 at 0."""
+        return 0.0 if self.box_loss == "l1" else SMOOTH_BETA
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRCNNConfig(FasterRCNNConfig):
@@ -78,7 +87,7 @@ class CascadeRCNNConfig(FasterRCNNConfig):
     """Options of Cascade R-CNN; the defaults are those that Swin's and ConvNeXt's papers use."""
 
     box_head: Literal["2fc", "4conv1fc"] = "4conv1fc"
-    box_loss: Literal["smooth_l1", "giou"] = "giou"
+    box_loss: BoxLoss = "giou"
     stages: int = 3
 
 

@@ -13,7 +13,6 @@ from torchvision.ops import generalized_box_iou_loss, roi_align
 from hybridvit.models.conv_norm import ConvNormReLU
 from hybridvit.tasks.detect.heads.boxes import Weights, decoded, encoded
 from hybridvit.tasks.detect.heads.config import FasterRCNNConfig
-from hybridvit.tasks.detect.heads.rpn import BETA
 from hybridvit.tasks.detect.heads.sampling import IGNORED, Samples, Target, has_object
 
 BOX_CELLS, MASK_CELLS = 7, 14  # a side, that are pooled of a region
@@ -30,7 +29,7 @@ class BoxHead(nn.Module):
     def __init__(self, config: FasterRCNNConfig, num_classes: int, weights: Weights) -> None:
         super().__init__()
         self.num_classes, self.weights = num_classes, weights
-        self.class_agnostic, self.box_loss = config.class_agnostic, config.box_loss
+        self.class_agnostic, self.box_loss, self.beta = config.class_agnostic, config.box_loss, config.beta
         self.features = _features(config)
         self.classes = nn.Linear(config.fc_width, num_classes + 1)
         self.boxes = nn.Linear(config.fc_width, 4 * (1 if config.class_agnostic else num_classes))
@@ -67,7 +66,7 @@ class BoxHead(nn.Module):
         if self.box_loss == "giou":
             distance = GIOU_WEIGHT * generalized_box_iou_loss(decoded(moved, boxes, self.weights), truth, "sum")
         else:
-            distance = F.smooth_l1_loss(moved, encoded(boxes, truth, self.weights), beta=BETA, reduction="sum")
+            distance = F.smooth_l1_loss(moved, encoded(boxes, truth, self.weights), beta=self.beta, reduction="sum")
         return {"loss_classifier": classes, "loss_box_reg": distance / count}
 
 

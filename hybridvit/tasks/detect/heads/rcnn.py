@@ -144,8 +144,8 @@ class RCNN(Head):
             if stage + 1 < self.config.stages:
                 likeliest = logits[..., :-1].argmax(-1)
                 boxes = clipped(decoded(head.of_class(deltas, likeliest), boxes, head.weights), sizes[:, None])
-        assert isinstance(head, BoxHead)
-        moved = clipped(decoded(deltas, boxes[:, :, None], head.weights), sizes[:, None, None])  # b k c 4
+        weights = BOX_WEIGHTS[self.config.stages - 1]
+        moved = clipped(decoded(deltas, boxes[:, :, None], weights), sizes[:, None, None])  # b k c 4
         mean = torch.stack(scores).mean(0)
         answers = self._best(moved.expand(-1, -1, self.num_classes, -1), mean.masked_fill(~is_valid[..., None], -1))
         if len(self.mask_heads):

@@ -19,7 +19,6 @@ HIGH, LOW = 0.7, 0.3  # IoU from which an anchor has an object, and below which 
 OVERLAP = 0.7  # IoU above which the worse of two proposals of a level is dropped
 SAMPLES, POSITIVE_SHARE = 256, 0.5  # anchors of an image that the loss is made of
 SMALLEST_PX = 1e-3
-BETA = 1 / 9  # where the loss of a box turns from a square to a line
 UNIT = (1.0, 1.0, 1.0, 1.0)
 
 
@@ -97,7 +96,7 @@ class RegionProposals(nn.Module):
         objectness = F.binary_cross_entropy_with_logits(
             torch.cat(answers), torch.cat(truths).to(scored), reduction="sum"
         )
-        distance = F.smooth_l1_loss(torch.cat(positives), torch.cat(wanted), beta=BETA, reduction="sum")
+        distance = F.smooth_l1_loss(torch.cat(positives), torch.cat(wanted), beta=self.config.beta, reduction="sum")
         return {"loss_objectness": objectness / count, "loss_rpn_box_reg": distance / count}
 
 
