@@ -130,7 +130,7 @@ class Predictor:
         kept_bytes = 0
         with closing(shown):
             for each in shown:
-                assert each.content is not None, "it is let go of below"
+                assert each.content is not None, "a picture that is still to be answered has its content"
                 ready = self._ready(each.content, name=str(each.source))
                 if not keeps and not isinstance(each.content, os.PathLike):
                     each = each._replace(content=None)
