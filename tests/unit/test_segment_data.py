@@ -106,9 +106,15 @@ def test_classes_are_named_by_files_with_their_values(tmp_path: Path) -> None:
     assert splits.train.class_names == ("tree", "car")
     expected = np.array([255, 1, 0])[labels_of(3)]
     assert (shown_labels(splits.validation, 0) == expected).all()
-    (tmp_path / "classes.json").write_text('{"sky": [0, 0]}')
-    with pytest.raises(DatasetError, match=r'classes.json names no classes \(.*\). Write \{"name": \[r, g, b\]'):
-        opened(tmp_path)
+    for wrong, why in (
+        ('{"sky": [0, 0]}', "not enough values"),
+        ('[{"name": "sky", "id": 70000}]', "an id is not from 0 to 65535"),
+        ('[{"name": "sky"}, {"name": "sky"}]', "two have the same name"),
+        ("[]", "it is empty"),
+    ):
+        (tmp_path / "classes.json").write_text(wrong)
+        with pytest.raises(DatasetError, match=rf'classes.json names no classes \(.*{why}.*\). Write \{{"name": \[r,'):
+            opened(tmp_path)
 
 
 def test_zero_may_stand_for_nothing(tmp_path: Path) -> None:

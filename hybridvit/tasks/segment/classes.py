@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridvit.errors import DatasetError
 from hybridvit.tasks.segment.config import SegmentData
-from hybridvit.tasks.segment.masks import IGNORE, MOST_CLASSES, Colour, Reading
+from hybridvit.tasks.segment.masks import IGNORE, MOST_CLASSES, MOST_VALUES, Colour, Reading
 
 _VOC = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -77,6 +77,8 @@ def _of_json(path: Path, content: Any) -> Classes:
     colours = tuple(_colour(row["color"]) for row in rows if "color" in row)
     if not rows or len(colours) not in (0, len(rows)):
         raise ValueError("some have no color" if rows else "it is empty")
+    if not all(0 <= value < MOST_VALUES for value in values):
+        raise ValueError(f"an id is not from 0 to {MOST_VALUES - 1}")
     for what, found in (("name", names), ("id", values), ("color", colours)):
         if len(set(found)) < len(found):
             raise ValueError(f"two have the same {what}")

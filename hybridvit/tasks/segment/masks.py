@@ -11,7 +11,7 @@ from hybridvit.errors import ImageDecodeError
 
 IGNORE = 255  # the label of pixels that are neither learnt from nor judged
 MOST_CLASSES = 255
-_MOST_VALUES = 65536
+MOST_VALUES = 65536
 _OUTSIDE = -1
 _LEVELS = {"L;2": 85, "L;4": 17}  # grey of 2 and 4 bits, which its reader spreads over 0 to 255
 Colour = tuple[int, int, int]
@@ -36,10 +36,10 @@ class Reading:
 
     def labels(self, values: np.ndarray) -> np.ndarray:
         """The classes of values: int16, -1 for values that stand for nothing."""
-        table = np.full(_MOST_VALUES + 1, _OUTSIDE, np.int16)  # the last is that of colours listed nowhere
+        table = np.full(MOST_VALUES + 1, _OUTSIDE, np.int16)  # the last is that of colours listed nowhere
         table[list(self.values)] = np.arange(len(self.values))
         table[list(self.ignored)] = IGNORE
-        return table[np.clip(values, -1, _MOST_VALUES)]
+        return table[np.clip(values, -1, MOST_VALUES)]
 
     def to_facts(self) -> dict[str, Any]:
         """As JSON values, for the card of a model."""

@@ -26,7 +26,7 @@ class Segment(Task):
 
     name = "segment"
     quantities = (
-        Quantity(name="miou", title="mIoU", note="mean over the classes, of the pixels of all pictures"),
+        Quantity(name="miou", title="mean IoU", note="of the classes, over the pixels of all pictures"),
         Quantity(name="macc", title="mean accuracy", note="of the classes"),
         Quantity(name="aacc", title="pixel accuracy"),
     )
