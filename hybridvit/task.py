@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hybridvit.data.samples import Samples
     from hybridvit.data.tiles import TilePart
     from hybridvit.recipe.recipe import Recipe
-    from hybridvit.report.content import Confusion, Table
+    from hybridvit.report.content import Confusion, Curve, Table
 
 Outputs = Mapping[str, Any]
 """What a model answers a batch with, by name: tensors from PyTorch, NumPy arrays from an exported file."""
@@ -193,7 +193,7 @@ class Scores:
     """What a model is worth on a set of samples."""
 
     values: Mapping[str, float]  # by the name of the quantity; the headline, and those that this model can be judged by
-    parts: "tuple[Table | Confusion, ...]" = ()  # of a report
+    parts: "tuple[Table | Confusion | Curve, ...]" = ()  # of a report
     per_image: "np.ndarray | None" = None
     """Of the headline, where it is a mean over images, in the order of this process's samples; bool: right or not."""
     examples: tuple[Example, ...] = ()

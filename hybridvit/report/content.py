@@ -21,7 +21,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Lines over training, in one small chart."""
+    """Lines over training, or over a threshold, in one small chart."""
 
     title: str
     x_label: str
@@ -123,6 +123,7 @@ class Report:
     history: Table | None = None  # the numbers under the curves
     confusion: Confusion | None = None
     tables: Sequence[Table] = ()  # more of what the model is worth
+    charts: Sequence[Curve] = ()  # the same, as lines
     galleries: Sequence[Gallery] = ()
     bars: Sequence[Bar] = ()
     bars_note: str = ""

@@ -13,6 +13,7 @@ import hybridvit
 from hybridvit.data.scenes import CATEGORY_IDS, CLASSES, write_detection
 from hybridvit.errors import UsageError
 from hybridvit.tasks.detect.config import SMALL_RCNN
+from hybridvit.tasks.detect.result import DetectResult
 
 KEYS: dict[str, Any] = {
     "model": "fastvit_debug",
@@ -52,6 +53,10 @@ def test_a_run_goes_on_to_the_bit_and_what_it_made_is_used(scenes: Path, tmp_pat
     resumed = hybridvit.train("detect_scenes", keys, resume=True, progress=False)
     assert all(torch.equal(value, weights[name]) for name, value in load_file(resumed.model).items())
 
+    page = straight.report.read_text(encoding="utf-8")
+    assert "<h2>At every threshold</h2>" in page
+    assert "Average precision and recall, in %" in page
+
     model: Any = hybridvit.load(straight.model)
     assert model.card.class_names == CLASSES
     assert model.card.class_facts == {"category_ids": CATEGORY_IDS}
@@ -59,7 +64,8 @@ def test_a_run_goes_on_to_the_bit_and_what_it_made_is_used(scenes: Path, tmp_pat
     assert found.num_samples == 2
     assert {"box_ap", "mask_ap", "box_ap50", "mask_ap50"} <= set(found.scores.values)
     assert found.scores.values["box_ap"] == pytest.approx(straight.best, abs=1e-3)
-    ((_, answer),) = hybridvit.predict(straight.model, [scenes / "val2017" / "scene_00008.jpg"])
+    (answer,) = hybridvit.predict(straight.model, scenes / "val2017" / "scene_00008.jpg").values()
+    assert isinstance(answer, DetectResult)
     for each in json.loads(json.dumps(answer.to_dict()))["predictions"]:
         assert each["category_id"] in CATEGORY_IDS
 

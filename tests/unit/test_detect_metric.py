@@ -13,10 +13,10 @@ from pycocotools.cocoeval import COCOeval
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
-from hybridvit.report.content import Confusion, Table
+from hybridvit.report.content import Confusion, Curve, Table
 from hybridvit.task import Batch, Frame
+from hybridvit.tasks.detect.average_precision import Judged, average_precision, joined
 from hybridvit.tasks.detect.data import Truth
-from hybridvit.tasks.detect.metric import Judged, average_precision, joined
 from hybridvit.tasks.detect.task import Detect
 
 IDS = (3, 7, 90)  # of the classes in the data set
@@ -157,7 +157,7 @@ def test_a_perfect_detector_is_worth_100_whatever_the_size_of_its_input() -> Non
     assert scores.values["box_ap"] == pytest.approx(100, abs=0.01)  # 101 recalls, and the last one is rounded
     assert scores.values["mask_ap"] == pytest.approx(100, abs=0.01)
     assert scores.values["box_ap_small"] == -1
-    table, classes, confusion = scores.parts
+    table, classes, confusion, *curves = scores.parts
     assert isinstance(table, Table)
     assert ["AP small", "–", "–"] in [list(row) for row in table.rows]
     assert isinstance(classes, Table)
@@ -165,6 +165,9 @@ def test_a_perfect_detector_is_worth_100_whatever_the_size_of_its_input() -> Non
     assert list(classes.rows[2]) == ["cow", "–", "–", "–", "–", "0"]
     assert isinstance(confusion, Confusion)
     assert confusion.worst() == []
+    assert [curve.title.split()[4] for curve in curves if isinstance(curve, Curve)] == ["box", "mask"]
+    assert {y for _, y in curves[0].lines["all classes"]} == {100.0}
+    assert set(curves[0].lines) == {"all classes", "cat", "dog"}
     assert [each["category_id"] for each in scores.details["classes"]] == list(IDS)
     assert all(example.right for example in scores.examples)
 
@@ -177,7 +180,7 @@ def test_crowds_are_neither_missed_nor_wrongly_found_and_faults_are_counted() ->
     metric = Detect().metric(card(), num_examples=2)
     metric.update(answers, batch_of(truth))
     scores = metric.compute()
-    confusion = scores.parts[-1]
+    confusion = next(part for part in scores.parts if isinstance(part, Confusion))
     assert isinstance(confusion, Confusion)
     assert sorted(confusion.worst()) == [(1, "cat", "dog"), (1, "cow", "nothing"), (1, "nothing", "cow")]
     (example,) = scores.examples

@@ -10,39 +10,18 @@ from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.agreement import arrays
 from hybridvit.evaluate.run import of_all_ranks
-from hybridvit.report.content import Confusion, Table
+from hybridvit.report.content import Confusion, Curve, Table
 from hybridvit.task import Batch, Example, Frame, Metric, Outputs, Scores
+from hybridvit.tasks.detect.average_precision import ABSENT, ClassAP, Judged, average_precision, joined
 from hybridvit.tasks.detect.categories import categories_of
 from hybridvit.tasks.detect.data import Truth
-from hybridvit.tasks.detect.data_lists import Category
 from hybridvit.tasks.detect.data_masks import RLE
+from hybridvit.tasks.detect.metric_report import KINDS, NAMES, classes, precision_over_recall, summary
 from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SCORES, SHOWN, DetectResult, in_picture, overlap, pasted
 
-NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
-         "ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")  # fmt: skip
-"""COCO's twelve numbers, in their order."""
-TITLES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
-          "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large")  # fmt: skip
-KINDS = {"bbox": "box", "segm": "mask"}
 MOST = 100  # detections of a picture that count, in COCO's rules
 FOUND_AT = 0.5  # IoU from which a detection finds an object, in examples and in the confusion
 WORST, BEST = "Worst: most missed and wrongly found", "Best: most found"
-ABSENT = -1.0  # what COCO's rules give where there is nothing to find
-
-
-class Judged(NamedTuple):
-    """What one process knows, as COCO's lists have it; pictures are known by their number from 1."""
-
-    images: list[dict[str, Any]]
-    truths: list[dict[str, Any]]
-    found: dict[str, list[dict[str, Any]]]  # by kind
-
-
-class ClassAP(NamedTuple):
-    """AP and AP50 of one class, in %; None where there is nothing to find."""
-
-    ap: float | None
-    ap50: float | None
 
 
 class Found(NamedTuple):
@@ -150,12 +129,14 @@ class DetectMetric(Metric):
             kinds.append("segm")
         values, details = dict[str, float](), dict[str, Any]()
         by_class: dict[str, list[ClassAP]] = {}
+        drawn: list[Curve] = []
         for kind in kinds:
             numbers, by_class[kind], curves = average_precision(judged, kind, len(self._categories))
             word = KINDS[kind]
             values |= {f"{word}_{name}": _percent(number) for name, number in zip(NAMES, numbers, strict=True)}
             details[f"{word}_precision_recall"] = curves
-        parts: list[Table | Confusion] = [_summary(values, kinds), _classes(by_class, self._categories, judged)]
+            drawn.append(precision_over_recall(word, curves, by_class[kind], self._categories))
+        parts: list[Table | Confusion | Curve] = [summary(values, kinds), classes(by_class, self._categories, judged)]
         confusion = np.sum([share[1] for share in shares], axis=0)
         if len(self._categories) > 1:
             parts.append(
@@ -171,7 +152,7 @@ class DetectMetric(Metric):
         examples = [example for share in shares for example in share[2]]
         return Scores(
             values=values,
-            parts=tuple(parts),
+            parts=(*parts, *drawn),
             details=details,
             examples=tuple(_shown(examples, self._num_examples)),
         )
@@ -187,57 +168,6 @@ def _found(rows: Mapping[str, np.ndarray], truth: Truth, frame: Frame) -> Found:
         pairs = zip(rows[MASKS][kept[:MOST]], boxes[:MOST], strict=True)
         masks = [pasted(mask, box, truth.size) for mask, box in pairs]
     return Found(boxes, scores[kept], rows[LABELS][kept], masks)
-
-
-def average_precision(
-    judged: Judged, kind: str, num_categories: int
-) -> tuple[list[float], list[ClassAP], list[list[float]]]:
-    """COCO's twelve numbers (-1 where there is nothing to find), AP by class, and precision at IoU 0.5 over recall.
-
-    `kind` is "bbox" or "segm". A curve is of each class, at recalls 0, 0.1, ... 1; empty where nothing is to be found.
-    Raises UsageError without faster-coco-eval.
-    """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise UsageError(
-            'Average precision needs the package faster-coco-eval. Run: pip install "hybridvit[detection]".'
-        ) from error
-    truths = [{**each, "id": number} for number, each in enumerate(judged.truths, start=1)]
-    categories = [{"id": label + 1, "name": str(label)} for label in range(num_categories)]
-    truth = COCO({"info": {}, "images": judged.images, "annotations": truths, "categories": categories})
-    found = truth.loadRes([dict(each) for each in judged.found.get(kind, [])])
-    evaluation = COCOeval_faster(truth, found, iouType=kind)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    precision = np.asarray(evaluation.eval["precision"])  # iou recall class area most
-    of_class = precision[:, :, :, 0, -1]
-    by_class, curves = [], []
-    for label in range(num_categories):
-        values = of_class[:, :, label]
-        known = (values > ABSENT).any()
-        by_class.append(
-            ClassAP(round(100 * float(values.mean()), 4), round(100 * float(values[0].mean()), 4))
-            if known
-            else ClassAP(None, None)
-        )
-        curves.append([round(float(value), 4) for value in values[0][::10]] if known else [])
-    return [float(value) for value in evaluation.stats[:12]], by_class, curves
-
-
-def joined(shares: Sequence[Judged]) -> Judged:
-    """All of it, in the order of the pictures, whichever process judged them."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for share in shares:
-        for kind, entries in share.found.items():
-            found.setdefault(kind, []).extend(entries)
-    in_order = {kind: sorted(entries, key=lambda each: each["image_id"]) for kind, entries in found.items()}
-    return Judged(
-        sorted((each for share in shares for each in share.images), key=lambda each: each["id"]),
-        sorted((each for share in shares for each in share.truths), key=lambda each: each["image_id"]),
-        in_order,
-    )
 
 
 def matched(boxes: np.ndarray, truths: np.ndarray) -> list[tuple[int, int]]:
@@ -278,42 +208,9 @@ def _percent(value: float) -> float:
     return -1.0 if value == ABSENT else round(100 * value, 4)
 
 
-def _text(value: float | None) -> str:
-    return "–" if value is None or value == ABSENT else f"{value:.2f}"
-
-
 def _of_class(by_class: Mapping[str, Sequence[ClassAP]], label: int) -> dict[str, float | None]:
     return {
         f"{KINDS[kind]}_{name}": value
         for kind, classes in by_class.items()
         for name, value in classes[label]._asdict().items()
     }
-
-
-def _summary(values: Mapping[str, float], kinds: Sequence[str]) -> Table:
-    rows = [
-        [title, *(_text(values[f"{KINDS[kind]}_{name}"]) for kind in kinds)]
-        for name, title in zip(NAMES, TITLES, strict=True)
-    ]
-    return Table(
-        title="Average precision and recall, in %",
-        head=["", *(KINDS[kind].capitalize() for kind in kinds)],
-        rows=rows,
-        note="COCO's rules; – where there is nothing of that size to find.",
-    )
-
-
-def _classes(by_class: Mapping[str, Sequence[ClassAP]], categories: Sequence[Category], judged: Judged) -> Table:
-    """The lowest AP first."""
-    found = [each["category_id"] - 1 for each in judged.truths if not each["iscrowd"]]
-    counts = np.bincount(found, minlength=len(categories))
-    known = [each.ap for each in by_class["bbox"]]
-    order = sorted(range(len(categories)), key=lambda label: (known[label] is None, known[label] or 0))
-    titles = [f"{KINDS[kind].capitalize()} {title}" for kind in by_class for title in ("AP", "AP50")]
-    rows = [
-        [categories[label].name]
-        + [_text(value) for kind in by_class for value in by_class[kind][label]]
-        + [f"{counts[label]:,}"]
-        for label in order
-    ]
-    return Table(title="Classes, the lowest box AP first, in %", head=["Class", *titles, "Objects"], rows=rows)

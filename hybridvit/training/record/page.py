@@ -68,6 +68,7 @@ def run_report(record: RunRecord) -> Report:
         history=_history(record),
         confusion=next((part for part in parts if isinstance(part, Confusion)), None),
         tables=[part for part in parts if isinstance(part, Table)],
+        charts=[part for part in parts if isinstance(part, Curve)],
         galleries=_galleries(record, scores.examples) if scores is not None else (),
         commands=_commands(record),
         commands_title="Next",
