@@ -30,14 +30,14 @@ def difference(given: Outputs, wanted: Outputs) -> float:
 
 def _lacking(one: Row, other: Row) -> float:
     """How far the detections of `one` are from the nearest among those of `other`."""
-    number = int((one[SCORES] > 0).sum())
-    scores = one[SCORES][:number].astype(np.float64)
-    is_same = (overlap(one[BOXES][:number], other[BOXES]) >= SAME_IOU) & (one[LABELS][:number, None] == other[LABELS])
+    one = {name: values[one[SCORES] > 0] for name, values in one.items()}
+    scores = one[SCORES].astype(np.float64)
+    is_same = (overlap(one[BOXES], other[BOXES]) >= SAME_IOU) & (one[LABELS][:, None] == other[LABELS])
     apart = np.where(is_same & (other[SCORES] > 0), np.abs(scores[:, None] - other[SCORES]), np.inf)
     nearest, found = apart.argmin(1), apart.min(1, initial=np.inf)
     missing = np.isinf(found)
     worst = float(np.where(missing, scores - other[SCORES].min(), found).max(initial=0))
     if MASKS in one and (~missing).any():
-        masks = one[MASKS][:number].astype(np.float64) - other[MASKS][nearest]
+        masks = one[MASKS].astype(np.float64) - other[MASKS][nearest]
         worst = max(worst, float(np.abs(masks[~missing]).max()))
     return worst
