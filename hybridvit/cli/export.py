@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridvit.atomic import check_writable
 from hybridvit.cli.progress import remark
@@ -72,6 +72,9 @@ class Request:
     most stay in floating point until it is met."""
     keep: Sequence[str] | None = None
     """int8: layers or blocks, by name or pattern, that stay in floating point."""
+    head_options: dict[str, Any] | None = None
+    """other options of the model's head than it was trained with, such as --head_options.proposals 300: those that
+    change no weights."""
     verbose: bool = False
     """show what the converters print."""
 
@@ -96,6 +99,7 @@ class Request:
             calibration_images=self.calibration_images,
             max_drop=self.max_drop,
             keep=tuple(self.keep or ()),
+            head_options=self.head_options or {},
         )
 
 
