@@ -73,8 +73,8 @@ class Request:
     keep: Sequence[str] | None = None
     """int8: layers or blocks, by name or pattern, that stay in floating point."""
     head_options: dict[str, Any] | None = None
-    """other options of the model's head than it was trained with, such as --head_options.proposals 300: those that
-    change no weights."""
+    """other options of the model's head than it was trained with, such as '{"proposals": 300}': those that change no
+    weights."""
     verbose: bool = False
     """show what the converters print."""
 

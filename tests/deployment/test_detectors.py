@@ -15,6 +15,7 @@ from hybridvit.export import EXPORTERS, load_runner
 from hybridvit.export.exporter import LIMITS
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import ExportReport, export
+from hybridvit.export.resolve import resolve
 from hybridvit.task import find_task
 
 TASK = find_task("detect")
@@ -112,16 +113,16 @@ def test_a_file_that_finds_nothing_says_so(to: str, tmp_path: Path) -> None:
     assert not any(values.any() for values in given.values())
 
 
-def test_what_a_graph_of_detections_cannot_be_is_refused_with_what_can(tmp_path: Path) -> None:
-    model = made("fastvit_debug", "mask_rcnn")
+def test_what_a_graph_of_detections_cannot_be_is_refused_with_what_can() -> None:
+    model = made("fastvit_debug", "faster_rcnn")
     able = "Targets that have: onnx, openvino, tensorrt. With returns 'pyramid' it gives the feature maps"
-    for to in ("executorch", "coreml"):
+    for to in ("executorch", "coreml", "coreai", "litert"):
         with pytest.raises(UsageError, match=rf"'{to}' cannot hold detections: which boxes remain .* {able}"):
-            export(model, tmp_path / f"m{EXPORTERS[to].suffix}", to=to)
+            resolve(model, model.card, EXPORTERS[to], ExportOptions())
+        assert resolve(model, model.card, EXPORTERS[to], ExportOptions(returns="pyramid")).returns == "pyramid"
     for options, text in (
         ({"dynamic_size": True}, r"takes one size: the anchors, .* Export one file per image_size"),
         ({"batch": "dynamic"}, "takes one number of images, each of which has a part of the graph of its own"),
     ):
         with pytest.raises(UsageError, match=text):
-            export(model, tmp_path / "m.onnx", options=ExportOptions(**options))
-    assert not list(tmp_path.iterdir())
+            resolve(model, model.card, EXPORTERS["onnx"], ExportOptions(**options))
