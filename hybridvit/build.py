@@ -133,6 +133,31 @@ def with_head(card: ModelCard, make: Callable[[Sequence[int]], Head]) -> WithHea
     return model
 
 
+def with_head_options(model: WithHead, options: Mapping[str, Any]) -> WithHead:
+    """The model in eval mode with other options of its head, for use: those that change no weights.
+
+    Raises UsageError for options that do, for a model that is folded, and as `described`.
+    """
+    card = dataclasses.replace(model.card, head_options={**model.card.head_options, **options})
+    if card.form == "folded":
+        raise UsageError(
+            "head_options are given, but the model is folded, and its head cannot be built anew. Use the checkpoint "
+            "that it was folded from."
+        )
+    other = find_task(card.task).build(card)
+    assert isinstance(other, WithHead)
+    weights, wanted = model.state_dict(), other.state_dict()
+    changed = [name for name in wanted if name not in weights or weights[name].shape != wanted[name].shape]
+    if changed or len(weights) != len(wanted):
+        raise UsageError(
+            f"head_options {dict(options)} change the weights of the head {card.head}, which were learnt with others. "
+            "Give those alone that change none, such as score_threshold, or train with them."
+        )
+    other.load_state_dict(weights)
+    other.card = card
+    return other.eval()
+
+
 def build_pyramid(name: str, **options: Any) -> Pyramid:
     """The four feature maps of a variant of this package, or of a timm model, randomly initialised.
 

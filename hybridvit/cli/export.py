@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridvit.atomic import check_writable
 from hybridvit.cli.progress import remark
@@ -60,18 +60,21 @@ class Request:
     """largest difference from PyTorch, relative to the largest output; by default 1e-5 (fp32), 5e-3 (fp16), 5e-2
     (bf16)."""
     calibration: str | None = None
-    """int8: a folder of class folders. Images from it set the range of every number inside, the others measure what the
-    integers cost."""
+    """int8: a folder of class folders, or what else the task is evaluated on. Images from it set the range of every
+    number inside, the others measure what the integers cost."""
     labelled: str | None = None
     """int8: another such folder that measures the cost, instead of what is left of the first."""
     calibration_images: int | None = None
     """int8: how many set the ranges, taken evenly over the classes; by default 128, or half of a smaller folder (all of
     it beside `labelled`)."""
     max_drop: float | None = None
-    """int8: points of top-1 accuracy that may be lost; the layers that hurt most stay in floating point until it is
-    met."""
+    """int8: points of top-1 accuracy, or of what else the task is judged by, that may be lost; the layers that hurt
+    most stay in floating point until it is met."""
     keep: Sequence[str] | None = None
     """int8: layers or blocks, by name or pattern, that stay in floating point."""
+    head_options: dict[str, Any] | None = None
+    """other options of the model's head than it was trained with, such as '{"proposals": 300}': those that change no
+    weights."""
     verbose: bool = False
     """show what the converters print."""
 
@@ -96,6 +99,7 @@ class Request:
             calibration_images=self.calibration_images,
             max_drop=self.max_drop,
             keep=tuple(self.keep or ()),
+            head_options=self.head_options or {},
         )
 
 
@@ -191,12 +195,13 @@ def _images(words: Sequence[str]) -> tuple[str, ...]:
 def _quality(cost: "Quality") -> list[tuple[str, str]]:
     quantity, kept = cost.quantity, f"{len(cost.kept)} of {cost.num_layers} layers"
     after, before, everything = (quantity.text(value) for value in (cost.after, cost.before, cost.everything))
+    title = quantity.title if quantity.title[1:2].isupper() else quantity.title[:1].upper() + quantity.title[1:]
     between, unit = "", "points" if quantity.unit == "%" else quantity.unit
     if cost.drop_interval is not None:
         between = " (95 %: {:+.{digits}f} to {:+.{digits}f})".format(*cost.drop_interval, digits=quantity.decimals)
     return [
         (
-            quantity.title.capitalize() + (" accuracy" if quantity.unit == "%" else ""),
+            title + (" accuracy" if quantity.title.startswith("top-") else ""),
             f"{after}; fp32 {before}, all layers int8 {everything}",
         ),
         ("  lost", f"{cost.drop:.{quantity.decimals}f} {unit}{between} on {cost.num_images} images"),

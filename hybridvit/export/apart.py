@@ -3,20 +3,21 @@
 import logging
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, in_child
-from hybridvit.errors import ExportError, HybridViTError, OutOfMemory
+from hybridvit.errors import ExportError, HybridViTError, OutOfMemory, UsageError
 from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
     from hybridvit.export.pipeline import ExportReport
+    from hybridvit.models.whole import WholeModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class ExportJob:
     calibration_images: int | None = None
     max_drop: float | None = None
     keep: tuple[str, ...] = ()
+    head_options: Mapping[str, Any] = field(default_factory=dict)  # other ones than the checkpoint's
 
 
 def run_apart(job: ExportJob, *, show: Callable[[str], None] = lambda _: None) -> "ExportReport":
@@ -93,6 +95,8 @@ def carry_out(job: ExportJob) -> "ExportReport":
     from hybridvit.export.resolve import resolve
 
     model = load(job.checkpoint)
+    if job.head_options:
+        model = _with_head_options(model, job.head_options)
     prepared = prepared_for(model.card.preprocessing, resolve(model, model.card, exporter_for(job.to), job.options))
     images = [prepare(path, prepared) for path in job.images]
     plan = None
@@ -106,6 +110,18 @@ def carry_out(job: ExportJob) -> "ExportReport":
             keep=job.keep,
         )
     return export(model, job.output, to=job.to, options=job.options, images=images, quantisation=plan)
+
+
+def _with_head_options(model: "WholeModel", options: Mapping[str, Any]) -> "WholeModel":
+    from hybridvit.build import with_head_options
+    from hybridvit.models.with_head import WithHead
+
+    if not isinstance(model, WithHead):
+        raise UsageError(
+            f"head_options are given, but a model of the task '{model.card.task}' answers with its backbone's "
+            "classifier. Leave them out."
+        )
+    return with_head_options(model, options)
 
 
 def _tell_progress() -> None:

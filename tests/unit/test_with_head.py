@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from timm.optim import param_groups_layer_decay
 
 import hybridvit
+from hybridvit.build import with_head_options
 from hybridvit.errors import CheckpointError, UnknownOptionError, UsageError
 from hybridvit.models.with_head import WithHead
 from hybridvit.task import TASKS
@@ -157,3 +158,19 @@ def test_what_cannot_be_is_refused(unchecked: None) -> None:
         headed("resnet10t", checkpoint_path="/some/file.pth")
     with pytest.raises(UsageError, match=r"Input has 3 channels of 16x64 pixels, but this resnet10t takes 3"):
         headed("resnet10t")(torch.randn(1, 3, 16, 64))
+
+
+def test_options_of_a_head_that_change_no_weights_can_be_others_than_it_was_trained_with() -> None:
+    options = {"pyramid_channels": 8, "conv_channels": 8, "fc_width": 8, "proposals": 20}
+    model = hybridvit.create_model(
+        "fastvit_debug", task="detect", head="faster_rcnn", num_classes=3, head_options=options, image_size=64
+    ).eval()
+    other = with_head_options(model, {"proposals": 5, "detections": 7})
+    assert other.card.head_options == options | {"proposals": 5, "detections": 7}
+    assert other.card.preprocessing == model.card.preprocessing
+    assert all(torch.equal(values, model.state_dict()[name]) for name, values in other.state_dict().items())
+    assert other(torch.randn(1, 3, 64, 64))["scores"].shape == (1, 7)
+    with pytest.raises(UsageError, match=r"head_options \{'fc_width': 16\} change the weights of the head faster_rcnn"):
+        with_head_options(model, {"fc_width": 16})
+    with pytest.raises(UsageError, match="the model is folded, and its head cannot be built anew"):
+        with_head_options(hybridvit.fold(model), {"proposals": 5})

@@ -122,6 +122,7 @@ class _Some(Samples):
         places = {path: place for place, path in enumerate(samples.paths)}
         self._samples, self._places = samples, [places[path] for path in paths]
         self.paths, self.fingerprint, self.normalisation = paths, samples.fingerprint, samples.normalisation
+        self.sizes_differ = samples.sizes_differ
 
     def draw(self, epoch: int, index: int, step: int = 0) -> Sample:
         return self._samples.draw(epoch, self._places[index], step)._replace(number=index)

@@ -1,5 +1,6 @@
 """Convert to integers, measure, and keep the fewest layers in floating point that a budget of accuracy asks for."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.evaluate.agreement import agreement
 from hybridvit.evaluate.run import evaluate
+from hybridvit.export.draft import prepared_for
 from hybridvit.export.exporter import Quantisation
-from hybridvit.export.graph import DeployedModel
+from hybridvit.export.graph import DeployedModel, largest
 from hybridvit.export.original import Original
 from hybridvit.export.quantise.plan import QuantisationPlan, matching
 from hybridvit.export.quantise.quality import Quality, drop_interval, value_of
@@ -85,7 +87,9 @@ class _Search:
         self.model, self.original, self.card, self.plan, self.write = model, original, card, plan, write
         self.task = find_task(card.task)
         self.quantity = self.task.headline
-        calibration, labelled = plan.calibration.opened(card), plan.labelled.opened(card)
+        of_one_size = prepared_for(card.preprocessing, dataclasses.replace(model.spec, range_px=None))
+        calibration = plan.calibration.opened(dataclasses.replace(card, preprocessing=of_one_size))
+        labelled = plan.labelled.opened(card)
         self.images = _as_graph(model, torch.stack([calibration[place][0] for place in range(len(calibration))]))
         self.ranking = rank_layers(model, self.images[:: max(1, len(self.images) // NUM_RANKED)][:NUM_RANKED])
         self.names = [each.name.removeprefix(INSIDE) for each in self.ranking]
@@ -98,7 +102,10 @@ class _Search:
 
     def expected(self, batch: Batch) -> Outputs:
         """What the model answers as it was given."""
-        return dict(zip(self.model.spec.answers, self.original(batch.inputs.numpy()), strict=True))
+        answers = self.original(batch.inputs.numpy())
+        if name := self.model.spec.argmax:
+            return {name: largest(torch.from_numpy(answers[0])).numpy()}
+        return dict(zip(self.model.spec.answers, answers, strict=True))
 
     def given(self, batch: Batch) -> Outputs:
         """What the file that was written last answers."""

@@ -8,7 +8,7 @@ from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
 from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
 from hybridvit.tasks.detect.config import DetectData, DetectRecipe
-from hybridvit.tasks.detect.heads import HEADS
+from hybridvit.tasks.detect.heads import HEADS, WITH_MASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +34,9 @@ class Detect(Task):
     )
     recipe = DetectRecipe
     answers = ("boxes", "scores", "labels")
+    returns = "detections"
+    lists_objects = True
+    tolerance = 10  # scores are probabilities, which were through many more layers than the largest logit
     heads: ClassVar[Mapping[str, type]] = HEADS
     joins_tiles = True
     num_classes = 80  # COCO's
@@ -100,6 +103,14 @@ class Detect(Task):
 
     def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
         return {name: each.float() if each.is_floating_point() else each for name, each in model(inputs).items()}
+
+    def answers_of(self, card: ModelCard) -> tuple[str, ...]:
+        return (*self.answers, "masks") if card.head in WITH_MASKS else self.answers
+
+    def difference(self, given: Outputs, wanted: Outputs) -> float:
+        from hybridvit.tasks.detect.difference import difference
+
+        return difference(given, wanted)
 
     def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
         from hybridvit.tasks.detect.metric import DetectMetric

@@ -39,7 +39,7 @@ class SegmentMetric(Metric):
         if ANSWER not in outputs and LABELS not in outputs:
             raise UsageError(
                 f"The file gives {' and '.join(outputs)}, but what classes of pixels are worth is computed from their "
-                "logits. Export the model again with --returns logits."
+                "logits. Export the model again with --returns segmentation."
             )
         frames = batch.frames or (None,) * len(batch.targets)
         given = outputs[LABELS][:, None] if LABELS in outputs else outputs[ANSWER]

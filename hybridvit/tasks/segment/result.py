@@ -76,7 +76,7 @@ def results_of(
     if ANSWER not in outputs and LABELS not in outputs:
         raise UsageError(
             f"gives {', '.join(outputs)}, so it names no classes of pixels. Call what `hybridvit.load` opens, or "
-            "export the model again with --returns logits."
+            "export the model again with --returns segmentation."
         )
     names = names_of(card)
     palette = card.class_facts.get("palette") or distinct_colours(len(names))
