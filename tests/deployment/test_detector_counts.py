@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detect_task import NAME
 
 import hybridvit
 from hybridvit.measure.counts import Counts, count
@@ -14,7 +13,7 @@ SIZE = (800, 1280)
 def counts_of(backbone: str, head: str, num_classes: int = 80) -> Counts:
     """Of the whole model, with 1000 proposals for each stage and 100 masks for each mask head."""
     with torch.device("meta"):
-        model = hybridvit.create_model(backbone, task=NAME, head=head, num_classes=num_classes)
+        model = hybridvit.create_model(backbone, task="detect", head=head, num_classes=num_classes)
     assert isinstance(model, WithHead)
     return count(model, SIZE)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import trained_like
-from detect_task import SIZE, detector
+from detectors import SIZE, detector
 from torch import Tensor, nn
 
 import hybridvit

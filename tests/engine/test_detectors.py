@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
-from detect_task import SIZE, detector, target
+from detectors import SIZE, detector, target
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import relative_error, trained_like
-from detect_task import NUM_CLASSES, SIZE, detector, target
+from detectors import NUM_CLASSES, SIZE, detector, target
 from torch import nn
 
 import hybridvit

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import relative_error, trained_like
-from detect_task import NAME, NUM_CLASSES, RCNN, SIZE, detector, target
+from detectors import NUM_CLASSES, RCNN, SIZE, detector, target
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -315,7 +315,11 @@ def test_it_is_saved_and_loaded_with_its_options(tmp_path: Any) -> None:
     for name, found in model(images).items():
         assert torch.equal(again(images)[name], found)
     other = hybridvit.create_model(
-        "fastvit_debug", task=NAME, head="cascade_mask_rcnn", num_classes=9, head_options=dict(model.card.head_options)
+        "fastvit_debug",
+        task="detect",
+        head="cascade_mask_rcnn",
+        num_classes=9,
+        head_options=dict(model.card.head_options),
     )
     assert {
         name: tensor.shape

@@ -1,21 +1,13 @@
-"""The heads of detection as a task of their own, with small options and made-up targets."""
+"""Small detectors and made-up targets."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from number_task import Number
-from torch import Tensor, nn
+from torch import Tensor
 
 import hybridvit
-from hybridvit.build import with_head
-from hybridvit.card import ModelCard
 from hybridvit.models.with_head import WithHead
-from hybridvit.task import TASKS
-from hybridvit.tasks.detect.heads import HEADS, make
 
-NAME = "detect_heads"
-TASKS.setdefault(NAME, "detect_task:Detecting")
 RCNN: dict[str, Any] = {
     "pyramid_channels": 16,
     "pyramid_norm": True,
@@ -42,21 +34,12 @@ NUM_CLASSES = 4
 SIZE = (96, 128)  # height, width in pixels
 
 
-class Detecting(Number):
-    """The number task with these heads."""
-
-    name = NAME
-    heads: ClassVar[Mapping[str, type]] = HEADS
-    num_classes = NUM_CLASSES
-
-    def build(self, card: ModelCard) -> nn.Module:
-        return with_head(card, lambda channels: make(card, channels))
-
-
 def detector(head: str = "mask_rcnn", backbone: str = "fastvit_debug", **options: Any) -> WithHead:
     """A small model, in training mode."""
     small = DINO if head == "dino" else RCNN
-    model = hybridvit.create_model(backbone, task=NAME, head=head, head_options=small | options)
+    model = hybridvit.create_model(
+        backbone, task="detect", head=head, num_classes=NUM_CLASSES, head_options=small | options, image_size=SIZE
+    )
     assert isinstance(model, WithHead)
     return model.train()
 
