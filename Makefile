@@ -12,13 +12,16 @@ TEST := $(BIN)/python -m pytest -n 2 --durations 20
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: demo demo-segmentation test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: demo demo-segmentation demo-detection test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
 
 demo-segmentation: .venv/ready
 	$(BIN)/python -m hybridvit.demo segmentation
+
+demo-detection: .venv/ready
+	$(BIN)/python -m hybridvit.demo detection
 
 # A thread that waits by spinning takes the core from the one it waits for when the machine is shared: up to 9 times slower.
 test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE
