@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +78,7 @@ class Exporter(ABC):
     limits: Mapping[Precision, float] = LIMITS
     takes_dynamic_batch = True
     takes_dynamic_size = True
-    smallest_px: Mapping[Precision, int] = MappingProxyType({})  # side of files of any size, if no other is asked for
+    of_one_size: tuple[Precision, ...] = ()  # whose files take any size only where that is asked for
     takes_several_sizes = False
     takes_lists = False  # whether its runtime has what lists of objects need: top-k, pooled regions, suppressed boxes
     default_batch: int | None = None

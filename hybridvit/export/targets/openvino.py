@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,8 +92,8 @@ class OpenVINOExporter(Exporter):
     runner_packages = ("openvino",)
     extra = "openvino"
     rewrites = ("hybridvit.models.fastvit.rewrites:doubling_as_depthwise",)
-    # on CPUs with AMX, 2026.4.1 dies (SIGSEGV) of integers on dynamic maps of 5x5 pixels at stride 16; 6x6 works
-    smallest_px: Mapping[Precision, int] = MappingProxyType({"int8": 96})
+    # on CPUs with AMX, 2026.4.1 dies (SIGSEGV) of integers on small maps where sizes are dynamic
+    of_one_size = ("int8",)
     takes_lists = True
     precisions = ("fp32", "fp16", "bf16", "int8")
 
