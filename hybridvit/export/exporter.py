@@ -78,6 +78,7 @@ class Exporter(ABC):
     limits: Mapping[Precision, float] = LIMITS
     takes_dynamic_batch = True
     takes_dynamic_size = True
+    of_one_size: tuple[Precision, ...] = ()  # whose files take any size only where that is asked for
     takes_several_sizes = False
     takes_lists = False  # whether its runtime has what lists of objects need: top-k, pooled regions, suppressed boxes
     default_batch: int | None = None

@@ -119,6 +119,7 @@ def _range(model: WholeModel, card: ModelCard, exporter: Exporter, options: Expo
     """
     of_any_size = card.preprocessing.crop_mode == "fit" and exporter.takes_dynamic_size and card.fixed_size is None
     of_any_size = of_any_size and not (find_task(card.task).lists_objects and options.returns != "pyramid")
+    of_any_size = of_any_size and options.precision not in exporter.of_one_size
     asked = options.dynamic_size or (of_any_size and not (options.image_size or options.image_sizes))
     return check_range(model, card, asked) if asked else None
 

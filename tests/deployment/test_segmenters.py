@@ -11,11 +11,13 @@ from PIL import Image
 from torch import nn
 
 import hybridvit
+from hybridvit.data.scenes import write_segmentation
 from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError
 from hybridvit.export import EXPORTERS, load_runner
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import ExportReport, export
+from hybridvit.export.quantise.plan import plan_from_folder
 from hybridvit.predictor import Predictor
 
 SIZES = [(96, 128), (160, 96), (97, 131), (500, 333)]  # height, width
@@ -122,3 +124,22 @@ def test_what_a_file_can_return_is_the_task_s_to_say(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="argmax is set, but the file is to return logits"):
         export(classifier, tmp_path / "m.onnx", options=ExportOptions(argmax=True))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_integers_are_judged_by_the_mean_iou(to: str, tmp_path: Path) -> None:
+    write_segmentation(tmp_path / "scenes", train=8, val=24)
+    model = made("fastvit_debug", "semantic_fpn")
+    plan = plan_from_folder(tmp_path / "scenes", model.card, num_calibration=8, max_drop=5)
+    report = export(
+        model,
+        tmp_path / f"m{EXPORTERS[to].suffix}",
+        to=to,
+        options=ExportOptions(precision="int8"),
+        quantisation=plan,
+    )
+    assert report.quality is not None
+    assert report.quality.quantity.name == "miou"
+    assert report.quality.drop <= 5
+    assert (report.spec.range_px is None) == (to == "openvino")  # which dies of integers on dynamic sizes

@@ -192,6 +192,15 @@ def _dequantize(quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis:
     return scale * (quantized_data.float() - zero_point)
 
 
+def _upsample_bilinear(x: Tensor, scale_factor_height: float, scale_factor_width: float, align_corners: bool) -> Tensor:
+    factors = (float(scale_factor_height), float(scale_factor_width))
+    return F.interpolate(x, scale_factor=factors, mode="bilinear", align_corners=bool(align_corners))
+
+
+def _upsample_nearest(x: Tensor, scale_factor_height: float, scale_factor_width: float) -> Tensor:
+    return F.interpolate(x, scale_factor=(float(scale_factor_height), float(scale_factor_width)), mode="nearest")
+
+
 def _cast(x: Tensor, dtype: str) -> Tensor:
     return x.float() if dtype.startswith("fp") else x.long()
 
@@ -231,5 +240,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "sub": lambda x, y: x - y,
     "topk": _topk,
     "transpose": lambda x, perm: x.permute(_list(perm)),
+    "upsample_bilinear": _upsample_bilinear,
+    "upsample_nearest_neighbor": _upsample_nearest,
 }
 """By name of the operation; the arguments are named as in MIL."""
