@@ -5,7 +5,8 @@ runs the top level of a script once more to do a part of its work (main_module.p
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hybridvit.data.inputs import FrameAt
-    from hybridvit.evaluate.run import Evaluation
+    from hybridvit.data.tiles import Tiling
+    from hybridvit.evaluate.run import Answerer, Evaluation
     from hybridvit.export.pipeline import ExportReport
     from hybridvit.export.quantise.plan import QuantisationPlan
     from hybridvit.export.runners import Runner
     from hybridvit.measure.bench import BenchResult
     from hybridvit.models.whole import WholeModel
-    from hybridvit.task import Result
+    from hybridvit.task import Result, Task
     from hybridvit.training.train import RunResult
 
 __all__ = ["bench", "dry_run", "evaluate", "export", "predict", "train"]
@@ -101,8 +103,8 @@ def evaluate(
 
     Args:
         model: a checkpoint, an exported file, a model with a card, or a runner.
-        data: folder of class folders, or a table (.csv, .tsv, .parquet) of paths and labels; classes are matched by
-            name with those that the model was trained on.
+        data: a folder in a layout of the model's task, such as one of class folders, or a table (.csv, .tsv, .parquet)
+            of paths and labels; classes are matched by name with those that the model was trained on.
         batch: images computed at once, 32 by default; with `tile`, tiles of an image, 1 by default.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: "error": a file that cannot be decoded ends the run; "skip": it counts neither way.
@@ -118,19 +120,12 @@ def evaluate(
     Raises as `hybridvit.loading.open_runner`; DatasetError for a folder or a table that cannot be used, UsageError for
     columns of a folder.
     """
-    from contextlib import nullcontext
-
     from hybridvit.data.loader import make_eval_loader
-    from hybridvit.data.tiles import tiling_of
-    from hybridvit.evaluate.run import answering
     from hybridvit.evaluate.run import evaluate as run
     from hybridvit.evaluate.tiled import answering_by_tiles, checked, in_own_size
-    from hybridvit.export.runners import TorchRunner
     from hybridvit.task import find_task
 
-    tiling = tiling_of(tile, overlap)
-    if tiling is not None and way:
-        raise UsageError(f"--way {way} and --tile {tile} both say how a picture is shown. Give one of them.")
+    tiling = _tiling(tile, overlap, way)
     runner = _runner(model, device)
     card, task = runner.card, find_task(runner.card.task)
     if tiling is not None:
@@ -144,16 +139,32 @@ def evaluate(
     loader = make_eval_loader(samples, collate=task.collate, batch_size=at_once, workers=workers)
     try:
         if tiling is not None:
-            by_tiles = answering_by_tiles(tiling, runner, task, card, at_once=batch or 1)
-            return run(by_tiles, task, loader, shown)
-        with (
-            answering(runner.model, task)
-            if isinstance(runner, TorchRunner)
-            else nullcontext(lambda shown: runner(shown.inputs))
-        ) as answer:
+            return run(answering_by_tiles(tiling, runner, task, card, at_once=batch or 1), task, loader, shown)
+        with _answering(runner, task) as answer:
             return run(task.in_way(answer, way, card) if way else answer, task, loader, card)
     finally:
         loader.close()
+
+
+def _tiling(tile: int | None, overlap: float | None, way: str) -> "Tiling | None":
+    from hybridvit.data.tiles import tiling_of
+
+    tiling = tiling_of(tile, overlap)
+    if tiling is not None and way:
+        raise UsageError(f"--way {way} and --tile {tile} both say how a picture is shown. Give one of them.")
+    return tiling
+
+
+@contextmanager
+def _answering(runner: "Runner", task: "Task") -> "Iterator[Answerer]":
+    from hybridvit.evaluate.run import answering
+    from hybridvit.export.runners import TorchRunner
+
+    if not isinstance(runner, TorchRunner):
+        yield lambda batch: runner(batch.inputs)
+        return
+    with answering(runner.model, task) as answer:
+        yield answer
 
 
 def predict(

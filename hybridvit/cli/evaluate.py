@@ -1,7 +1,7 @@
 """`hybridvit evaluate`: how often is the model right?"""
 
 from json import dumps
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit import api
 from hybridvit.cli.progress import remark
@@ -32,8 +32,8 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of a checkpoint, or of an exported model, on a folder of labelled images.
 
-    The folder holds one folder per class; a table has a path and a label in each row. Classes are matched by name with
-    those that the checkpoint was trained on.
+    The folder has a layout of the model's task: of a classifier one folder per class. A table has a path and a label in
+    each row. Classes are matched by name with those that the checkpoint was trained on.
 
     Examples:
       hybridvit evaluate runs/digits/model.safetensors runs/data/digits/test
@@ -58,29 +58,21 @@ def evaluate(
     """
     runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
-    found = api.evaluate(
-        runner,
-        data,
-        batch=batch,
-        workers=workers,
-        on_bad_image=on_bad_image,
-        image_column=image_column,
-        label_column=label_column,
-        way=way,
-        tile=tile,
-        overlap=overlap,
-        say=remark,
-    )
+    columns: Any = {"image_column": image_column, "label_column": label_column}
+    shown: Any = {"batch": batch, "workers": workers, "way": way, "tile": tile, "overlap": overlap}
+    found = api.evaluate(runner, data, on_bad_image=on_bad_image, say=remark, **columns, **shown)
     if json:
-        values = {name: round(value, 6) for name, value in found.scores.values.items()}
-        counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}
-        print(dumps({"checkpoint": checkpoint, "data": data} | values | counts | dict(found.scores.details)))
+        print(dumps({"checkpoint": checkpoint, "data": data} | _json_values(found)))
         return
     form = f"{card.form} form" if isinstance(runner, TorchRunner) else runner.runtime
     print(f"{card.architecture} ({form}) on {data}")
-    speed = f"{found.seconds:.1f} s, {found.num_samples / found.seconds:.0f} images/s with decoding"
-    skipped = f"{found.num_skipped} images that could not be decoded"
-    print(pairs([*_lines(task, found), ("Skipped", skipped), ("Time", speed)]))
+    print(pairs(_lines(task, found)))
+
+
+def _json_values(found: "Evaluation") -> dict[str, Any]:
+    values = {name: round(value, 6) for name, value in found.scores.values.items()}
+    counts = {"num_images": found.num_samples, "num_skipped": found.num_skipped, "seconds": round(found.seconds, 3)}
+    return values | counts | dict(found.scores.details)
 
 
 def _lines(task: Task, found: "Evaluation") -> list[tuple[str, str]]:
@@ -91,4 +83,5 @@ def _lines(task: Task, found: "Evaluation") -> list[tuple[str, str]]:
         if quantity is task.headline and right is not None and right.dtype == bool:
             text += f", {right.sum():,} of {found.num_samples:,} right"
         lines.append((quantity.title[:1].upper() + quantity.title[1:], text))
-    return lines
+    speed = f"{found.seconds:.1f} s, {found.num_samples / found.seconds:.0f} images/s with decoding"
+    return [*lines, ("Skipped", f"{found.num_skipped} images that could not be decoded"), ("Time", speed)]

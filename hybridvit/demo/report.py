@@ -67,13 +67,17 @@ def with_deployment(
             Change(quantity="Parameters", before=folding.parameters_before, after=folding.parameters_after),
             Change(quantity="Multiply-adds", before=multiply_adds[0], after=multiply_adds[1]),
         ],
-        folding_note=(
-            f"{len(folding.folded)} blocks lost their branches, norms and layer scales: what these did is now part of "
-            f"the convolutions and linear layers beside them. Left as they were: {', '.join(folding.left) or 'none'}."
-        ),
+        folding_note=_folding_note(folding),
         machine=measured.machine.lines(),
         commands=commands,
         commands_title="Do it again",
+    )
+
+
+def _folding_note(folding: FoldReport) -> str:
+    return (
+        f"{len(folding.folded)} blocks lost their branches, norms and layer scales: what these did is now part of the "
+        f"convolutions and linear layers beside them. Left as they were: {', '.join(folding.left) or 'none'}."
     )
 
 
