@@ -31,8 +31,10 @@ from hybridvit.training.start import material_of, objective_of
 from hybridvit.training.train import RunResult, train
 from hybridvit.training.trial.dry_run import dry_run
 
+NAMES = (*TASKS, "number")
 
-@pytest.fixture(scope="module", params=[*TASKS, "number"])
+
+@pytest.fixture(scope="module", params=NAMES)
 def task(request: pytest.FixtureRequest) -> Iterator[Task]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "number", "number_task:Number")
@@ -148,6 +150,11 @@ def test_a_saved_model_is_loaded_with_its_task_and_its_bits(task: Task, finished
     assert again.read_bytes() == finished.model.read_bytes()
 
 
+@pytest.mark.parametrize(  # by day a list of objects and a number: files of the others have tests of their own
+    "task",
+    [pytest.param(name, marks=() if name in ("detect", "number") else pytest.mark.nightly) for name in NAMES],
+    indirect=True,
+)
 def test_an_exported_file_answers_as_the_checkpoint_does(
     task: Task, finished: RunResult, pictures: list[Path], tmp_path: Path
 ) -> None:
