@@ -28,8 +28,9 @@ test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE
 # What every change must pass; test-nightly has every seed, every variant and every place to stop.
 test: SELECTED := -m "not nightly"
 test test-nightly: .venv/ready
-	$(TEST) $(SELECTED) --dist loadscope tests/unit tests/contract --ignore tests/contract/test_every_target.py $(SHAPES)
-	$(TEST) $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system $(SHAPES)
+	$(TEST) $(SELECTED) --dist loadscope tests/unit tests/contract/test_every_model.py $(SHAPES)
+	$(TEST) $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system tests/contract/test_every_task.py \
+		$(SHAPES)
 	$(TEST) $(SELECTED) --dist loadscope tests/deployment tests/contract/test_every_target.py
 
 # LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
