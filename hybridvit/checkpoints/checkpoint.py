@@ -302,7 +302,7 @@ def _check_options(
             "adapt_input=True to fit the first convolution, or create the model with the same in_chans."
         )
     if differing and differing <= set(classifier):
-        counts = [len(each[classifier[0]]) if classifier[0] in each else 0 for each in (tensors, expected)]
+        counts = [next(iter(each.get(classifier[0], ())), 0) for each in (have, want)]
         raise CheckpointError(
             f"{file.path} has {counts[0]} classes, the model {counts[1]}. Pass reset_head=True to keep all but the "
             f"classifier, or create the model with num_classes={counts[0]}."

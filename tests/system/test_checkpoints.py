@@ -197,7 +197,7 @@ def test_one_flipped_bit_in_the_weights_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "a hybridvit checkpoint of version 3, and this release reads up to 2"),
+        ({"version": 4}, "a hybridvit checkpoint of version 4, and this release reads up to 3"),
         ({"card": {"architecture": "fastvit_x99"}}, "cannot build the 'fastvit_x99'"),
         ({"card": {"options": {"num_clases": 3}}}, "'num_clases' is no option"),
         ({"card": {"options": {"num_classes": "many"}}}, "cannot build the 'fastvit_debug'"),
@@ -231,13 +231,18 @@ def test_a_wrong_card_is_named(tmp_path: Path, change: dict[str, object], messag
     assert str(path) in str(caught.value)
 
 
-def test_a_checkpoint_of_version_1_whose_card_names_no_task_is_a_classifier(tmp_path: Path) -> None:
+OF_HEADS = ("head", "head_options", "class_facts")
+
+
+@pytest.mark.parametrize(("version", "unknown"), [(1, ("task", *OF_HEADS)), (2, OF_HEADS)])
+def test_a_checkpoint_of_an_older_version_is_a_classifier(tmp_path: Path, version: int, unknown: tuple[str]) -> None:
     path = tmp_path / "m.safetensors"
     save_checkpoint(debug_model(), path)
     file = read_tensors(path)
     entry = json.loads(file.metadata["hybridvit"])
-    assert (entry["version"], entry["card"].pop("task")) == (2, "classify")
-    save_file(file.tensors, path, {"hybridvit": json.dumps(entry | {"version": 1})})
+    assert (entry["version"], entry["card"]["task"]) == (3, "classify")
+    card = {key: value for key, value in entry["card"].items() if key not in unknown}
+    save_file(file.tensors, path, {"hybridvit": json.dumps(entry | {"version": version, "card": card})})
     assert load(path).card == debug_model().card
 
 

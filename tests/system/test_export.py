@@ -161,7 +161,7 @@ def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
             {"options": ExportOptions(image_size=(16, 16))},
             "Image is 16x16 pixels, but fastvit_debug needs both sides >= 32",
         ),
-        ("m.onnx", {"images": np.zeros((1, 3, 8, 8), np.float32)}, r"shape \(1, 3, 8, 8\), but this export takes"),
+        ("m.onnx", {"images": np.zeros((1, 3, 8, 8), np.float32)}, r"has shape \(3, 8, 8\), but this export takes"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(

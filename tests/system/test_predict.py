@@ -293,7 +293,7 @@ def test_a_predictor_takes_pictures_of_pillow(numbers: Path, mixed: Path) -> Non
     predictor = Predictor(numbers, device="cpu")
     with Image.open(mixed / "a.png") as picture:
         decoded, encoded, bad = predictor([picture.convert("RGB"), mixed / "a.png", b"no picture"])
-    assert decoded.millimetres == encoded.millimetres
+    assert decoded.millimetres == pytest.approx(encoded.millimetres, rel=1e-5)  # one batch: the last bits may differ
     assert isinstance(bad, ImageDecodeError)
 
 
