@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from number_task import Number
 from PIL import Image
 
 from hybridvit.cli.main import main
@@ -310,6 +309,8 @@ def members(group: int) -> list[int]:
 def test_a_task_says_what_is_wrong_with_data_sets_of_its_own(
     clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from number_task import Number  # torch: not for the processes that the other tests start
+
     def further(looked: Mapping[str, Looked], workers: int) -> list[Finding]:
         sides = sorted(f"{path} {each.size} {each.orientation}" for path, each in looked.items())
         return finding("warning", "odd", f"Pictures, by {workers} processes", sides, fix="Look away.")
