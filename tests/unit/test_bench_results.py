@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from bench_results import candidate, result, row
 
 from hybridvit.cli.bench import table
@@ -22,7 +23,7 @@ from hybridvit.measure.options import BenchOptions
 from hybridvit.measure.plan import Plan, plan_of
 from hybridvit.measure.protocols import PROTOCOLS, given_of
 from hybridvit.measure.result import COLUMNS, TIMM_COLUMNS, of_one_load, read_result
-from hybridvit.measure.subject import FORMS, Subject
+from hybridvit.measure.subject import FORMS, Subject, build, find_subject, of_pyramid
 
 STEADY = tuple(10.0 + 0.01 * number for number in range(9))
 
@@ -303,3 +304,15 @@ def test_the_reduction_by_repmixer_stands_beside_the_papers() -> None:
     assert found["less_percent"] == pytest.approx(25.0)
     assert found["least_percent"] < 25 < found["most_percent"]
     assert (found["side_px"], found["paper_percent"]) == (384, 25.1)
+
+
+@pytest.mark.parametrize("name", ["fastvit_debug", "fastervit_debug", "resnet10t"])
+def test_pyramids_are_backbones_without_their_heads(name: str) -> None:
+    for form in FORMS:
+        maps = build(of_pyramid(find_subject(name)), form, (64, 96))(torch.zeros(2, 3, 64, 96))
+        assert [tuple(each.shape[-2:]) for each in maps] == [(64 // stride, 96 // stride) for stride in (4, 8, 16, 32)]
+    options = given_of(BenchOptions(protocol="fastvit-dense"))
+    assert (options["returns"], options["batch"], options["image_size"]) == ("pyramid", (2,), ((512, 512),))
+    file = Subject(name="m.onnx", kind="exported", family="", image_size=(32, 32), source="m.onnx")
+    with pytest.raises(UsageError, match=r"m.onnx gives no feature maps. Export it again with --returns pyramid"):
+        of_pyramid(file)
