@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hybridvit.data.digits import write_pictures
+from hybridvit.data.written import write_pictures
 
 CLASSES = ("disc", "square", "triangle", "star")
 CATEGORY_IDS = (1, 2, 3, 5)  # of the classes, as data sets number theirs: with a gap
@@ -188,8 +188,7 @@ def _jpeg(pixels: np.ndarray, *, turned: bool) -> bytes:
 
 
 def _palette_png(labels: np.ndarray) -> bytes:
-    mask = Image.fromarray(labels, "L").convert("P")
-    mask.putdata(labels.flatten().tolist())
+    mask = Image.fromarray(labels, "P")
     mask.putpalette(np.array(PALETTE, np.uint8).flatten().tolist())
     file = io.BytesIO()
     mask.save(file, "PNG")
@@ -206,8 +205,7 @@ def _annotation(instance: Instance) -> dict[str, Any]:
     rows, columns = (np.flatnonzero(instance.mask.any(axis)) for axis in (1, 0))
     top, bottom, left, right = (int(each) for each in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
     values = np.concatenate(([0], instance.mask.T.flatten().view(np.uint8)))
-    edges = np.flatnonzero(np.diff(values)) if values.any() else np.empty(0, int)
-    counts = np.diff(np.concatenate(([0], edges, [instance.mask.size])))
+    counts = np.diff(np.concatenate(([0], np.flatnonzero(np.diff(values)), [instance.mask.size])))
     return {
         "category_id": CATEGORY_IDS[instance.category],
         "bbox": [left, top, right - left, bottom - top],

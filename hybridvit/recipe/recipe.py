@@ -119,8 +119,8 @@ class Recipe:
             )
         if self.data.needs_root and not self.data.root and not self.dry_run:
             raise UsageError(
-                "Recipe key 'data.root' is empty, but the images must come from somewhere. Give the folder that holds "
-                f"'{self.data.train}/' and '{self.data.val}/': --data.root FOLDER."
+                "Recipe key 'data.root' is empty, but the images must come from somewhere. Give the folder that they "
+                "are in: --data.root FOLDER."
             )
 
     @property

@@ -255,6 +255,24 @@ def test_a_list_that_cannot_be_read_is_named(content: str, message: str, tmp_pat
         opens(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("annotations/instances_train2017.json", "", "instances_train2017.json cannot be read as JSON"),
+        ("annotations/instances_train2017.json", '{"imag', "instances_train2017.json cannot be read as JSON"),
+        ("train/_annotations.coco.json", "<html>", "_annotations.coco.json cannot be read as JSON"),
+        ("data.yaml", "names: [cat", "data.yaml cannot be read as YAML"),
+        ("data.yaml", "train: images/train\n", "data.yaml has no 'names', so it is no data.yaml of YOLO"),
+    ],
+)
+def test_a_damaged_list_is_known_by_its_place(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        opens(tmp_path)
+
+
 def test_run_lengths_that_would_write_beyond_the_picture_are_bad_masks(tmp_path: Path) -> None:
     for number, counts in enumerate(("PPPPPPPP0", "0~", "XR?")):
         found = one_list(

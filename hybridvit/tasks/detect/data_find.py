@@ -87,8 +87,12 @@ def _coco(root: Path, named: Sequence[str]) -> dict[str, Read]:
 
 
 def _lists_boxes(file: Path) -> bool:
-    """Whether a json file is one of boxes, and none of COCO's other lists."""
-    return not _words(file.stem) & OTHER_LISTS and is_coco(file)
+    """Whether a json file is one of boxes, and none of COCO's other lists.
+
+    A name that says so is enough: what is wrong inside is told when it is read.
+    """
+    named = file.stem.startswith("instances_") or file.stem.endswith(".coco")
+    return not _words(file.stem) & OTHER_LISTS and (named or is_coco(file))
 
 
 def _words(stem: str) -> set[str]:
@@ -109,10 +113,17 @@ def _yolo(root: Path, named: Sequence[str]) -> dict[str, Read]:
         try:
             content = content_of(file)
         except DatasetError:
+            if _has_labels(root):
+                raise
             continue
         splits = [name for name in ("train", "val", "valid", "test", *named) if content.get(name)]
         return {name: _reads(read_yolo, file, file.parent, name) for name in splits}
     return {}
+
+
+def _has_labels(root: Path) -> bool:
+    """Whether there are folders of YOLO's labels, so that its yaml is meant to be one."""
+    return any((root / part / "labels").is_dir() for part in ("", *SPLITS))
 
 
 def _voc(root: Path, named: Sequence[str]) -> dict[str, Read]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridvit.data.digits import digits_by_file, write_pictures
+from hybridvit.data.digits import digits_by_file
 from hybridvit.data.encoded import ImageOptions
+from hybridvit.data.written import write_pictures
 from hybridvit.tasks.multilabel.config import SEPARATORS, MultilabelData
 from hybridvit.tasks.multilabel.data import ListedFiles, open_tables
 
