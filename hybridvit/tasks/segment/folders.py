@@ -22,6 +22,7 @@ from hybridvit.tasks.segment.config import SegmentData
 from hybridvit.tasks.segment.data import EncodedMasks, MaskedFiles, MaskedOptions
 from hybridvit.tasks.segment.layouts import WHOLE, Layout, Pairs, find_layout
 from hybridvit.tasks.segment.masks import Reading
+from hybridvit.tasks.segment.result import names_of
 from hybridvit.tasks.segment.survey import Part, Survey, look_at_all, survey
 from hybridvit.tasks.segment.transforms import EvalPair
 
@@ -196,8 +197,7 @@ def open_labelled(
     `label_column` is that of the masks. Raises DatasetError for a data set that is none of the layouts or names other
     classes, UsageError for columns of folders.
     """
-    reading = Reading.of_facts(card.class_facts, card.options["num_classes"])
-    names = card.class_names or tuple(f"class_{number}" for number in range(len(reading.values)))
+    names, reading = names_of(card), Reading.of_facts(card.class_facts, card.options["num_classes"])
     found = Map(names=names, reading=reading, palette=card.class_facts.get("palette", ()))
     if find_layout(Path(root).expanduser()) is None and holds_columns(root):
         return open_labelled_columns(
