@@ -11,6 +11,7 @@ from hybridvit.card import ModelCard
 from hybridvit.data.preprocess import as_picture, frame_of, preprocess
 from hybridvit.data.tiles import Tile, TilePart, Tiling
 from hybridvit.errors import UsageError
+from hybridvit.evaluate.run import Answerer
 from hybridvit.task import Batch, Outputs, Task
 
 
@@ -48,7 +49,7 @@ def in_own_size(card: ModelCard) -> ModelCard:
 
 def answering_by_tiles(
     tiling: Tiling, answer: Callable[[np.ndarray], Outputs], task: Task, card: ModelCard, *, at_once: int
-) -> Callable[[Batch], Outputs]:
+) -> Answerer:
     """An answerer for `evaluate`, of batches of one that are `in_own_size`."""
 
     def answer_whole(batch: Batch) -> Outputs:
