@@ -45,6 +45,11 @@ class Quantity:
     decimals: int = 2
     note: str = ""  # how it is computed, if that needs saying
 
+    @property
+    def heading(self) -> str:
+        """The title as a line begins with it."""
+        return self.title[:1].upper() + self.title[1:]
+
     def text(self, value: float) -> str:
         """The value with its unit."""
         return f"{self.number(value)} {self.unit}".rstrip()

@@ -195,16 +195,15 @@ def _images(words: Sequence[str]) -> tuple[str, ...]:
 def _quality(cost: "Quality") -> list[tuple[str, str]]:
     quantity, kept = cost.quantity, f"{len(cost.kept)} of {cost.num_layers} layers"
     after, before, everything = (quantity.text(value) for value in (cost.after, cost.before, cost.everything))
-    title = quantity.title if quantity.title[1:2].isupper() else quantity.title[:1].upper() + quantity.title[1:]
-    between, unit = "", "points" if quantity.unit == "%" else quantity.unit
+    between = ""
     if cost.drop_interval is not None:
         between = " (95 %: {:+.{digits}f} to {:+.{digits}f})".format(*cost.drop_interval, digits=quantity.decimals)
     return [
         (
-            title + (" accuracy" if quantity.title.startswith("top-") else ""),
+            quantity.heading + (" accuracy" if quantity.title.startswith("top-") else ""),
             f"{after}; fp32 {before}, all layers int8 {everything}",
         ),
-        ("  lost", f"{cost.drop:.{quantity.decimals}f} {unit}{between} on {cost.num_images} images"),
+        ("  lost", f"{cost.drop:.{quantity.decimals}f} {quantity.unit_of_losses}{between} on {cost.num_images} images"),
         ("Same answer as fp32", f"{cost.same_answer:.2f} %"),
         ("In floating point", kept + (f": {', '.join(cost.kept)}" if cost.kept else "")),
         ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost.worst_layers[:5])),
