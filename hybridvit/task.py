@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError, nearest
+from hybridvit.quantity import Quantity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,44 +33,6 @@ if TYPE_CHECKING:
 Outputs = Mapping[str, Any]
 """What a model answers a batch with, by name: tensors from PyTorch, NumPy arrays from an exported file."""
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantity:
-    """A number that models are judged by, as tables, curves and messages show it."""
-
-    name: str  # in metrics.csv and JSON
-    title: str
-    unit: str = "%"
-    higher_is_better: bool = True
-    decimals: int = 2
-    note: str = ""  # how it is computed, if that needs saying
-
-    @property
-    def heading(self) -> str:
-        """The title as a line begins with it."""
-        return self.title[:1].upper() + self.title[1:]
-
-    def text(self, value: float) -> str:
-        """The value with its unit."""
-        return f"{self.number(value)} {self.unit}".rstrip()
-
-    def number(self, value: float) -> str:
-        """The value alone."""
-        return f"{value:.{self.decimals}f}"
-
-    def better(self, one: float, other: float) -> bool:
-        """Whether `one` is better than `other`; equals are not."""
-        return one > other if self.higher_is_better else one < other
-
-    def lost(self, before: float, after: float) -> float:
-        """How much worse `after` is than `before`; below zero if it is better."""
-        return before - after if self.higher_is_better else after - before
-
-    @property
-    def unit_of_losses(self) -> str:
-        """What a difference is counted in."""
-        return "points" if self.unit == "%" else self.unit
 
 
 @dataclass(frozen=True, kw_only=True)

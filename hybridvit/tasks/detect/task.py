@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
+from hybridvit.quantity import Quantity
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
 from hybridvit.tasks.detect.config import DetectData, DetectRecipe
 from hybridvit.tasks.detect.heads import HEADS, WITH_MASKS
 
