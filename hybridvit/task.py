@@ -355,10 +355,12 @@ class Task(ABC):
         """What a model answers to a large picture (height, width in pixels), from its answers to overlapping tiles.
 
         A batch of one in a form that `results` and the metric take, as of an input that is the picture itself. The
-        parts are computed one after the other as they are asked for, so that memory need not hold them all. Called
-        only where `joins_tiles`.
+        parts are computed one after the other as they are asked for, so that memory need not hold them all. Raises
+        UsageError where the task joins none: `joins_tiles` tells before the work.
         """
-        raise NotImplementedError
+        raise UsageError(
+            f"The task '{self.name}' answers to whole pictures, so answers to tiles cannot be joined. Leave --tile out."
+        )
 
 
 DEFAULT_TASK = "classify"  # of recipes and cards that name none
