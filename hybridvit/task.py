@@ -12,7 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from hybridvit.difference import relative_error
+from hybridvit.difference import OF_LARGEST, relative_error
 from hybridvit.errors import UsageError, nearest
 from hybridvit.quantity import Quantity
 
@@ -237,6 +237,9 @@ class Task(ABC):
     graph can hold for one size of image alone, and not each runtime has the operators for it."""
     tolerance: ClassVar[float] = 1.0
     """How many times the limit of a target, which is a share of the largest logit, its answers may `difference` by."""
+
+    counted_in: ClassVar[str] = OF_LARGEST
+    """What `difference` counts in, as words behind the number."""
 
     @property
     def headline(self) -> Quantity:

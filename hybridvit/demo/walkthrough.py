@@ -106,8 +106,8 @@ def _exported(model: WholeModel, path: Path, images: np.ndarray) -> ExportReport
     exported = export(model, path, images=images)
     parity = exported.parity
     print(
-        f"{exported.path}: largest difference {parity.max_error:.1e} of the largest output (limit "
-        f"{parity.limit:.0e}), same answer on {parity.num_same} of {parity.real_images} test images"
+        f"{exported.path}: largest difference {parity.found} (limit {parity.limit:.0e}), "
+        f"same answer on {parity.num_same} of {parity.real_images} test images"
     )
     return exported
 

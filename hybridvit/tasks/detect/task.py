@@ -38,6 +38,7 @@ class Detect(Task):
     returns = "detections"
     lists_objects = True
     tolerance = 10  # scores are probabilities, which were through many more layers than the largest logit
+    counted_in = "of a score or a mask's probability"
     heads: ClassVar[Mapping[str, type]] = HEADS
     joins_tiles = True
     num_classes = 80  # COCO's
