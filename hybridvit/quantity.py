@@ -16,8 +16,8 @@ class Quantity:
 
     @property
     def heading(self) -> str:
-        """The title as a line begins with it; mIoU stays so."""
-        return self.title if self.title[1:2].isupper() else self.title[:1].upper() + self.title[1:]
+        """The title as a line begins with it."""
+        return self.title[:1].upper() + self.title[1:]
 
     def text(self, value: float) -> str:
         """The value with its unit."""
