@@ -1,0 +1,1 @@
+"""Hands: the mesh of a hand in metres from one picture."""
