@@ -8,7 +8,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
 from hybridvit.tasks.hand.alignment import aligned
-from hybridvit.tasks.hand.mesh_errors import Errors, aligned_errors, errors, f_scores
+from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors, f_scores
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "freihand_metrics.npz"
 NAMES = Errors(
@@ -25,15 +25,15 @@ def official_alignment(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def cloud(seed: int, points: int = 21, hands: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 0.05, (hands, points, 3)) + [0.02, -0.03, 0.7]
+    return np.random.default_rng(seed).normal((0.02, -0.03, 0.7), 0.05, (hands, points, 3))
 
 
 @pytest.mark.parametrize("align", [False, True])
 def test_every_number_is_that_of_the_official_script(align):
     with np.load(GOLDEN) as stored:
         golden = dict(stored)
-    clouds = [golden[name] for name in ("xyz_pred", "verts_pred", "xyz", "verts")]
-    found = aligned_errors(*clouds).errors if align else errors(*clouds)
+    given, truth = (Points(golden["xyz" + end], golden["verts" + end]) for end in ("_pred", ""))
+    found = aligned_errors(given, truth).errors if align else errors(given, truth)
     for name, values in found._asdict().items():
         wanted = golden[getattr(NAMES, name).format("_al" if align else "")]
         assert values.mean() == pytest.approx(wanted, rel=1e-9, abs=0), name

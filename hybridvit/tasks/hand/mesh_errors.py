@@ -10,8 +10,15 @@ from hybridvit.tasks.hand.alignment import aligned
 THRESHOLDS = np.linspace(0.0, 0.05, 100)  # of PCK, the share of points that are not farther off
 F_THRESHOLDS = (0.005, 0.015)
 _UNDER_PCK = np.array([1.0, *((np.arange(98.0, -1.0, -1.0) + 0.5) / 99), 0.0])
-"""The area under the PCK curve of one point, by the first threshold that its distance is below or at: by trapezoids, over
-that of a curve which is always 1. PCK curves of several points are the means of theirs, and so are the areas."""
+"""The area under the PCK curve of one point, by the first threshold that its distance does not exceed: by trapezoids,
+over that of a curve which is always 1. PCK curves of several points are the means of theirs, and so are the areas."""
+
+
+class Points(NamedTuple):
+    """Hands of a batch, in metres."""
+
+    keypoints: np.ndarray  # b 21 3
+    vertices: np.ndarray  # b v 3
 
 
 class Errors(NamedTuple):
@@ -32,26 +39,22 @@ class Judged(NamedTuple):
     reflected: np.ndarray  # b, bool
 
 
-def errors(
-    keypoints: np.ndarray, vertices: np.ndarray, true_keypoints: np.ndarray, true_vertices: np.ndarray
-) -> Errors:
-    """Errors of points (b n 3, metres) as they lie, for each hand."""
+def errors(given: Points, truth: Points) -> Errors:
+    """Errors of hands as they lie."""
     of_keypoints, of_vertices = (
         np.linalg.norm(one.astype(np.float64) - other.astype(np.float64), axis=2)
-        for one, other in ((keypoints, true_keypoints), (vertices, true_vertices))
+        for one, other in zip(given, truth, strict=True)
     )
-    scores = [f_scores(one, other) for one, other in zip(vertices, true_vertices, strict=True)]
+    scores = [f_scores(one, other) for one, other in zip(given.vertices, truth.vertices, strict=True)]
     f5, f15 = np.array(scores, np.float64).reshape(-1, len(F_THRESHOLDS)).T
     return Errors(of_keypoints.mean(1), _auc(of_keypoints), of_vertices.mean(1), _auc(of_vertices), f5, f15)
 
 
-def aligned_errors(
-    keypoints: np.ndarray, vertices: np.ndarray, true_keypoints: np.ndarray, true_vertices: np.ndarray
-) -> Judged:
+def aligned_errors(given: Points, truth: Points) -> Judged:
     """The same after keypoints and vertices are aligned, each by their own points. Raises ValueError as `aligned`."""
-    laid_keypoints, laid_vertices = aligned(keypoints, true_keypoints), aligned(vertices, true_vertices)
-    found = errors(laid_keypoints.points, laid_vertices.points, true_keypoints, true_vertices)
-    return Judged(found, laid_keypoints.reflected | laid_vertices.reflected)
+    keypoints, vertices = (aligned(one, other) for one, other in zip(given, truth, strict=True))
+    found = errors(Points(keypoints.points, vertices.points), truth)
+    return Judged(found, keypoints.reflected | vertices.reflected)
 
 
 def f_scores(vertices: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
