@@ -89,10 +89,10 @@ def _store(table: sqlite3.Connection, found: Inspection) -> None:
 
 def _looked(table: sqlite3.Connection) -> dict[str, Looked]:
     """The pictures by their paths."""
-    rows = table.execute("select path, width, height, orientation from files")
+    rows = table.execute("select path, width, height, orientation, mode from files")
     return {
-        os.fsdecode(path): Looked(None, 1) if width is None else Looked((width, height), orientation)
-        for path, width, height, orientation in rows
+        os.fsdecode(path): Looked(None, 1) if width is None else Looked((width, height), orientation, mode)
+        for path, width, height, orientation, mode in rows
     }
 
 

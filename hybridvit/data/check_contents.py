@@ -20,6 +20,7 @@ class Looked(NamedTuple):
 
     size: tuple[int, int] | None  # width, height of the upright picture; None: it cannot be decoded
     orientation: int  # EXIF, 1 to 8
+    mode: str = ""  # of the file, before its picture became RGB: L, RGBA, CMYK, ...; empty if it cannot be decoded
 
 
 Further = Callable[[Mapping[str, Looked], int], Iterable[Finding]]

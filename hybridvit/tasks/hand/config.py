@@ -1,0 +1,93 @@
+"""The keys that a recipe of hands has besides those of all tasks. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hybridvit.errors import UsageError, nearest
+from hybridvit.recipe.checks import within
+from hybridvit.recipe.groups import DataConfig, Source
+
+VERSIONS = ("gs", "hom", "sample", "auto")
+"""What is behind a training hand of FreiHAND, in the order of its numbers: a green screen, or what replaces it."""
+
+SOURCES = {
+    "freihand": Source(
+        meaning="FreiHAND, or other hands in its layout",
+        opener="hybridvit.tasks.hand.data:open_freihand",
+        needs_root=True,
+        keys=("versions",),
+    ),
+    "generated": Source(
+        meaning="generated hands as dots, made in memory", opener="hybridvit.tasks.hand.generated:open_generated"
+    ),
+}
+"""Where pictures of hands can come from.
+
+An opener is given the recipe's `data` and the `DrawnAs` of training and of validation pictures, and gives these two as
+`HandSamples`. It raises DatasetError or UsageError where they are not to be had.
+"""
+_SOURCES_HELP = "; ".join(f"{name}: {source.meaning}" for name, source in SOURCES.items()) + "."
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandData(DataConfig):
+    """Images: where they are, and how they are batched"""
+
+    sources = SOURCES
+
+    root: str = ""
+    """Folder of the data set, in which training/ and training_K.json are."""
+    train: str = "training"
+    """The split to train on: the folder of its pictures, and how the names of its lists begin."""
+    val: str = "evaluation"
+    """The same of the split to validate on. Where it has no labels, 2 % of the training samples are held out."""
+    val_share: float = 0.0
+    """Share of the training samples to hold out and validate on, in place of those in val; 0 holds out none. They are
+    the last ones, for neighbours are often of one sequence, with all their versions."""
+    source: Literal[tuple(SOURCES)] = field(default="freihand", metadata={"help": _SOURCES_HELP})  # type: ignore[valid-type]
+
+    versions: tuple[str, ...] = VERSIONS
+    """For FreiHAND: the grounds to train on: gs, hom, sample, auto."""
+    image_size: int = 224
+    """Side of the square training and validation images, in pixels."""
+    crop_fraction: float = 1.0
+    """Part of the resized image that validation cuts out of its centre."""
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    """Resampling filter of the resize; training is always bilinear."""
+    total_batch: int = 256
+    """Images per optimizer step over all devices; each device's share is derived from it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := [each for each in self.versions if each not in VERSIONS]:
+            raise UsageError(
+                f"Recipe key 'data.versions' has '{unknown[0]}', but FreiHAND has no such version. "
+                f"{nearest(unknown[0], VERSIONS)}."
+            )
+        if not self.versions or len(set(self.versions)) < len(self.versions):
+            raise UsageError(
+                f"Recipe key 'data.versions' is {list(self.versions)}, but it must name at least one version, and each "
+                "once, such as [gs, hom]."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandAugmentConfig:
+    """What training does to pictures; points and cameras follow exactly. The defaults are those of METRO's"""
+
+    rotation_deg: float = 90.0
+    """Standard deviation of the angle by which the picture is turned, in degrees; at most twice that is drawn."""
+    rotation_share: float = 0.4
+    """Share of the pictures that are turned."""
+    scale: float = 0.25
+    """Standard deviation of the side of the part that is shown, over that of the picture; at most that is drawn."""
+    shift: float = 0.0
+    """Most that the centre of the part is moved in each direction, over its side."""
+    channel_gain: float = 0.4
+    """Most that each channel is made brighter or darker, over its values."""
+
+    def __post_init__(self) -> None:
+        within("augment.rotation_deg", self.rotation_deg, 0.0, 180.0)
+        within("augment.rotation_share", self.rotation_share, 0.0, 1.0)
+        for name, most in (("scale", 0.9), ("shift", 0.5), ("channel_gain", 1.0)):
+            within(f"augment.{name}", getattr(self, name), 0.0, most)

@@ -1,0 +1,168 @@
+"""How far hands are from the true ones, by FreiHAND's official measures, exact on any number of processes."""
+
+import heapq
+import logging
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from hybridvit.card import ModelCard
+from hybridvit.errors import DatasetError, NonFiniteError, UsageError
+from hybridvit.evaluate.agreement import arrays
+from hybridvit.evaluate.run import of_all_ranks
+from hybridvit.report.content import Table
+from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.tasks.hand.camera import root_position
+from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors
+
+logger = logging.getLogger(__name__)
+
+KEYPOINTS, VERTICES, CAMERA = "keypoints", "vertices", "camera"  # outputs, and keys of a target
+MOST_REFLECTED = 0.01  # share of hands above which a warning is given
+WORST, BEST = "Largest error of the mesh first", "Smallest error of the mesh first"
+_MM = 1000.0
+
+
+class HandMetric(Metric):
+    """Errors after alignment, and where the model says how the camera sees the hand, also of the hand in its place.
+
+    The examples are the hands with the largest and the smallest error of the mesh after alignment.
+    """
+
+    def __init__(self, card: ModelCard, *, num_examples: int) -> None:
+        self._card, self._num_examples = card, num_examples
+        self._aligned: list[Errors] = []
+        self._placed: list[Errors] = []
+        self._reflected: list[np.ndarray] = []
+        self._examples: list[Example] = []
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Raises UsageError for outputs without a mesh, NonFiniteError for points that are not finite."""
+        if KEYPOINTS not in outputs or VERTICES not in outputs:
+            raise UsageError(
+                f"The file gives {' and '.join(outputs)}, but what hands are worth is computed from their vertices and "
+                "keypoints. Export the model again without --returns."
+            )
+        given, true = arrays(outputs), arrays(batch.targets)
+        found, truth = Points(given[KEYPOINTS], given[VERTICES]), Points(true[KEYPOINTS], true[VERTICES])
+        for points in found:
+            if not np.isfinite(points).all():
+                number = int(batch.samples[int(np.argwhere(~np.isfinite(points))[0, 0])])
+                raise NonFiniteError(
+                    f"The answer to sample {number} has points that are not finite. Train with a lower optim.lr, or "
+                    "export in a precision with a larger range."
+                )
+        judged = aligned_errors(found, truth)
+        self._aligned.append(judged.errors)
+        self._reflected.append(judged.reflected)
+        if CAMERA in given:
+            self._placed.append(errors(_placed(found, given[CAMERA], true[CAMERA], batch), truth))
+        if self._num_examples:
+            self._examples = best([*self._examples, *self._examined(given, judged.errors, batch)], self._num_examples)
+
+    def compute(self) -> Scores:
+        """Raises DatasetError where there was no hand."""
+        own = _joined(self._aligned)
+        reflected = np.concatenate([np.empty(0, bool), *self._reflected])
+        shares = of_all_ranks((own, _joined(self._placed), reflected, self._examples))
+        aligned, placed = (_means([share[place] for share in shares]) for place in (0, 1))
+        if aligned is None:
+            raise DatasetError("There is no hand to judge. Run `hybridvit check-data` on the folder.")
+        share = float(np.concatenate([share[2] for share in shares]).mean())
+        if share > MOST_REFLECTED:
+            logger.warning("%s", _warning(share))
+        return Scores(
+            values={
+                "pa_mpjpe": _MM * aligned["keypoints"],
+                "pa_mpvpe": _MM * aligned["vertices"],
+                "f5": aligned["f5"],
+                "f15": aligned["f15"],
+                "auc_keypoints": aligned["keypoints_auc"],
+                "auc_vertices": aligned["vertices_auc"],
+            },
+            parts=(summary(aligned, placed, share),),
+            per_image=_MM * own.keypoints,
+            examples=tuple(best((each for share in shares for each in share[3]), self._num_examples)),
+            details={"aligned": aligned, "unaligned": placed, "reflected_share": share},
+        )
+
+    def _examined(self, given: Mapping[str, np.ndarray], found: Errors, batch: Batch) -> Iterable[Example]:
+        """Each hand as an example of both groups."""
+        from hybridvit.tasks.hand.result import results_of
+
+        frames = batch.frames or (None,) * len(batch.samples)
+        results = results_of(given, frames, self._card)
+        for place, (number, result) in enumerate(zip(batch.samples.tolist(), results, strict=True)):
+            error_mm = _MM * float(found.vertices[place])
+            for group, order in ((WORST, error_mm), (BEST, -error_mm)):
+                yield Example(
+                    group=group,
+                    order=order,
+                    sample=number,
+                    result=result,
+                    said=f"PA-MPVPE {error_mm:.1f} mm",
+                    note=f"PA-MPJPE {_MM * found.keypoints[place]:.1f} mm, F@5 {found.f5[place]:.3f}",
+                    right=group == BEST,
+                )
+
+
+def best(examples: Iterable[Example], most: int) -> list[Example]:
+    """Those to show, `most` of each group."""
+    groups: dict[str, list[Example]] = {WORST: [], BEST: []}
+    for example in examples:
+        groups[example.group].append(example)
+    return [each for group in groups.values() for each in heapq.nlargest(most, group, key=lambda each: each.order)]
+
+
+def summary(aligned: Mapping[str, float], placed: Mapping[str, float] | None, reflected: float) -> Table:
+    """The official script's numbers, lengths in millimetres."""
+    rows = []
+    for name, title in (
+        ("keypoints", "Keypoints, mean error in mm"),
+        ("keypoints_auc", "Keypoints, AUC"),
+        ("vertices", "Vertices, mean error in mm"),
+        ("vertices_auc", "Vertices, AUC"),
+        ("f5", "F-score at 5 mm"),
+        ("f15", "F-score at 15 mm"),
+    ):
+        is_length = name in ("keypoints", "vertices")
+        cells = ["–" if each is None else _text(each[name], is_length) for each in (aligned, placed)]
+        rows.append([title, *cells])
+    note = "Unaligned hands lie where weak perspective and the camera of the picture put them." if placed else ""
+    warning = _warning(reflected) if reflected > MOST_REFLECTED else ""
+    return Table(
+        title="Errors as FreiHAND's script has them",
+        head=["", "Aligned", "Unaligned"],
+        rows=rows,
+        note=" ".join(each for each in (note, warning) if each),
+    )
+
+
+def _warning(reflected: float) -> str:
+    return (
+        f"{reflected:.1%} of the hands were aligned by a mirror image, which the official measures allow: a left hand "
+        "for a right one has no error by them. Look at the examples."
+    )
+
+
+def _text(value: float, is_length: bool) -> str:
+    return f"{_MM * value:.2f}" if is_length else f"{value:.3f}"
+
+
+def _placed(found: Points, weak: np.ndarray, cameras: np.ndarray, batch: Batch) -> Points:
+    """The hands where the camera of each picture sees them."""
+    size = (batch.inputs.shape[2], batch.inputs.shape[3])
+    roots = np.stack([root_position(one, camera, size) for one, camera in zip(weak, cameras, strict=True)])[:, None]
+    return Points(*(each + roots for each in found))
+
+
+def _joined(parts: list[Errors]) -> Errors:
+    """The hands of several batches, of which there may be none."""
+    places = range(len(Errors._fields))
+    return Errors(*(np.concatenate([np.empty(0), *(part[place] for part in parts)]) for place in places))
+
+
+def _means(parts: list[Errors]) -> dict[str, float] | None:
+    """Over the hands of all processes; None where there is none."""
+    joined = _joined(parts)
+    return {name: float(values.mean()) for name, values in joined._asdict().items()} if len(joined.f5) else None
