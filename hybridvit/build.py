@@ -9,7 +9,7 @@ from typing import Any
 from hybridvit.annotations import converted
 from hybridvit.card import ModelCard, with_tuples
 from hybridvit.errors import UnknownOptionError, UsageError, nearest
-from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.models.backbone import Backbone, FeaturePyramid, LastMap
 from hybridvit.models.family import FamilyConfig
 from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import FAMILIES, VARIANTS, Variant, find_variant
@@ -117,17 +117,18 @@ def _head_options(task: Task, head: str, given: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def with_head(card: ModelCard, make: Callable[[Sequence[int]], Head]) -> WithHead:
+def with_head(card: ModelCard, make: Callable[[Sequence[int]], Head], *, last_map: bool = False) -> WithHead:
     """The training form of the model with a head that a card describes; `make` is given the channels of the maps.
 
-    The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a backbone that is
+    With `last_map` there is but the map that the backbone's classifier would read; of timm's, the coarsest come last
+    among the four. The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a backbone that is
     neither one of this package nor one of timm, or has no maps of strides 4, 8, 16 and 32.
     """
     options = dict(card.options)
     num_classes = options.pop("num_classes")
     if type(num_classes) is not int or num_classes < 1:
         raise UsageError(f"num_classes is {num_classes!r}, but must be a whole number from 1.")
-    pyramid = build_pyramid(card.architecture, **options)
+    pyramid = build_pyramid(card.architecture, last_map=last_map, **options)
     model = WithHead(pyramid, make(pyramid.channels), num_classes=num_classes)
     model.card = dataclasses.replace(card, preprocessing=pyramid.card.preprocessing)
     return model
@@ -158,8 +159,10 @@ def with_head_options(model: WithHead, options: Mapping[str, Any]) -> WithHead:
     return other.eval()
 
 
-def build_pyramid(name: str, **options: Any) -> Pyramid:
+def build_pyramid(name: str, *, last_map: bool = False, **options: Any) -> Pyramid:
     """The four feature maps of a variant of this package, or of a timm model, randomly initialised.
+
+    With `last_map`, of a variant of this package that map alone which its classifier would read.
 
     Raises UsageError for an unknown name and for a model without these maps, UnknownOptionError for unknown options.
     """
@@ -167,7 +170,7 @@ def build_pyramid(name: str, **options: Any) -> Pyramid:
         for option in OF_CLASSIFIERS:
             if option in options:
                 raise UsageError(f"{option} belongs to the classifier of {name}, which a model with a head has not.")
-        return FeaturePyramid(build(name, **options))
+        return (LastMap if last_map else FeaturePyramid)(build(name, **options))
     from hybridvit.models.timm_pyramid import TimmPyramid, is_timm  # seconds: timm
 
     if not is_timm(name):

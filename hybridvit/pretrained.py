@@ -16,7 +16,7 @@ from hybridvit.checkpoints.metadata import card_of
 from hybridvit.checkpoints.names import Known
 from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.models.backbone import Backbone, FeaturePyramid, LastMap
 from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.with_head import WithHead
@@ -139,7 +139,8 @@ def _started_pyramid(model: WithHead, choice: bool | str | Path) -> Pyramid:
     options = {key: value for key, value in card.options.items() if key != "num_classes"}
     if card.architecture in VARIANTS:
         whole = build(card.architecture, **options)
-        return FeaturePyramid(with_pretrained_weights(whole, choice, accepts_folded=False))
+        maps = LastMap if isinstance(model.pyramid, LastMap) else FeaturePyramid
+        return maps(with_pretrained_weights(whole, choice, accepts_folded=False))
     from hybridvit.models.timm_pyramid import TimmPyramid
 
     name = card.architecture

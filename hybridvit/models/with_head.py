@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,10 +17,14 @@ class Head(nn.Module, ABC):
     """What a task makes of feature maps. Its module names are those of the checkpoint, below `head.`."""
 
     class_layers: tuple[str, ...]  # names of the layers that have outputs for each class
+    in_float32: ClassVar[bool] = False
+    """Whether it computes in 32 bits in every file: where 16 are too coarse for what it answers, and 8 more so."""
 
     @abstractmethod
     def forward(self, maps: Sequence[Float[Tensor, "b f oh ow"]], images: Float[Tensor, "b c h w"], *more: Any) -> Any:
-        """The answer to maps of strides 4, 8, 16 and 32 of `images`; `more` is what else the model was called with.
+        """The answer to maps of strides 4, 8, 16 and 32 of `images`, or to the last map alone.
+
+        `more` is what else the model was called with.
 
         In training a head may answer otherwise than in eval mode: what its objective asks for.
         """
