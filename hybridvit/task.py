@@ -372,6 +372,7 @@ TASKS: dict[str, str] = {  # imported when first asked for
     "multilabel": "hybridvit.tasks.multilabel.task:Multilabel",
     "segment": "hybridvit.tasks.segment.task:Segment",
     "detect": "hybridvit.tasks.detect.task:Detect",
+    "hand": "hybridvit.tasks.hand.task:HandTask",
 }
 
 

@@ -59,7 +59,7 @@ class HandLayer(nn.Module):
 
     def forward(self, rotations: Float[Tensor, "b 16 3 3"], shape: Float[Tensor, "b 10"]) -> Hand:
         """The hand whose joints are turned so, each within its parent; the wrist turns all of it about itself."""
-        with _full_precision(rotations.device):
+        with full_precision(rotations.device):
             return self._moved(rotations.to(self.template.dtype), shape.to(self.template.dtype))
 
     def _moved(self, rotations: Tensor, shape: Tensor) -> Hand:
@@ -101,7 +101,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _full_precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
+def full_precision(device: torch.device) -> "torch.autocast | nullcontext[None]":
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):  # meta has none
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -3,6 +3,7 @@
 import heapq
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Table
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
 from hybridvit.tasks.hand.camera import root_position
+from hybridvit.tasks.hand.hand_found import hand_of
 from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors
 
 logger = logging.getLogger(__name__)
@@ -88,10 +90,11 @@ class HandMetric(Metric):
 
     def _examined(self, given: Mapping[str, np.ndarray], found: Errors, batch: Batch) -> Iterable[Example]:
         """Each hand as an example of both groups."""
+        from hybridvit.build import head_config
         from hybridvit.tasks.hand.result import results_of
 
-        frames = batch.frames or (None,) * len(batch.samples)
-        results = results_of(given, frames, self._card)
+        frames, true = batch.frames or (None,) * len(batch.samples), arrays(batch.targets)
+        results = results_of(given, frames, self._card, hand_of(head_config(self._card)))
         for place, (number, result) in enumerate(zip(batch.samples.tolist(), results, strict=True)):
             error_mm = _MM * float(found.vertices[place])
             for group, order in ((WORST, error_mm), (BEST, -error_mm)):
@@ -99,7 +102,7 @@ class HandMetric(Metric):
                     group=group,
                     order=order,
                     sample=number,
-                    result=result,
+                    result=replace(result, truth=true[VERTICES][place] - true[KEYPOINTS][place, 0], in_row=True),
                     said=f"PA-MPVPE {error_mm:.1f} mm",
                     note=f"PA-MPJPE {_MM * found.keypoints[place]:.1f} mm, F@5 {found.f5[place]:.3f}",
                     right=group == BEST,

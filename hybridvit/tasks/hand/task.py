@@ -1,0 +1,122 @@
+"""Hands: the mesh of a hand in space, from one picture of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.errors import UsageError
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
+from hybridvit.tasks.hand.config import HandData, HandMeshConfig, HandRecipe
+from hybridvit.tasks.hand.quantities import QUANTITIES
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hybridvit.data.check_contents import Contents
+    from hybridvit.data.encoded import OnBadImage
+    from hybridvit.data.samples import Samples
+    from hybridvit.tasks.hand.result import HandResult
+
+SIDE_PX = 224
+
+
+class HandTask(Task):
+    """The mesh of a right hand, its keypoints, and what moved it."""
+
+    name = "hand"
+    quantities = QUANTITIES
+    recipe = HandRecipe
+    answers = ("vertices", "keypoints", "camera", "rotations", "shape")
+    returns = "hand"
+    heads: ClassVar[Mapping[str, type]] = {"hand_mesh": HandMeshConfig}
+    num_classes = 1
+    tolerance = 0.1  # a target's limit is a share; of a hand it is metres
+    counted_in = "m"
+
+    def prepared(self, preprocessing: Preprocessing, image_size: tuple[int, int] | None) -> Preprocessing:
+        """The central square of a picture, all of it: hands fill about half of its side."""
+        return replace(
+            preprocessing,
+            image_size=image_size or (SIDE_PX, SIDE_PX),
+            crop_mode="center",
+            crop_fraction=1.0,
+            interpolation="bilinear",
+        )
+
+    def open(self, recipe: HandRecipe) -> Splits:
+        from hybridvit.tasks.hand.start import open_recipe
+
+        return open_recipe(recipe)
+
+    def labelled(
+        self,
+        root: str,
+        card: ModelCard,
+        *,
+        on_bad_image: "OnBadImage" = "error",
+        image_column: str = "",
+        label_column: str = "",
+    ) -> "Samples":
+        from hybridvit.tasks.hand.data import open_labelled
+
+        if image_column or label_column:
+            raise UsageError(
+                "image_column and label_column are for tables of labels. Hands have lists in JSON, as FreiHAND's. "
+                "Leave them out."
+            )
+        return open_labelled(root, card, on_bad_image=on_bad_image)
+
+    def contents(self, root: str, data: HandData | None = None) -> "Contents | None":
+        from hybridvit.tasks.hand.data import contents
+
+        return contents(root, data)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        from hybridvit.data.loader import stacked
+
+        return stacked(samples)
+
+    def example(self, recipe: HandRecipe, num_images: int) -> Batch:
+        from hybridvit.tasks.hand.generated import example
+
+        return example(recipe.data, num_images)
+
+    def start(self, recipe: HandRecipe, splits: Splits) -> "nn.Module":
+        from hybridvit.tasks.hand.start import started
+
+        return started(recipe, splits)
+
+    def build(self, card: ModelCard) -> "nn.Module":
+        from hybridvit.tasks.hand.start import built
+
+        return built(card)
+
+    def objective(self, recipe: HandRecipe, card: ModelCard, place: Place) -> Objective:
+        from hybridvit.tasks.hand.objective import HandObjective
+
+        return HandObjective(recipe.loss)
+
+    def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
+        return {name: each.float() for name, each in zip(self.answers, model(inputs), strict=True)}
+
+    def difference(self, given: Outputs, wanted: Outputs) -> float:
+        from hybridvit.tasks.hand.difference import farthest_m
+
+        return farthest_m(given, wanted)
+
+    def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        from hybridvit.tasks.hand.metric import HandMetric
+
+        return HandMetric(card, num_examples=num_examples)
+
+    def results(
+        self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
+    ) -> "Sequence[HandResult]":
+        from hybridvit.build import head_config
+        from hybridvit.tasks.hand.hand_found import hand_of
+        from hybridvit.tasks.hand.result import results_of
+
+        if most is not None:
+            raise UsageError(f"answers with the one hand of a picture, not with the best {most}. Leave --top out.")
+        return results_of(outputs, frames, card, hand_of(head_config(card)))
