@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hybridvit.tasks.hand.gltf import Scene
+from hybridvit.tasks.hand.quaternion import quaternions
 
 FRONT = np.array((1.0, -1.0, -1.0))  # of a camera's frame: what turns it for viewers
 _FRAME_NOTE = "metres; the camera's frame turned by half a circle about x: y is up"
@@ -176,25 +177,6 @@ def four_weights(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(largest > 0, places, 0).astype(np.uint8), largest
 
 
-def quaternions(rotations: np.ndarray) -> np.ndarray:
-    """Rotations (n 3 3) as x, y, z, w (n 4), each on the side of the one before it, so that none turns the long way."""
-    r = rotations
-    trace = r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2]
-    diagonal = np.stack((r[:, 0, 0], r[:, 1, 1], r[:, 2, 2], trace), 1)
-    sums = np.empty((len(r), 4, 4))  # 4 times the products of each two of x, y, z, w
-    for i in range(3):
-        for j in range(3):
-            sums[:, i, j] = r[:, i, j] + r[:, j, i] if i != j else 1 - trace + 2 * r[:, i, i]
-        j, k = (i + 1) % 3, (i + 2) % 3
-        sums[:, i, 3] = sums[:, 3, i] = r[:, k, j] - r[:, j, k]
-    sums[:, 3, 3] = 1 + trace
-    found = np.take_along_axis(sums, diagonal.argmax(1)[:, None, None], 1)[:, 0]  # the row of the largest
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    flips = np.sign((found[1:] * found[:-1]).sum(1))
-    found[1:] *= np.where(flips == 0, 1, flips).cumprod()[:, None]
-    return found
-
-
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Unit normals of vertices (v 3), each the mean of its faces' by area; those of no face point along z."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
@@ -217,11 +199,11 @@ def _attributes(scene: Scene, mesh: Mesh) -> dict[str, int]:
 def _check_times(frames: np.ndarray, seconds: np.ndarray) -> None:
     if len(frames) != len(seconds) or not len(frames) or (np.diff(seconds) <= 0).any() or seconds[0] < 0:
         raise ValueError(
-            f"{len(frames)} frames were given {len(seconds)} times ({some_times(seconds)}). An animation needs one for "
+            f"{len(frames)} frames were given {len(seconds)} times ({_some(seconds)}). An animation needs one for "
             "each frame, in seconds from 0 on, each after the one before."
         )
 
 
-def some_times(seconds: np.ndarray) -> str:
+def _some(seconds: np.ndarray) -> str:
     """The first of them, for a message."""
     return ", ".join(f"{each:g}" for each in seconds[:5]) + (" ..." if len(seconds) > 5 else "")

@@ -88,7 +88,8 @@ def rendered(
     picture = np.zeros((*raster.face.shape, 4))
     normals = vertex_normals(vertices, faces)
     found = raster.interpolated(np.hstack((normals, vertices, skin.values)), faces)
-    shade = _shade(_unit(found[:, :3]), -_unit(found[:, 3:6]), light)
+    front = _front(vertices, faces)[raster.face[raster.mask]]
+    shade = _shade(_unit(found[:, :3]), -_unit(found[:, 3:6]), front, light)
     pixels = colour / 255 * skin_colours(found[:, 6:]) * shade[:, :1] + shade[:, 1:]
     mask = raster.mask
     picture[mask, :3], picture[mask, 3] = pixels.clip(0, 1), 1
@@ -101,14 +102,18 @@ def over(background: np.ndarray, picture: np.ndarray) -> np.ndarray:
     return mixed.round().clip(0, 255).astype(np.uint8)
 
 
-def _shade(normals: np.ndarray, to_camera: np.ndarray, light: Light) -> np.ndarray:
+def _front(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Whether a camera at the origin sees each face from outside."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return (np.cross(b - a, c - a) * a).sum(1) < 0
+
+
+def _shade(normals: np.ndarray, to_camera: np.ndarray, front: np.ndarray, light: Light) -> np.ndarray:
     """Of each pixel (n 2) the factor of its colour and what shines on top."""
-    front = (normals * to_camera).sum(1) > 0
     normals = np.where(front[:, None], normals, -normals)
     towards = _unit(np.array(light.direction))
     wrapped = ((normals @ towards + 0.25) / 1.25).clip(0)  # skin lets some light through
-    half = _unit(towards + to_camera)
-    gloss = light.gloss * (normals * half).sum(1).clip(0) ** 24
+    gloss = light.gloss * (normals * _unit(towards + to_camera)).sum(1).clip(0) ** 24
     factor = (light.ambient + (1 - light.ambient) * wrapped) * np.where(front, 1, _INSIDE)
     return np.stack((factor * 1.08, gloss * front), 1)
 
