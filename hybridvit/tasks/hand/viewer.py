@@ -19,9 +19,9 @@ CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["tableRotation", "resetCameraLastSave3d"],
 }
-_LIGHTING = {"ambient": 0.55, "diffuse": 0.6, "specular": 0.12, "roughness": 0.7, "fresnel": 0.05}
-_FROM = {"x": 300.0, "y": 800.0, "z": 2000.0}  # of the light
-_CAMERA = {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.5, "y": 0.35, "z": 1.6}}
+_LIGHTING = {"ambient": 0.42, "diffuse": 0.75, "specular": 0.08, "roughness": 0.7, "fresnel": 0.05}
+_FROM = {"x": -2000.0, "y": 3000.0, "z": 2500.0}  # of the light
+_CAMERA = {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.3, "y": 0.35, "z": 2.0}}
 _AXIS = {"visible": False}
 _MM = 1000
 
@@ -89,7 +89,7 @@ def _bones(skeleton: Skeleton, *, visible: bool) -> dict[str, Any]:
     return {
         "type": "scatter3d", "mode": "lines+markers", "name": "skeleton", "x": x, "y": y, "z": z, "visible": visible,
         "line": {"color": colours, "width": 7}, "marker": {"color": colours, "size": 4}, "text": texts,
-        "hovertemplate": "%{text}<br>%{x:.0f}, %{y:.0f}, %{z:.0f} mm<extra></extra>", "showlegend": True,
+        "hovertemplate": "%{text}<br>%{x:.0f}, %{y:.0f}, %{z:.0f} mm<extra></extra>", "showlegend": False,
     }  # fmt: skip
 
 
