@@ -230,6 +230,8 @@ class Task(ABC):
     num_classes = 1000  # of a model that is created without saying how many: those of the data set its papers train on
     returns: ClassVar[str] = "logits"
     """What these answers are called where an export is asked for them: `--returns`."""
+    also_returns: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    """What else an export can be asked for, by name: some of the answers alone."""
     argmax: ClassVar[str] = ""
     """What the number of the class with the largest logit (b classes ...) is called, where a file can give it alone."""
     lists_objects: ClassVar[bool] = False
@@ -335,6 +337,10 @@ class Task(ABC):
     def answers_of(self, card: "ModelCard") -> tuple[str, ...]:
         """The names that `forward` gives for the model that a card describes."""
         return self.answers
+
+    def notice(self, card: "ModelCard", answers: tuple[str, ...]) -> str:
+        """What has to be known of a file that gives these answers, such as whose data is in it; empty: nothing."""
+        return ""
 
     def difference(self, given: Outputs, wanted: Outputs) -> float:
         """How far two answers to a batch (NumPy arrays) are apart; infinite where a number is not finite."""

@@ -223,6 +223,8 @@ def _print(done: "ExportReport", *, last: bool) -> None:
     ]
     if done.quality is not None:
         rows += _quality(done.quality)
+    if done.notice:
+        rows.append(("Note", done.notice))
     if checked is not None:
         weights = f"{checked.num_tensors} weights compared to {checked.max_error:.0e}"
         script = exporter_for(done.target).companions(done.path)[0].name

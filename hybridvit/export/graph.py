@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hybridvit.export.spec import GraphSpec
 from hybridvit.models.raw_pixels import fold_preprocessing
 from hybridvit.models.whole import WholeModel
+from hybridvit.models.with_head import Head
 from hybridvit.task import find_task
 
 MOST_IN_BYTES = 256  # classes
@@ -71,5 +72,13 @@ class DeployedModel(nn.Module):
         return torch.zeros(shape, dtype=torch.uint8 if self.spec.pixels == "uint8" else torch.float32)
 
     def in_dtype(self, dtype: torch.dtype) -> "DeployedModel":
-        """A copy that computes in `dtype` between the same ends."""
-        return copy.deepcopy(self).to(dtype)
+        """A copy that computes in `dtype` between the same ends, but for a head that needs 32 bits."""
+        made = copy.deepcopy(self).to(dtype)
+        for name in heads_in_float32(self):
+            made.set_submodule(name, copy.deepcopy(self.get_submodule(name)))
+        return made
+
+
+def heads_in_float32(model: nn.Module) -> list[str]:
+    """The names of heads inside `model` that compute in 32 bits in every file."""
+    return [name for name, module in model.named_modules() if isinstance(module, Head) and module.in_float32]

@@ -51,6 +51,7 @@ class ExportReport:
     folding: FoldReport
     metadata: dict[str, str]
     quality: Quality | None = None  # of int8
+    notice: str = ""  # what has to be known of the file, such as whose data is in it
 
 
 def export(
@@ -87,6 +88,7 @@ def export(
     _check_images(spec, images, quantisation)
     folded = fold(model, image_size=_fixed_size(model, spec))
     original = Original(model, spec)
+    notice = find_task(model.card.task).notice(model.card, spec.answers) if spec.gives_answers else ""
     original(np.zeros((1, spec.channels, *spec.image_size)))  # refuses a size in its own words, before a converter does
     _log.info("Folded %s before the export.", model.card.architecture)
     with drafted(folded, spec, exporter, path) as draft:
@@ -94,6 +96,8 @@ def export(
             check_fits_half(draft.model, original.examples(list(images)))
         weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         draft.metadata["hybridvit.weights_sha256"] = digest(weights)
+        if notice:
+            draft.metadata["hybridvit.notice"] = notice
         quality = _written(draft, original, quantisation)
         checked = exporter.check_weights(draft.model, draft.path)
         parity = _compared(draft, original, list(images), options.limit)
@@ -110,6 +114,7 @@ def export(
         folding=_folding(model, folded, spec),
         metadata=draft.metadata,
         quality=quality,
+        notice=notice,
     )
 
 

@@ -40,7 +40,7 @@ def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: Exp
         pixels="uint8" if options.uint8 else "float32",
         precision=options.precision,
         returns=returns,
-        answers=task.answers_of(card),
+        answers=task.also_returns.get(returns) or task.answers_of(card),
         top_k=_top_k(model, returns, options.top_k),
         argmax=_argmax(task, returns, options),
         strides=tuple(info["reduction"] for info in model.feature_info) if returns == "pyramid" else (),
@@ -64,9 +64,9 @@ def _returns(task: Task, returns: str | None) -> str:
     if returns == "features" and task.heads:
         raise UsageError(
             f"returns is 'features', the pooled vector before a classifier, and a model of the task '{task.name}' has "
-            f"none. Choose {task.returns} or pyramid."
+            f"none. Choose {', '.join((task.returns, *task.also_returns))} or pyramid."
         )
-    known = (task.returns, *OF_BACKBONE)
+    known = (task.returns, *task.also_returns, *OF_BACKBONE)
     if returns is not None and returns not in known:
         raise UsageError(
             f"returns is {returns!r}, but a file of a model of the task '{task.name}' can return {', '.join(known)}."

@@ -67,7 +67,8 @@ class ExportedRunner(Runner):
         """
         self.path, self.metadata = path, dict(metadata)
         self.card, self.spec = read_card(self.metadata, path), GraphSpec.read(self.metadata, path)
-        known = (find_task(self.card.task).returns, *OF_BACKBONE)
+        task = find_task(self.card.task)
+        known = (task.returns, *task.also_returns, *OF_BACKBONE)
         if self.spec.returns not in known:
             raise CheckpointError(
                 f"{path} is to return '{self.spec.returns[:40]}', but a file of the task '{self.card.task}' returns "

@@ -15,7 +15,7 @@ from hybridvit.evaluate.agreement import agreement
 from hybridvit.evaluate.run import evaluate
 from hybridvit.export.draft import prepared_for
 from hybridvit.export.exporter import Quantisation
-from hybridvit.export.graph import DeployedModel, largest
+from hybridvit.export.graph import DeployedModel, heads_in_float32, largest
 from hybridvit.export.original import Original
 from hybridvit.export.quantise.plan import QuantisationPlan, matching
 from hybridvit.export.quantise.quality import Quality, drop_interval, value_of
@@ -93,7 +93,10 @@ class _Search:
         self.images = _as_graph(model, torch.stack([calibration[place][0] for place in range(len(calibration))]))
         self.ranking = rank_layers(model, self.images[:: max(1, len(self.images) // NUM_RANKED)][:NUM_RANKED])
         self.names = [each.name.removeprefix(INSIDE) for each in self.ranking]
-        fixed = {*matching(plan.keep, self.names), *(name.removeprefix(INSIDE) for name in floating)}
+        self.heads = heads_in_float32(model)
+        inside = tuple(f"{name}." for name in self.heads)
+        by_rule = [*floating, *(each.name for each in self.ranking if each.name.startswith(inside))]
+        fixed = {*matching(plan.keep, self.names), *(name.removeprefix(INSIDE) for name in by_rule)}
         self.always = [name for name in self.names if name in fixed]
         self.ranked = [name for name in self.names if name not in fixed]
         self.loader = make_eval_loader(labelled, collate=self.task.collate, batch_size=BATCH)
@@ -119,7 +122,7 @@ class _Search:
 
     def convert(self, num_kept: int) -> None:
         kept = (*self.always, *self.ranked[:num_kept])
-        self.runner = self.write(Quantisation(self.images, tuple(INSIDE + name for name in kept)))
+        self.runner = self.write(Quantisation(self.images, (*self.heads, *(INSIDE + name for name in kept))))
 
     def attempt(self, num_kept: int) -> Attempt:
         self.convert(num_kept)

@@ -90,11 +90,10 @@ class HandMetric(Metric):
 
     def _examined(self, given: Mapping[str, np.ndarray], found: Errors, batch: Batch) -> Iterable[Example]:
         """Each hand as an example of both groups."""
-        from hybridvit.build import head_config
         from hybridvit.tasks.hand.result import results_of
 
         frames, true = batch.frames or (None,) * len(batch.samples), arrays(batch.targets)
-        results = results_of(given, frames, self._card, hand_of(head_config(self._card)))
+        results = results_of(given, frames, self._card, hand_of(self._card))
         for place, (number, result) in enumerate(zip(batch.samples.tolist(), results, strict=True)):
             error_mm = _MM * float(found.vertices[place])
             for group, order in ((WORST, error_mm), (BEST, -error_mm)):

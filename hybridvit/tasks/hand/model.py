@@ -59,7 +59,7 @@ class HandMesh(Head):
         self, maps: Sequence[Float[Tensor, "b f oh ow"]], images: Float[Tensor, "b c h w"], *more: Any
     ) -> HandAnswer:
         with full_precision(images.device):
-            pooled = maps[-1].float().mean((2, 3))
+            pooled = maps[-1].to(self.camera.weight.dtype).mean((2, 3))
             camera = self.camera(pooled)
             rotations = from_6d(self.pose(pooled).unflatten(-1, (len(JOINTS), 6)))  # b 16 3 3
             shape = self.shape(pooled)

@@ -41,7 +41,7 @@ def built(card: ModelCard) -> WithHead:
     config = head_config(card)
     assert isinstance(config, HandMeshConfig)
     is_empty = torch.get_default_device().type == "meta"
-    assets = generated_hand() if is_empty else hand_of(config)
+    assets = generated_hand() if is_empty else hand_of(card)
     model = with_head(card, lambda channels: HandMesh(channels, assets, config.joints), last_map=True)
     if not is_empty:
         options = {**card.head_options, "assets": assets.kind, "sha256": assets.sha256}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from hybridvit.card import ModelCard, Preprocessing
@@ -29,6 +30,7 @@ class HandTask(Task):
     recipe = HandRecipe
     answers = ("vertices", "keypoints", "camera", "rotations", "shape")
     returns = "hand"
+    also_returns: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"parameters": ("camera", "rotations", "shape")})
     heads: ClassVar[Mapping[str, type]] = {"hand_mesh": HandMeshConfig}
     num_classes = 1
     tolerance = 0.1  # a target's limit is a share; of a hand it is metres
@@ -59,13 +61,14 @@ class HandTask(Task):
         label_column: str = "",
     ) -> "Samples":
         from hybridvit.tasks.hand.data import open_labelled
+        from hybridvit.tasks.hand.hand_found import named
 
         if image_column or label_column:
             raise UsageError(
                 "image_column and label_column are for tables of labels. Hands have lists in JSON, as FreiHAND's. "
                 "Leave them out."
             )
-        return open_labelled(root, card, on_bad_image=on_bad_image)
+        return open_labelled(root, card, assets=named(card), on_bad_image=on_bad_image)
 
     def contents(self, root: str, data: HandData | None = None) -> "Contents | None":
         from hybridvit.tasks.hand.data import contents
@@ -100,6 +103,19 @@ class HandTask(Task):
     def forward(self, model: "nn.Module", inputs: "Tensor") -> "dict[str, Tensor]":
         return {name: each.float() for name, each in zip(self.answers, model(inputs), strict=True)}
 
+    def notice(self, card: ModelCard, answers: tuple[str, ...]) -> str:
+        from hybridvit.tasks.hand.hand_found import hand_of
+
+        assets = hand_of(card)
+        if not {"vertices", "keypoints"} & set(answers):
+            return ""
+        if assets.kind == "generated":
+            return f"The mesh of a generated hand is inside ({assets.licence})."
+        return (
+            "MANO's arrays are inside, which may be used for research alone and not be passed on. A file made with "
+            "--returns parameters has none of them."
+        )
+
     def difference(self, given: Outputs, wanted: Outputs) -> float:
         from hybridvit.tasks.hand.difference import farthest_m
 
@@ -113,10 +129,9 @@ class HandTask(Task):
     def results(
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
     ) -> "Sequence[HandResult]":
-        from hybridvit.build import head_config
         from hybridvit.tasks.hand.hand_found import hand_of
         from hybridvit.tasks.hand.result import results_of
 
         if most is not None:
             raise UsageError(f"answers with the one hand of a picture, not with the best {most}. Leave --top out.")
-        return results_of(outputs, frames, card, hand_of(head_config(card)))
+        return results_of(outputs, frames, card, hand_of(card))
