@@ -1,1 +1,1 @@
-"""3D hand meshes: where each point of a hand is, from one picture."""
+"""Hands: the mesh of a hand in metres from one picture."""
