@@ -3,13 +3,16 @@
 import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from hybridvit.errors import DatasetError, DiskFull
+
+_BLOCK = 4096  # bytes that a small file takes on a disk
 
 
 def write_pictures(
@@ -26,33 +29,44 @@ def write_pictures(
     names = {*pictures, *texts}
     if folder.exists():
         return _keep(folder, names, f"the {len(pictures):,} {what}")
-    unfinished = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
-        for parent in {(unfinished / name).parent for name in names}:
-            parent.mkdir(parents=True, exist_ok=True)
-        for name, picture in pictures.items():
-            if isinstance(picture, bytes):
-                (unfinished / name).write_bytes(picture)
-            else:
-                Image.fromarray(picture).save(unfinished / name)
-        for name, text in texts.items():
-            (unfinished / name).write_text(text, encoding="utf-8")
-        unfinished.rename(folder)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"The disk is full: {folder} needs {_megabytes(pictures)} MB. Nothing was written; free some space."
-            ) from error
-        if folder.is_dir():  # another process was faster
-            return _keep(folder, names, f"the {len(pictures):,} {what}")
-        raise DatasetError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
+        with appearing(folder, needed_bytes=sum(max(_BLOCK, _size(picture)) for picture in pictures.values())) as made:
+            for parent in {(made / name).parent for name in names}:
+                parent.mkdir(parents=True, exist_ok=True)
+            for name, picture in pictures.items():
+                if isinstance(picture, bytes):
+                    (made / name).write_bytes(picture)
+                else:
+                    Image.fromarray(picture).save(made / name)
+            for name, text in texts.items():
+                (made / name).write_text(text, encoding="utf-8")
+    except DatasetError:
+        if not folder.is_dir():
+            raise
+        return _keep(folder, names, f"the {len(pictures):,} {what}")  # another process was faster
     return True
 
 
-def _megabytes(pictures: Mapping[str, np.ndarray | bytes]) -> int:
-    """Rounded up; small files take a block of 4 KiB each."""
-    return -(-sum(max(4096, _size(picture)) for picture in pictures.values()) // 1_000_000)
+@contextmanager
+def appearing(folder: Path, *, needed_bytes: int) -> Iterator[Path]:
+    """Yield a folder to fill, which takes the name `folder` at the end; on an exception nothing is left of it.
+
+    Raises DiskFull, with about how much was needed, and DatasetError if `folder` cannot be written or is there by then.
+    """
+    unfinished = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        unfinished.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"The disk is full: {folder} needs {-(-needed_bytes // 1_000_000)} MB. Nothing was written; free some "
+                "space."
+            ) from error
+        raise DatasetError(f"Cannot write {folder}: {error.strerror or error}. Choose another folder.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _size(picture: np.ndarray | bytes) -> int:
