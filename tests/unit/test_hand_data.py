@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hybridvit.tasks.hand.freihand import labels_of, read_lists
 from hybridvit.tasks.hand.generated import GeneratedHands, example
 from hybridvit.tasks.hand.generated_hand import generated_hand
 from hybridvit.tasks.hand.label_lists import CACHE, stored
+from hybridvit.tasks.hand.scenes import HandScenes, write_scenes
 
 HANDS = 4
 PREPARED = Preprocessing(image_size=(32, 32), crop_fraction=1.0, interpolation="bilinear")
@@ -60,6 +62,20 @@ def test_lists_become_arrays_bit_by_bit(copied, monkeypatch, block):
         array = stored(root / f"training_{name}.json", shape)
         np.testing.assert_array_equal(array[:], np.array(lists[name]).astype(np.float32))
         assert array.path.parent == root / CACHE
+
+
+def test_memory_does_not_grow_with_the_list(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_lists, "_BLOCK_BYTES", 1 << 16)
+    path = tmp_path / "training_xyz.json"
+    entry = json.dumps(np.random.default_rng(0).normal(size=(21, 3)).tolist())
+    path.write_text(f"[{', '.join([entry] * 2000)}]", encoding="utf-8")
+    assert path.stat().st_size > 2_500_000
+    tracemalloc.start()
+    try:
+        assert len(stored(path, (21, 3))) == 2000
+        assert tracemalloc.get_traced_memory()[1] < 600_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_is_converted_once_until_it_changes(copied):
@@ -227,6 +243,15 @@ def test_generated_hands_are_shown_where_their_points_are():
     assert not torch.equal(sample.image, hands.draw(1, 1).image)
     batch = example(HandData(source="generated", image_size=32), 2)
     assert batch.targets["vertices"].shape == (2, 778, 3)
+
+
+def test_rendered_hands_are_a_sound_data_set(tmp_path):
+    root = tmp_path / "rendered"
+    write_scenes(root, generated_hand(), HandScenes(train=2, evaluation=1, size=32))
+    opened = splits(root, source="rendered")
+    assert [len(opened.train), len(opened.validation)] == [8, 1]
+    assert opened.train.remarks == []
+    assert check_images(contents(str(root)), workers=0).findings == ()
 
 
 @pytest.mark.parametrize(

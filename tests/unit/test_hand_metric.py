@@ -12,10 +12,11 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
-from hybridvit.card import ModelCard
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import DatasetError, NonFiniteError, UsageError
 from hybridvit.task import Batch
 from hybridvit.tasks.hand.alignment import aligned
+from hybridvit.tasks.hand.generated_hand import generated_hand
 from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors, f_scores
 from hybridvit.tasks.hand.metric import HandMetric
 from hybridvit.tasks.hand.quantities import QUANTITIES
@@ -170,6 +171,27 @@ def test_answers_that_cannot_be_judged_are_refused():
         judged(given, true)
     with pytest.raises(DatasetError, match="no hand to judge"):
         HandMetric(ModelCard(architecture="x", task="hand"), num_examples=0).compute()
+
+
+def test_the_best_and_the_worst_hands_are_examples_with_the_true_mesh():
+    given, true = golden()
+    answers = {name: given[name] - given["keypoints"][:, :1] for name in given}
+    answers |= {"camera": torch.tensor([[3.0, 0.0, 0.0]]).expand(len(given["vertices"]), 3)}
+    card = ModelCard(architecture="x", task="hand", preprocessing=Preprocessing(image_size=(128, 128)))
+    metric = HandMetric(card, num_examples=2, assets=generated_hand())
+    for chosen in (slice(0, 3), slice(3, None)):
+        metric.update(rows(answers, chosen), batch_of(rows(true, chosen), chosen.start))
+    errors_mm = [example.said for example in metric.compute().examples]
+    per_hand = 1000 * aligned_errors(*(Points(*(e[n].numpy() for n in given)) for e in (given, true))).errors.vertices
+    order = np.argsort(-per_hand)
+    assert [example.sample for example in metric.compute().examples] == [*order[:2], *order[:-3:-1]]
+    assert errors_mm[0] == f"PA-MPVPE {per_hand.max():.1f} mm"
+    example = metric.compute().examples[0]
+    np.testing.assert_allclose(
+        example.result.truth, (true["vertices"] - true["keypoints"][:, :1])[order[0]].numpy(), atol=1e-7
+    )
+    assert example.result.in_row
+    assert "PA-MPJPE" in example.note
 
 
 # ---- submissions

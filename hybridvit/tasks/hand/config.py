@@ -17,6 +17,11 @@ SOURCES = {
         needs_root=True,
         keys=("versions",),
     ),
+    "rendered": Source(
+        meaning="rendered hands in FreiHAND's layout, written to root first",
+        opener="hybridvit.tasks.hand.data:open_rendered",
+        keys=("versions",),
+    ),
     "generated": Source(
         meaning="generated hands as dots, made in memory", opener="hybridvit.tasks.hand.generated:open_generated"
     ),
@@ -47,7 +52,7 @@ class HandData(DataConfig):
     source: Literal[tuple(SOURCES)] = field(default="freihand", metadata={"help": _SOURCES_HELP})  # type: ignore[valid-type]
 
     versions: tuple[str, ...] = VERSIONS
-    """For FreiHAND: the grounds to train on: gs, hom, sample, auto."""
+    """For FreiHAND and rendered hands: the grounds to train on: gs, hom, sample, auto."""
     image_size: int = 224
     """Side of the square training and validation images, in pixels."""
     crop_fraction: float = 1.0

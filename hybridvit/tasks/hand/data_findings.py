@@ -100,7 +100,7 @@ def _counts(lists: Lists) -> list[Finding]:
 def _pictures(lists: Lists) -> list[Finding]:
     wanted = set(lists.wanted())
     folder = f"{lists.split}/rgb"
-    surplus = sorted(name for name in lists.pictures - wanted if name.endswith(".jpg"))
+    surplus = sorted(lists.pictures - wanted)
     return [
         *of_kind("missing-image", [f"{folder}/{name}" for name in lists.missing()]),
         *of_kind("surplus-image", [f"{folder}/{name}" for name in surplus]),
