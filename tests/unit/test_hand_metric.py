@@ -1,14 +1,26 @@
 """What hands are judged by equals FreiHAND's official script."""
 
+import json
+import logging
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
+from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.errors import DatasetError, NonFiniteError, UsageError
+from hybridvit.task import Batch
 from hybridvit.tasks.hand.alignment import aligned
+from hybridvit.tasks.hand.generated_hand import generated_hand
 from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors, f_scores
+from hybridvit.tasks.hand.metric import HandMetric
+from hybridvit.tasks.hand.quantities import QUANTITIES
+from hybridvit.tasks.hand.submission import Submission
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "freihand_metrics.npz"
 NAMES = Errors(
@@ -78,3 +90,134 @@ def test_f_scores_are_those_of_a_search_tree(spread):
         precision, recall = (float((each < threshold).mean()) for each in distances)
         wanted = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         assert found == pytest.approx(wanted, abs=1e-12)
+
+
+# ---- the metric of a set
+
+
+def golden() -> tuple[dict[str, Any], dict[str, Any]]:
+    with np.load(GOLDEN) as stored:
+        arrays = {name: stored[name] for name in stored}
+    keys = {"keypoints": "xyz", "vertices": "verts"}
+    given, true = ({name: torch.from_numpy(arrays[key + end]) for name, key in keys.items()} for end in ("_pred", ""))
+    camera = torch.tensor([[300.0, 0.0, 64.0], [0.0, 300.0, 64.0], [0.0, 0.0, 1.0]])
+    return given, true | {"camera": camera.expand(len(true["keypoints"]), 3, 3)}
+
+
+def batch_of(targets: dict[str, Any], first: int = 0) -> Batch:
+    count = len(targets["keypoints"])
+    return Batch(torch.zeros(count, 3, 128, 128), targets, torch.arange(first, first + count), (None,) * count)
+
+
+def rows(values: dict[str, Any], chosen: slice) -> dict[str, Any]:
+    return {name: each[chosen] for name, each in values.items()}
+
+
+def judged(given: dict[str, Any], true: dict[str, Any]) -> Any:
+    metric = HandMetric(ModelCard(architecture="x", task="hand"), num_examples=0)
+    for chosen in (slice(0, 3), slice(3, None)):  # batches
+        metric.update(rows(given, chosen), batch_of(rows(true, chosen), chosen.start))
+    return metric.compute()
+
+
+def test_scores_are_in_millimetres_and_do_not_depend_on_batches():
+    given, true = golden()
+    scores = judged(given, true)
+    with np.load(GOLDEN) as stored:
+        assert scores.values["pa_mpjpe"] == pytest.approx(1000 * stored["xyz_al_mean_m"], rel=1e-9)
+        assert scores.values["pa_mpvpe"] == pytest.approx(1000 * stored["mesh_al_mean_m"], rel=1e-9)
+        assert scores.values["f15"] == pytest.approx(stored["f15_al"], rel=1e-9)
+    assert list(scores.values) == [quantity.name for quantity in QUANTITIES]
+    assert QUANTITIES[0].text(scores.values["pa_mpjpe"]) == "10.80 mm"
+    assert QUANTITIES[0].better(5.0, 6.0)
+    assert scores.per_image.mean() == pytest.approx(scores.values["pa_mpjpe"], rel=1e-12)
+    assert scores.details["unaligned"] is None
+    assert scores.parts[0].rows[0] == ["Keypoints, mean error in mm", "10.80", "–"]
+    assert json.loads(json.dumps(scores.details)) == scores.details
+
+
+def test_hands_are_put_where_the_camera_sees_them():
+    given, true = golden()
+    roots = true["keypoints"][:, :1].double()
+    relative = {name: true[name].double() - roots for name in given}
+    weak = []
+    for root, camera in zip(roots[:, 0], true["camera"].double(), strict=True):
+        pixel = (camera @ root)[:2] / root[2]
+        weak.append([2 * 300 / (128 * float(root[2])), *(2 * pixel / 128 - 1).tolist()])
+    scores = judged(relative | {"camera": torch.tensor(weak, dtype=torch.float64)}, true)
+    assert scores.details["unaligned"]["keypoints"] < 1e-7
+    assert scores.details["unaligned"]["f5"] == 1.0
+    assert "weak perspective" in scores.parts[0].note
+
+
+def test_mirrored_hands_are_counted_and_warned_about(caplog):
+    _, true = golden()
+    mirror = torch.tensor([-1.0, 1.0, 1.0])
+    with caplog.at_level(logging.WARNING):
+        scores = judged({name: true[name] * mirror for name in ("keypoints", "vertices")}, true)
+    assert scores.values["pa_mpjpe"] < 1e-3
+    assert scores.details["reflected_share"] == 1.0
+    assert "100.0% of the hands were aligned by a mirror image" in caplog.text
+    assert "mirror image" in scores.parts[0].note
+
+
+def test_answers_that_cannot_be_judged_are_refused():
+    given, true = golden()
+    with pytest.raises(UsageError, match=r"gives camera and shape, but .* Export the model again without --returns"):
+        judged({"camera": given["keypoints"], "shape": given["keypoints"]}, true)
+    given["vertices"] = given["vertices"].clone()
+    given["vertices"][4, 100, 2] = torch.inf
+    with pytest.raises(NonFiniteError, match="answer to sample 4"):
+        judged(given, true)
+    with pytest.raises(DatasetError, match="no hand to judge"):
+        HandMetric(ModelCard(architecture="x", task="hand"), num_examples=0).compute()
+
+
+def test_the_best_and_the_worst_hands_are_examples_with_the_true_mesh():
+    given, true = golden()
+    answers = {name: given[name] - given["keypoints"][:, :1] for name in given}
+    answers |= {"camera": torch.tensor([[3.0, 0.0, 0.0]]).expand(len(given["vertices"]), 3)}
+    card = ModelCard(architecture="x", task="hand", preprocessing=Preprocessing(image_size=(128, 128)))
+    metric = HandMetric(card, num_examples=2, assets=generated_hand())
+    for chosen in (slice(0, 3), slice(3, None)):
+        metric.update(rows(answers, chosen), batch_of(rows(true, chosen), chosen.start))
+    errors_mm = [example.said for example in metric.compute().examples]
+    per_hand = 1000 * aligned_errors(*(Points(*(e[n].numpy() for n in given)) for e in (given, true))).errors.vertices
+    order = np.argsort(-per_hand)
+    assert [example.sample for example in metric.compute().examples] == [*order[:2], *order[:-3:-1]]
+    assert errors_mm[0] == f"PA-MPVPE {per_hand.max():.1f} mm"
+    example = metric.compute().examples[0]
+    np.testing.assert_allclose(
+        example.result.truth, (true["vertices"] - true["keypoints"][:, :1])[order[0]].numpy(), atol=1e-7
+    )
+    assert example.result.in_row
+    assert "PA-MPJPE" in example.note
+
+
+# ---- submissions
+
+
+@pytest.mark.parametrize("name", ["pred.json", "pred.zip"])
+def test_a_submission_has_all_hands_in_the_order_of_their_pictures(tmp_path, name):
+    keypoints, vertices = cloud(1, 21, 3), cloud(2, 778, 3)
+    submission = Submission(3)
+    submission.add([2, 0], keypoints[[2, 0]], vertices[[2, 0]])
+    with pytest.raises(UsageError, match=r"1 of 3 pictures have no hand \(00000001.jpg\)"):
+        submission.write(tmp_path / name)
+    submission.add([1], keypoints[[1]], vertices[[1]])
+    submission.write(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert archive.namelist() == ["pred.json"]
+            text = archive.read("pred.json").decode()
+    else:
+        text = (tmp_path / name).read_text(encoding="utf-8")
+    xyz, verts = json.loads(text)
+    np.testing.assert_allclose(xyz, keypoints, rtol=0, atol=6e-8)
+    np.testing.assert_allclose(verts, vertices, rtol=0, atol=6e-8)
+
+
+def test_a_submission_is_json_or_zip(tmp_path):
+    with pytest.raises(UsageError, match=r"neither in \.zip nor in \.json"):
+        Submission(0).write(tmp_path / "pred.txt")

@@ -21,6 +21,11 @@ SOURCES = {
         needs_root=True,
         keys=("versions",),
     ),
+    "rendered": Source(
+        meaning="rendered hands in FreiHAND's layout, written to root first",
+        opener="hybridvit.tasks.hand.data:open_rendered",
+        keys=("versions",),
+    ),
     "generated": Source(
         meaning="generated hands as dots, made in memory", opener="hybridvit.tasks.hand.generated:open_generated"
     ),
@@ -51,7 +56,7 @@ class HandData(DataConfig):
     source: Literal[tuple(SOURCES)] = field(default="freihand", metadata={"help": _SOURCES_HELP})  # type: ignore[valid-type]
 
     versions: tuple[str, ...] = VERSIONS
-    """For FreiHAND: the grounds to train on: gs, hom, sample, auto."""
+    """For FreiHAND and rendered hands: the grounds to train on: gs, hom, sample, auto."""
     image_size: int = 224
     """Side of the square training and validation images, in pixels."""
     crop_fraction: float = 1.0
@@ -173,7 +178,7 @@ class HandRecipe(HeadedRecipe):
     @property
     def assets(self) -> str:
         """The hand, as `find_assets` names it."""
-        return self.hand.assets or ("generated" if self.data.source == "generated" else "")
+        return self.hand.assets or ("generated" if self.data.source in ("generated", "rendered") else "")
 
     @property
     def creation(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Pictures of hands with what is true of them: from lists to samples."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from hybridvit.tasks.hand.config import SOURCES, VERSIONS, HandAugmentConfig, Ha
 from hybridvit.tasks.hand.data_findings import contents_of, findings_before_training
 from hybridvit.tasks.hand.freihand import SPLITS, Labels, has_labels, is_freihand, labels_of, list_path, read_lists
 from hybridvit.tasks.hand.label_lists import Stored
+from hybridvit.tasks.hand.scenes import DEFAULT_FOLDER, MARKER, HandScenes, write_scenes
 
 HELD_OUT = 0.02  # of the training samples, where the evaluation has no labels
 
@@ -140,6 +141,14 @@ def open_freihand(data: HandData, train: DrawnAs, validation: DrawnAs) -> tuple[
     images = HandFiles(labels, train)
     images.remarks = list(dict.fromkeys(remarks))
     return images, HandFiles(held_out, validation)
+
+
+def open_rendered(data: HandData, train: DrawnAs, validation: DrawnAs) -> tuple[HandFiles, HandFiles]:
+    """The rendered hands in data.root; if there are none, 4,500 are written in minutes. Raises as `write_scenes`."""
+    folder = Path(data.root or DEFAULT_FOLDER).expanduser()
+    if not (folder / MARKER).is_file():
+        write_scenes(folder, find_assets(train.assets), HandScenes())
+    return open_freihand(replace(data, root=str(folder), source="freihand"), train, validation)
 
 
 def held_out_of(labels: Labels, share: float) -> tuple[Labels, Labels]:

@@ -34,7 +34,7 @@ def contents_of(root: Path, splits: Sequence[Lists]) -> Contents:
     def further(looked: Mapping[str, Looked], workers: int) -> list[Finding]:
         return of_kind("grey", [path for path, each in looked.items() if each.mode not in ("RGB", "")])
 
-    found = [each for lists in splits for each in _with_any_hand(lists)]
+    found = [each for lists in splits for each in _with_own_hand(lists)]
     return Contents(
         root=str(root),
         names=["hand"],
@@ -59,7 +59,7 @@ def findings_before_training(lists: Lists, assets: str) -> list[Finding]:
 
 def findings_of(lists: Lists) -> list[Finding]:
     """What the lists and the names of the pictures tell."""
-    found = [*_counts(lists), *_pictures(lists)]
+    found = _counts(lists) or _pictures(lists)
     if found:
         return found
     found = [*_not_finite(lists), *_cameras(lists)]
@@ -71,21 +71,23 @@ def findings_of(lists: Lists) -> list[Finding]:
 
 def findings_of_meshes(lists: Lists, assets: HandAssets) -> list[Finding]:
     """Whether the meshes are of that hand, as its keypoints and the lists' parameters tell."""
-    return [*_other_hand(lists, assets), *_old_release(lists, assets)]
+    examples = _of_other_hand(lists, assets)[1] if {"verts", "xyz"} <= set(lists.arrays) else []
+    return [*of_kind("other-hand", examples), *_old_release(lists, assets)]
 
 
-def _with_any_hand(lists: Lists) -> list[Finding]:
-    """The findings with the hand that fits best, of those that are here."""
+def _with_own_hand(lists: Lists) -> list[Finding]:
+    """The findings with the hand that most of the meshes are of, if it is here."""
     found = findings_of(lists)
-    if any(each.severity == "error" for each in found) or "verts" not in lists.arrays:
+    if any(each.severity == "error" for each in found) or not {"verts", "xyz"} <= set(lists.arrays):
         return found
-    ways = [findings_of_meshes(lists, find_assets(GENERATED))]
-    try:
-        ways.append(findings_of_meshes(lists, find_assets()))
-    except (UsageError, CheckpointError):
-        if ways[0]:
-            return [*found, *of_kind("no-hand-to-compare", [lists.split])]
-    return [*found, *min(ways, key=lambda way: sum(each.number for each in way))]
+    hands = [find_assets(GENERATED)]
+    with suppress(UsageError, CheckpointError):
+        hands.insert(0, find_assets())
+    for assets in hands:
+        looked_at, examples = _of_other_hand(lists, assets)
+        if len(examples) < looked_at / 2 or assets.kind == "MANO":
+            return [*found, *findings_of_meshes(lists, assets)]
+    return [*found, *of_kind("no-hand-to-compare", [lists.split])]
 
 
 def _counts(lists: Lists) -> list[Finding]:
@@ -98,7 +100,7 @@ def _counts(lists: Lists) -> list[Finding]:
 def _pictures(lists: Lists) -> list[Finding]:
     wanted = set(lists.wanted())
     folder = f"{lists.split}/rgb"
-    surplus = sorted(name for name in lists.pictures - wanted if name.endswith(".jpg"))
+    surplus = sorted(lists.pictures - wanted)
     return [
         *of_kind("missing-image", [f"{folder}/{name}" for name in lists.missing()]),
         *of_kind("surplus-image", [f"{folder}/{name}" for name in surplus]),
@@ -200,20 +202,18 @@ def _spread(count: int, most: int) -> list[int]:
     return list(range(0, count, max(1, -(-count // most))))
 
 
-def _other_hand(lists: Lists, assets: HandAssets) -> list[Finding]:
+def _of_other_hand(lists: Lists, assets: HandAssets) -> tuple[int, list[str]]:
+    """How many meshes were looked at, and those that are not of that hand."""
     from hybridvit.tasks.hand.mano import HandLayer
 
-    if "verts" not in lists.arrays or "xyz" not in lists.arrays:
-        return []
     rows = HandLayer(assets).keypoint_rows.numpy()
     chosen = _spread(len(lists), MOST_LAID)
     laid, listed = rows @ lists.arrays["verts"][chosen], lists.arrays["xyz"][chosen]
     apart = np.linalg.norm(laid - listed, axis=2).mean(1)
-    examples = [
+    return len(chosen), [
         f"{lists.path('verts').name}, entry {chosen[place]}: {1000 * apart[place]:.1f} mm"
         for place in np.flatnonzero(apart > APART_M)
     ]
-    return of_kind("other-hand", examples)
 
 
 def _old_release(lists: Lists, assets: HandAssets) -> list[Finding]:

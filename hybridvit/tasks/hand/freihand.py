@@ -28,7 +28,7 @@ class Lists:
     split: str
     arrays: Mapping[str, Stored]  # by the names of SHAPES: those that are there
     scale: np.ndarray | None  # m, of bone 9-10
-    pictures: frozenset[str]  # names of the files in rgb/
+    pictures: frozenset[str]  # names of the .jpg files in rgb/
 
     def path(self, name: str) -> Path:
         """The file of a list."""
@@ -51,7 +51,7 @@ class Lists:
     @property
     def versions(self) -> int:
         """How many pictures of each hand there are: all of FreiHAND's versions, or the first alone."""
-        return len(VERSIONS) if len(self.pictures) > len(self) else 1
+        return len(VERSIONS) if len(self.pictures) > 2 * len(self) else 1
 
     def missing(self) -> list[str]:
         """The names of pictures that should be there."""
@@ -142,7 +142,7 @@ def read_lists(root: str | Path, split: str) -> Lists:
             if (path := list_path(root, split, name)).is_file()
         },
         scale=numbers(scale) if scale.is_file() else None,
-        pictures=frozenset(os.listdir(folder)),
+        pictures=frozenset(name for name in os.listdir(folder) if name.endswith(".jpg")),
     )
 
 

@@ -14,8 +14,9 @@ from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Table
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
 from hybridvit.tasks.hand.camera import root_position
-from hybridvit.tasks.hand.hand_found import hand_of
+from hybridvit.tasks.hand.hand_assets import HandAssets
 from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors
+from hybridvit.tasks.hand.result import results_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,12 @@ _MM = 1000.0
 class HandMetric(Metric):
     """Errors after alignment, and where the model says how the camera sees the hand, also of the hand in its place.
 
-    The examples are the hands with the largest and the smallest error of the mesh after alignment.
+    The examples are the hands with the largest and the smallest error of the mesh after alignment, drawn as meshes of
+    `assets`; none without these.
     """
 
-    def __init__(self, card: ModelCard, *, num_examples: int) -> None:
-        self._card, self._num_examples = card, num_examples
+    def __init__(self, card: ModelCard, *, num_examples: int, assets: HandAssets | None = None) -> None:
+        self._card, self._assets, self._num_examples = card, assets, num_examples
         self._aligned: list[Errors] = []
         self._placed: list[Errors] = []
         self._reflected: list[np.ndarray] = []
@@ -58,9 +60,10 @@ class HandMetric(Metric):
         self._aligned.append(judged.errors)
         self._reflected.append(judged.reflected)
         if CAMERA in given:
-            self._placed.append(errors(_placed(found, given[CAMERA], true[CAMERA], batch), truth))
-        if self._num_examples:
-            self._examples = best([*self._examples, *self._examined(given, judged.errors, batch)], self._num_examples)
+            self._placed.append(errors(placed(found, given[CAMERA], true[CAMERA], batch), truth))
+        if self._num_examples and self._assets is not None:
+            examples = self._examined(given, truth, judged.errors, batch, self._assets)
+            self._examples = best([*self._examples, *examples], self._num_examples)
 
     def compute(self) -> Scores:
         """Raises DatasetError where there was no hand."""
@@ -88,20 +91,22 @@ class HandMetric(Metric):
             details={"aligned": aligned, "unaligned": placed, "reflected_share": share},
         )
 
-    def _examined(self, given: Mapping[str, np.ndarray], found: Errors, batch: Batch) -> Iterable[Example]:
-        """Each hand as an example of both groups."""
-        from hybridvit.tasks.hand.result import results_of
-
-        frames, true = batch.frames or (None,) * len(batch.samples), arrays(batch.targets)
-        results = results_of(given, frames, self._card, hand_of(self._card))
+    def _examined(
+        self, given: Mapping[str, np.ndarray], truth: Points, found: Errors, batch: Batch, assets: HandAssets
+    ) -> Iterable[Example]:
+        """Each hand as an example of both groups, with the true one as an outline."""
+        frames = batch.frames or (None,) * len(batch.samples)
+        results = results_of(given, frames, self._card, assets)
+        relative = truth.vertices - truth.keypoints[:, :1]
         for place, (number, result) in enumerate(zip(batch.samples.tolist(), results, strict=True)):
             error_mm = _MM * float(found.vertices[place])
+            shown = replace(result, truth=relative[place], in_row=True)
             for group, order in ((WORST, error_mm), (BEST, -error_mm)):
                 yield Example(
                     group=group,
                     order=order,
                     sample=number,
-                    result=replace(result, truth=true[VERTICES][place] - true[KEYPOINTS][place, 0], in_row=True),
+                    result=shown,
                     said=f"PA-MPVPE {error_mm:.1f} mm",
                     note=f"PA-MPJPE {_MM * found.keypoints[place]:.1f} mm, F@5 {found.f5[place]:.3f}",
                     right=group == BEST,
@@ -151,8 +156,8 @@ def _text(value: float, is_length: bool) -> str:
     return f"{_MM * value:.2f}" if is_length else f"{value:.3f}"
 
 
-def _placed(found: Points, weak: np.ndarray, cameras: np.ndarray, batch: Batch) -> Points:
-    """The hands where the camera of each picture sees them."""
+def placed(found: Points, weak: np.ndarray, cameras: np.ndarray, batch: Batch) -> Points:
+    """Root-relative hands where the camera (b 3 3) of each picture sees them; `weak` (b 3) as `root_position` has it."""
     size = (batch.inputs.shape[2], batch.inputs.shape[3])
     roots = np.stack([root_position(one, camera, size) for one, camera in zip(weak, cameras, strict=True)])[:, None]
     return Points(*(each + roots for each in found))

@@ -122,9 +122,10 @@ class HandTask(Task):
         return farthest_m(given, wanted)
 
     def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        from hybridvit.tasks.hand.hand_found import hand_of
         from hybridvit.tasks.hand.metric import HandMetric
 
-        return HandMetric(card, num_examples=num_examples)
+        return HandMetric(card, num_examples=num_examples, assets=hand_of(card) if num_examples else None)
 
     def results(
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
