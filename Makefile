@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: demo demo-segmentation demo-detection test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -22,6 +22,9 @@ demo-segmentation: .venv/ready
 
 demo-detection: .venv/ready
 	$(BIN)/python -m hybridvit.demo detection
+
+demo-hand: .venv/ready
+	$(BIN)/python -m hybridvit.demo hand
 
 # A thread that waits by spinning takes the core from the one it waits for when the machine is shared: up to 9 times slower.
 test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hybridvit.export.runners import Runner
     from hybridvit.measure.bench import BenchResult
     from hybridvit.models.whole import WholeModel
-    from hybridvit.task import Result, Task
+    from hybridvit.task import Batch, Outputs, Predictions, Result, Task
     from hybridvit.training.train import RunResult
 
 __all__ = ["bench", "dry_run", "evaluate", "export", "predict", "train"]
@@ -96,6 +96,7 @@ def evaluate(
     way: str = "",
     tile: int | None = None,
     overlap: float | None = None,
+    write_pred: Place | None = None,
     device: Device = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
@@ -114,6 +115,7 @@ def evaluate(
             too) or slide (over overlapping parts of the size that it was trained on).
         tile: side in pixels of the overlapping tiles that larger images are cut into.
         overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
+        write_pred: file to write the answers to, in the form in which others judge them, where the task has one.
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
         say: told what is left out of the folder.
 
@@ -137,11 +139,18 @@ def evaluate(
         say(remark)
     at_once = 1 if tiling is not None else 32 if batch is None else batch
     loader = make_eval_loader(samples, collate=task.collate, batch_size=at_once, workers=workers)
+    written = None if write_pred is None else task.predictions(samples, card, Path(write_pred))
     try:
         if tiling is not None:
-            return run(answering_by_tiles(tiling, runner, task, card, at_once=batch or 1), task, loader, shown)
-        with _answering(runner, task) as answer:
-            return run(task.in_way(answer, way, card) if way else answer, task, loader, card)
+            by_tiles = answering_by_tiles(tiling, runner, task, card, at_once=batch or 1)
+            found = run(_kept(by_tiles, written), task, loader, shown)
+        else:
+            with _answering(runner, task) as answer:
+                asked = task.in_way(answer, way, card) if way else answer
+                found = run(_kept(asked, written), task, loader, card)
+        if written is not None:
+            written.write()
+        return found
     finally:
         loader.close()
 
@@ -153,6 +162,18 @@ def _tiling(tile: int | None, overlap: float | None, way: str) -> "Tiling | None
     if tiling is not None and way:
         raise UsageError(f"--way {way} and --tile {tile} both say how a picture is shown. Give one of them.")
     return tiling
+
+
+def _kept(answer: "Answerer", written: "Predictions | None") -> "Answerer":
+    """The answerer, whose answers are taken in on the way."""
+
+    def taken_in(batch: "Batch") -> "Outputs":
+        outputs = answer(batch)
+        if written is not None:
+            written.update(outputs, batch)
+        return outputs
+
+    return taken_in
 
 
 @contextmanager

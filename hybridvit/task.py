@@ -17,6 +17,8 @@ from hybridvit.errors import UsageError, nearest
 from hybridvit.quantity import Quantity
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import torch
     from PIL.Image import Image
@@ -179,6 +181,18 @@ class Metric(ABC):
     @abstractmethod
     def compute(self) -> Scores:
         """Called by every process."""
+
+
+class Predictions(ABC):
+    """Takes in answers batch by batch, to be a file in a form that others judge."""
+
+    @abstractmethod
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in the answers to a batch. Raises UsageError for outputs that are no answer of the task."""
+
+    @abstractmethod
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
 
 
 class Objective(ABC):
@@ -349,6 +363,16 @@ class Task(ABC):
     @abstractmethod
     def metric(self, card: "ModelCard", *, num_examples: int = 0) -> Metric:
         """Judges answers; `num_examples` asks for so many of each group of examples."""
+
+    def predictions(self, samples: "Samples", card: "ModelCard", path: "Path") -> Predictions:
+        """For `evaluate --write_pred`: what collects the answers to samples, to be a file at `path` for others to judge.
+
+        Raises UsageError where others have no form for the answers of this task, or none of that ending.
+        """
+        raise UsageError(
+            f"{path} was to have the answers in a form in which others judge them, but there is none for the task "
+            f"'{self.name}'. Leave --write_pred out."
+        )
 
     @abstractmethod
     def results(

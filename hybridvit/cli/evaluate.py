@@ -26,6 +26,7 @@ def evaluate(
     way: str = "",
     tile: int | None = None,
     overlap: float | None = None,
+    write_pred: str | None = None,
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
@@ -52,6 +53,8 @@ def evaluate(
             sizes, mirrored too) or slide (over overlapping parts of the size that it was trained on).
         tile: cut larger images into overlapping tiles with a side of so many pixels, and join the answers.
         overlap: the least part of a tile that its neighbour shows too; 0.2 by default.
+        write_pred: file to write the answers to in the form in which others judge them, where the task has one: of hands
+            FreiHAND's pred.json, or a pred.zip of it.
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
@@ -60,10 +63,13 @@ def evaluate(
     card, task = runner.card, find_task(runner.card.task)
     columns: Any = {"image_column": image_column, "label_column": label_column}
     shown: Any = {"batch": batch, "workers": workers, "way": way, "tile": tile, "overlap": overlap}
+    shown["write_pred"] = write_pred
     found = api.evaluate(runner, data, on_bad_image=on_bad_image, say=remark, **columns, **shown)
     if json:
         print(dumps({"checkpoint": checkpoint, "data": data} | _json_values(found)))
         return
+    if write_pred is not None:
+        remark(f"The answers are in {write_pred}")
     form = f"{card.form} form" if isinstance(runner, TorchRunner) else runner.runtime
     print(f"{card.architecture} ({form}) on {data}")
     print(pairs(_lines(task, found)))

@@ -30,11 +30,20 @@ class HandMetric(Metric):
     """Errors after alignment, and where the model says how the camera sees the hand, also of the hand in its place.
 
     The examples are the hands with the largest and the smallest error of the mesh after alignment, drawn as meshes of
-    `assets`; none without these.
+    `assets`; none without these. `mean` is a hand (a batch of one) whose errors stand beside, as what a model has to
+    be better than.
     """
 
-    def __init__(self, card: ModelCard, *, num_examples: int, assets: HandAssets | None = None) -> None:
-        self._card, self._assets, self._num_examples = card, assets, num_examples
+    def __init__(
+        self,
+        card: ModelCard,
+        *,
+        num_examples: int,
+        assets: HandAssets | None = None,
+        mean: Points | None = None,
+    ) -> None:
+        self._card, self._assets, self._num_examples, self._mean = card, assets, num_examples, mean
+        self._of_mean: list[Errors] = []
         self._aligned: list[Errors] = []
         self._placed: list[Errors] = []
         self._reflected: list[np.ndarray] = []
@@ -59,6 +68,9 @@ class HandMetric(Metric):
         judged = aligned_errors(found, truth)
         self._aligned.append(judged.errors)
         self._reflected.append(judged.reflected)
+        if self._mean is not None:
+            constant = Points(*(np.broadcast_to(each, true.shape) for each, true in zip(self._mean, truth, strict=True)))
+            self._of_mean.append(aligned_errors(constant, truth).errors)
         if CAMERA in given:
             self._placed.append(errors(placed(found, given[CAMERA], true[CAMERA], batch), truth))
         if self._num_examples and self._assets is not None:
@@ -69,8 +81,8 @@ class HandMetric(Metric):
         """Raises DatasetError where there was no hand."""
         own = _joined(self._aligned)
         reflected = np.concatenate([np.empty(0, bool), *self._reflected])
-        shares = of_all_ranks((own, _joined(self._placed), reflected, self._examples))
-        aligned, placed = (_means([share[place] for share in shares]) for place in (0, 1))
+        shares = of_all_ranks((own, _joined(self._placed), reflected, self._examples, _joined(self._of_mean)))
+        aligned, placed, mean = (_means([share[place] for share in shares]) for place in (0, 1, 4))
         if aligned is None:
             raise DatasetError("There is no hand to judge. Run `hybridvit check-data` on the folder.")
         share = float(np.concatenate([share[2] for share in shares]).mean())
@@ -85,10 +97,10 @@ class HandMetric(Metric):
                 "auc_keypoints": aligned["keypoints_auc"],
                 "auc_vertices": aligned["vertices_auc"],
             },
-            parts=(summary(aligned, placed, share),),
+            parts=(summary(aligned, placed, share, mean),),
             per_image=_MM * own.keypoints,
             examples=tuple(best((each for share in shares for each in share[3]), self._num_examples)),
-            details={"aligned": aligned, "unaligned": placed, "reflected_share": share},
+            details={"aligned": aligned, "unaligned": placed, "mean_hand": mean, "reflected_share": share},
         )
 
     def _examined(
@@ -121,7 +133,12 @@ def best(examples: Iterable[Example], most: int) -> list[Example]:
     return [each for group in groups.values() for each in heapq.nlargest(most, group, key=lambda each: each.order)]
 
 
-def summary(aligned: Mapping[str, float], placed: Mapping[str, float] | None, reflected: float) -> Table:
+def summary(
+    aligned: Mapping[str, float],
+    placed: Mapping[str, float] | None,
+    reflected: float,
+    mean: Mapping[str, float] | None = None,
+) -> Table:
     """The official script's numbers, lengths in millimetres."""
     rows = []
     for name, title in (
@@ -133,15 +150,16 @@ def summary(aligned: Mapping[str, float], placed: Mapping[str, float] | None, re
         ("f15", "F-score at 15 mm"),
     ):
         is_length = name in ("keypoints", "vertices")
-        cells = ["–" if each is None else _text(each[name], is_length) for each in (aligned, placed)]
+        cells = ["–" if each is None else _text(each[name], is_length) for each in (aligned, placed, mean)]
         rows.append([title, *cells])
     note = "Unaligned hands lie where weak perspective and the camera of the picture put them." if placed else ""
+    told = "The mean hand is that of the training samples, the same for every picture." if mean else ""
     warning = _warning(reflected) if reflected > MOST_REFLECTED else ""
     return Table(
         title="Errors as FreiHAND's script has them",
-        head=["", "Aligned", "Unaligned"],
+        head=["", "Aligned", "Unaligned", "Mean hand, aligned"],
         rows=rows,
-        note=" ".join(each for each in (note, warning) if each),
+        note=" ".join(each for each in (note, told, warning) if each),
     )
 
 

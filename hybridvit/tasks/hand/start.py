@@ -11,7 +11,8 @@ from hybridvit.starting import preparation_of, started_with_head
 from hybridvit.task import Splits
 from hybridvit.tasks.hand.assets import find_assets
 from hybridvit.tasks.hand.config import HandMeshConfig, HandRecipe
-from hybridvit.tasks.hand.data import open_splits
+from hybridvit.tasks.hand.baseline import mean_hand
+from hybridvit.tasks.hand.data import HandSamples, open_splits
 from hybridvit.tasks.hand.generated_hand import generated_hand
 from hybridvit.tasks.hand.hand_found import hand_of, seen
 from hybridvit.tasks.hand.model import HandMesh
@@ -28,9 +29,10 @@ def started(recipe: HandRecipe, splits: Splits) -> WithHead:
 
     Raises UsageError where there is no hand, UsageError or CheckpointError for weights that do not fit.
     """
-    digest = seen(find_assets(recipe.assets)).sha256
-    chosen = replace(recipe, head_options={"sha256": digest, **recipe.head_options})
-    return started_with_head(chosen, splits, num_classes=1, facts={})
+    assert isinstance(splits.train, HandSamples)
+    assets = seen(find_assets(recipe.assets))
+    chosen = replace(recipe, head_options={"sha256": assets.sha256, **recipe.head_options})
+    return started_with_head(chosen, splits, num_classes=1, facts=mean_hand(splits.train.parameters, assets))
 
 
 def built(card: ModelCard) -> WithHead:

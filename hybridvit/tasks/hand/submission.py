@@ -15,6 +15,12 @@ _DECIMALS = 7  # of a metre: a ten-thousandth of a millimetre
 _SUFFIXES = (".zip", ".json")
 
 
+def check_ending(path: Path) -> None:
+    """Raise UsageError for a file of another kind than FreiHAND takes."""
+    if path.suffix not in _SUFFIXES:
+        raise UsageError(f"{path} ends neither in .zip nor in .json, and FreiHAND takes nothing else. Rename it.")
+
+
 class Submission:
     """Collects hands in any order, and writes them in the order of their pictures."""
 
@@ -32,8 +38,7 @@ class Submission:
         Raises UsageError for another ending, or where a picture has no hand; and as `hybridvit.atomic.replacing`.
         """
         path = Path(path)
-        if path.suffix not in _SUFFIXES:
-            raise UsageError(f"{path} ends neither in .zip nor in .json, and FreiHAND takes nothing else. Rename it.")
+        check_ending(path)
         missing = [f"{number:08d}.jpg" for number, hand in enumerate(self._hands) if hand is None]
         if missing:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hybridvit.data.check_contents import Contents
     from hybridvit.data.encoded import OnBadImage
     from hybridvit.data.samples import Samples
+    from hybridvit.tasks.hand.predictions import HandPredictions
     from hybridvit.tasks.hand.result import HandResult
 
 SIDE_PX = 224
@@ -122,10 +124,17 @@ class HandTask(Task):
         return farthest_m(given, wanted)
 
     def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        from hybridvit.tasks.hand.baseline import mean_points
         from hybridvit.tasks.hand.hand_found import hand_of
         from hybridvit.tasks.hand.metric import HandMetric
 
-        return HandMetric(card, num_examples=num_examples, assets=hand_of(card) if num_examples else None)
+        assets = hand_of(card)
+        return HandMetric(card, num_examples=num_examples, assets=assets, mean=mean_points(card, assets))
+
+    def predictions(self, samples: "Samples", card: ModelCard, path: Path) -> "HandPredictions":
+        from hybridvit.tasks.hand.predictions import HandPredictions
+
+        return HandPredictions(samples, path)
 
     def results(
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
@@ -133,6 +142,4 @@ class HandTask(Task):
         from hybridvit.tasks.hand.hand_found import hand_of
         from hybridvit.tasks.hand.result import results_of
 
-        if most is not None:
-            raise UsageError(f"answers with the one hand of a picture, not with the best {most}. Leave --top out.")
         return results_of(outputs, frames, card, hand_of(card))

@@ -1,0 +1,29 @@
+"""Answers to the pictures of FreiHAND, as its evaluation takes them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hybridvit.data.samples import Samples
+from hybridvit.evaluate.agreement import arrays
+from hybridvit.task import Batch, Outputs, Predictions
+from hybridvit.tasks.hand.mesh_errors import Points
+from hybridvit.tasks.hand.metric import CAMERA, KEYPOINTS, VERTICES, placed
+from hybridvit.tasks.hand.submission import Submission, check_ending
+
+
+class HandPredictions(Predictions):
+    """The hands where the camera of each picture sees them."""
+
+    def __init__(self, samples: Samples, path: Path) -> None:
+        check_ending(path)
+        self._path = path
+        self._submission = Submission(len(samples.paths))
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        given, true = arrays(outputs), arrays(batch.targets)
+        hands = placed(Points(given[KEYPOINTS], given[VERTICES]), given[CAMERA], true[CAMERA], batch)
+        self._submission.add(batch.samples.tolist(), np.asarray(hands.keypoints), np.asarray(hands.vertices))
+
+    def write(self) -> None:
+        self._submission.write(self._path)
