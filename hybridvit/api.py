@@ -202,6 +202,7 @@ def predict(
     output: Place | None = None,
     threads: int | None = None,
     device: Device = "auto",
+    said: Mapping[str, Any] = NOTHING,
 ) -> "dict[Path | str | FrameAt, Result | ImageDecodeError]":
     """The answer to each image by its path, in order; for one that cannot be decoded, why.
 
@@ -223,12 +224,14 @@ def predict(
         output: .parquet or .jsonl file to write the answers to.
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; "auto" takes a GPU if there is one.
+        said: what the model's task is told of the pictures, such as {"side": "left"} of hands.
 
     Raises as `hybridvit.loading.open_runner`; DatasetError where there is no image; UsageError for a camera without
     `frames`, for tiles that the model's task does not join, and for a package that is not installed.
     """
     from hybridvit.answers.run import Answering, answered
     from hybridvit.data.inputs import is_camera
+    from hybridvit.task import TaskOptions
 
     wanted = [images] if isinstance(images, str | os.PathLike) else images
     options = Answering(
@@ -242,7 +245,7 @@ def predict(
         output=None if output is None else Path(output),
     )
     found: dict[Path | str | FrameAt, Result | ImageDecodeError] = {}
-    with answered(model, wanted, options, device=device, threads=threads) as (answers, inputs):
+    with answered(model, wanted, options, device=device, threads=threads, said=TaskOptions(said)) as (answers, inputs):
         if frames is None and any(map(is_camera, inputs)):
             raise UsageError("A camera gives pictures without end. Say how many: frames=100.")
         for answer in answers:

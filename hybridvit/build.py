@@ -120,9 +120,9 @@ def _head_options(task: Task, head: str, given: Mapping[str, Any]) -> dict[str, 
 def with_head(card: ModelCard, make: Callable[[Sequence[int]], Head], *, last_map: bool = False) -> WithHead:
     """The training form of the model with a head that a card describes; `make` is given the channels of the maps.
 
-    With `last_map` there is but the map that the backbone's classifier would read; of timm's, the coarsest come last
-    among the four. The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a backbone that is
-    neither one of this package nor one of timm, or has no maps of strides 4, 8, 16 and 32.
+    With `last_map` there is but the map that the backbone's classifier would read; of timm's all four come,
+    the coarsest last. The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a
+    backbone that is neither one of this package nor one of timm, or has no maps of strides 4, 8, 16 and 32.
     """
     options = dict(card.options)
     num_classes = options.pop("num_classes")

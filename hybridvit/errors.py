@@ -52,6 +52,10 @@ class CheckpointError(HybridViTError):
     exit_code = 5
 
 
+class MissingPart(CheckpointError):
+    """What a model needs besides its weights is not on this machine, or is another than it was trained with."""
+
+
 class FoldError(HybridViTError):
     """A model that cannot be folded exactly."""
 

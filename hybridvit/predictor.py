@@ -18,7 +18,7 @@ from hybridvit.data.tiles import Tiling, whole_frame
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.evaluate.tiled import checked, tiled
 from hybridvit.loading import Device, open_runner
-from hybridvit.task import Frame, Outputs, Result, find_task
+from hybridvit.task import NO_OPTIONS, Frame, Outputs, Result, TaskOptions, find_task
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class Predictor:
 
     It can be sent to another process as a class with its arguments, as Ray Data's `map_batches` and the datasets
     library's `map` do. Raises as `hybridvit.loading.open_runner`; UsageError for a tiling where the model's task joins
-    no tiles.
+    no tiles. `said` is what its task is told of the pictures, such as {"side": "left"} of hands; UsageError for what
+    the task has no use for.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class Predictor:
         threads: int | None = None,
         trust_changed: bool = False,
         tiling: Tiling | None = None,
+        said: TaskOptions = NO_OPTIONS,
     ) -> None:
         self.path = path
         self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed)
         self.card = self.runner.card
-        self.task = find_task(self.card.task)
+        self.task = find_task(self.card.task).asked(said)
         self.tiling = tiling
         if tiling is not None:
             checked(self.task, path)
@@ -76,7 +78,7 @@ class Predictor:
 
         Raises ImageDecodeError.
         """
-        return self._prepared(self.upright(source))
+        return self._prepared(self.upright(source), _name_of(source))
 
     def upright(self, source: ImageSource | Image.Image, *, name: str = "") -> Image.Image:
         """The picture in whose pixels answers are; `name` is what errors call bytes. Raises ImageDecodeError."""
@@ -145,15 +147,18 @@ class Predictor:
     def _ready(self, source: Content, name: str = "") -> _Ready:
         if isinstance(source, ImageDecodeError):
             return source
+        name = name or _name_of(source)
         try:
             picture = self.upright(source, name=name)
-            return picture if self.tiling is not None and self.tiling.cuts(picture.size) else self._prepared(picture)
+            is_cut = self.tiling is not None and self.tiling.cuts(picture.size)
+            return picture if is_cut else self._prepared(picture, name)
         except ImageDecodeError as error:
             return error
 
-    def _prepared(self, picture: Image.Image) -> Prepared:
+    def _prepared(self, picture: Image.Image, name: str) -> Prepared:
         preprocessing = self.card.preprocessing
-        return Prepared(preprocess(picture, preprocessing), frame_of(picture.size, preprocessing))
+        shown = self.task.shown(picture, preprocessing, name)
+        return Prepared(*(shown or (preprocess(picture, preprocessing), frame_of(picture.size, preprocessing))))
 
     def _results(
         self, ready: Sequence[_Ready], tiles_at_once: int, most: int | None
@@ -184,6 +189,11 @@ class Predictor:
             return self.task.results(outputs, frames, self.card, most=most)
         except UsageError as error:
             raise UsageError(f"{self.path} {error}") from error
+
+
+def _name_of(source: Content) -> str:
+    """The path of a picture; empty where it is none of a file."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
 
 
 def _num_bytes(each: object) -> int:

@@ -7,10 +7,10 @@ this file alone. Importing it needs no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NewType, TypeVar
 
 from hybridvit.difference import OF_LARGEST, relative_error
 from hybridvit.errors import UsageError, nearest
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 Outputs = Mapping[str, Any]
 """What a model answers a batch with, by name: tensors from PyTorch, NumPy arrays from an exported file."""
 Value = TypeVar("Value")
+TaskOptions = NewType("TaskOptions", Mapping[str, Any])
+"""What users say of their pictures besides showing them: values of fields of a task's `asking`, by name."""
+NO_OPTIONS = TaskOptions({})
+
+
+def names_of(options: type) -> list[str]:
+    """The fields of a dataclass."""
+    return [each.name for each in fields(options)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +259,10 @@ class Task(ABC):
     lists_objects: ClassVar[bool] = False
     """Whether answers are lists of what is found, the best first: which boxes remain is decided by values, which a
     graph can hold for one size of image alone, and not each runtime has the operators for it."""
+    has_files_of_several: ClassVar[bool] = False
+    """Whether several answers together are files too, so that these have to be kept."""
+    asking: ClassVar[type | None] = None
+    """A dataclass of what users can say of pictures besides showing them: options of `predict`, all with a default."""
     tolerance: ClassVar[float] = 1.0
     """How many times the limit of a target, which is a share of the largest logit, its answers may `difference` by."""
 
@@ -261,6 +273,25 @@ class Task(ABC):
     def headline(self) -> Quantity:
         """What models of this task are compared by."""
         return self.quantities[0]
+
+    def asked(self, options: "TaskOptions") -> "Task":
+        """The task as it answers where users say more of their pictures: some fields of `asking`, by name.
+
+        Raises UsageError for one that it has not, or a value that it cannot have.
+        """
+        unknown = [name for name in options if self.asking is None or name not in names_of(self.asking)]
+        if unknown:
+            raise UsageError(
+                f"--{unknown[0]} is set, but models of the task '{self.name}' have no use for it. Leave it out."
+            )
+        return self
+
+    def shown(self, picture: "Image", preprocessing: "Preprocessing", name: str) -> "tuple[np.ndarray, Frame] | None":
+        """An upright picture as a model is to see it (c h w), and where that lies in it, if the user said more of it.
+
+        `name` is the picture's. None: as the card says. Raises UsageError for what does not fit the picture.
+        """
+        return None
 
     def tried(self) -> "Task":
         """The task as a dry run tries it: what would have to be fetched is made up."""
@@ -365,7 +396,7 @@ class Task(ABC):
         """Judges answers; `num_examples` asks for so many of each group of examples."""
 
     def predictions(self, samples: "Samples", card: "ModelCard", path: "Path") -> Predictions:
-        """For `evaluate --write_pred`: what collects the answers to samples, to be a file at `path` for others to judge.
+        """For `evaluate --write_pred`: what collects answers to samples, to be a file at `path` that others judge.
 
         Raises UsageError where others have no form for the answers of this task, or none of that ending.
         """
@@ -373,6 +404,14 @@ class Task(ABC):
             f"{path} was to have the answers in a form in which others judge them, but there is none for the task "
             f"'{self.name}'. Leave --write_pred out."
         )
+
+    def files_of_video(self, results: "Sequence[Any]", seconds: Sequence[float]) -> Mapping[str, bytes]:
+        """What is a file of all answers to a video's frames, at their times, by what stands behind the video's name."""
+        return {}
+
+    def files_of_pictures(self, names: Sequence[str], results: "Sequence[Any]") -> Mapping[str, bytes]:
+        """What is a file of all answers to single pictures, by name."""
+        return {}
 
     @abstractmethod
     def results(

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -63,14 +63,19 @@ def names_of(inputs: Sequence[Input]) -> dict[Input, str]:
 
 class Gallery(Sink):
     """Writes `folder`/NAME.png for a picture, NAME.mp4 for a video; and Result.files() as NAME.FILE, or for a video as
-    NAME/NUMBER.FILE. What could not be had is left out; of a damaged video there is what could be read.
+    NAME/NUMBER.FILE. What the task makes of several answers together is NAME.FILE of a video, and FILE of pictures.
+
+    What could not be had is left out; of a damaged video there is what could be read.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Input], predictor: Predictor) -> None:
         self._folder, self._names, self._predictor = folder, names_of(inputs), predictor
+        self._keeps = predictor.task.has_files_of_several
         self._stack = ExitStack()
         self._video: VideoFile | None = None
         self._of: Input | None = None  # what the video is of
+        self._frames: list[tuple[float, Result]] = []  # of the video
+        self._pictures: list[tuple[str, Result]] = []
 
     def take(self, answer: Answer) -> None:
         shown, result = answer
@@ -83,25 +88,38 @@ class Gallery(Sink):
         if shown.footage is None or shown.frame is None or shown.seconds is None:
             with replacing(self._place(f"{name}.png")) as temporary:
                 drawn.save(temporary, compress_level=_COMPRESSION)
-            self._write_files(f"{name}.", result)
+            self._write_files(f"{name}.", result.files())
+            if self._keeps:
+                self._pictures.append((name, result))
             return
         if self._video is None:
             self._of = shown.source
             self._video = self._stack.enter_context(VideoFile(self._place(f"{name}.mp4"), rate=shown.footage.rate))
         self._video.add(drawn, shown.seconds)
-        self._write_files(f"{name}/{shown.frame:06}.", result)
+        self._write_files(f"{name}/{shown.frame:06}.", result.files())
+        if self._keeps:
+            self._frames.append((shown.seconds, result))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        if kind is None:
+            self._finish()
+            if self._pictures:
+                names, results = zip(*self._pictures, strict=True)
+                self._write_files("", self._predictor.task.files_of_pictures(names, results))
         return self._stack.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
         self._stack.close()
+        if self._of is not None and self._frames:
+            seconds, results = zip(*self._frames, strict=True)
+            self._write_files(f"{self._names[self._of]}.", self._predictor.task.files_of_video(results, seconds))
         self._video = self._of = None
+        self._frames = []
 
-    def _write_files(self, start: str, result: Result) -> None:
-        for name, content in result.files().items():
+    def _write_files(self, start: str, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
             with replacing(self._place(f"{start}{name}")) as temporary:
                 temporary.write_bytes(content)
 

@@ -14,6 +14,7 @@ from hybridvit.data.scan import Say, quiet
 from hybridvit.data.tiles import tiling_of
 from hybridvit.loading import Device
 from hybridvit.predictor import Answer, Predictor
+from hybridvit.task import NO_OPTIONS, TaskOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def answered(
     device: Device = "auto",
     threads: int | None = None,
     trust_changed: bool = False,
+    said: TaskOptions = NO_OPTIONS,
     say: Say = quiet,
 ) -> Iterator[tuple[Iterator[Answer], list[Input]]]:
     """The answers, and the inputs that they are to.
@@ -62,7 +64,7 @@ def answered(
     sinks: list[Sink] = [] if options.output is None else [table_at(options.output)]
     if options.pictures is not None:
         check_gallery(options.pictures, inputs)
-    predictor = Predictor(model, device=device, threads=threads, trust_changed=trust_changed, tiling=tiling)
+    predictor = Predictor(model, device=device, threads=threads, trust_changed=trust_changed, tiling=tiling, said=said)
     if options.pictures is not None:
         sinks.append(Gallery(options.pictures, inputs, predictor))
     keeps = options.pictures is not None

@@ -27,7 +27,7 @@ from hybridvit.checkpoints.matching import (
 )
 from hybridvit.checkpoints.metadata import card_of, to_metadata
 from hybridvit.checkpoints.names import named
-from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.errors import CheckpointError, MissingPart, UsageError
 from hybridvit.folding.fold import unwrapped
 from hybridvit.models.raw_pixels import RawPixelConv
 from hybridvit.models.registry import find_variant
@@ -256,6 +256,8 @@ def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor])
         model = skeleton(card)
         # timm's models compute some constants when they are made, and write them into no file
         return skeleton(card, device="cpu") if has_unsaved_constants(model) else model
+    except MissingPart as error:
+        raise MissingPart(f"{file.path}: {error}") from error
     except Exception as error:  # a hostile card may hold any value for any option, and so raise any error
         raise CheckpointError(
             f"{file.path}: this release cannot build the '{card.architecture}' that its card describes ({error})."

@@ -16,6 +16,7 @@ from hybridvit.annotations import converted
 from hybridvit.cli.help import HelpFormatter, described, field_texts, one_line, reflow
 from hybridvit.cli.size import Size, parse_size
 from hybridvit.errors import UsageError, nearest
+from hybridvit.task import TASKS, TaskOptions, find_task, names_of
 
 READERS: dict[Any, Callable[[str], Any]] = {Path: Path, Size: parse_size}
 """Types of which any text that they take is right, or says itself what is wrong."""
@@ -40,7 +41,7 @@ class SignatureCommand(Command):
     """Parameters without a default are positional (a list takes one or more words); keyword-only ones are options.
 
     A parameter that is a dataclass stands for its fields, each with a default: they are options like the others, and
-    their docstrings the help.
+    their docstrings the help. One of the type TaskOptions stands for what any task can be told of pictures.
     """
 
     def __init__(self, name: str, function: Callable[..., int | None]) -> None:
@@ -49,9 +50,14 @@ class SignatureCommand(Command):
         self.description, self._texts = _read_docstring(inspect.getdoc(function) or "")
         self.summary = self.description.splitlines()[0]
         self._parameters: dict[str, inspect.Parameter] = {}
+        self._of_tasks: dict[str, list[str]] = {}  # the options of tasks, by the parameter that takes those given
         self._groups: dict[str, Any] = {}  # the dataclasses, by the parameter that takes one
         for each in inspect.signature(function, eval_str=True).parameters.values():
-            if dataclasses.is_dataclass(each.annotation):
+            if each.annotation is TaskOptions:
+                self._of_tasks[each.name] = [name for group in _askings() for name in names_of(group)]
+                for group in _askings():
+                    self._parameters |= _fields(group)
+            elif dataclasses.is_dataclass(each.annotation):
                 self._groups[each.name] = each.annotation
                 self._parameters |= _fields(each.annotation)
             else:
@@ -69,6 +75,8 @@ class SignatureCommand(Command):
             return 0
         self._check_option_names(words)
         values = self._values(words)
+        for name, options in self._of_tasks.items():
+            values[name] = TaskOptions({each: values.pop(each) for each in options if each in values})
         for name, group in self._groups.items():
             named = [field.name for field in dataclasses.fields(group) if field.name in values]
             values[name] = group(**{each: values.pop(each) for each in named})
@@ -106,7 +114,8 @@ class SignatureCommand(Command):
             exit_on_error=False,
         )
         parser.add_argument("-h", "--help", action="help", help="Show this help message and exit.")
-        texts = ChainMap(self._texts, *map(field_texts, self._groups.values()))
+        asked = _askings() if self._of_tasks else []
+        texts = ChainMap(self._texts, *map(field_texts, [*self._groups.values(), *asked]))
         for parameter in self._parameters.values():
             argument = parser.add_argument(_word(parameter), **_settings(parameter, texts[parameter.name]))
             argument.required = False  # `_values` names all that are missing
@@ -159,6 +168,12 @@ def _fields(group: Any) -> dict[str, inspect.Parameter]:
         each.name: inspect.Parameter(each.name, kind, default=each.default, annotation=hints[each.name])
         for each in dataclasses.fields(group)
     }
+
+
+def _askings() -> list[type]:
+    """What each task can be told of pictures."""
+    askings = (find_task(name).asking for name in TASKS)
+    return [each for each in askings if each is not None]
 
 
 def _item_type(annotation: Any) -> Any:

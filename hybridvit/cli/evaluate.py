@@ -53,8 +53,8 @@ def evaluate(
             sizes, mirrored too) or slide (over overlapping parts of the size that it was trained on).
         tile: cut larger images into overlapping tiles with a side of so many pixels, and join the answers.
         overlap: the least part of a tile that its neighbour shows too; 0.2 by default.
-        write_pred: file to write the answers to in the form in which others judge them, where the task has one: of hands
-            FreiHAND's pred.json, or a pred.zip of it.
+        write_pred: file to write the answers to in the form in which others judge them, where the task has one: of
+            hands FreiHAND's pred.json, or a pred.zip of it.
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).

@@ -13,6 +13,7 @@ from hybridvit.data.inputs import Input, Shown, is_camera, is_moving
 from hybridvit.errors import ImageDecodeError
 from hybridvit.loading import Device
 from hybridvit.predictor import Answer
+from hybridvit.task import NO_OPTIONS, TaskOptions
 
 PLAIN = Answering()
 _SHOWN_EVERY_S = 0.2
@@ -27,6 +28,7 @@ def predict(
     threads: int | None = None,
     device: Device = "auto",
     trust_changed: bool = False,
+    said: TaskOptions = NO_OPTIONS,
 ) -> int:
     """Name what is on images and videos.
 
@@ -41,6 +43,7 @@ def predict(
       hybridvit predict model.onnx street.mp4 --every 5 --pictures drawn
       hybridvit predict model.onnx camera:0 --json
       hybridvit predict model.safetensors aerial.tif --tile 1024 --pictures drawn
+      hybridvit predict model.safetensors hand.jpg --side left --boxes 40,30,120,150 --pictures drawn
 
     Args:
         checkpoint: the model: .safetensors, .pth, .pth.tar, .ckpt, or an exported .onnx, .xml, .pte, .tflite ...
@@ -56,7 +59,7 @@ def predict(
     failed: set[Input] = set()
     count = 0
     with answered(
-        checkpoint, images, options, device=device, threads=threads, trust_changed=trust_changed, say=remark
+        checkpoint, images, options, device=device, threads=threads, trust_changed=trust_changed, said=said, say=remark
     ) as (answers, inputs):
         is_seen = prints and sys.stdout.isatty()  # a line of status would be torn by what is printed
         with nullcontext(lambda text: None) if is_seen else status_line() as show:

@@ -12,13 +12,16 @@ from freihand_sets import write_freihand
 
 import hybridvit
 from hybridvit.export import EXPORTERS, load_runner
+from hybridvit.export.graph import DeployedModel
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.parity import BATCH_SIZES
 from hybridvit.export.pipeline import export
 from hybridvit.export.quantise.plan import plan_from_folder
+from hybridvit.export.resolve import resolve
+from hybridvit.export.spec import GraphSpec
 
 TO_A_POINT = 1e-6  # m
-SPREAD = 1.5  # of the weights: hands that differ from picture to picture, by millimetres
+SPREAD = 2.0  # of the weights: hands that differ from picture to picture, by millimetres
 MESH_BYTES = 1_000_000  # less than the arrays of a hand, more than all else of a debug model
 
 
@@ -35,7 +38,7 @@ def made() -> Any:
     return model
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.nightly)])
 def test_a_file_puts_every_vertex_where_pytorch_does(to: str, tmp_path: Path) -> None:
     model = made()
     report = export(model, tmp_path / f"m{EXPORTERS[to].suffix}", to=to)
@@ -44,12 +47,13 @@ def test_a_file_puts_every_vertex_where_pytorch_does(to: str, tmp_path: Path) ->
     assert report.parity.limit == pytest.approx(TO_A_POINT)
     assert report.parity.max_error <= TO_A_POINT
     assert "generated hand is inside" in report.metadata["hybridvit.notice"]
-    runner, images = load_runner(report.path), torch.randn(5, 3, 64, 64)
+    generator = torch.Generator().manual_seed(1)
+    runner, images = load_runner(report.path), torch.randn(5, 3, 64, 64, generator=generator)
     with torch.no_grad():
         wanted = model(images)
     given = runner(images.numpy())
     assert np.abs(given["vertices"] - wanted.vertices.numpy()).max() <= TO_A_POINT
-    assert wanted.vertices.std(0).mean() > 5e-4, "hands that are all alike would prove nothing"
+    assert wanted.vertices.std(0).mean() > 2e-4, "hands that are all alike would prove nothing"
 
 
 def test_a_fold_moves_no_vertex() -> None:
@@ -66,9 +70,27 @@ def test_parameters_come_without_the_arrays_of_a_mesh(tmp_path: Path) -> None:
     assert report.notice == ""
     assert "hybridvit.notice" not in report.metadata
     model = onnx.load(report.path)
-    assert max(np.prod(each.dims) for each in model.graph.initializer) < 778 * 3
+    assert not [each.name for each in model.graph.initializer if {778, 3 * 778} & set(each.dims)]
 
 
+def test_half_precision_leaves_the_head_alone() -> None:
+    model = hybridvit.fold(made())
+    half = DeployedModel(model, resolved(model)).in_dtype(torch.float16)
+    kinds = {name.startswith("backbone.head."): set() for name, _ in half.named_parameters()}
+    for name, each in (*half.named_parameters(), *half.named_buffers()):
+        if each.is_floating_point():
+            kinds[name.startswith("backbone.head.")].add(each.dtype)
+    assert kinds == {True: {torch.float32}, False: {torch.float16}}
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert (half(images)[0] - model(images).vertices).abs().max() < 5e-4
+
+
+def resolved(model: Any) -> GraphSpec:
+    return resolve(model, model.card, EXPORTERS["onnx"], ExportOptions())
+
+
+@pytest.mark.nightly
 def test_in_half_precision_the_hand_is_moved_in_full(tmp_path: Path) -> None:
     report = export(made(), tmp_path / "m.onnx", options=ExportOptions(precision="fp16"))
     assert report.parity.max_error <= 5e-4
@@ -76,6 +98,7 @@ def test_in_half_precision_the_hand_is_moved_in_full(tmp_path: Path) -> None:
     assert onnx.TensorProto.FLOAT in arrays
 
 
+@pytest.mark.nightly
 def test_integers_stay_in_the_backbone_and_in_their_budget_of_millimetres(tmp_path: Path) -> None:
     write_freihand(tmp_path / "hands", hands=16)
     model = made()

@@ -150,8 +150,8 @@ class HandLossConfig:
             at_least(f"loss.{name}", getattr(self, name), 0.0, "0 leaves it out")
         if not self.vertices + self.keypoints > 0 or not self.points > 0:
             raise UsageError(
-                "Recipe keys 'loss.vertices' and 'loss.keypoints', or 'loss.points', are 0, but without them either the "
-                "hand or its place in the picture is not learnt. Give weights above 0."
+                "Recipe keys 'loss.vertices' and 'loss.keypoints', or 'loss.points', are 0, but without them either "
+                "the hand or its place in the picture is not learnt. Give weights above 0."
             )
         within("loss.root", self.root, 0, 20)
         positive("loss.unit_m", self.unit_m)

@@ -13,7 +13,7 @@ parameters makes a hand a few millimetres larger, and so does the scale of the c
 
 
 def farthest_m(given: Outputs, wanted: Outputs) -> float:
-    """The most that a point moves from one answer to the other along an axis, in metres; infinite for what is no number.
+    """The most that a point moves from one answer to the other along an axis, in metres; infinite where none is known.
 
     Rotations, shape and camera count as what they would move.
     """

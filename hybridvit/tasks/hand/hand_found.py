@@ -1,7 +1,7 @@
 """The hand that a model was trained with, and no other: its vertices mean nothing to another mesh. Needs no torch."""
 
 from hybridvit.card import ModelCard
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import MissingPart, UsageError
 from hybridvit.tasks.hand.assets import GENERATED, find_assets
 from hybridvit.tasks.hand.hand_assets import HandAssets
 
@@ -21,14 +21,17 @@ def named(card: ModelCard) -> str:
 def hand_of(card: ModelCard) -> HandAssets:
     """The hand that a card's model moves.
 
-    Raises UsageError where there is none, CheckpointError where another is found than the one with the card's digest.
+    Raises MissingPart where there is none, or another than the one with the card's digest.
     """
     digest = str(card.head_options.get("sha256", ""))
     if digest in _SEEN:
         return _SEEN[digest]
-    found = seen(find_assets(named(card)))
+    try:
+        found = seen(find_assets(named(card)))
+    except UsageError as error:
+        raise MissingPart(str(error)) from error
     if digest not in ("", found.sha256):
-        raise CheckpointError(
+        raise MissingPart(
             f"The model moves a hand with SHA-256 {digest[:12]}…, but the one that is found has {found.sha256[:12]}…, "
             "and what the model learnt means nothing to its mesh. Set $HYBRIDVIT_MANO to the file that it was trained "
             "with."

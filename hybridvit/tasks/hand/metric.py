@@ -69,7 +69,7 @@ class HandMetric(Metric):
         self._aligned.append(judged.errors)
         self._reflected.append(judged.reflected)
         if self._mean is not None:
-            constant = Points(*(np.broadcast_to(each, true.shape) for each, true in zip(self._mean, truth, strict=True)))
+            constant = Points(*map(np.broadcast_to, self._mean, [each.shape for each in truth]))
             self._of_mean.append(aligned_errors(constant, truth).errors)
         if CAMERA in given:
             self._placed.append(errors(placed(found, given[CAMERA], true[CAMERA], batch), truth))
@@ -175,7 +175,7 @@ def _text(value: float, is_length: bool) -> str:
 
 
 def placed(found: Points, weak: np.ndarray, cameras: np.ndarray, batch: Batch) -> Points:
-    """Root-relative hands where the camera (b 3 3) of each picture sees them; `weak` (b 3) as `root_position` has it."""
+    """Root-relative hands where each picture's camera (b 3 3) sees them; `weak` (b 3) as `root_position` has it."""
     size = (batch.inputs.shape[2], batch.inputs.shape[3])
     roots = np.stack([root_position(one, camera, size) for one, camera in zip(weak, cameras, strict=True)])[:, None]
     return Points(*(each + roots for each in found))

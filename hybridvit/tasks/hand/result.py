@@ -13,6 +13,7 @@ from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
 from hybridvit.task import Frame, Outputs, Result
 from hybridvit.tasks.hand.angles import joint_angles
+from hybridvit.tasks.hand.camera import root_position, upright_view
 from hybridvit.tasks.hand.drawing import (
     TRUTH_COLOUR,
     Placed,
@@ -49,6 +50,7 @@ class HandResult(Result):
     camera: np.ndarray  # 3: s, tx, ty; a point lies at s X_xy + t, from -1 to 1 across the crop
     rotations: np.ndarray | None = None  # 16 3 3, the first of the wrist; None: the file does not give them
     shape: np.ndarray | None = None  # 10
+    focal_px: float | None = None  # of the picture's camera: tells where in space the wrist is
     truth: np.ndarray | None = None  # v 3, metres, root-relative: drawn as an outline
     in_row: bool = False  # draw the picture itself, the mesh over it, and two turned views, side by side
 
@@ -75,6 +77,15 @@ class HandResult(Result):
         return {} if self.rotations is None else joint_angles(self.rotations, self.assets)
 
     @property
+    def position(self) -> np.ndarray | None:
+        """Where the wrist is from the camera (3, metres), as weak perspective knows it; None without a focal length."""
+        if self.focal_px is None:
+            return None
+        height, width = self.frame.picture_size
+        camera = np.array([[self.focal_px, 0, width / 2], [0, self.focal_px, height / 2], [0, 0, 1]])
+        return root_position(self.camera, upright_view(self.frame).camera(camera), self.frame.input_size)
+
+    @property
     def filled(self) -> float:
         """The longer side of the hand's box over that of the crop."""
         return float(np.ptp(self.pixels(self.vertices), axis=0).max() / max(self.frame.crop[2:]))
@@ -98,6 +109,8 @@ class HandResult(Result):
             found["quaternions_xyzw"] = _rounded(each, 6)
             found["axis_angle_with_mean"] = _rounded(axis_angles(self.rotations.astype(np.float64)).ravel(), 6)
             found["angles_deg"] = {name: round(value, 1) for name, value in self.angles.items()}
+        if self.position is not None:
+            found["position_m"] = _rounded(self.position, 4)
         if self.shape is not None:
             found["shape"] = _rounded(self.shape, 5)
         return found | ({"warning": self._warning} if self._warning else {})

@@ -10,8 +10,8 @@ from hybridvit.models.with_head import WithHead
 from hybridvit.starting import preparation_of, started_with_head
 from hybridvit.task import Splits
 from hybridvit.tasks.hand.assets import find_assets
-from hybridvit.tasks.hand.config import HandMeshConfig, HandRecipe
 from hybridvit.tasks.hand.baseline import mean_hand
+from hybridvit.tasks.hand.config import HandMeshConfig, HandRecipe
 from hybridvit.tasks.hand.data import HandSamples, open_splits
 from hybridvit.tasks.hand.generated_hand import generated_hand
 from hybridvit.tasks.hand.hand_found import hand_of, seen

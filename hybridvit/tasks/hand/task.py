@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task, TaskOptions
+from hybridvit.tasks.hand.asking import HandAsking, shown
 from hybridvit.tasks.hand.config import HandData, HandMeshConfig, HandRecipe
 from hybridvit.tasks.hand.quantities import QUANTITIES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
     from torch import Tensor, nn
 
     from hybridvit.data.check_contents import Contents
@@ -32,11 +35,23 @@ class HandTask(Task):
     recipe = HandRecipe
     answers = ("vertices", "keypoints", "camera", "rotations", "shape")
     returns = "hand"
-    also_returns: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"parameters": ("camera", "rotations", "shape")})
+    also_returns: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"parameters": answers[2:]})
     heads: ClassVar[Mapping[str, type]] = {"hand_mesh": HandMeshConfig}
     num_classes = 1
     tolerance = 0.1  # a target's limit is a share; of a hand it is metres
     counted_in = "m"
+    asking = HandAsking
+    has_files_of_several = True
+
+    def __init__(self, said: HandAsking = HandAsking()) -> None:  # noqa: B008  a frozen value
+        self._said = said
+
+    def asked(self, options: TaskOptions) -> "HandTask":
+        super().asked(options)
+        return HandTask(HandAsking(**options))
+
+    def shown(self, picture: "Image", preprocessing: Preprocessing, name: str) -> "tuple[np.ndarray, Frame]":
+        return shown(picture, preprocessing, self._said, name)
 
     def prepared(self, preprocessing: Preprocessing, image_size: tuple[int, int] | None) -> Preprocessing:
         """The central square of a picture, all of it: hands fill about half of its side."""
@@ -142,4 +157,15 @@ class HandTask(Task):
         from hybridvit.tasks.hand.hand_found import hand_of
         from hybridvit.tasks.hand.result import results_of
 
-        return results_of(outputs, frames, card, hand_of(card))
+        found = results_of(outputs, frames, card, hand_of(card), self._said.side)
+        return [replace(each, focal_px=self._said.focal) for each in found]
+
+    def files_of_video(self, results: "Sequence[HandResult]", seconds: Sequence[float]) -> Mapping[str, bytes]:
+        from hybridvit.tasks.hand.together import of_video
+
+        return of_video(results, seconds)
+
+    def files_of_pictures(self, names: Sequence[str], results: "Sequence[HandResult]") -> Mapping[str, bytes]:
+        from hybridvit.tasks.hand.together import of_pictures
+
+        return of_pictures(names, results)
