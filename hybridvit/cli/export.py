@@ -46,8 +46,9 @@ class Request:
     uint8: bool = False
     """take pixels as they are decoded (batch x height x width x channels); the normalisation is inside."""
     returns: str | None = None
-    """what the file gives: by default what the model answers (logits, segmentation or detections), or features (the
-    pooled vector before the classifier) or pyramid (the four feature maps)."""
+    """what the file gives: by default what the model answers (logits, segmentation, detections or hand), or of hands
+    parameters (all but the mesh), or features (the pooled vector before the classifier) or pyramid (the four feature
+    maps)."""
     top_k: int | None = None
     """give the probabilities and indices of so many classes instead of all logits."""
     argmax: bool = False
