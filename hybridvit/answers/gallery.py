@@ -63,7 +63,8 @@ def names_of(inputs: Sequence[Input]) -> dict[Input, str]:
 
 class Gallery(Sink):
     """Writes `folder`/NAME.png for a picture, NAME.mp4 for a video; and Result.files() as NAME.FILE, or for a video as
-    NAME/NUMBER.FILE. What the task makes of several answers together is NAME.FILE of a video, and FILE of pictures.
+    NAME/NUMBER.FILE. Where the task makes files of several answers together, these are NAME.FILE of a video, without
+    those of its frames, and FILE of pictures.
 
     What could not be had is left out; of a damaged video there is what could be read.
     """
@@ -96,9 +97,10 @@ class Gallery(Sink):
             self._of = shown.source
             self._video = self._stack.enter_context(VideoFile(self._place(f"{name}.mp4"), rate=shown.footage.rate))
         self._video.add(drawn, shown.seconds)
-        self._write_files(f"{name}/{shown.frame:06}.", result.files())
-        if self._keeps:
+        if self._keeps:  # what they are together takes the place of files of each
             self._frames.append((shown.seconds, result))
+        else:
+            self._write_files(f"{name}/{shown.frame:06}.", result.files())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -72,6 +72,20 @@ def test_the_first_answer_is_the_mean_hand_with_its_palm_to_the_camera() -> None
     assert (answer.keypoints[:, 0] == 0).all(), "all is measured from the wrist"
 
 
+def test_the_backbone_may_start_from_a_classifier_and_be_one_of_timm_s(tmp_path: Path) -> None:
+    classifier: Any = hybridvit.create_model("fastvit_debug", num_classes=5).eval()
+    path = tmp_path / "classifier.safetensors"
+    hybridvit.save_checkpoint(classifier, path)
+    options = {"task": "hand", "head_options": {"assets": "generated"}}
+    model: Any = hybridvit.create_model("fastvit_debug", pretrained=path, **options)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        pooled = model.eval().pyramid(images)[-1].mean((2, 3))
+        expected = classifier.forward_head(classifier.forward_features(images), pre_logits=True)
+    assert torch.equal(pooled, expected)
+    assert hybridvit.create_model("resnet10t", **options).eval()(images).vertices.shape == (1, 778, 3)
+
+
 def test_half_precision_of_the_backbone_does_not_reach_the_hand() -> None:
     model = made()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
