@@ -10,7 +10,8 @@ _SEEN: dict[str, HandAssets] = {}  # by digest: those that a recipe names may li
 
 def seen(assets: HandAssets) -> HandAssets:
     """The hand, which `hand_of` finds from now on by its digest, wherever its file is."""
-    return _SEEN.setdefault(assets.sha256, assets)
+    _SEEN[assets.sha256] = assets
+    return assets
 
 
 def named(card: ModelCard) -> str:
