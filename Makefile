@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,hybridvit.tasks.detect.dino,hybridvit.tasks.detect.heads,hybridvit.tasks.hand.mano,hybridvit.tasks.hand.rotation,beartype.beartype
 
 # prints the slowest twenty, so that no test becomes slow unnoticed
-TEST := $(BIN)/python -m pytest -n 2 --durations 20
+TEST := $(BIN)/python -m pytest --durations 20 -n
 
 # What a system lacks is missing from the standard library: without the other packages, and the two kinds of error that
 # their absence makes, this takes a tenth of the time of the check above it.
@@ -28,10 +28,11 @@ test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE
 # What every change must pass; test-nightly has every seed, every variant and every place to stop.
 test: SELECTED := -m "not nightly"
 test test-nightly: .venv/ready
-	$(TEST) $(SELECTED) --dist loadscope tests/unit tests/contract/test_every_model.py $(SHAPES)
-	$(TEST) $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system tests/contract/test_every_task.py \
+	$(TEST) 2 $(SELECTED) --dist loadscope tests/unit tests/contract/test_every_model.py $(SHAPES)
+# three for two cores: these wait for processes of their own a fifth of the time
+	$(TEST) 3 $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system tests/contract/test_every_task.py \
 		$(SHAPES)
-	$(TEST) $(SELECTED) --dist loadscope tests/deployment tests/contract/test_every_target.py
+	$(TEST) 2 $(SELECTED) --dist loadscope tests/deployment tests/contract/test_every_target.py
 
 # LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
 test-litert: .venv-litert/ready

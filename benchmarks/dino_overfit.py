@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
 
 import hybridvit
+from hybridvit.card import ModelCard
 from hybridvit.data.scenes import CLASSES, SIDE_PX, Scene, scene
-from hybridvit.task import Batch, Moment
+from hybridvit.models.with_head import WithHead
+from hybridvit.task import Batch, Frame, Moment, find_task
+from hybridvit.tasks.detect.data import Truth
 from hybridvit.tasks.detect.objective import DetectObjective
 
 HEAD = {
@@ -32,46 +34,35 @@ HEAD = {
 NUM_SCENES, WANTED = 8, 0.9
 
 
-def target_of(drawn: Scene) -> dict[str, torch.Tensor]:
+def target_of(drawn: Scene) -> dict[str, Any]:
     """The shapes of a scene, as the task's targets have them."""
     corners = []
     for instance in drawn.instances:
         y, x = np.nonzero(instance.mask)
         corners.append([x.min(), y.min(), x.max() + 1, y.max() + 1])
+    boxes = np.array(corners, np.float64).reshape(-1, 4)
+    labels = np.array([instance.category for instance in drawn.instances], np.int64)
+    truth = Truth(
+        size=(SIDE_PX, SIDE_PX),
+        boxes=boxes,
+        labels=labels,
+        crowd=np.zeros(len(labels), bool),
+        areas=(boxes[:, 2:] - boxes[:, :2]).prod(1),
+    )
     return {
-        "boxes": torch.tensor(np.array(corners), dtype=torch.float32).view(-1, 4),
-        "labels": torch.tensor([instance.category for instance in drawn.instances], dtype=torch.int64),
+        "boxes": torch.from_numpy(boxes).float(),
+        "labels": torch.from_numpy(labels),
         "ignored": torch.zeros(0, 4),
         "size": torch.tensor([SIDE_PX, SIDE_PX]),
+        "truth": truth,
     }
 
 
-def ap50(found: dict[str, torch.Tensor], targets: list[dict[str, torch.Tensor]]) -> float:
+def ap50(found: dict[str, torch.Tensor], batch: Batch, card: ModelCard) -> float:
     """COCO's, over all scenes."""
-    truth: dict[str, list[dict[str, Any]]] = {
-        "images": [{"id": number, "width": SIDE_PX, "height": SIDE_PX} for number in range(len(targets))],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES)],
-        "annotations": [],
-    }
-    answers = []
-    for number, target in enumerate(targets):
-        for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
-            x, y, width, height = as_coco(box)
-            row = {"image_id": number, "category_id": label, "bbox": [x, y, width, height], "area": width * height}
-            truth["annotations"].append({**row, "iscrowd": 0, "id": len(truth["annotations"]) + 1})
-        rows = (found[name][number].tolist() for name in ("boxes", "labels", "scores"))
-        for box, label, score in zip(*rows, strict=True):
-            answers.append({"image_id": number, "category_id": label, "bbox": as_coco(box), "score": score})
-    known = COCO(truth)
-    judged = COCOeval_faster(known, known.loadRes(answers), iouType="bbox", print_function=lambda *_: None)
-    judged.run()
-    return float(judged.stats[1])
-
-
-def as_coco(box: list[float]) -> list[float]:
-    """Left, top, width, height."""
-    left, top, right, bottom = box
-    return [left, top, right - left, bottom - top]
+    metric = find_task("detect").metric(card)
+    metric.update(found, batch)
+    return metric.compute().values["box_ap50"] / 100
 
 
 def main() -> None:
@@ -84,15 +75,18 @@ def main() -> None:
     torch.manual_seed(options.seed)
     scenes = [scene(number) for number in range(NUM_SCENES)]
     images = torch.stack([torch.from_numpy(drawn.pixels).permute(2, 0, 1) for drawn in scenes]).float() / 64 - 2
-    targets = [target_of(drawn) for drawn in scenes]
+    size = SIDE_PX, SIDE_PX
+    whole = Frame(picture_size=size, crop=(0.0, 0.0, SIDE_PX, SIDE_PX), input_size=size)
+    batch = Batch(images, [target_of(drawn) for drawn in scenes], torch.arange(NUM_SCENES), (whole,) * NUM_SCENES)
     model = hybridvit.create_model(
         "fastvit_debug", task="detect", head="dino", head_options=HEAD, num_classes=len(CLASSES)
     ).train()
+    assert isinstance(model, WithHead)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=1e-4)
     objective, began = DetectObjective(), time.process_time()
     for step in range(1, options.steps + 1):
         moment = Moment(step=step, total_steps=options.steps, averaged=None)
-        loss = objective.loss(model, Batch(images, targets, torch.arange(NUM_SCENES)), moment)
+        loss = objective.loss(model, batch, moment)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
@@ -100,7 +94,7 @@ def main() -> None:
         if step % 50 and step != options.steps:
             continue
         with torch.no_grad():
-            value = ap50(model.eval()(images), targets)
+            value = ap50(model.eval()(images), batch, model.card)
         model.train()
         seconds = time.process_time() - began
         print(f"step {step}: loss {loss.item():.3f}, AP50 {value:.3f}, {seconds:.0f} s of CPU", flush=True)

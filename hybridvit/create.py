@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from hybridvit.build import configured, described
-from hybridvit.card import MIN_SIDE_PX
+from hybridvit.card import as_size
 from hybridvit.errors import UsageError
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone, FeaturePyramid
@@ -60,7 +60,7 @@ def create_model(
     """
     learnt = find_task(task)
     _check_pyramid(learnt, features_only, out_indices, options)
-    size = None if image_size is None else _height_and_width(image_size)
+    size = None if image_size is None else as_size(image_size)
     card = described(name, learnt, head=head, head_options=head_options, options=options)
     model = learnt.build(card)
     assert isinstance(model, WholeModel)
@@ -92,12 +92,3 @@ def _check_pyramid(task: Task, features_only: bool, out_indices: object, options
     for option in ("num_classes", "global_pool", "drop_rate"):
         if features_only and option in options:
             raise UsageError(f"{option} belongs to the head, and features_only leaves the head out. Set one of them.")
-
-
-def _height_and_width(image_size: object) -> tuple[int, int]:
-    sides = tuple(image_size) if isinstance(image_size, tuple | list) else (image_size, image_size)
-    if len(sides) != 2 or any(type(side) is not int or side < MIN_SIDE_PX for side in sides):
-        raise UsageError(
-            f"image_size is {image_size!r}, but must be a number of pixels from {MIN_SIDE_PX}, or (height, width)."
-        )
-    return sides

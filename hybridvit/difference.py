@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+OF_LARGEST = "of the largest output"
+"""What `relative_error` counts in, as words behind the number."""
+
+
 def relative_error(output: "np.ndarray", reference: "np.ndarray") -> float:
     """max|output - reference| / max|reference|; infinite if the shapes differ or a number is not finite.
 

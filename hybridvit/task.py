@@ -12,8 +12,9 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-from hybridvit.difference import relative_error
+from hybridvit.difference import OF_LARGEST, relative_error
 from hybridvit.errors import UsageError, nearest
+from hybridvit.quantity import Quantity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,39 +33,6 @@ if TYPE_CHECKING:
 Outputs = Mapping[str, Any]
 """What a model answers a batch with, by name: tensors from PyTorch, NumPy arrays from an exported file."""
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantity:
-    """A number that models are judged by, as tables, curves and messages show it."""
-
-    name: str  # in metrics.csv and JSON
-    title: str
-    unit: str = "%"
-    higher_is_better: bool = True
-    decimals: int = 2
-    note: str = ""  # how it is computed, if that needs saying
-
-    def text(self, value: float) -> str:
-        """The value with its unit."""
-        return f"{self.number(value)} {self.unit}".rstrip()
-
-    def number(self, value: float) -> str:
-        """The value alone."""
-        return f"{value:.{self.decimals}f}"
-
-    def better(self, one: float, other: float) -> bool:
-        """Whether `one` is better than `other`; equals are not."""
-        return one > other if self.higher_is_better else one < other
-
-    def lost(self, before: float, after: float) -> float:
-        """How much worse `after` is than `before`; below zero if it is better."""
-        return before - after if self.higher_is_better else after - before
-
-    @property
-    def unit_of_losses(self) -> str:
-        """What a difference is counted in."""
-        return "points" if self.unit == "%" else self.unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +238,9 @@ class Task(ABC):
     tolerance: ClassVar[float] = 1.0
     """How many times the limit of a target, which is a share of the largest logit, its answers may `difference` by."""
 
+    counted_in: ClassVar[str] = OF_LARGEST
+    """What `difference` counts in, as words behind the number."""
+
     @property
     def headline(self) -> Quantity:
         """What models of this task are compared by."""
@@ -387,10 +358,12 @@ class Task(ABC):
         """What a model answers to a large picture (height, width in pixels), from its answers to overlapping tiles.
 
         A batch of one in a form that `results` and the metric take, as of an input that is the picture itself. The
-        parts are computed one after the other as they are asked for, so that memory need not hold them all. Called
-        only where `joins_tiles`.
+        parts are computed one after the other as they are asked for, so that memory need not hold them all. Raises
+        UsageError where the task joins none: `joins_tiles` tells before the work.
         """
-        raise NotImplementedError
+        raise UsageError(
+            f"The task '{self.name}' answers to whole pictures, so answers to tiles cannot be joined. Leave --tile out."
+        )
 
 
 DEFAULT_TASK = "classify"  # of recipes and cards that name none

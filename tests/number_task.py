@@ -28,6 +28,7 @@ from hybridvit.data.tiles import TilePart
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import find_variant
+from hybridvit.quantity import Quantity
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Table
 from hybridvit.task import (
@@ -39,7 +40,6 @@ from hybridvit.task import (
     Objective,
     Outputs,
     Place,
-    Quantity,
     Result,
     Sample,
     Scores,

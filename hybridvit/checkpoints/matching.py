@@ -11,6 +11,7 @@ from hybridvit.checkpoints.keymaps import IN_PYRAMID, Naming, family_of
 from hybridvit.data.imagenet import NUM_CLASSES, class_names
 from hybridvit.errors import CheckpointError
 from hybridvit.folding.fold import fold
+from hybridvit.models.backbone import Backbone
 from hybridvit.models.registry import VARIANTS
 from hybridvit.models.whole import WholeModel
 from hybridvit.task import find_task
@@ -24,7 +25,6 @@ _STEMS = (
     "stem.proj.weight",
 )
 FIRST_CONVS = (*_STEMS, *(f"{IN_PYRAMID}{name}" for name in _STEMS))
-CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -64,7 +64,7 @@ def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 def num_classes_of(tensors: Mapping[str, Tensor]) -> int:
     """The outputs of the classifier; 0 without one."""
-    weight = tensors.get(CLASSIFIER[0])
+    weight = tensors.get(Backbone.classifier[0])
     return len(weight) if weight is not None and weight.ndim == 2 and weight.numel() else 0
 
 

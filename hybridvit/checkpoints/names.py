@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hybridvit.checkpoints.keymaps import is_known
 from hybridvit.errors import CheckpointError
+from hybridvit.models.backbone import Backbone
 
 Known = Callable[[Collection[str]], bool]
 """Whether names are those of a model that is looked for."""
@@ -23,11 +24,8 @@ PARALLEL = "module."
 COUNTS = frozenset({"n_averaged", "total_ops", "total_params"})
 """What AveragedModel counts, and thop leaves behind in every module."""
 
-CLASSIFIER = frozenset({"head.fc.weight", "head.fc.bias"})
-"""What the heads of mmpretrain, beside a `backbone.`, call what our models and timm's call so too."""
-
-CLASSIFIERS = frozenset({"head.fc.weight", "head.weight"})
-"""What models call it, ours and timm's, Apple's and NVIDIA's."""
+CLASSIFIERS = frozenset({Backbone.classifier[0], "head.weight"})
+"""What models call the classifier's weight, ours and timm's, Apple's and NVIDIA's."""
 
 TRACKED, STATISTIC = "num_batches_tracked", "running_var"
 MOST_PARTS = 6  # of a prefix; it bounds the work that a file with absurd names can cause
@@ -56,9 +54,9 @@ def named(entries: Mapping[Any, Any], known: Known = is_known, source: object = 
     tensors = {name: value.detach() for name, value in values.items() if _is_weight(name, value)}
     prefix = _prefix(tensors, known)
     inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    beside = (
-        {} if CLASSIFIERS & inside.keys() else {name: value for name, value in tensors.items() if name in CLASSIFIER}
-    )
+    # The heads of mmpretrain, beside a `backbone.`, have the names of ours.
+    own = () if CLASSIFIERS & inside.keys() else Backbone.classifier
+    beside = {name: value for name, value in tensors.items() if name in own}
     taken = {prefix + name for name in inside} | beside.keys()
     left_out = tuple(name for name in values if name not in taken)
     return Named(tensors=_with_counters(inside | beside), prefix=prefix, left_out=left_out)

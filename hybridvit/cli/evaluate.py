@@ -82,6 +82,6 @@ def _lines(task: Task, found: "Evaluation") -> list[tuple[str, str]]:
         right = found.scores.per_image
         if quantity is task.headline and right is not None and right.dtype == bool:
             text += f", {right.sum():,} of {found.num_samples:,} right"
-        lines.append((quantity.title[:1].upper() + quantity.title[1:], text))
+        lines.append((quantity.heading, text))
     speed = f"{found.seconds:.1f} s, {found.num_samples / found.seconds:.0f} images/s with decoding"
     return [*lines, ("Skipped", f"{found.num_skipped} images that could not be decoded"), ("Time", speed)]

@@ -58,7 +58,7 @@ class Request:
     """images, folders or patterns to compare on besides random ones; the first 64 are used."""
     limit: float | None = None
     """largest difference from PyTorch, relative to the largest output; by default 1e-5 (fp32), 5e-3 (fp16), 5e-2
-    (bf16)."""
+    (bf16). Of detectors that of a score or a mask's probability, by default ten times as much."""
     calibration: str | None = None
     """int8: a folder of class folders, or what else the task is evaluated on. Images from it set the range of every
     number inside, the others measure what the integers cost."""
@@ -195,16 +195,15 @@ def _images(words: Sequence[str]) -> tuple[str, ...]:
 def _quality(cost: "Quality") -> list[tuple[str, str]]:
     quantity, kept = cost.quantity, f"{len(cost.kept)} of {cost.num_layers} layers"
     after, before, everything = (quantity.text(value) for value in (cost.after, cost.before, cost.everything))
-    title = quantity.title if quantity.title[1:2].isupper() else quantity.title[:1].upper() + quantity.title[1:]
-    between, unit = "", "points" if quantity.unit == "%" else quantity.unit
+    between = ""
     if cost.drop_interval is not None:
         between = " (95 %: {:+.{digits}f} to {:+.{digits}f})".format(*cost.drop_interval, digits=quantity.decimals)
     return [
         (
-            title + (" accuracy" if quantity.title.startswith("top-") else ""),
+            quantity.heading + (" accuracy" if quantity.title.startswith("top-") else ""),
             f"{after}; fp32 {before}, all layers int8 {everything}",
         ),
-        ("  lost", f"{cost.drop:.{quantity.decimals}f} {unit}{between} on {cost.num_images} images"),
+        ("  lost", f"{cost.drop:.{quantity.decimals}f} {quantity.unit_of_losses}{between} on {cost.num_images} images"),
         ("Same answer as fp32", f"{cost.same_answer:.2f} %"),
         ("In floating point", kept + (f": {', '.join(cost.kept)}" if cost.kept else "")),
         ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost.worst_layers[:5])),
@@ -218,7 +217,7 @@ def _print(done: "ExportReport", *, last: bool) -> None:
         ("Size", f"{done.size_bytes / 1e6:.2f} MB, {spec.precision}" + (f", opset {spec.opset}" if spec.opset else "")),
         ("Takes", spec.takes),
         ("Gives", spec.gives),
-        ("Largest difference", f"{parity.max_error:.1e} of the largest output ({limit})"),
+        ("Largest difference", f"{parity.found} ({limit})"),
         ("  by folding alone", f"{done.folding.max_error:.1e}"),
         ("Compared on", parity.compared_on),
     ]

@@ -39,18 +39,19 @@ class Finding:
 
     def lines(self) -> list[str]:
         """The finding, its first examples and what to do."""
-        shown = self.examples[:MOST_SHOWN]
-        rest = (self.number if self.num_examples is None else self.num_examples) - len(shown)
-        more = [f"    and {rest:,} more"] if rest > 0 and shown else []
         fix = [f"    Fix: {self.fix}"] if self.fix else []
-        return [f"  {self.what}: {self.number:,}", *(f"    {_printable(each)}" for each in shown), *more, *fix]
+        return [f"  {self.what}: {self.number:,}", *(f"    {each}" for each in self._shown()), *fix]
 
     def sentence(self) -> str:
         """The same in one line, as a remark or an error has it."""
-        rest = (self.number if self.num_examples is None else self.num_examples) - len(self.examples[:MOST_SHOWN])
-        shown = "; ".join(_printable(each) for each in self.examples[:MOST_SHOWN])
-        more = f"; and {rest:,} more" if rest > 0 and shown else ""
-        return f"{self.what}: {self.number:,}{f' ({shown}{more})' if shown else ''}. {self.fix}".rstrip()
+        shown = "; ".join(self._shown())
+        return f"{self.what}: {self.number:,}{f' ({shown})' if shown else ''}. {self.fix}".rstrip()
+
+    def _shown(self) -> list[str]:
+        """The first examples, and how many more there are."""
+        shown = [_printable(each) for each in self.examples[:MOST_SHOWN]]
+        rest = (self.number if self.num_examples is None else self.num_examples) - len(shown)
+        return [*shown, f"and {rest:,} more"] if rest > 0 and shown else shown
 
 
 def finding(

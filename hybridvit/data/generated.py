@@ -1,18 +1,20 @@
 """Images made up from a seed, for dry runs and tests: no files, and something to learn all the same."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from hybridvit.data.encoded import ImageOptions
-from hybridvit.data.samples import LabelledImages, Opened
+from hybridvit.data.encoded import DrawOptions, ImageOptions
+from hybridvit.data.samples import LabelledImages, Opened, Samples
 from hybridvit.data.seeding import generator, side_of_step
 from hybridvit.errors import UsageError
 from hybridvit.task import Sample
 
 if TYPE_CHECKING:
     from hybridvit.recipe.groups import DataConfig
+
+Generated = TypeVar("Generated", bound=Samples)
 
 
 class GeneratedImages(LabelledImages):
@@ -53,13 +55,19 @@ class GeneratedImages(LabelledImages):
 
 
 def open_generated(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
-    """Two epochs' worth of steps to train on, and half as many images to validate on."""
-    size = (data.image_size, data.image_size)
-    images = GeneratedImages(
+    """As `both_sets`."""
+    return both_sets(GeneratedImages, data, train, image_size=(data.image_size, data.image_size))
+
+
+def both_sets(
+    make: Callable[..., Generated], data: "DataConfig", train: DrawOptions, **options: Any
+) -> tuple[Generated, Generated]:
+    """Two epochs' worth of steps to train on, and half as many images to validate on; `make` is given `options` too."""
+    images = make(
         length=max(10, 2 * data.total_batch),
-        image_size=size,
         sizes=data.train_sizes,
         seed=train["seed"] if data.train_sizes else 0,
         training=True,
+        **options,
     )
-    return images, GeneratedImages(length=max(10, data.total_batch), image_size=size, seed=1)
+    return images, make(length=max(10, data.total_batch), seed=1, **options)

@@ -55,23 +55,42 @@ class HuggingFaceImages(EncodedImages):
             paths=Names(len(dataset), partial(_row, source)),
             labels=labels,
             class_names=names,
-            fingerprint=f"huggingface-{dataset._fingerprint}",  # the library has no public name for it
+            fingerprint=fingerprint_of(dataset),
             **options,
         )
-        self._dataset = dataset.select_columns([self._image_column]).cast_column(
-            self._image_column, Image(decode=False)
-        )
+        self._dataset = undecoded(dataset, [self._image_column])
 
     def encoded(self, epoch: int, index: int) -> str | bytes:
-        try:
-            cell = self._dataset[index][self._image_column]
-        except Exception as error:  # Arrow raises its own kinds for files that are damaged or gone
-            raise SourceFault(
-                f"{self.paths[index]} cannot be read: {one_line(error)}. Fetch the data set again."
-            ) from error
-        if cell is None or (cell["bytes"] is None and cell["path"] is None):
-            return b""  # which the decoder reports as an empty file
-        return cell["bytes"] if cell["bytes"] is not None else cell["path"]
+        return cell_of(self._dataset, index, self._image_column, name=self.paths[index])
+
+
+def cell_of(dataset: Any, index: int, column: str, *, name: str) -> str | bytes:
+    """The file, or its bytes, in a column of undecoded images; b"", which is no image, where the cell is empty.
+
+    Raises `SourceFault` for a row that cannot be read.
+    """
+    try:
+        cell = dataset[index][column]
+    except Exception as error:  # Arrow raises its own kinds for files that are damaged or gone
+        raise SourceFault(f"{name} cannot be read: {one_line(error)}. Fetch the data set again.") from error
+    if cell is None or (cell["bytes"] is None and cell["path"] is None):
+        return b""
+    return cell["bytes"] if cell["bytes"] is not None else cell["path"]
+
+
+def undecoded(dataset: Any, columns: Sequence[str]) -> Any:
+    """The data set with these columns alone, of images as `cell_of` takes them."""
+    from datasets import Image
+
+    dataset = dataset.select_columns(list(columns))
+    for column in columns:
+        dataset = dataset.cast_column(column, Image(decode=False))
+    return dataset
+
+
+def fingerprint_of(dataset: Any) -> str:
+    """Changes when the data set does."""
+    return f"huggingface-{dataset._fingerprint}"  # the library has no public name for it
 
 
 def _row(source: str, number: int) -> str:
@@ -84,11 +103,7 @@ def open_splits(data: "DataConfig", train: ImageOptions, validation: ImageOption
     rows = load_split(data.root, data.train)
     if data.val_share:
         rows, held_out = hold_out(rows, data.val_share, data.root, data.label_column, say=remarks.append)
-        if data.val != type(data).val:
-            remarks.append(
-                f"data.val_share is {data.val_share}, so that part of the split '{data.train}' is validated on, and "
-                f"the split '{data.val}' is not used. Leave val_share out to validate on it."
-            )
+        remarks += remarks_on_unused(data)
     else:
         held_out = load_split(data.root, data.val)
     open_rows = partial(HuggingFaceImages, image_column=data.image_column, label_column=data.label_column)
@@ -98,8 +113,19 @@ def open_splits(data: "DataConfig", train: ImageOptions, validation: ImageOption
     return images, open_rows(held_out, source=source, class_names=images.class_names, **validation)
 
 
+def remarks_on_unused(data: "DataConfig") -> list[str]:
+    """What is said of a split that was named to validate on, where part of the training split is held out."""
+    if not data.val_share or data.val == type(data).val:
+        return []
+    return [
+        f"data.val_share is {data.val_share}, so that part of the split '{data.train}' is validated on, and the split "
+        f"'{data.val}' is not used. Leave val_share out to validate on it."
+    ]
+
+
 def load_split(root: str, split: str) -> Any:
-    """One split of a data set on the hub, or in a folder (`save_to_disk`, or files that `load_dataset` reads).
+    """One split of a data set on the hub, in a folder (`save_to_disk`, or files that `load_dataset` reads), or in a
+    Parquet file, which is the split train.
 
     Raises `UsageError` without the package, `DatasetError` where there is no such set or split, or no network.
     """
@@ -111,6 +137,8 @@ def load_split(root: str, split: str) -> Any:
         ) from error
     folder = Path(root).expanduser()
     try:
+        if folder.suffix == ".parquet" and folder.is_file():
+            return datasets.load_dataset("parquet", data_files={"train": str(folder)}, split=split)
         if not folder.is_dir():
             return datasets.load_dataset(root, split=split)
         if (folder / "dataset_dict.json").is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 
 from hybridvit.data.written import write_pictures
 
@@ -26,7 +26,6 @@ DEFAULT_FOLDER = "runs/data/scenes"
 _HUES = (0.0, 0.30, 0.58, 0.83)  # of the classes
 _ROTATED, _CROWDED = 3, 5  # the training pictures that lie on their side, and show a crowd
 _NUM_EMPTY = 100  # one in so many shows nothing
-_ORIENTATION = 0x0112  # EXIF
 _OWN_TEXTURE = 0.75  # share of the shapes with the texture of their class
 _LEAST_SHARE, _LEAST_PX = 0.25, 40  # of a shape that is partly hidden, for it to count
 
@@ -181,15 +180,15 @@ def _jpeg(pixels: np.ndarray, *, turned: bool) -> bytes:
     """Encoded; `turned` as a camera on its side stores it, with the note that says how to turn it back."""
     exif = Image.Exif()
     if turned:
-        exif[_ORIENTATION] = 6  # to be turned clockwise
+        exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise
     file = io.BytesIO()
     Image.fromarray(np.rot90(pixels) if turned else pixels).save(file, "JPEG", quality=95, exif=exif)
     return file.getvalue()
 
 
 def _palette_png(labels: np.ndarray) -> bytes:
-    mask = Image.fromarray(labels, "P")
-    mask.putpalette(np.array(PALETTE, np.uint8).flatten().tolist())
+    mask = Image.fromarray(labels)
+    mask.putpalette([level for colour in PALETTE for level in colour])
     file = io.BytesIO()
     mask.save(file, "PNG")
     return file.getvalue()

@@ -8,8 +8,8 @@ from hybridvit.evaluate.run import Evaluation
 from hybridvit.export.pipeline import ExportReport
 from hybridvit.folding.report import FoldReport
 from hybridvit.measure.bench import BenchResult, BenchRow
+from hybridvit.quantity import Quantity
 from hybridvit.report.content import Bar, Change, Figure, Report
-from hybridvit.task import Quantity
 
 FORM_NAMES = {"training": "training form", "folded": "folded"}
 

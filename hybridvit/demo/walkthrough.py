@@ -1,18 +1,18 @@
 """The whole way once: train, evaluate, fold, export, measure, predict, and a report to look at."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from hybridvit import api
 from hybridvit.answers.run import Answering
 from hybridvit.checkpoints import load, save_checkpoint
 from hybridvit.cli.bench import table
 from hybridvit.cli.predict import predict
-from hybridvit.data.decode import decode_image
 from hybridvit.data.preprocess import prepare
 from hybridvit.data.samples import Samples
 from hybridvit.demo.demos import Demo
@@ -26,10 +26,9 @@ from hybridvit.measure.bench import bench
 from hybridvit.measure.counts import count, graph_nodes
 from hybridvit.measure.options import BenchOptions
 from hybridvit.models.whole import WholeModel
-from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.html import write_report
-from hybridvit.task import Result, Task, find_task
+from hybridvit.task import Task, find_task
 from hybridvit.training.record.page import clock
 from hybridvit.training.train import train
 
@@ -72,7 +71,8 @@ def walk_through(demo: Demo, output: Path, overrides: Mapping[str, str]) -> Path
     with step(7, "Predict with the exported model"):
         predict(str(exported.path), paths[:: len(paths) // 3][:3], options=Answering(top=2))
         if demo.drawn:
-            draw(exported.path, paths[: demo.drawn], output / "drawn")
+            api.predict(exported.path, paths[: demo.drawn], pictures=output / "drawn")
+            print(f"Drawn: {demo.drawn} pictures in {output / 'drawn'}")
     before, after = count(model, size), count(folded, size)
     report = run.report
     assert run.content is not None  # this process is the only one, so it leads
@@ -106,8 +106,8 @@ def _exported(model: WholeModel, path: Path, images: np.ndarray) -> ExportReport
     exported = export(model, path, images=images)
     parity = exported.parity
     print(
-        f"{exported.path}: largest difference {parity.max_error:.1e} of the largest output (limit "
-        f"{parity.limit:.0e}), same answer on {parity.num_same} of {parity.real_images} test images"
+        f"{exported.path}: largest difference {parity.found} (limit {parity.limit:.0e}), "
+        f"same answer on {parity.num_same} of {parity.real_images} test images"
     )
     return exported
 
@@ -118,19 +118,6 @@ def _evaluated(model: WholeModel, test: Samples, task: Task) -> Evaluation:
     values = ", ".join(f"{each.title} {each.text(found.scores.values[each.name])}" for each in task.quantities)
     print(f"{values}, on {found.num_samples} images")
     return found
-
-
-def draw(model: Path, paths: Sequence[str], folder: Path) -> None:
-    """The answers to pictures, drawn on them, and the files that belong to each, into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(model)
-    for path, answer in zip(paths, predictor(paths), strict=True):
-        assert isinstance(answer, Result)
-        name = Path(path).stem
-        answer.draw(decode_image(path)).save(folder / f"{name}.png")
-        for file, content in answer.files().items():
-            (folder / f"{name}-{file}").write_bytes(content)
-    print(f"Drawn: {len(paths)} pictures in {folder}")
 
 
 @contextmanager

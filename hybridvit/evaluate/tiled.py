@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,9 @@ from hybridvit.data.preprocess import as_picture, frame_of, preprocess
 from hybridvit.data.tiles import Tile, TilePart, Tiling
 from hybridvit.errors import UsageError
 from hybridvit.task import Batch, Outputs, Task
+
+if TYPE_CHECKING:
+    from hybridvit.evaluate.run import Answerer  # which needs torch
 
 
 def tiled(
@@ -48,7 +52,7 @@ def in_own_size(card: ModelCard) -> ModelCard:
 
 def answering_by_tiles(
     tiling: Tiling, answer: Callable[[np.ndarray], Outputs], task: Task, card: ModelCard, *, at_once: int
-) -> Callable[[Batch], Outputs]:
+) -> "Answerer":
     """An answerer for `evaluate`, of batches of one that are `in_own_size`."""
 
     def answer_whole(batch: Batch) -> Outputs:

@@ -6,7 +6,7 @@
 | `hybridvit.card` | JSON of ModelCard: architecture, options, class names, preprocessing, source, licence |
 | `hybridvit.graph` | JSON of GraphSpec: what it takes and gives |
 | `hybridvit.weights_sha256` | digest of the weights that were exported, before folding |
-| `hybridvit.parity` | JSON: largest relative difference from PyTorch, the limit, what was compared |
+| `hybridvit.parity` | JSON: largest difference from PyTorch, what it counts in, the limit, what was compared |
 | `hybridvit.accuracy` | int8, JSON: what it costs in the headline of the task, and which layers kept floating point |
 | `hybridvit.sha256` | digest of the file itself, see seal.py |
 | `hybridvit.versions` | JSON: the packages that wrote it |

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybridvit.card import Preprocessing
-from hybridvit.difference import relative_error
+from hybridvit.difference import OF_LARGEST, relative_error
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
 from hybridvit.task import Outputs, Task, find_task
@@ -28,7 +28,8 @@ Reference = Callable[[np.ndarray], list[np.ndarray]]
 class Parity:
     """How far an exported file is from PyTorch."""
 
-    max_error: float  # largest difference / largest output of a batch, over all of them
+    max_error: float  # the largest difference in a batch, over all of them
+    counted_in: str  # what that is a number of, as words behind it
     limit: float | None  # None: int8, which is judged by its accuracy
     batch_sizes: tuple[int, ...]
     image_sizes: tuple[tuple[int, int], ...]  # height, width of the random images
@@ -39,6 +40,11 @@ class Parity:
     def passed(self) -> bool:
         """Within the limit, and NaN is not."""
         return math.isfinite(self.max_error) and (self.limit is None or self.max_error <= self.limit)
+
+    @property
+    def found(self) -> str:
+        """The largest difference with its unit."""
+        return f"{self.max_error:.1e} {self.counted_in}"
 
     @property
     def compared_on(self) -> str:
@@ -84,6 +90,7 @@ def compare(
         num_same += _num_same(runner, outputs, expected)
     return Parity(
         max_error=worst,
+        counted_in=counted_in(find_task(runner.card.task), spec),
         limit=limit,
         batch_sizes=tuple(batch_sizes),
         image_sizes=tuple(image_sizes),
@@ -151,6 +158,11 @@ def difference(task: Task, spec: GraphSpec, given: Outputs, wanted: Outputs) -> 
     if spec.gives_answers:
         return task.difference(given, wanted)
     return max(relative_error(given[name], each) for name, each in wanted.items())
+
+
+def counted_in(task: Task, spec: GraphSpec) -> str:
+    """What a `difference` counts in, as words behind the number."""
+    return task.counted_in if spec.gives_answers else OF_LARGEST
 
 
 def limit_of(exporter: "Exporter", task: Task, spec: GraphSpec) -> float | None:

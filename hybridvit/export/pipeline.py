@@ -187,9 +187,9 @@ def _compared(draft: Draft, original: Original, images: Sequence[np.ndarray], li
     allowed = "any finite one" if parity.limit is None else f"{parity.limit:.0e}"
     raise ExportError(
         f"The {exporter.target} file of {draft.card.architecture} in {spec.precision} differs from PyTorch by "
-        f"{parity.max_error:.1e} of the largest output; the limit is {allowed}. It was not kept. Another "
-        f"version of {' or '.join(exporter.writer_packages)} may convert it rightly; `hybridvit fold` tells whether "
-        "folding alone is exact for these weights."
+        f"{parity.found}; the limit is {allowed}. It was not kept. Another version of "
+        f"{' or '.join(exporter.writer_packages)} may convert it rightly; `hybridvit fold` tells whether folding alone "
+        "is exact for these weights."
     )
 
 

@@ -15,7 +15,8 @@ def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: Exp
     target, task = exporter.target, find_task(card.task)
     _check_precision(exporter, options.precision)
     returns = _returns(task, options.returns)
-    if task.lists_objects and returns == task.returns:
+    lists = task.lists_objects and returns == task.returns
+    if lists:
         _check_lists(exporter, task, options)
     sizes = tuple(as_size(size) for size in options.image_sizes)
     if sizes and not exporter.takes_several_sizes:
@@ -33,8 +34,8 @@ def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: Exp
     return GraphSpec(
         image_size=options.image_size or (sizes[0] if sizes else card.preprocessing.image_size),
         channels=model.in_chans,
-        batch=_batch(exporter, options.batch, lists=task.lists_objects and returns == task.returns),
-        range_px=_range(model, card, exporter, options),
+        batch=_batch(exporter, options.batch, lists=lists),
+        range_px=_range(model, card, exporter, options, lists=lists),
         image_sizes=sizes,
         pixels="uint8" if options.uint8 else "float32",
         precision=options.precision,
@@ -112,15 +113,16 @@ def _argmax(task: Task, returns: str, options: ExportOptions) -> str:
     return task.argmax
 
 
-def _range(model: WholeModel, card: ModelCard, exporter: Exporter, options: ExportOptions) -> tuple[int, int] | None:
+def _range(
+    model: WholeModel, card: ModelCard, exporter: Exporter, options: ExportOptions, *, lists: bool
+) -> tuple[int, int] | None:
     """The smallest and the largest side of a file that takes any size.
 
     Pictures of a model that shows them whole have sizes of their own, and so has its file unless one is asked for.
     """
-    of_any_size = card.preprocessing.crop_mode == "fit" and exporter.takes_dynamic_size and card.fixed_size is None
-    of_any_size = of_any_size and not (find_task(card.task).lists_objects and options.returns != "pyramid")
-    of_any_size = of_any_size and options.precision not in exporter.of_one_size
-    asked = options.dynamic_size or (of_any_size and not (options.image_size or options.image_sizes))
+    can_be_any = exporter.takes_dynamic_size and options.precision not in exporter.of_one_size and not lists
+    shows_whole = card.preprocessing.crop_mode == "fit" and card.fixed_size is None
+    asked = options.dynamic_size or (can_be_any and shows_whole and not (options.image_size or options.image_sizes))
     return check_range(model, card, asked) if asked else None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from hybridvit.difference import relative_error
 from hybridvit.errors import UsageError
 from hybridvit.folding.batch_norm import is_batch_norm, uses_batch_statistics
 from hybridvit.folding.fold import foldable_blocks, unwrapped
@@ -18,7 +19,7 @@ from hybridvit.folding.foldable import Carded
 class FoldReport:
     """What `fold` did."""
 
-    max_error: float  # largest difference of an output, relative to the largest output
+    max_error: float  # largest difference of an output, relative to its largest value
     folded: tuple[str, ...]  # names of the replaced blocks
     left: tuple[str, ...]  # "name (type)" of norms and foldable blocks that remain
     parameters_before: int
@@ -57,10 +58,9 @@ def fold_report(model: nn.Module, folded: nn.Module, images: Tensor | None = Non
             raise UsageError(f"A {type(model).__name__} does not say what images it takes: give some to compare on.")
         images = _random_images(model)
     expected, actual = tree_leaves(model(images)), tree_leaves(folded(images))
-    largest = max(value.abs().max().item() for value in expected)
-    difference = max((a.double() - b.double()).abs().max().item() for a, b in zip(expected, actual, strict=True))
+    pairs = zip(actual, expected, strict=True)
     return FoldReport(
-        max_error=difference / largest,
+        max_error=max(relative_error(*(each.cpu().double().numpy() for each in pair)) for pair in pairs),
         folded=tuple(name for name in foldable_blocks(model) if name not in foldable_blocks(folded)),
         left=_left(folded),
         parameters_before=_parameters(model),

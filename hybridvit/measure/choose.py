@@ -24,7 +24,8 @@ from hybridvit.measure.plan import installed_runtimes
 from hybridvit.measure.result import BenchResult
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.models.registry import FAMILIES, VARIANTS
-from hybridvit.task import Quantity, find_task
+from hybridvit.quantity import Quantity
+from hybridvit.task import find_task
 
 SPREAD = 3.0
 """A model is not measured if its multiply-adds predict more than so many times the time that is allowed: between

@@ -69,7 +69,7 @@ def write(candidate: Candidate) -> None:
     from hybridvit.export.draft import drafted
     from hybridvit.export.exporter import Quantisation
     from hybridvit.export.graph import given_by
-    from hybridvit.export.parity import difference, limit_of
+    from hybridvit.export.parity import counted_in, difference, limit_of
     from hybridvit.export.spec import GraphSpec
     from hybridvit.machine.memory import enough_memory
     from hybridvit.measure.subject import build
@@ -102,6 +102,6 @@ def write(candidate: Candidate) -> None:
         limit = limit_of(exporter, task, spec)
         if error > (float("inf") if limit is None else limit) or error == float("inf"):
             raise ExportError(
-                f"the file that was written differs from PyTorch by {error:.1e} of the largest output; the limit of "
-                f"{precision} is {'any finite one' if limit is None else f'{limit:.0e}'}"
+                f"the file that was written differs from PyTorch by {error:.1e} {counted_in(task, spec)}; the limit "
+                f"of {precision} is {'any finite one' if limit is None else f'{limit:.0e}'}"
             )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hybridvit.errors import UsageError
 from hybridvit.recipe.recipe import ModelOption, Recipe
 
 
@@ -19,6 +20,12 @@ class HeadedRecipe(Recipe):
     """The head on the backbone; empty: the first of its task."""
     head_options: Mapping[str, ModelOption] = field(default_factory=dict)
     """Options of the head, such as {channels: 128}."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("head", "head_options"):
+            if key in self.model_options:
+                raise UsageError(f"Recipe key 'model_options' sets {key}, which is a key of its own. Write --{key}.")
 
     @property
     def creation(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hybridvit.recipe.groups import DataConfig, EmaConfig, OptimConfig, Schedule
 
 ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
 
-TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded", "task", "head", "head_options")
+TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded", "task")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hybridvit.task import Quantity
+from hybridvit.quantity import Quantity
 from hybridvit.training.observe import Best, Row
 
 

@@ -21,10 +21,11 @@ from hybridvit.evaluate.run import Watch, answering
 from hybridvit.folding.fold import fold
 from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.main_module import refuse_at_import
+from hybridvit.quantity import Quantity
 from hybridvit.recipe.file import recipe_text
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Report
-from hybridvit.task import Objective, Quantity, Task, find_task
+from hybridvit.task import Objective, Task, find_task
 from hybridvit.training.auto_batch import settle_micro_batch
 from hybridvit.training.best import better_of, row_of
 from hybridvit.training.engine.devices import batch_shape, build_fabric, leave_process_group

@@ -205,6 +205,8 @@ def test_large_pictures_are_answered_by_tiles_or_these_are_refused(
     if not task.joins_tiles:
         with pytest.raises(UsageError, match="answers to tiles cannot be joined"):
             Predictor(finished.model, tiling=tiling)
+        with pytest.raises(UsageError, match=f"The task '{task.name}' .* answers to tiles cannot be joined"):
+            task.joined((), (40, 50), hybridvit.load(finished.model).card)
         return
     by_tiles, whole = (Predictor(finished.model, device="cpu", tiling=each)(pictures) for each in (tiling, None))
     assert by_tiles[2].agrees(whole[2])  # which is one tile

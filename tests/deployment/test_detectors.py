@@ -86,6 +86,7 @@ def test_a_file_finds_what_the_checkpoint_finds(written: tuple[nn.Module, Export
     assert report.spec.returns == "detections"
     assert report.spec.batch == 1
     assert report.parity.limit == 10 * LIMITS["fp32"]
+    assert report.parity.found.endswith(" of a score or a mask's probability")
     images = scenes(model)
     expected, runner = answered(hybridvit.fold(model), images), load_runner(report.path)
     given = runner(images)

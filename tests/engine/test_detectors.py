@@ -47,7 +47,7 @@ def test_fifty_changing_sizes_leave_memory_flat(head: str, backbone: str) -> Non
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     peaks = []
     for step in range(100):
-        size = (64 + 13 * (step % 50) % 97, 64 + 29 * (step % 50) % 101)  # 50 sizes, twice
+        size = (65 + 13 * (step % 50) % 97, 65 + 29 * (step % 50) % 101)  # 50 sizes, twice
         batch = Batch(torch.randn(1, 3, *size), [target(step % 4, size)], torch.zeros(1))
         DetectObjective().loss(model, batch, MOMENT).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

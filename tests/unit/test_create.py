@@ -47,7 +47,8 @@ def test_the_image_size_goes_on_the_card(tmp_path: Path, architecture: str) -> N
 
 @pytest.mark.parametrize("size", [31, 0, 64.0, True, (64,), (64, 64, 64), (64, 16), "64"])
 def test_an_image_size_that_is_none_is_refused(size: Any) -> None:
-    with pytest.raises(UsageError, match=rf"^image_size is {re.escape(repr(size))}, but must be a number of pixels"):
+    message = rf"^image_size is {re.escape(repr(size))}, but must be a side or \(height, width\) in pixels, each a"
+    with pytest.raises(UsageError, match=message):
         hybridvit.create_model("fastervit_debug", image_size=size)
 
 

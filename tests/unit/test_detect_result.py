@@ -14,7 +14,8 @@ from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
 from hybridvit.task import Frame
 from hybridvit.tasks.detect.data_masks import decode
-from hybridvit.tasks.detect.result import DetectResult, overlap, pasted
+from hybridvit.tasks.detect.overlap import overlap
+from hybridvit.tasks.detect.result import DetectResult, pasted
 from hybridvit.tasks.detect.task import Detect
 
 CARD = ModelCard(

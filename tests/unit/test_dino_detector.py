@@ -127,6 +127,12 @@ def test_training_without_targets_and_wrong_strides_are_refused() -> None:
         DINOHeadConfig(strides=(16, 32))
 
 
+def test_an_image_too_small_for_the_narrowest_head_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Take images of more than 64 px, or head_options.dim of 64 or more"):
+        detector("dino").eval()(torch.zeros(1, 3, 64, 64))
+    assert detector("dino", dim=64).eval()(torch.zeros(1, 3, 64, 64))["boxes"].isfinite().all()
+
+
 def test_in_training_its_answers_are_of_every_layer() -> None:
     answers = detector("dino")(torch.randn(1, 3, *SIZE), [target(2)])
     assert isinstance(answers, DINOOutputs)

@@ -239,6 +239,12 @@ def test_preprocessing_folds_into_folded_models_with_a_mean_per_channel_only(deb
         hybridvit.fold_preprocessing(hybridvit.fold(grey))
 
 
+def test_the_report_of_a_model_that_answers_with_zeros(debug_model):
+    nn.init.zeros_(debug_model.head.fc.weight)
+    nn.init.zeros_(debug_model.head.fc.bias)
+    assert hybridvit.fold_report(debug_model, hybridvit.fold(debug_model)).max_error == 0
+
+
 def test_the_report_names_what_was_folded_and_what_was_left(debug_model):
     report = hybridvit.fold_report(debug_model, hybridvit.fold(debug_model))
     assert report.max_error < 1e-5

@@ -154,6 +154,13 @@ def test_values_are_checked_without_a_file_too() -> None:
         ScheduleConfig(epochs=0)
 
 
+def test_head_is_an_option_of_a_classifier_and_a_key_of_tasks_with_heads() -> None:
+    recipe = load_recipe("digits", {"model_options.head": "plain"})
+    assert recipe.creation["head"] == "plain"
+    said = "Recipe key 'model_options' sets head, which is a key of its own. Write --head."
+    assert message("segment_scenes", {"model_options.head": "upernet"}) == said
+
+
 def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -12,9 +12,10 @@ from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import CheckpointError
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.graph import largest
-from hybridvit.export.parity import batches, compare
+from hybridvit.export.parity import batches, compare, counted_in
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
+from hybridvit.task import find_task
 
 SPEC = GraphSpec(image_size=(32, 40), returns="segmentation", argmax="labels")
 
@@ -46,6 +47,15 @@ def test_classes_of_pixels_are_compared_by_how_far_their_logits_are_below_the_la
     assert compared(lambda images: np.zeros_like(labels(images))) > 0.1
     assert compared(lambda images: labels(images) + np.uint8(4)) == math.inf  # no class of that number
     assert compared(lambda images: labels(images)[:, 1:]) == math.inf
+
+
+def test_the_words_of_a_difference_are_those_of_what_is_compared() -> None:
+    detections, maps = (GraphSpec(image_size=(32, 40), returns=returns) for returns in ("detections", "pyramid"))
+    assert counted_in(find_task("detect"), detections) == "of a score or a mask's probability"
+    assert counted_in(find_task("detect"), maps) == "of the largest output"
+    found = compare(fake(labels), logits, image_sizes=[(32, 40)], limit=1e-5)
+    assert found.found == "0.0e+00 of the largest output"
+    assert found.to_dict()["counted_in"] == "of the largest output"
 
 
 def test_numbers_of_classes_take_a_byte_as_long_as_it_holds_them() -> None:

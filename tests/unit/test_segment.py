@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from conftest import relative_error, trained_like
 from PIL import Image
 from torch import Tensor
-from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 import hybridvit
 from hybridvit.card import ModelCard, Preprocessing
@@ -145,14 +145,15 @@ def test_an_auxiliary_head_adds_its_part_of_the_loss_by_name() -> None:
     )
     batch = Batch(torch.randn(2, 3, 64, 64), torch.randint(5, (2, 64, 64)), torch.arange(2))
     data = SegmentData(source="generated")
-    objective = SegmentObjective(SegmentRecipe(task="segment", model="fastvit_debug", head="upernet", data=data))
+    recipe = SegmentRecipe(task="segment", model="fastvit_debug", head="upernet", data=data, auxiliary_weight=0.3)
+    objective = SegmentObjective(recipe)
     loss = objective.loss(model, batch, MOMENT)
     logits, auxiliary = model(batch.inputs)
     main, beside = (F.cross_entropy(each, batch.targets) for each in (logits, auxiliary))
     assert list(objective.terms) == ["loss_main", "loss_auxiliary"]
     torch.testing.assert_close(objective.terms["loss_main"], main)
-    torch.testing.assert_close(objective.terms["loss_auxiliary"], 0.4 * beside)
-    torch.testing.assert_close(loss, main + 0.4 * beside)
+    torch.testing.assert_close(objective.terms["loss_auxiliary"], 0.3 * beside)
+    torch.testing.assert_close(loss, main + 0.3 * beside)
 
 
 def test_pixels_of_no_class_are_not_learnt_from() -> None:
@@ -188,6 +189,8 @@ def frame_of(size: tuple[int, int]) -> Frame:
 def test_miou_is_that_of_torchmetrics_over_the_whole_set_in_the_masks_own_size() -> None:
     ours = SegmentMetric(CARD, num_examples=2)
     oracle = MulticlassJaccardIndex(4, average=None, ignore_index=255)
+    found_of = MulticlassAccuracy(4, average=None, ignore_index=255)
+    right = MulticlassAccuracy(4, average="micro", ignore_index=255)
     for number, size in enumerate([(40, 56), (31, 47), (20, 28)]):
         logits, mask = judged(size, number)
         padded = F.pad(logits, (0, 4, 0, 12))  # as a file of fixed size answers
@@ -195,7 +198,8 @@ def test_miou_is_that_of_torchmetrics_over_the_whole_set_in_the_masks_own_size()
             {"logits": padded}, Batch(torch.zeros(1, 3, 32, 32), mask, torch.tensor([number]), (frame_of(size),))
         )
         said = F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(1)
-        oracle.update(said, mask)
+        for each in (oracle, found_of, right):
+            each.update(said, mask)
     scores = ours.compute()
     expected = oracle.compute()
     assert [each["iou"] for each in scores.details["classes"][:3]] == pytest.approx(
@@ -203,6 +207,12 @@ def test_miou_is_that_of_torchmetrics_over_the_whole_set_in_the_masks_own_size()
     )
     assert scores.details["classes"][3] == {"name": "star", "iou": None, "accuracy": None, "pixels": 0}
     assert scores.values["miou"] == pytest.approx(100 * float(expected[:3].mean()), abs=1e-3)
+    accuracies = found_of.compute()[:3]
+    assert [each["accuracy"] for each in scores.details["classes"][:3]] == pytest.approx(
+        [100 * float(share) for share in accuracies], abs=1e-3
+    )
+    assert scores.values["macc"] == pytest.approx(100 * float(accuracies.mean()), abs=1e-3)
+    assert scores.values["aacc"] == pytest.approx(100 * float(right.compute()), abs=1e-3)
     table: Any = scores.parts[0]
     assert table.rows[-1] == ["star", "–", "–", "0.00 %"]
     assert [row[0] for row in table.rows[:-1]] == sorted(
@@ -253,6 +263,8 @@ def test_an_answer_has_the_pictures_size_a_palette_and_the_shares_of_its_classes
     drawn = np.array(answer.draw(Image.new("RGB", (56, 40), (200, 100, 0))))
     assert drawn[0, 55].tolist() == [100, 50, 0]  # half of the picture, half of the ground's black
     assert drawn[0, 0].tolist() != drawn[0, 55].tolist()
+    (first,) = TASK.results({"logits": logits.numpy()}, [frame], CARD, most=1)
+    assert len(first.lines()) == len(first.to_dict()["classes"]) == 1
     with pytest.raises(UsageError, match=r"gives features, so it names no classes of pixels"):
         TASK.results({"features": logits.numpy()}, [frame], CARD)
 
@@ -292,7 +304,12 @@ def test_the_mean_over_scales_and_mirrors_is_one_of_probabilities() -> None:
     asked = Asked()
     logits = TASK.in_way(asked, "multi_scale", CARD)(batch)["logits"]
     assert asked.sizes == [(max(32, round(64 * factor)), round(96 * factor)) for factor in FACTORS for _ in range(2)]
-    torch.testing.assert_close(logits.exp().sum(1), torch.ones(1, 64, 96))
+    total = torch.zeros(1, 3, 64, 96)
+    for factor in FACTORS:
+        sides = (max(32, round(64 * factor)), round(96 * factor))
+        shown = F.interpolate(batch.inputs, size=sides, mode="bilinear")
+        total += F.interpolate(shown, size=(64, 96), mode="bilinear").softmax(1)  # mirrored twice it is the same
+    torch.testing.assert_close(logits.exp(), total / len(FACTORS), rtol=1e-4, atol=1e-5)
     mirrored = TASK.in_way(Asked(), "multi_scale", CARD)(batch._replace(inputs=batch.inputs.flip(3)))["logits"]
     torch.testing.assert_close(mirrored.flip(3), logits, rtol=1e-4, atol=1e-4)
 

@@ -361,8 +361,9 @@ def test_columns_of_the_datasets_library_are_pictures_and_masks(tmp_path: Path) 
         assert (shown_labels(splits.validation, 0) == labels_of(3)).all()
         assert splits.train.draw(1, 2).image.shape == (3, 32, 32)
         assert splits.validation.paths[1] == f"{tmp_path / 'saved'}/validation[1]"
-    held_out = opened(tmp_path / "saved", source="huggingface", val_share=0.3)
+    held_out = opened(tmp_path / "saved", source="huggingface", val_share=0.3, val="validation")
     assert (len(held_out.train), len(held_out.validation)) == (2, 1)
+    assert "the split 'validation' is not used. Leave val_share out" in held_out.train.remarks[0]
     card = ModelCard(
         architecture="fastvit_debug",
         task="segment",
@@ -377,7 +378,12 @@ def test_columns_of_the_datasets_library_are_pictures_and_masks(tmp_path: Path) 
 def test_columns_in_parquet_may_have_any_name(tmp_path: Path) -> None:
     in_columns(tmp_path / "files", "painted")["train"].to_parquet(str(tmp_path / "all.parquet"))
     splits = opened(tmp_path / "all.parquet", val_share=0.3)
-    assert len(splits.train) == 2
+    assert (len(splits.train), len(splits.validation)) == (2, 1)
+    with pytest.raises(DatasetError, match=r"The split 'val' of .* could not be loaded: "):
+        opened(tmp_path / "all.parquet")  # it has one split, which is not to be judged on too
+    (tmp_path / "damaged.parquet").write_bytes(b"no columns")
+    with pytest.raises(DatasetError, match=r"damaged.parquet' could not be loaded: "):
+        opened(tmp_path / "damaged.parquet", val_share=0.3)
     assert set(np.unique(shown_labels(splits.validation, 0))) == {0, 1, 2}
     with pytest.raises(DatasetError, match=r"has no column 'paint'. Nearest: 'painted'. Name it: --data.source"):
         opened(tmp_path / "all.parquet", source="huggingface", mask_column="paint", val_share=0.3)

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridvit.task import Quantity, Scores
+from hybridvit.quantity import Quantity
+from hybridvit.task import Scores
 
 Z = 1.96  # of a 95 % interval
 

@@ -67,7 +67,8 @@ def compare(given: list[dict[str, Any]], answers: Any, facts: dict[str, Any]) ->
         if name == "indices":
             same = min(same, float((output[:, 0] == expected[:, 0]).mean()))
             continue
-        error = np.abs(output.astype(np.float64) - expected).max() / np.abs(expected).max()
+        largest = max(np.abs(expected).max(), np.finfo(np.float32).tiny)
+        error = np.abs(output.astype(np.float64) - expected).max() / largest
         worst = max(worst, float(error)) if np.isfinite(error) else float("inf")
         if name == "logits":
             same = float((output.argmax(1) == expected.argmax(1)).mean())

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hybridvit.card import ModelCard
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
+from hybridvit.quantity import Quantity
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.result import ClassifyResult, results_of
 

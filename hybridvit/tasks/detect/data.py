@@ -206,11 +206,10 @@ def geometry_of(augment: DetectAugmentConfig, data: DetectData) -> TrainGeometry
 
 def open_files(data: DetectData, train: DrawnAs, validation: DrawnAs) -> tuple[DetectionFiles, DetectionFiles]:
     """The pictures in data.root, however they are listed. Raises DatasetError for faults that no training can use."""
-    remarks: list[str] = []
-    first, second = splits_of(data, remarks)
+    first, second = splits_of(data)
     findings = {"train": findings_before_training(first), "val": findings_before_training(second)}
+    remarks = list(first.remarks)
     for name, split in (("train", first), ("val", second)):
-        remarks += split.remarks if name == "train" else ()
         remarks += remarks_or_refusal(findings[name], f"{split.source} ({name})")
     first, second = usable(first), usable(second)
     check_split(first, "data.train")
@@ -228,7 +227,7 @@ def open_scenes(data: DetectData, train: DrawnAs, validation: DrawnAs) -> tuple[
     return open_files(dataclasses.replace(data, root=str(folder), source="files"), train, validation)
 
 
-def splits_of(data: DetectData, remarks: list[str]) -> tuple[Split, Split]:
+def splits_of(data: DetectData) -> tuple[Split, Split]:
     """To train on, and to validate on. Raises DatasetError where one is not there."""
     layout = layout_of(data.root, data)
     read = layout.named(data.train) or (layout.splits.get("all") if len(layout.splits) == 1 else None)

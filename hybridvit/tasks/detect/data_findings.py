@@ -14,6 +14,7 @@ from hybridvit.data.listing import Labels
 from hybridvit.data.scan import relative
 from hybridvit.errors import ImageDecodeError
 from hybridvit.tasks.detect.data_lists import Faults, Listed, Split, of_kind
+from hybridvit.tasks.detect.overlap import areas, overlap
 
 BEYOND_PX, FAR_SHARE = 1.0, 0.2  # of a box outside of its picture: what is cut off, what is an error
 ALIKE = 0.98  # IoU
@@ -186,22 +187,14 @@ def _beyond(boxes: np.ndarray, size: tuple[int, int]) -> Iterator[tuple[int, str
     limits = np.array([*size, *size], float)
     clipped = boxes.clip(0, limits)
     over = np.abs(clipped - boxes).max(1, initial=0)
-    whole = (boxes[:, 2:] - boxes[:, :2]).clip(1e-9).prod(1)
-    inside = (clipped[:, 2:] - clipped[:, :2]).clip(0).prod(1)
-    for place in np.flatnonzero((over > BEYOND_PX) & _has_extent(boxes)):
-        yield int(place), "far-beyond-image" if inside[place] < (1 - FAR_SHARE) * whole[place] else "beyond-image"
+    places = np.flatnonzero((over > BEYOND_PX) & _has_extent(boxes))
+    is_far = areas(clipped[places]) < (1 - FAR_SHARE) * areas(boxes[places])
+    yield from zip(places.tolist(), np.where(is_far, "far-beyond-image", "beyond-image").tolist(), strict=True)
 
 
 def _duplicates(each: Listed) -> np.ndarray:
     """The objects that lie on an earlier one of their class."""
-    boxes = each.boxes
-    if len(boxes) < 2:
-        return np.empty(0, int)
-    low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
-    overlap = (high - low).clip(0).prod(2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
-    union = areas[:, None] + areas - overlap
-    same = (each.labels[:, None] == each.labels) & (overlap > ALIKE * union) & (union > 0)
+    same = (each.labels[:, None] == each.labels) & (overlap(each.boxes, each.boxes) > ALIKE)
     return np.flatnonzero(np.triu(same, 1).any(0))
 
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from hybridvit.task import Outputs
-from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SAME_IOU, SCORES, overlap
+from hybridvit.tasks.detect.overlap import overlap
+from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SAME_IOU, SCORES
 
 Row = dict[str, np.ndarray]
 """The detections of one picture."""

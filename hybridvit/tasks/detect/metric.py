@@ -17,7 +17,8 @@ from hybridvit.tasks.detect.categories import categories_of
 from hybridvit.tasks.detect.data import Truth
 from hybridvit.tasks.detect.data_masks import RLE
 from hybridvit.tasks.detect.metric_report import KINDS, NAMES, classes, precision_over_recall, summary
-from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SCORES, SHOWN, DetectResult, in_picture, overlap, pasted
+from hybridvit.tasks.detect.overlap import areas, overlap, shared
+from hybridvit.tasks.detect.result import BOXES, LABELS, MASKS, SCORES, SHOWN, DetectResult, in_picture, pasted
 
 MOST = 100  # detections of a picture that count, in COCO's rules
 FOUND_AT = 0.5  # IoU from which a detection finds an object, in examples and in the confusion
@@ -185,11 +186,7 @@ def matched(boxes: np.ndarray, truths: np.ndarray) -> list[tuple[int, int]]:
 
 def _in_crowds(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     """Of which boxes more than half lies in a crowd, so that they are neither right nor wrong."""
-    if not len(crowds):
-        return np.zeros(len(boxes), bool)
-    low, high = np.maximum(boxes[:, None, :2], crowds[:, :2]), np.minimum(boxes[:, None, 2:], crowds[:, 2:])
-    inside = (high - low).clip(0).prod(2).max(1, initial=0)
-    return inside > 0.5 * (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
+    return shared(boxes, crowds).max(1, initial=0) > 0.5 * areas(boxes)
 
 
 def _shown(examples: Sequence[Example], most: int) -> list[Example]:

@@ -13,6 +13,7 @@ from hybridvit.errors import UsageError
 from hybridvit.task import Frame, Outputs, Result
 from hybridvit.tasks.detect.data_lists import Category
 from hybridvit.tasks.detect.data_masks import RLE, decode, encode
+from hybridvit.tasks.detect.overlap import overlap
 
 BOXES, SCORES, LABELS, MASKS = "boxes", "scores", "labels", "masks"  # what a model answers with
 SHOWN = 0.5  # the score from which a detection is drawn and said
@@ -105,14 +106,6 @@ def _found_again(one: DetectResult, other: DetectResult) -> bool:
             return False
         taken[overlaps.argmax()] = True
     return True
-
-
-def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of each with each: n m."""
-    low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
-    inside = (high - low).clip(0).prod(2)
-    areas = [(each[:, 2:] - each[:, :2]).clip(0).prod(1) for each in (boxes, others)]
-    return inside / (areas[0][:, None] + areas[1] - inside).clip(1e-12)
 
 
 def colour_of(label: int) -> tuple[int, int, int]:

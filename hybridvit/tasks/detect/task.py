@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
+from hybridvit.quantity import Quantity
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
 from hybridvit.tasks.detect.config import DetectData, DetectRecipe
 from hybridvit.tasks.detect.heads import HEADS, WITH_MASKS
 
@@ -37,6 +38,7 @@ class Detect(Task):
     returns = "detections"
     lists_objects = True
     tolerance = 10  # scores are probabilities, which were through many more layers than the largest logit
+    counted_in = "of a score or a mask's probability"
     heads: ClassVar[Mapping[str, type]] = HEADS
     joins_tiles = True
     num_classes = 80  # COCO's

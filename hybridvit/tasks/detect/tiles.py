@@ -6,7 +6,8 @@ import numpy as np
 
 from hybridvit.data.tiles import Tile, TilePart
 from hybridvit.task import Outputs
-from hybridvit.tasks.detect.result import BOXES, LABELS, SCORES, in_picture, overlap
+from hybridvit.tasks.detect.overlap import areas, overlap, shared
+from hybridvit.tasks.detect.result import BOXES, LABELS, SCORES, in_picture
 
 SAME = 0.5  # IoU from which two boxes of one class are one object; the surer is kept
 WITHIN = 0.7  # share of a box that a tile has cut, from which it is a part of one that another tile shows
@@ -71,11 +72,7 @@ def _surest(
 
 def _parts(boxes: np.ndarray, cut: np.ndarray, tiles: np.ndarray) -> np.ndarray:
     """Which boxes a tile has cut that lie within a larger one of another tile."""
-    areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
-    is_part = np.zeros(len(boxes), bool)
-    for place in np.flatnonzero(cut):
-        low, high = np.maximum(boxes[place, :2], boxes[:, :2]), np.minimum(boxes[place, 2:], boxes[:, 2:])
-        inside = (high - low).clip(0).prod(1)
-        others = (tiles != tiles[place]) & (areas > areas[place])
-        is_part[place] = bool((others & (inside > WITHIN * areas[place])).any())
-    return is_part
+    whole = areas(boxes)
+    is_larger = (tiles[:, None] != tiles) & (whole > whole[:, None])
+    is_within = shared(boxes, boxes) > WITHIN * whole[:, None]
+    return cut & (is_larger & is_within).any(1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hybridvit.data.encoded import ImageOptions
+from hybridvit.data.generated import both_sets
 from hybridvit.data.seeding import generator, side_of_step
 from hybridvit.task import Sample
 from hybridvit.tasks.multilabel.config import MultilabelData
@@ -38,12 +39,5 @@ class GeneratedLabels(LabelSets):
 def open_generated(
     data: MultilabelData, train: ImageOptions, validation: ImageOptions
 ) -> tuple[GeneratedLabels, GeneratedLabels]:
-    """Two epochs' worth of steps to train on, and half as many images to validate on."""
-    images = GeneratedLabels(
-        length=max(10, 2 * data.total_batch),
-        image_size=data.image_size,
-        sizes=data.train_sizes,
-        seed=train["seed"] if data.train_sizes else 0,
-        training=True,
-    )
-    return images, GeneratedLabels(length=max(10, data.total_batch), image_size=data.image_size, seed=1)
+    """As `both_sets`."""
+    return both_sets(GeneratedLabels, data, train, image_size=data.image_size)

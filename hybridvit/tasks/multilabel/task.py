@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hybridvit.card import ModelCard
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Quantity, Sample, Splits, Task
+from hybridvit.quantity import Quantity
+from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
 from hybridvit.tasks.multilabel.config import MultilabelData, MultilabelRecipe
 from hybridvit.tasks.multilabel.result import ANSWER, MultilabelResult, results_of
 

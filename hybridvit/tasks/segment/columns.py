@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from hybridvit.data.check_report import remarks_or_refusal
 from hybridvit.data.columns import Names
 from hybridvit.data.decode import ImageSource
-from hybridvit.data.huggingface import load_split
-from hybridvit.data.samples import SourceFault
+from hybridvit.data.huggingface import cell_of, fingerprint_of, load_split, remarks_on_unused, undecoded
 from hybridvit.data.seeding import derive_seed
-from hybridvit.errors import DatasetError, nearest, one_line, some
+from hybridvit.errors import DatasetError, nearest, some
 from hybridvit.tasks.segment.classes import Map, named_classes, raw_reading
 from hybridvit.tasks.segment.config import SegmentData
 from hybridvit.tasks.segment.data import EncodedMasks, MaskedOptions
@@ -52,11 +51,8 @@ class Rows(Sequence[tuple[ImageSource, ImageSource, str]]):
                     else (f"has no column of {key}s; its columns are {some(list(dataset.features), quoted=True)}")
                 )
                 raise DatasetError(f"{source} {fault}. Name it: --data.source huggingface --data.{key}_column COLUMN.")
-        self.source, self.fingerprint = source, f"huggingface-{dataset._fingerprint}"
-        columns = [self.image_column, self.mask_column]
-        self._dataset = dataset.select_columns(columns)
-        for column in columns:
-            self._dataset = self._dataset.cast_column(column, Image(decode=False))
+        self.source, self.fingerprint = source, fingerprint_of(dataset)
+        self._dataset = undecoded(dataset, [self.image_column, self.mask_column])
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -69,14 +65,8 @@ class Rows(Sequence[tuple[ImageSource, ImageSource, str]]):
         return f"{self.source}[{index}]"
 
     def cell(self, index: int, column: str) -> str | bytes:
-        """The file of a cell, or its bytes; none where the cell is empty. Raises SourceFault if it cannot be read."""
-        try:
-            cell = self._dataset[index][column]
-        except Exception as error:  # Arrow raises its own kinds for files that are damaged or gone
-            raise SourceFault(f"{self.name(index)} cannot be read: {one_line(error)}. Fetch the data again.") from error
-        if cell is None:
-            return b""  # which the decoder reports as an empty file
-        return cell["bytes"] if cell["bytes"] is not None else cell["path"] or b""
+        """The file of a cell, or its bytes. Raises SourceFault if it cannot be read."""
+        return cell_of(self._dataset, index, column, name=self.name(index))
 
 
 class MaskedRows(EncodedMasks):
@@ -126,7 +116,7 @@ def open_columns(data: SegmentData, train: MaskedOptions, validation: MaskedOpti
     images, held = (
         MaskedRows(each, found.map, **options) for each, options in zip(opened, (train, validation), strict=True)
     )
-    images.remarks = remarks_or_refusal(found.findings, data.root)
+    images.remarks = [*remarks_on_unused(data), *remarks_or_refusal(found.findings, data.root)]
     return images, held
 
 
@@ -152,10 +142,6 @@ def open_labelled_columns(
 
 def _load(root: str, split: str) -> Any:
     try:
-        if root.endswith(".parquet"):
-            import datasets
-
-            return datasets.load_dataset("parquet", data_files=root, split="train")
         return load_split(root, split)
     except DatasetError as error:
         raise DatasetError(f"{error} {_SCRIPT}") from error

@@ -23,7 +23,7 @@ from hybridvit.starting import preparation_of
 from hybridvit.task import Batch, Frame, Sample, Splits
 from hybridvit.tasks.segment.classes import Map
 from hybridvit.tasks.segment.config import SOURCES, SegmentRecipe
-from hybridvit.tasks.segment.masks import IGNORE, Colour, distinct_colours, read_values
+from hybridvit.tasks.segment.masks import IGNORE, read_values
 from hybridvit.tasks.segment.transforms import EvalPair, TrainPair
 
 Show = TrainPair | EvalPair
@@ -32,14 +32,8 @@ Show = TrainPair | EvalPair
 class MaskedSamples(Samples):
     """Pictures of which each pixel has a class, or IGNORE."""
 
-    class_facts: Mapping[str, Any] = MappingProxyType(
-        {}
-    )  # for the card: how masks are read, and the colours of the classes
-
-    @property
-    def palette(self) -> tuple[Colour, ...]:
-        """The colour of each class."""
-        return self.class_facts.get("palette") or distinct_colours(len(self.class_names))
+    class_facts: Mapping[str, Any] = MappingProxyType({})
+    """For the card: how masks are read, and the colours of the classes."""
 
 
 class MaskedOptions(DrawOptions, total=False):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridvit.card import ModelCard
-from hybridvit.data.check_contents import Contents, contents_of_listings
+from hybridvit.data.check_contents import WHOLE, Contents, contents_of_listings
 from hybridvit.data.check_report import Finding, Severity, finding, remarks_or_refusal
 from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import held_out
@@ -20,8 +20,9 @@ from hybridvit.tasks.segment.classes import ADE20K, Classes, Map, folders_of_cla
 from hybridvit.tasks.segment.columns import holds_columns, open_columns, open_labelled_columns
 from hybridvit.tasks.segment.config import SegmentData
 from hybridvit.tasks.segment.data import EncodedMasks, MaskedFiles, MaskedOptions
-from hybridvit.tasks.segment.layouts import WHOLE, Layout, Pairs, find_layout
+from hybridvit.tasks.segment.layouts import Layout, Pairs, find_layout
 from hybridvit.tasks.segment.masks import Reading
+from hybridvit.tasks.segment.result import names_of
 from hybridvit.tasks.segment.survey import Part, Survey, look_at_all, survey
 from hybridvit.tasks.segment.transforms import EvalPair
 
@@ -196,8 +197,7 @@ def open_labelled(
     `label_column` is that of the masks. Raises DatasetError for a data set that is none of the layouts or names other
     classes, UsageError for columns of folders.
     """
-    reading = Reading.of_facts(card.class_facts, card.options["num_classes"])
-    names = card.class_names or tuple(f"class_{number}" for number in range(len(reading.values)))
+    names, reading = names_of(card), Reading.of_facts(card.class_facts, card.options["num_classes"])
     found = Map(names=names, reading=reading, palette=card.class_facts.get("palette", ()))
     if find_layout(Path(root).expanduser()) is None and holds_columns(root):
         return open_labelled_columns(

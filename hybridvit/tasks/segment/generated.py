@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hybridvit.data.generated import both_sets
 from hybridvit.data.seeding import generator, side_of_step
 from hybridvit.task import Sample
 from hybridvit.tasks.segment.config import SegmentData
@@ -42,12 +43,5 @@ class GeneratedMasks(MaskedSamples):
 def open_generated(
     data: SegmentData, train: MaskedOptions, validation: MaskedOptions
 ) -> tuple[GeneratedMasks, GeneratedMasks]:
-    """Two epochs' worth of steps to train on, and half as many pictures to validate on."""
-    pictures = GeneratedMasks(
-        length=max(10, 2 * data.total_batch),
-        image_size=data.image_size,
-        sizes=data.train_sizes,
-        seed=train["seed"] if data.train_sizes else 0,
-        training=True,
-    )
-    return pictures, GeneratedMasks(length=max(10, data.total_batch), image_size=data.image_size, seed=1)
+    """As `both_sets`."""
+    return both_sets(GeneratedMasks, data, train, image_size=data.image_size)

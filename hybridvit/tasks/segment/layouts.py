@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hybridvit.data.check_contents import WHOLE
 from hybridvit.data.scan import is_image, relative, subfolders, walk
 from hybridvit.errors import DatasetError, some
 
@@ -20,7 +21,6 @@ IMAGES = ("images", "img", "imgs")
 MASKS = ("annotations", "masks", "labels", "mask", "gt")  # beside a folder of images
 SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_gt", ".labels", "-mask", "-label")
 SAME_SPLIT = (("train", "training"), ("val", "validation", "valid"))
-WHOLE = ""  # the name of the only split of a set that has none
 _VOC = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 _CITYSCAPES = ("leftImg8bit", "gtFine")
 _CITY_IMAGE, _CITY_MASK = "_leftImg8bit", "_gtFine_labelTrainIds"

@@ -14,8 +14,8 @@ from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Confusion, Table
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
-from hybridvit.tasks.segment.masks import IGNORE, distinct_colours
-from hybridvit.tasks.segment.result import ANSWER, LABELS, SegmentResult, names_of, placed
+from hybridvit.tasks.segment.masks import IGNORE
+from hybridvit.tasks.segment.result import ANSWER, LABELS, SegmentResult, names_of, palette_of, placed
 
 LARGEST_CONFUSION = 50  # classes; the matrix grows with their square
 WORST, BEST = "Lowest IoU first", "Highest IoU first"
@@ -30,8 +30,7 @@ class SegmentMetric(Metric):
     """
 
     def __init__(self, card: ModelCard, *, num_examples: int) -> None:
-        self._names, self._num_examples = names_of(card), num_examples
-        self._palette = card.class_facts.get("palette") or distinct_colours(len(self._names))
+        self._names, self._palette, self._num_examples = names_of(card), palette_of(card), num_examples
         self._counts = np.zeros((len(self._names), len(self._names)), np.int64)  # truth, answer
         self._examples: list[Example] = []
 

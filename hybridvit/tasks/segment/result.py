@@ -78,8 +78,7 @@ def results_of(
             f"gives {', '.join(outputs)}, so it names no classes of pixels. Call what `hybridvit.load` opens, or "
             "export the model again with --returns segmentation."
         )
-    names = names_of(card)
-    palette = card.class_facts.get("palette") or distinct_colours(len(names))
+    names, palette = names_of(card), palette_of(card)
     return [
         SegmentResult(names=names, palette=palette, labels=labels, most=most) for labels in labels_of(outputs, frames)
     ]
@@ -114,6 +113,11 @@ def joined(parts: Iterable[TilePart], picture_size: tuple[int, int]) -> Outputs:
 def names_of(card: ModelCard) -> tuple[str, ...]:
     """The card's classes, or their numbers if it names none."""
     return card.class_names or tuple(f"class_{number}" for number in range(card.options["num_classes"]))
+
+
+def palette_of(card: ModelCard) -> tuple[Colour, ...]:
+    """The colour of each class: the card's, or distinct ones if it has none."""
+    return card.class_facts.get("palette") or distinct_colours(len(names_of(card)))
 
 
 def placed(maps: Any, frame: Frame | None) -> tuple[Any, tuple[int, int]]:

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridvit.card import MIN_SIDE_PX, ModelCard
+from hybridvit.evaluate.run import Answerer
 from hybridvit.task import Batch, Outputs
 from hybridvit.tasks.segment.result import ANSWER
 
-Answerer = Callable[[Batch], Outputs]
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of the size in which the whole picture is shown
 
 

@@ -11,11 +11,12 @@ from hybridvit.data.decode import decode_image
 from hybridvit.data.samples import Samples
 from hybridvit.evaluate.agreement import Agreement
 from hybridvit.machine.facts import machine_card
+from hybridvit.quantity import Quantity
 from hybridvit.recipe.file import OPTIONS, flat
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Answer, Confusion, Curve, Figure, Gallery, Report, Table
 from hybridvit.report.pictures import find_picture
-from hybridvit.task import Example, Quantity
+from hybridvit.task import Example
 from hybridvit.training.best import better_of, row_of
 from hybridvit.training.observe import Best, Row
 from hybridvit.training.record.events import Event

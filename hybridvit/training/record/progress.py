@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hybridvit.task import Quantity
+from hybridvit.quantity import Quantity
 from hybridvit.training.observe import Beginning, Observer, Row, Step
 
 LINE_EVERY_SECONDS = 15.0

@@ -8,8 +8,6 @@ from torch import Tensor
 from hybridvit.tasks.detect.dino.boxes import corners
 from hybridvit.tasks.detect.dino.outputs import DINOOutputs
 
-MOST = 300  # detections of an image
-
 
 class Detections(NamedTuple):
     """The best detections of each image, best first."""
@@ -19,11 +17,11 @@ class Detections(NamedTuple):
     boxes: Float[Tensor, "b most 4"]  # left, top, right, bottom, in shares of the image
 
 
-def best_detections(outputs: DINOOutputs, most: int = MOST) -> Detections:
+def best_detections(outputs: DINOOutputs, most: int) -> Detections:
     """The `most` highest scores of queries and classes together, or all if there are fewer. Nothing is suppressed."""
     scores = outputs.matching.logits[-1].sigmoid()  # b q classes
     num_queries, num_classes = scores.shape[1:]
     best = scores.flatten(1).topk(min(most, num_queries * num_classes), dim=1)
     queries = best.indices // num_classes
-    boxes = corners(outputs.matching.boxes[-1]).gather(1, queries[..., None].expand(-1, -1, 4))
+    boxes = corners(outputs.matching.boxes[-1]).take_along_dim(queries[..., None], dim=1)
     return Detections(best.values, best.indices % num_classes, boxes)

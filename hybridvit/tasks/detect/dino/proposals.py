@@ -59,7 +59,7 @@ class TwoStage(nn.Module):
         logits = self.class_head(features)
         boxes = (self.box_head(features) + proposals.logits).sigmoid()
         best = logits.amax(-1).topk(self.num_queries, dim=1).indices
-        return Selected(best, _rows(logits, best), _rows(boxes, best))
+        return Selected(best, *(each.take_along_dim(best[..., None], dim=1) for each in (logits, boxes)))
 
 
 def propose(levels: Levels) -> Proposals:
@@ -73,7 +73,3 @@ def propose(levels: Levels) -> Proposals:
     if levels.padding is not None:
         kept = kept & ~levels.padding
     return Proposals(torch.logit(shares).masked_fill(~kept[..., None], float("inf")), kept)
-
-
-def _rows(x: Tensor, numbers: Tensor) -> Tensor:
-    return x.gather(1, numbers[..., None].expand(-1, -1, x.shape[-1]))

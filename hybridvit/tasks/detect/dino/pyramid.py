@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from hybridvit.errors import UsageError
 from hybridvit.tasks.detect.dino.config import NORM_GROUPS, DINOConfig
 from hybridvit.tasks.detect.dino.levels import Levels, Shape, level_padding
 from hybridvit.tasks.detect.dino.position import cell_code
@@ -21,7 +22,11 @@ class Tokens(NamedTuple):
 
 
 class Projection(nn.Module):
-    """A convolution to the head's width, and GroupNorm."""
+    """A convolution to the head's width, and GroupNorm.
+
+    Raises UsageError where a group holds a single number, which GroupNorm refuses: the narrowest head has a channel in
+    each group, and a map of one position has no other.
+    """
 
     def __init__(self, in_channels: int, dim: int, *, kernel_size: int = 1, stride: int = 1) -> None:
         super().__init__()
@@ -32,7 +37,13 @@ class Projection(nn.Module):
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d oh ow"]:
-        return self.norm(self.conv(x))
+        moved = self.conv(x)
+        if moved.numel() == NORM_GROUPS:
+            raise UsageError(
+                f"The image is so small that a map of it is one position, which {NORM_GROUPS} channels cannot be "
+                f"normalised over. Take images of more than 64 px, or head_options.dim of {2 * NORM_GROUPS} or more."
+            )
+        return self.norm(moved)
 
 
 class Pyramid(nn.Module):

@@ -76,11 +76,6 @@ def kept(
     return torch.cat((chosen, chosen.new_full((most,), len(boxes))))[:most]
 
 
-def rows(x: Float[Tensor, "b n *rest"], numbers: Int[Tensor, "b k"]) -> Float[Tensor, "b k *rest"]:
-    """Of each image the rows of these numbers."""
-    return x.gather(1, numbers.view(*numbers.shape, *[1] * (x.ndim - 2)).expand(-1, -1, *x.shape[2:]))
-
-
 def _centre_and_side(boxes: Tensor) -> tuple[Tensor, Tensor]:
     low, high = boxes.chunk(2, dim=-1)
     return low + (high - low) / 2, high - low

@@ -52,7 +52,7 @@ class BoxHead(nn.Module):
         """What belongs to one class of each region."""
         if self.class_agnostic:
             return deltas[..., 0, :]
-        return deltas.gather(-2, labels[..., None, None].expand(*labels.shape, 1, 4))[..., 0, :]
+        return deltas.take_along_dim(labels[..., None, None], dim=-2)[..., 0, :]
 
     def losses(self, answers: Float[Tensor, "n both"], samples: Sequence[Samples]) -> dict[str, Tensor]:
         """Cross-entropy over all samples, and the distance of the boxes of those with an object."""

@@ -175,8 +175,8 @@ class RCNN(Head):
         masks = []
         for head in self.mask_heads:
             logits = pooled.given_to(head)  # b k c m m
-            labels = answers["labels"][..., None, None, None].expand(-1, -1, 1, *logits.shape[-2:])
-            masks.append(logits.gather(2, labels)[:, :, 0].sigmoid())
+            labels = answers["labels"][..., None, None, None]
+            masks.append(logits.take_along_dim(labels, dim=2)[:, :, 0].sigmoid())
         return torch.stack(masks).mean(0) * is_valid[..., None, None]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import box_iou
 
-from hybridvit.tasks.detect.heads.boxes import clipped, decoded, encoded, is_larger, kept, rows, share_inside
+from hybridvit.tasks.detect.heads.boxes import clipped, decoded, encoded, is_larger, kept, share_inside
 from hybridvit.tasks.detect.heads.config import STRIDES, FasterRCNNConfig
 from hybridvit.tasks.detect.heads.sampling import IGNORED, LARGEST_SHARE, Target, chosen
 
@@ -60,7 +60,8 @@ class RegionProposals(nn.Module):
         boxes, scores, groups = [], [], []
         for level, (where, scored, moved) in enumerate(zip(anchors, logits, deltas, strict=True)):
             best = scored.detach().topk(min(most, scored.shape[1]), dim=1)
-            boxes.append(decoded(rows(moved.detach(), best.indices), where[best.indices], UNIT))
+            deltas_of_best = moved.detach().take_along_dim(best.indices[..., None], dim=1)
+            boxes.append(decoded(deltas_of_best, where[best.indices], UNIT))
             scores.append(best.values.sigmoid())
             groups.append(torch.full_like(best.indices, level))
         cut = clipped(torch.cat(boxes, dim=1), sizes[:, None])
