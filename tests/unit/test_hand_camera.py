@@ -111,5 +111,9 @@ def test_the_root_is_found_from_a_weak_perspective(angle):
     np.testing.assert_allclose(root_position(weak, camera, view.size), turned, atol=1e-12)
 
 
+def test_a_hand_without_a_size_is_far_away():
+    assert root_position(np.zeros(3), CAMERA, (224, 224))[2] > 1000
+
+
 def test_a_turn_goes_from_right_to_down():
     np.testing.assert_allclose(about_z(np.pi / 2) @ [1, 0, 0], [0, 1, 0], atol=1e-15)

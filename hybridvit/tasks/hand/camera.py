@@ -12,6 +12,8 @@ import numpy as np
 
 from hybridvit.task import Frame
 
+_SMALLEST_SCALE = 1e-3  # per metre: a hand that is nowhere to be seen, as a model may say that has learnt nothing
+
 
 def from_corner(camera: np.ndarray) -> np.ndarray:
     """The matrix (3 3) for plane coordinates, of a camera for such that are 0 in the centre of the first pixel."""
@@ -91,6 +93,6 @@ def root_position(weak: np.ndarray, camera: np.ndarray, size: tuple[int, int]) -
     """
     scale, *place = (float(each) for each in weak)
     focal = math.sqrt(abs(float(np.linalg.det(camera[:2, :2].astype(np.float64)))))
-    depth = 2 * focal / (scale * math.sqrt(size[0] * size[1]))
+    depth = 2 * focal / (max(scale, _SMALLEST_SCALE) * math.sqrt(size[0] * size[1]))
     in_plane = (np.array(place) + 1) / 2 * np.array([size[1], size[0]])
     return np.linalg.solve(camera.astype(np.float64), np.array([*in_plane, 1.0])) * depth

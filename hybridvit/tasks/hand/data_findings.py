@@ -176,7 +176,7 @@ def _outside(lists: Lists) -> list[Finding]:
     except ImageDecodeError:  # found where pictures are opened
         return []
     points = projected(lists.arrays["K"][:].astype(np.float64), lists.arrays["xyz"][:].astype(np.float64)) + 0.5
-    inside = ((points >= 0) & (points <= (width, height))).all(2).any(1)
+    inside = np.any(np.all((points >= 0) & (points <= (width, height)), axis=2), axis=1)
     examples = [
         f"{lists.path('xyz').name}, entry {place}: the wrist is at ({points[place, 0, 0]:.0f}, "
         f"{points[place, 0, 1]:.0f}) of {width}x{height}"

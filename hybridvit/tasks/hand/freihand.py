@@ -92,7 +92,7 @@ class Labels:
         """Changes with the labels, wherever the folder is."""
         digest = hashlib.sha256(repr((len(self), len(self.pictures))).encode())
         for array in (self.cameras, self.keypoints):
-            digest.update(np.ascontiguousarray(array[:]))
+            digest.update(array[:].tobytes())
         return digest.hexdigest()
 
 

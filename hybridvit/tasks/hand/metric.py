@@ -58,11 +58,11 @@ class HandMetric(Metric):
             )
         given, true = arrays(outputs), arrays(batch.targets)
         found, truth = Points(given[KEYPOINTS], given[VERTICES]), Points(true[KEYPOINTS], true[VERTICES])
-        for points in found:
+        for points in (*found, *([given[CAMERA]] if CAMERA in given else ())):
             if not np.isfinite(points).all():
                 number = int(batch.samples[int(np.argwhere(~np.isfinite(points))[0, 0])])
                 raise NonFiniteError(
-                    f"The answer to sample {number} has points that are not finite. Train with a lower optim.lr, or "
+                    f"The answer to sample {number} has numbers that are not finite. Train with a lower optim.lr, or "
                     "export in a precision with a larger range."
                 )
         judged = aligned_errors(found, truth)
@@ -71,8 +71,9 @@ class HandMetric(Metric):
         if self._mean is not None:
             constant = Points(*map(np.broadcast_to, self._mean, [each.shape for each in truth]))
             self._of_mean.append(aligned_errors(constant, truth).errors)
+        height, width = batch.inputs.shape[2:]
         if CAMERA in given:
-            self._placed.append(errors(placed(found, given[CAMERA], true[CAMERA], batch), truth))
+            self._placed.append(errors(placed(found, given[CAMERA], true[CAMERA], (height, width)), truth))
         if self._num_examples and self._assets is not None:
             examples = self._examined(given, truth, judged.errors, batch, self._assets)
             self._examples = best([*self._examples, *examples], self._num_examples)
@@ -82,7 +83,7 @@ class HandMetric(Metric):
         own = _joined(self._aligned)
         reflected = np.concatenate([np.empty(0, bool), *self._reflected])
         shares = of_all_ranks((own, _joined(self._placed), reflected, self._examples, _joined(self._of_mean)))
-        aligned, placed, mean = (_means([share[place] for share in shares]) for place in (0, 1, 4))
+        aligned, in_place, mean = (_means([share[place] for share in shares]) for place in (0, 1, 4))
         if aligned is None:
             raise DatasetError("There is no hand to judge. Run `hybridvit check-data` on the folder.")
         share = float(np.concatenate([share[2] for share in shares]).mean())
@@ -97,10 +98,10 @@ class HandMetric(Metric):
                 "auc_keypoints": aligned["keypoints_auc"],
                 "auc_vertices": aligned["vertices_auc"],
             },
-            parts=(summary(aligned, placed, share, mean),),
+            parts=(summary(aligned, in_place, share, mean),),
             per_image=_MM * own.keypoints,
             examples=tuple(best((each for share in shares for each in share[3]), self._num_examples)),
-            details={"aligned": aligned, "unaligned": placed, "mean_hand": mean, "reflected_share": share},
+            details={"aligned": aligned, "unaligned": in_place, "mean_hand": mean, "reflected_share": share},
         )
 
     def _examined(
@@ -135,7 +136,7 @@ def best(examples: Iterable[Example], most: int) -> list[Example]:
 
 def summary(
     aligned: Mapping[str, float],
-    placed: Mapping[str, float] | None,
+    in_place: Mapping[str, float] | None,
     reflected: float,
     mean: Mapping[str, float] | None = None,
 ) -> Table:
@@ -150,9 +151,9 @@ def summary(
         ("f15", "F-score at 15 mm"),
     ):
         is_length = name in ("keypoints", "vertices")
-        cells = ["–" if each is None else _text(each[name], is_length) for each in (aligned, placed, mean)]
+        cells = ["–" if each is None else _text(each[name], is_length) for each in (aligned, in_place, mean)]
         rows.append([title, *cells])
-    note = "Unaligned hands lie where weak perspective and the camera of the picture put them." if placed else ""
+    note = "Unaligned hands lie where weak perspective and the camera of the picture put them." if in_place else ""
     told = "The mean hand is that of the training samples, the same for every picture." if mean else ""
     warning = _warning(reflected) if reflected > MOST_REFLECTED else ""
     return Table(
@@ -174,11 +175,13 @@ def _text(value: float, is_length: bool) -> str:
     return f"{_MM * value:.2f}" if is_length else f"{value:.3f}"
 
 
-def placed(found: Points, weak: np.ndarray, cameras: np.ndarray, batch: Batch) -> Points:
-    """Root-relative hands where each picture's camera (b 3 3) sees them; `weak` (b 3) as `root_position` has it."""
-    size = (batch.inputs.shape[2], batch.inputs.shape[3])
+def placed(found: Points, weak: np.ndarray, cameras: np.ndarray, size: tuple[int, int]) -> Points:
+    """Root-relative hands where the cameras (b 3 3) of their crops of that height and width see them.
+
+    `weak` (b 3) is the model's "camera"; see `root_position`.
+    """
     roots = np.stack([root_position(one, camera, size) for one, camera in zip(weak, cameras, strict=True)])[:, None]
-    return Points(*(each + roots for each in found))
+    return Points(found.keypoints + roots, found.vertices + roots)
 
 
 def _joined(parts: list[Errors]) -> Errors:

@@ -22,7 +22,9 @@ class HandPredictions(Predictions):
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         given, true = arrays(outputs), arrays(batch.targets)
-        hands = placed(Points(given[KEYPOINTS], given[VERTICES]), given[CAMERA], true[CAMERA], batch)
+        height, width = batch.inputs.shape[2:]
+        found = Points(given[KEYPOINTS], given[VERTICES])
+        hands = placed(found, given[CAMERA], true[CAMERA], (height, width))
         self._submission.add(batch.samples.tolist(), np.asarray(hands.keypoints), np.asarray(hands.vertices))
 
     def write(self) -> None:
