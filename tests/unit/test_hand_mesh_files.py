@@ -143,6 +143,37 @@ def test_a_skin_turns_joints_as_the_layer_does_and_tells_what_it_leaves_out() ->
         assert ((turning[node][1:] * turning[node][:-1]).sum(1) > 0).all(), "turns the short way"
 
 
+def test_a_skin_is_moved_by_the_rules_of_gltf_to_where_the_frames_are() -> None:
+    results = video()
+    animation = animated(results, SECONDS)
+    assert animation.skin is not None
+    scene, arrays = read(animation.skin.content)
+    nodes, skin = scene["nodes"], scene["skins"][0]
+    now: list[dict[str, Any]] = [{**node} for node in nodes]
+    for channel in scene["animations"][0]["channels"]:  # at the third frame
+        sampler = scene["animations"][0]["samplers"][channel["sampler"]]
+        now[channel["target"]["node"]][channel["target"]["path"]] = arrays[sampler["output"]][2]
+    placed: dict[int, np.ndarray] = {}
+    todo = [(root, np.eye(4)) for root in scene["scenes"][0]["nodes"]]
+    while todo:
+        number, above = todo.pop()
+        local = np.eye(4)
+        local[:3, :3] = Rotation.from_quat(now[number].get("rotation", (0, 0, 0, 1))).as_matrix()
+        local[:3, 3] = now[number].get("translation", (0, 0, 0))
+        placed[number] = above @ local
+        todo += [(child, placed[number]) for child in now[number].get("children", [])]
+    inverse = arrays[skin["inverseBindMatrices"]].reshape(-1, 4, 4).swapaxes(1, 2)
+    joints = np.stack([placed[node] for node in skin["joints"]]) @ inverse
+    attributes = scene["meshes"][0]["primitives"][0]["attributes"]
+    rest = np.pad(arrays[attributes["POSITION"]], ((0, 0), (0, 1)), constant_values=1)
+    chosen = joints[arrays[attributes["JOINTS_0"]]]
+    found = np.einsum("vk,vkab,vb->va", arrays[attributes["WEIGHTS_0"]], chosen, rest)[:, :3] * FRONT
+    place = (results[2].pixels(np.zeros((1, 3)))[0] - 60) / (6.0 * 60)
+    off_mm = np.linalg.norm(found - results[2].vertices - np.append(place, 0), axis=1) * 1e3
+    assert off_mm.mean() < 2 * animation.skin.mean_mm
+    assert off_mm.max() < animation.skin.largest_mm + 0.001
+
+
 def test_all_weights_give_the_layer_without_its_bulges() -> None:
     assets, said = generated_hand(), hands.answer(2)
     layer = HandLayer(assets).double()

@@ -154,7 +154,11 @@ def skinned_glb(
     turn = scene.node("camera", rotation=(1.0, 0.0, 0.0, 0.0))  # half a circle about x
     scene.put(nodes[0], turn)
     rest = Mesh(vertices=skin.rest * FRONT, faces=mesh.faces, colours=mesh.colours)  # turned back by _attributes
-    attributes = {**_attributes(scene, rest), "JOINTS_0": scene.bytes(places), "WEIGHTS_0": scene.vectors(weights)}
+    attributes = {
+        **_attributes(scene, rest),
+        "JOINTS_0": scene.small_numbers(places),
+        "WEIGHTS_0": scene.vectors(weights),
+    }
     scene.node("hand", mesh=scene.mesh("hand", scene.triangles(mesh.faces, attributes)),
                skin=scene.skin(nodes, skin.joints))  # fmt: skip
     turns = [(node, "rotation", quaternions(rotations[:, joint])) for joint, node in enumerate(nodes)]

@@ -152,9 +152,9 @@ class HandResult(Result):
         draw_caption(views, self.note)
         picture, arrays = io.BytesIO(), io.BytesIO()
         views.save(picture, "PNG")
-        named = {VERTICES: self.vertices, KEYPOINTS_3D: self.keypoints, CAMERA: self.camera,
-                 ROTATIONS: self.rotations, SHAPE: self.shape}  # fmt: skip
-        np.savez(arrays, **{name: array for name, array in named.items() if array is not None})
+        names = (VERTICES, KEYPOINTS_3D, CAMERA, ROTATIONS, SHAPE)
+        known: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        np.savez(arrays, **known)
         return {
             "obj": obj(mesh),
             "ply": ply(mesh),
