@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 import hybridvit
 from hybridvit import api
 from hybridvit.build import head_config
-from hybridvit.errors import CheckpointError, MissingPart, UsageError
+from hybridvit.errors import CheckpointError, DatasetError, MissingPart, UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
 from hybridvit.task import Batch, Moment, TaskOptions, find_task
@@ -135,11 +135,14 @@ def test_losses_are_means_in_their_units() -> None:
         def forward(self, images: torch.Tensor) -> HandAnswer:
             return answer
 
-    l1 = HandObjective(HandLossConfig(root=9, vertices=2.0))
+    truth["rotations"] = torch.randn(2, 16, 3, 3)
+    l1 = HandObjective(HandLossConfig(root=9, vertices=2.0, rotations=0.5))
     total = l1.loss(Fixed(), batch, NOW)
     own, true = answer.keypoints[:, 9:10], truth["keypoints"][:, 9:10]
     apart = (answer.vertices - own) - (truth["vertices"] - true)
     assert l1.terms["loss_vertices"] == pytest.approx(20 * apart.abs().mean().item(), rel=1e-5)
+    turned = (answer.rotations - truth["rotations"]).square().mean().item()
+    assert l1.terms["loss_rotations"] == pytest.approx(0.5 * turned, rel=1e-5)
     assert total.item() == pytest.approx(sum(each.item() for each in l1.terms.values()), rel=1e-6)
     metro = HandObjective(HandLossConfig(kind="metro", unit_m=1.0))
     metro.loss(Fixed(), batch, NOW)
@@ -230,6 +233,26 @@ def test_the_mean_hand_stands_beside_every_score(checkpoint: Path, tmp_path: Pat
     keypoints, vertices = json.loads((tmp_path / "pred.json").read_text())
     assert (np.shape(keypoints), np.shape(vertices)) == ((3, 21, 3), (3, 778, 3))
     assert (np.array(vertices)[..., 2] > 0.2).all(), "they are before the camera, in metres"
+
+
+def test_rotations_in_targets_move_the_hand_as_the_labels_have_it(tmp_path: Path) -> None:
+    write_freihand(tmp_path, hands=3)
+    splits = find_task("hand").open(
+        _recipe(tmp_path, **{"data.source": "freihand", "data.root": str(tmp_path), "hand.assets": "generated",
+                             "data.val_share": 0.4, "loss.rotations": 1.0, "augment.rotation_share": 1.0})
+    )  # fmt: skip
+    target = splits.train.draw(0, 1).target
+    shape = torch.from_numpy(np.array(splits.train.parameters[1], np.float32).ravel()[48:58])  # type: ignore[attr-defined]
+    hand = HandLayer(generated_hand())(target["rotations"][None], shape[None])
+    apart = hand.keypoints - hand.keypoints[:, :1] - (target["keypoints"] - target["keypoints"][:1])
+    assert apart.abs().max() < 1e-5
+    assert "rotations" not in splits.validation.draw(0, 0).target
+    (tmp_path / "training_mano.json").unlink()
+    with pytest.raises(DatasetError, match=r"'loss.rotations' is set, but .* has no parameters of its hands"):
+        find_task("hand").open(
+            _recipe(tmp_path, **{"data.source": "freihand", "data.root": str(tmp_path), "hand.assets": "generated",
+                                 "data.val_share": 0.4, "loss.rotations": 1.0})
+        )  # fmt: skip
 
 
 def test_predictions_are_refused_before_the_work(tmp_path: Path) -> None:

@@ -140,13 +140,15 @@ class HandLossConfig:
     """Weight of the keypoints in space."""
     points: float = 1.0
     """Weight of the keypoints in the picture, whose sides are 2 long."""
+    rotations: float = 0.0
+    """Weight of the squared differences of the joints' rotations, which training samples need parameters for."""
     root: int = 0
     """The keypoint from which vertices and keypoints are measured: 0 is the wrist, 9 the base of the middle finger."""
     unit_m: float = 0.1
     """The unit of lengths in space, in metres: with 0.1 the three terms of l1 are of one size. METRO's is 1."""
 
     def __post_init__(self) -> None:
-        for name in ("vertices", "keypoints", "points"):
+        for name in ("vertices", "keypoints", "points", "rotations"):
             at_least(f"loss.{name}", getattr(self, name), 0.0, "0 leaves it out")
         if not self.vertices + self.keypoints > 0 or not self.points > 0:
             raise UsageError(

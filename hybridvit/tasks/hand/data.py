@@ -20,11 +20,12 @@ from hybridvit.errors import DatasetError
 from hybridvit.task import Frame, Splits
 from hybridvit.tasks.hand.assets import find_assets
 from hybridvit.tasks.hand.augment import drawn_gains, drawn_view, resampled
-from hybridvit.tasks.hand.camera import View, from_corner, normalised, projected, upright_view
+from hybridvit.tasks.hand.camera import View, about_z, from_corner, normalised, projected, upright_view
 from hybridvit.tasks.hand.config import SOURCES, VERSIONS, HandAugmentConfig, HandData
 from hybridvit.tasks.hand.data_findings import contents_of, findings_before_training
 from hybridvit.tasks.hand.freihand import SPLITS, Labels, has_labels, is_freihand, labels_of, list_path, read_lists
 from hybridvit.tasks.hand.label_lists import Stored
+from hybridvit.tasks.hand.pose import from_mano
 from hybridvit.tasks.hand.scenes import DEFAULT_FOLDER, MARKER, HandScenes, write_scenes
 
 HELD_OUT = 0.02  # of the training samples, where the evaluation has no labels
@@ -39,6 +40,7 @@ class DrawnAs:
     sizes: tuple[int, ...] = ()  # sides, of which each step takes one
     seed: int = 0
     on_bad_image: OnBadImage = "error"
+    rotations: bool = False  # whether a target has those of the joints, with the mean pose
     assets: str = ""  # the hand, as `find_assets` names it: for what labels leave out, and to look whether they fit it
 
 
@@ -78,6 +80,12 @@ class HandFiles(EncodedSamples, HandSamples):
             seed=drawn.seed,
         )
         self.labels, self.parameters, self._drawn = labels, labels.parameters, drawn
+        if drawn.rotations and labels.parameters is None:
+            raise DatasetError(
+                f"Recipe key 'loss.rotations' is set, but {labels.source} has no parameters of its hands (mano.json). "
+                "Leave it out, or add the list."
+            )
+        self._assets = find_assets(drawn.assets) if drawn.rotations else None
         preprocessing = drawn.preprocessing
         self.normalisation = Normalisation(mean=preprocessing.mean, std=preprocessing.std)
 
@@ -102,19 +110,35 @@ class HandFiles(EncodedSamples, HandSamples):
     def _target(self, index: int, view: View) -> dict[str, Tensor]:
         row = index % len(self.labels)
         labels = self.labels
-        return target_of(view, labels.cameras[row], labels.keypoints[row], labels.vertices[row])
+        target = target_of(view, labels.cameras[row], labels.keypoints[row], labels.vertices[row])
+        if self._assets is None or self.parameters is None:
+            return target
+        pose = torch.from_numpy(np.array(self.parameters[row], np.float64).ravel()[:48])
+        rotations = from_mano(pose, self._assets)
+        rotations[0] = torch.from_numpy(about_z(view.angle)) @ rotations[0]
+        return target | {"rotations": rotations.float()}
 
 
 def open_splits(
-    data: HandData, augment: HandAugmentConfig, preprocessing: Preprocessing, *, seed: int, assets: str
+    data: HandData,
+    augment: HandAugmentConfig,
+    preprocessing: Preprocessing,
+    *,
+    seed: int,
+    assets: str,
+    rotations: bool = False,
 ) -> Splits:
-    """A recipe's pictures; `assets` names its hand. Raises DatasetError where they cannot be used."""
+    """A recipe's pictures; `assets` names its hand, whose `rotations` may be in targets of training.
+
+    Raises DatasetError where they cannot be used.
+    """
     training = DrawnAs(
         preprocessing=preprocessing,
         augment=augment,
         sizes=data.train_sizes,
         seed=seed,
         on_bad_image=data.on_bad_image,
+        rotations=rotations,
         assets=assets,
     )
     validation = DrawnAs(preprocessing=preprocessing, on_bad_image=data.on_bad_image, assets=assets)

@@ -37,6 +37,7 @@ class GeneratedHands(HandSamples):
         turns = torch.cat((TURN * torch.randn(length, 1, 3, generator=dice), BEND * _bends(length, dice)), dim=1)
         rotations = from_axis_angle(turns)
         rotations[:, 0] = rotations[:, 0] @ torch.tensor(PALM)
+        self._rotations = rotations
         with torch.no_grad():
             hand = HandLayer(generated_hand())(rotations, torch.randn(length, 10, generator=dice))
         place = SPREAD_M * torch.randn(length, 1, 3, generator=dice) + torch.tensor((0.0, 0.0, DISTANCE_M))
@@ -50,6 +51,7 @@ class GeneratedHands(HandSamples):
         dice = generator("noise", self._seed, epoch if self.training else 0, index)
         image = 0.4 * torch.randn(3, side, side, generator=dice) + _dots(keypoints, camera, side)
         target = target_of(View(matrix=np.eye(3), size=(side, side)), camera, keypoints, self._vertices[index])
+        target["rotations"] = self._rotations[index]
         frame = Frame(picture_size=(side, side), crop=(0.0, 0.0, float(side), float(side)), input_size=(side, side))
         return Sample(image, target, index, None if self.training else frame)
 

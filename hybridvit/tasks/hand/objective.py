@@ -1,16 +1,17 @@
 """What a training on hands minimises: how far vertices and keypoints are off, in space and in the picture."""
 
+import torch
 from torch import Tensor, nn
 
 from hybridvit.task import Batch, Moment, Objective
 from hybridvit.tasks.hand.config import HandLossConfig
 from hybridvit.tasks.hand.metric import KEYPOINTS, VERTICES
 
-POINTS = "points"
+POINTS, ROTATIONS = "points", "rotations"
 
 
 class HandObjective(Objective):
-    """The weighted sum of three means over hands, points and axes; `terms` has each as it counts.
+    """The weighted sum of means over hands, points and axes; `terms` has each as it counts.
 
     Vertices and keypoints are measured from one keypoint, places in the picture from its centre. The camera is learnt
     by the last term alone: how far away a hand is cannot be seen in one picture.
@@ -32,8 +33,10 @@ class HandObjective(Objective):
             "loss_keypoints": config.keypoints * keypoints,
             "loss_points": config.points * points,
         }
+        if config.rotations:
+            terms["loss_rotations"] = config.rotations * _mean(given.rotations - true[ROTATIONS], 1.0, squares=True)
         self.terms = {name: term.detach() for name, term in terms.items()}
-        return terms["loss_vertices"] + terms["loss_keypoints"] + terms["loss_points"]
+        return torch.stack(list(terms.values())).sum()
 
 
 def seen(points: Tensor, camera: Tensor) -> Tensor:

@@ -21,7 +21,14 @@ from hybridvit.tasks.hand.model import HandMesh
 def open_recipe(recipe: HandRecipe) -> Splits:
     """The recipe's pictures. Raises DatasetError where they are not fit to use."""
     preprocessing = replace(preparation_of(recipe), crop_fraction=recipe.data.crop_fraction)
-    return open_splits(recipe.data, recipe.augment, preprocessing, seed=recipe.seed, assets=recipe.assets)
+    return open_splits(
+        recipe.data,
+        recipe.augment,
+        preprocessing,
+        seed=recipe.seed,
+        assets=recipe.assets,
+        rotations=recipe.loss.rotations > 0,
+    )
 
 
 def started(recipe: HandRecipe, splits: Splits) -> WithHead:
