@@ -83,7 +83,8 @@ class HandMetric(Metric):
         own = _joined(self._aligned)
         reflected = np.concatenate([np.empty(0, bool), *self._reflected])
         shares = of_all_ranks((own, _joined(self._placed), reflected, self._examples, _joined(self._of_mean)))
-        aligned, in_place, mean = (_means([share[place] for share in shares]) for place in (0, 1, 4))
+        aligned, in_place = _means([share[0] for share in shares]), _means([share[1] for share in shares])
+        mean = _means([share[4] for share in shares])
         if aligned is None:
             raise DatasetError("There is no hand to judge. Run `hybridvit check-data` on the folder.")
         share = float(np.concatenate([share[2] for share in shares]).mean())
