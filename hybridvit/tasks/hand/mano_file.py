@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError, UsageError, nearest
+from hybridvit.errors import CheckpointError, UsageError, nearest, some
 from hybridvit.tasks.hand.asset_checks import side_of
 from hybridvit.tasks.hand.hand_assets import HandAssets, Side
 from hybridvit.tasks.hand.keypoints import JOINTS, PARENTS
-from hybridvit.tasks.hand.pickle_reader import Made, read_pickle
+from hybridvit.tasks.hand.pickle_reader import Made, read_pickle, shown
 
 LARGEST_BYTES = 64 * 2**20
 MD5_OF_RIGHT = "fd5a9d35f914987cf1cc04ffe338caa1"  # of MANO_RIGHT.pkl in mano_v1_2.zip
@@ -83,8 +83,8 @@ def read_mano(path: str | os.PathLike[str], side: Side | None = None) -> ManoFil
         assets = _assets(arrays, data, side)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    unknown = sorted(set(content) - set(SHAPES) - set(_NOT_NEEDED))
-    remarks = [f"{path} also holds {', '.join(unknown)}, which no hand needs: left out."] if unknown else []
+    unknown = sorted(shown(name) for name in set(content) - set(SHAPES) - set(_NOT_NEEDED))
+    remarks = [f"{path} also holds {some(unknown)}, which no hand needs: left out."] if unknown else []
     if assets.side == "right" and hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5_OF_RIGHT:
         remarks.append(
             f"{path} is not the MANO_RIGHT.pkl of mano_v1_2.zip to the byte; its content passed every check."
@@ -204,7 +204,7 @@ def _dtype(made: Any) -> np.dtype:
 def _dense(form: str, state: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     """A sparse matrix as a full one; entries of the same place add up. Its shape is asked for before room is made."""
     if state["_shape"] != shape:
-        raise ValueError(f"it is {state['_shape']}, but a hand's is {shape}")
+        raise ValueError(f"it has not the shape {shape} of a hand's")
     values = _array(state["data"], ())
     if form == "coo":
         rows, columns = (_integers(each, ()) for each in state.get("coords") or (state["row"], state["col"]))

@@ -15,7 +15,11 @@ from typing import Any
 from hybridvit.errors import CheckpointError, one_line
 
 MOST_STEPS = 20_000
-_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, struct.error)
+LONGEST = 60  # characters of a file's text in a message
+_DAMAGED = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, struct.error),
+    Warning,  # of escapes in text, where a program has warnings raise
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,13 @@ def read_pickle(data: bytes, names: Mapping[tuple[str, str], str]) -> Any:
     raise CheckpointError("is cut short")
 
 
+def shown(text: object) -> str:
+    """The start of what a file says, fit for a line of ours: it may be long, and may steer a terminal."""
+    if not isinstance(text, str):
+        return type(text).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
+
+
 class _Machine:
     """The stack, the stacks below its marks, and what was put away by number."""
 
@@ -86,7 +97,8 @@ class _Machine:
 
     def name(self, module: object, name: object) -> None:
         if not (isinstance(module, str) and isinstance(name, str) and (module, name) in self.names):
-            raise CheckpointError(f"asks for {module}.{name}, which has no place in a hand model: nothing was run")
+            asked = f"{shown(module)}.{shown(name)}"
+            raise CheckpointError(f"asks for {asked}, which has no place in a hand model: nothing was run")
         self.push(Named(self.names[module, name]))
 
     def make(self) -> None:
