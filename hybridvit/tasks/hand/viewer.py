@@ -21,7 +21,7 @@ CONFIG = {
 }
 _LIGHTING = {"ambient": 0.42, "diffuse": 0.75, "specular": 0.08, "roughness": 0.7, "fresnel": 0.05}
 _FROM = {"x": -2000.0, "y": 3000.0, "z": 2500.0}  # of the light
-_CAMERA = {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.3, "y": 0.35, "z": 2.0}}
+_CAMERA = {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.35, "y": 0.4, "z": 2.5}}
 _AXIS = {"visible": False}
 _MM = 1000
 
