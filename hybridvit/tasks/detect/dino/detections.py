@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hybridvit.tasks.detect.dino.boxes import corners
 from hybridvit.tasks.detect.dino.outputs import DINOOutputs
+from hybridvit.tasks.detect.dino.proposals import rows
 
 
 class Detections(NamedTuple):
@@ -23,5 +24,5 @@ def best_detections(outputs: DINOOutputs, most: int) -> Detections:
     num_queries, num_classes = scores.shape[1:]
     best = scores.flatten(1).topk(min(most, num_queries * num_classes), dim=1)
     queries = best.indices // num_classes
-    boxes = corners(outputs.matching.boxes[-1]).take_along_dim(queries[..., None], dim=1)
+    boxes = rows(corners(outputs.matching.boxes[-1]), queries)
     return Detections(best.values, best.indices % num_classes, boxes)

@@ -59,7 +59,7 @@ class TwoStage(nn.Module):
         logits = self.class_head(features)
         boxes = (self.box_head(features) + proposals.logits).sigmoid()
         best = logits.amax(-1).topk(self.num_queries, dim=1).indices
-        return Selected(best, *(each.take_along_dim(best[..., None], dim=1) for each in (logits, boxes)))
+        return Selected(best, rows(logits, best), rows(boxes, best))
 
 
 def propose(levels: Levels) -> Proposals:
@@ -73,3 +73,8 @@ def propose(levels: Levels) -> Proposals:
     if levels.padding is not None:
         kept = kept & ~levels.padding
     return Proposals(torch.logit(shares).masked_fill(~kept[..., None], float("inf")), kept)
+
+
+def rows(x: Float[Tensor, "b n c"], numbers: Int[Tensor, "b k"]) -> Float[Tensor, "b k c"]:
+    """Of each image the rows of these numbers; `take_along_dim` would hold an ONNX file to the batch of its tracing."""
+    return x.gather(1, numbers[..., None].expand(-1, -1, x.shape[-1]))

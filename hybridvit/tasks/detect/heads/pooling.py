@@ -40,7 +40,9 @@ class RegionPooling:
         regions = regions.nan_to_num()  # a region that is not a number would read outside of the map
         chosen = self._level_of(regions[:, 1:])
         numbers = [(chosen == number).nonzero()[:, 0] for number in range(len(used))]
-        by_level = [self._pooled(*level, regions[where]) for level, where in zip(used, numbers, strict=True)]
+        # a call without regions costs milliseconds too, and fills a gradient of the level's size with zeros
+        called = [number for number, where in enumerate(numbers) if len(where)] or [0]
+        by_level = [self._pooled(*used[number], regions[numbers[number]]) for number in called]
         return torch.cat(by_level)[torch.cat(numbers).argsort()].to(levels[0].dtype)
 
     def _pooled(self, level: Tensor, stride: int, regions: Tensor) -> Tensor:
