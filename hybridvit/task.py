@@ -375,6 +375,25 @@ TASKS: dict[str, str] = {  # imported when first asked for
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class CommandGroup:
+    """What a task adds to the command line: `hybridvit NAME WORD`."""
+
+    summary: str  # one line for the overview
+    functions: Mapping[str, str]  # by word; typed as `hybridvit.cli.command` asks for, and imported when first called
+
+
+COMMANDS: dict[str, CommandGroup] = {
+    "mano": CommandGroup(
+        summary="Make MANO's hand ready for use, and tell what is in a hand's file.",
+        functions={
+            "convert": "hybridvit.tasks.hand.commands:convert",
+            "info": "hybridvit.tasks.hand.commands:info",
+        },
+    ),
+}
+
+
 def find_task(name: str) -> Task:
     """The task of that name. Raises UsageError for an unknown one, with the nearest."""
     if name not in TASKS:

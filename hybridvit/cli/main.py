@@ -8,9 +8,11 @@ from importlib import import_module
 
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
+from hybridvit.cli.group import GroupCommand
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
 from hybridvit.machine.allocator import keep_freed_memory
 from hybridvit.machine.threads import let_waiting_threads_sleep
+from hybridvit.task import COMMANDS
 
 SIGNATURES = {
     "list": "hybridvit.cli.catalogue:list_models",
@@ -30,7 +32,7 @@ SIGNATURES = {
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
-    "choose", "mixers", "stages", "tables",
+    "choose", "mixers", "stages", "tables", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 
@@ -69,6 +71,8 @@ def command(name: str) -> Command:
         from hybridvit.cli.doctor import DoctorCommand
 
         return DoctorCommand()
+    if name in COMMANDS:
+        return GroupCommand(name, COMMANDS[name])
     if name not in SIGNATURES:
         raise UsageError(f"There is no command '{name}'. {nearest(name, ORDER)}. See `hybridvit --help`.")
     module, _, function = SIGNATURES[name].partition(":")

@@ -9,10 +9,12 @@ from hybridvit.tasks.hand.keypoints import JOINTS
 
 NUM_JOINTS, NUM_SHAPES, NUM_POSES = len(JOINTS), 10, 45
 BORDER = 16  # edges of the mesh's only opening, at the wrist
+LARGEST = 10_000  # of any real: less than what float32 has
 SMALLEST_M, LARGEST_M = 0.1, 0.4  # the longest side of a hand's bounding box
 SUM_OF_WEIGHTS, SUM_OF_REGRESSOR, LOWEST_WEIGHT = 1e-4, 1e-3, -1e-6  # how far these may be off 1, and below 0
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of damaged arrays
 def check_arrays(arrays: Mapping[str, np.ndarray], side: str) -> None:
     """Raise CheckpointError where the arrays of a `HandAssets` are no right, or left, hand in metres."""
     vertices = len(arrays["v_template"])
@@ -40,10 +42,8 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
             f"{name} is {array.dtype} of {' x '.join(map(str, array.shape))}, but this hand's has to be "
             f"{' x '.join(map(str, shape))} {wanted}. The file is no MANO model of one hand, or is damaged."
         )
-    if not np.isfinite(array).all():
-        raise CheckpointError(
-            f"{name} has {(~np.isfinite(array)).sum()} values that are not finite. The file is damaged."
-        )
+    if kinds == "f" and (count := int((~(np.abs(array) <= LARGEST)).sum())):
+        raise CheckpointError(f"{name} has {count} values that are not finite or beyond ±{LARGEST:,}: it is damaged.")
 
 
 def _check_sums(weights: np.ndarray, regressor: np.ndarray) -> None:
@@ -101,6 +101,7 @@ def _check_place(arrays: Mapping[str, np.ndarray], side: str) -> None:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def side_of(arrays: Mapping[str, np.ndarray]) -> str:
     """Which hand it is, by where its fingertips lie beside its wrist."""
     wrist = arrays["joint_regressor"][0] @ arrays["v_template"]

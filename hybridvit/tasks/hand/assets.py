@@ -33,14 +33,7 @@ def find_assets(name: str = "") -> HandAssets:
     if name == GENERATED:
         return generated_hand()
     named = name or os.environ.get(VARIABLE, "")
-    path = Path(named).expanduser() if named else default_path()
-    if not path.is_file():
-        where = f"{path}, which ${VARIABLE} names," if named and not name else str(path)
-        raise UsageError(
-            f"{where} is not there, so there is no hand to move. MANO's arrays may not be passed on: register at "
-            "https://mano.is.tue.mpg.de, accept its licence, unzip mano_v1_2.zip, and run `hybridvit mano convert "
-            "mano_v1_2/models/MANO_RIGHT.pkl` once. Without MANO, take the generated hand: --hand.assets generated."
-        )
+    path = Path(named) if named else default_path()
     assets = read_assets(path)
     if assets.side != "right":
         raise UsageError(
@@ -53,10 +46,18 @@ def find_assets(name: str = "") -> HandAssets:
 def read_assets(path: str | os.PathLike[str]) -> HandAssets:
     """The hand in a file that `write_assets` wrote.
 
-    Raises CheckpointError for a file that is not there, is another, or holds no hand.
+    Raises UsageError for a file that is not there, CheckpointError for one that is another or holds no hand.
     """
     from safetensors import SafetensorError, safe_open
 
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not there, so there is no hand to move. MANO's arrays may not be passed on: register at "
+            "https://mano.is.tue.mpg.de, accept its licence, unzip mano_v1_2.zip, and run `hybridvit mano convert "
+            f"mano_v1_2/models/MANO_RIGHT.pkl` once; ${VARIABLE} may name the file that it writes. Without MANO, take "
+            "the generated hand: --hand.assets generated."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             notes = json.loads((file.metadata() or {})[_KEY])
