@@ -384,6 +384,10 @@ class CommandGroup:
 
 
 COMMANDS: dict[str, CommandGroup] = {
+    "hand": CommandGroup(
+        summary="Render pictures of hands to train and evaluate on.",
+        functions={"render": "hybridvit.tasks.hand.scene_command:render"},
+    ),
     "mano": CommandGroup(
         summary="Make MANO's hand ready for use, and tell what is in a hand's file.",
         functions={

@@ -17,7 +17,7 @@ MOTIONS = ("bend", "spread", "twist")
 """Bend is positive towards the palm, spread towards the thumb's side, twist by the right-hand rule about a bone that
 points to the tip (of a left hand: what its mirror image does)."""
 
-JOINTS_OF = {finger: ("mcp", "pip", "dip") for finger in FINGERS} | {"thumb": ("cmc", "mcp", "ip")}
+JOINTS_OF = dict.fromkeys(FINGERS, ("mcp", "pip", "dip")) | {"thumb": ("cmc", "mcp", "ip")}
 """The joints of each finger, from the palm to the tip, by their anatomical names."""
 
 _MIRROR = np.array((-1.0, 1.0, 1.0))

@@ -65,9 +65,7 @@ def draw_mesh(picture: Image.Image, hand: Placed, assets: HandAssets, skin: Skin
     if region is None:
         return
     points, samples = region.points(hand.points_px), 2 if max(region.size) <= _SMOOTH_PX else 1
-    drawn = rendered(
-        hand.vertices + (0, 0, _FAR_M), points, assets.faces, skin, region.size, colour=TINT, samples=samples
-    )
+    drawn = rendered(_at_distance(hand.vertices), points, assets.faces, skin, region.size, colour=TINT, samples=samples)
     colour, opacity = drawn[..., :3], drawn[..., 3:]
     plain = np.divide(colour, opacity, out=np.zeros_like(colour), where=opacity > 0)
     layer = np.concatenate((plain, _OPACITY * opacity), axis=2)
@@ -120,7 +118,7 @@ def turned_view(
     turn = np.array(((np.cos(angle), 0, np.sin(angle)), (0, 1, 0), (-np.sin(angle), 0, np.cos(angle))))
     centre = (hand.vertices.max(0) + hand.vertices.min(0)) / 2
     scale = 0.85 * side / max(0.05, np.linalg.norm(hand.vertices - centre, axis=1).max() * 2)
-    vertices = (hand.vertices - centre) @ turn.T + (0, 0, _FAR_M)
+    vertices = _at_distance((hand.vertices - centre) @ turn.T)
     points = vertices[:, :2] * scale + side / 2
     drawn = rendered(vertices, points, assets.faces, skin, (side, side), colour=SKIN, light=Light(ambient=0.5))
     picture = Image.fromarray(over(np.full((side, side, 3), _PAPER), drawn))
@@ -162,6 +160,11 @@ def _region(picture: Image.Image, points_px: np.ndarray) -> _Region | None:
     if not np.isfinite(points_px).all() or (high <= low).any():
         return None
     return _Region((low[0], low[1], high[0], high[1]), min(1.0, _MOST_PX / (high - low).max()))
+
+
+def _at_distance(vertices: np.ndarray) -> np.ndarray:
+    """Before an orthographic camera."""
+    return vertices + np.array((0.0, 0.0, _FAR_M))
 
 
 def _dot(pen: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, colour: tuple[int, ...]) -> None:

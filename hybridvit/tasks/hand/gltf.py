@@ -34,7 +34,7 @@ class Scene:
         """Float numbers n 3 or n 4."""
         return self._accessor(values.astype("<f4"), _VERTICES)
 
-    def bytes(self, values: np.ndarray) -> int:
+    def small_numbers(self, values: np.ndarray) -> int:
         """Small numbers n 4."""
         return self._accessor(values.astype("u1"), _VERTICES)
 

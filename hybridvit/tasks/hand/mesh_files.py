@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hybridvit.tasks.hand.gltf import Scene
+from hybridvit.tasks.hand.hand_assets import HandAssets
+from hybridvit.tasks.hand.keypoints import JOINTS, PARENTS
 from hybridvit.tasks.hand.quaternion import quaternions
 
 FRONT = np.array((1.0, -1.0, -1.0))  # of a camera's frame: what turns it for viewers
@@ -46,6 +48,14 @@ class Skin:
     names: Sequence[str]  # of the joints
     weights: np.ndarray  # v j, rows sum to 1
 
+    @classmethod
+    def of(cls, assets: HandAssets, shape: np.ndarray) -> "Skin":
+        """That of a hand with shape parameters (10)."""
+        rest = assets.v_template + assets.shapedirs @ shape
+        return cls(
+            rest=rest, joints=assets.joint_regressor @ rest, parents=PARENTS, names=JOINTS, weights=assets.weights
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class SkinnedFile:
@@ -61,15 +71,18 @@ def obj(mesh: Mesh) -> bytes:
     lines = [f"# {mesh.note}"] if mesh.note else []
     lines.append(f"# {_FRAME_NOTE}")
     rows = np.hstack((mesh.vertices * FRONT, mesh.colours / 255))
-    lines += ["v %.7g %.7g %.7g %.4g %.4g %.4g" % tuple(row) for row in rows]
-    lines += ["vn %.5g %.5g %.5g" % tuple(row) for row in vertex_normals(mesh.vertices, mesh.faces) * FRONT]
+    lines += ["v {:.7g} {:.7g} {:.7g} {:.4g} {:.4g} {:.4g}".format(*row) for row in rows.tolist()]
+    normals = vertex_normals(mesh.vertices, mesh.faces) * FRONT
+    lines += ["vn {:.5g} {:.5g} {:.5g}".format(*row) for row in normals.tolist()]
     lines += ["f {0}//{0} {1}//{1} {2}//{2}".format(*face) for face in (mesh.faces + 1).tolist()]
     return ("\n".join(lines) + "\n").encode()
 
 
 def ply(mesh: Mesh) -> bytes:
     """The mesh as binary PLY, with normals and colours."""
-    kinds = [(axis, "<f4") for axis in ("x", "y", "z", "nx", "ny", "nz")] + [(c, "u1") for c in ("red", "green", "blue")]
+    kinds = [(axis, "<f4") for axis in ("x", "y", "z", "nx", "ny", "nz")] + [
+        (c, "u1") for c in ("red", "green", "blue")
+    ]
     names = {"<f4": "float", "u1": "uchar"}
     vertices = np.empty(len(mesh.vertices), kinds)
     columns = np.hstack((mesh.vertices * FRONT, vertex_normals(mesh.vertices, mesh.faces) * FRONT, mesh.colours))
@@ -141,13 +154,17 @@ def skinned_glb(
     turn = scene.node("camera", rotation=(1.0, 0.0, 0.0, 0.0))  # half a circle about x
     scene.put(nodes[0], turn)
     rest = Mesh(vertices=skin.rest * FRONT, faces=mesh.faces, colours=mesh.colours)  # turned back by _attributes
-    attributes = {**_attributes(scene, rest), "JOINTS_0": scene.bytes(places), "WEIGHTS_0": scene.vectors(weights)}
+    attributes = {
+        **_attributes(scene, rest),
+        "JOINTS_0": scene.small_numbers(places),
+        "WEIGHTS_0": scene.vectors(weights),
+    }
     scene.node("hand", mesh=scene.mesh("hand", scene.triangles(mesh.faces, attributes)),
                skin=scene.skin(nodes, skin.joints))  # fmt: skip
     turns = [(node, "rotation", quaternions(rotations[:, joint])) for joint, node in enumerate(nodes)]
     scene.animate(seconds, [(nodes[0], "translation", roots), *turns])
     kept = np.zeros(skin.weights.shape)
-    np.put_along_axis(kept, places.astype(np.int64), weights.astype(np.float64), 1)
+    np.add.at(kept, (np.arange(len(kept))[:, None], places), weights)
     off = np.linalg.norm(skinned(skin, kept, rotations, roots) - frames, axis=-1) * 1e3
     return SkinnedFile(content=scene.content(), mean_mm=float(off.mean()), largest_mm=float(off.max()))
 

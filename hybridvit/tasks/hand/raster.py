@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 NOTHING = -1  # the face of a pixel that shows none
-_MOST_AT_ONCE = 1 << 21  # pixels of bounding boxes: about 200 MB
+MOST_AT_ONCE = 1 << 21  # pixels of bounding boxes: about 200 MB
 _EDGE = 1e-9  # a point so far outside of a face is on its edge: none is between two faces that share it
 
 
@@ -13,7 +13,9 @@ class Raster(NamedTuple):
     """What each pixel shows."""
 
     face: np.ndarray  # h w, int64: NOTHING where there is none
-    barycentric: np.ndarray  # h w 3: weights of the face's corners, in space and not on the plane; 0 where there is none
+    barycentric: (
+        np.ndarray
+    )  # h w 3: weights of the face's corners, in space and not on the plane; 0 where there is none
     depth: np.ndarray  # h w: infinite where there is none
 
     @property
@@ -43,7 +45,7 @@ def rasterise(points_px: np.ndarray, depth: np.ndarray, faces: np.ndarray, size:
     planes = _planes(corners[drawn])
     inverse = 1 / depths[drawn]
     low, counts = _boxes(corners[drawn], size)
-    group = np.cumsum(counts.prod(1)) // _MOST_AT_ONCE
+    group = np.cumsum(counts.prod(1)) // MOST_AT_ONCE
     for number in np.unique(group):
         part = np.flatnonzero(group == number)
         owner, x, y = _pixels(low[part], counts[part])

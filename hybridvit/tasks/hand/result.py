@@ -14,7 +14,15 @@ from hybridvit.errors import UsageError
 from hybridvit.task import Frame, Outputs, Result
 from hybridvit.tasks.hand.angles import joint_angles
 from hybridvit.tasks.hand.drawing import (
-    TRUTH_COLOUR, Placed, beside, bone_colours, draw_caption, draw_mesh, draw_outline, draw_skeleton, turned_view,
+    TRUTH_COLOUR,
+    Placed,
+    beside,
+    bone_colours,
+    draw_caption,
+    draw_mesh,
+    draw_outline,
+    draw_skeleton,
+    turned_view,
 )  # fmt: skip
 from hybridvit.tasks.hand.hand_assets import MIRROR, HandAssets, Side
 from hybridvit.tasks.hand.keypoints import BONES, FINGERS, KEYPOINTS
@@ -30,7 +38,7 @@ TURNS = (90.0, 180.0)  # degrees of the two turned views
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HandResult(Result):
-    """The hand of one picture. Lengths in metres from the wrist, in the axes of the camera (x right, y down, z away)."""
+    """The hand of one picture. Lengths in metres from the wrist, in the camera's axes (x right, y down, z away)."""
 
     lies_in_picture: ClassVar[bool] = True
 
@@ -131,9 +139,9 @@ class HandResult(Result):
         draw_caption(views, self.note)
         picture, arrays = io.BytesIO(), io.BytesIO()
         views.save(picture, "PNG")
-        named = {VERTICES: self.vertices, KEYPOINTS_3D: self.keypoints, CAMERA: self.camera,
-                 ROTATIONS: self.rotations, SHAPE: self.shape}  # fmt: skip
-        np.savez(arrays, **{name: array for name, array in named.items() if array is not None})
+        names = (VERTICES, KEYPOINTS_3D, CAMERA, ROTATIONS, SHAPE)
+        known: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        np.savez(arrays, **known)
         return {
             "obj": obj(mesh),
             "ply": ply(mesh),
@@ -147,9 +155,7 @@ class HandResult(Result):
         """What files and pages show."""
         colours = (SKIN * skin_colours(_skin_of(self.assets).values)).clip(0, 255).round()
         skeleton = Skeleton(keypoints=self.keypoints, bones=BONES, colours=bone_colours())
-        return Mesh(
-            vertices=self.vertices, faces=self.assets.faces, colours=colours, skeleton=skeleton, note=self.note
-        )
+        return Mesh(vertices=self.vertices, faces=self.assets.faces, colours=colours, skeleton=skeleton, note=self.note)
 
     def agrees(self, other: Result) -> bool:
         """The same hand to a millimetre, in the same place."""
@@ -193,7 +199,11 @@ def results_of(
         HandResult(
             assets=assets,
             frame=frame or _whole(card),
-            **{name: arrays[name][place] for name in (VERTICES, KEYPOINTS_3D, CAMERA, ROTATIONS, SHAPE) if name in arrays},
+            **{
+                name: arrays[name][place]
+                for name in (VERTICES, KEYPOINTS_3D, CAMERA, ROTATIONS, SHAPE)
+                if name in arrays
+            },
         )
         for place, frame in enumerate(frames)
     ]

@@ -91,7 +91,9 @@ def jitter_mm(frames: np.ndarray) -> float:
 
 def _elapsed(before: float, now: float) -> float:
     if now <= before:
-        raise ValueError(f"A frame at {now:g} s follows one at {before:g} s. Show the frames of a video in their order.")
+        raise ValueError(
+            f"A frame at {now:g} s follows one at {before:g} s. Show the frames of a video in their order."
+        )
     return now - before
 
 
