@@ -132,7 +132,7 @@ def test_scores_are_in_millimetres_and_do_not_depend_on_batches():
     assert QUANTITIES[0].better(5.0, 6.0)
     assert scores.per_image.mean() == pytest.approx(scores.values["pa_mpjpe"], rel=1e-12)
     assert scores.details["unaligned"] is None
-    assert scores.parts[0].rows[0] == ["Keypoints, mean error in mm", "10.80", "–"]
+    assert scores.parts[0].rows[0] == ["Keypoints, mean error in mm", "10.80", "–", "–"]
     assert json.loads(json.dumps(scores.details)) == scores.details
 
 

@@ -1,6 +1,7 @@
 """What arrays must be to be a hand: each rule with a sentence of its own."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def _check_place(arrays: Mapping[str, np.ndarray], side: str) -> None:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def side_of(arrays: Mapping[str, np.ndarray]) -> str:
+def side_of(arrays: Mapping[str, np.ndarray]) -> Literal["right", "left"]:
     """Which hand it is, by where its fingertips lie beside its wrist."""
     wrist = arrays["joint_regressor"][0] @ arrays["v_template"]
     return "right" if arrays["v_template"][arrays["tips"], 0].mean() < wrist[0] else "left"

@@ -3,6 +3,7 @@
 import json as json_format
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def _left(hand: ManoFile, right: HandAssets | None, *, keep_fault: bool) -> Mano
     return ManoFile(assets=hand.assets, remarks=(*hand.remarks, remark))
 
 
-def _facts(assets: HandAssets) -> dict[str, object]:
+def _facts(assets: HandAssets) -> dict[str, Any]:
     """What there is to tell of a hand; lengths are those of the mean shape at rest."""
     joints = np.concatenate([assets.joint_regressor @ assets.v_template, assets.v_template[assets.tips]])
     keypoints = joints[list(KEYPOINTS_OF_JOINTS)]
