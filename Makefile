@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # the shapes on signatures, checked in tests only; they keep torch.compile from seeing a whole graph
-SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,hybridvit.tasks.detect.dino,hybridvit.tasks.detect.heads,hybridvit.tasks.hand.mano,hybridvit.tasks.hand.rotation,beartype.beartype
+SHAPES := --jaxtyping-packages=hybridvit.models,hybridvit.folding,hybridvit.tasks.detect.dino,hybridvit.tasks.detect.heads,hybridvit.tasks.hand.mano.layer,hybridvit.tasks.hand.mano.rotation,beartype.beartype
 
 # prints the slowest twenty, so that no test becomes slow unnoticed
 TEST := $(BIN)/python -m pytest --durations 20 -n

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hybridvit.tasks.hand.freihand import posed
-from hybridvit.tasks.hand.generated_hand import generated_hand
+from hybridvit.tasks.hand.freihand.lists import posed
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 
 SIDE = 64
 FOCAL = 137.0

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from hybridvit.task import Frame
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.mano import HandLayer
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.layer import HandLayer
 from hybridvit.tasks.hand.result import HandResult
 from hybridvit.tasks.hand.scene_draws import Variety, drawn_look
 

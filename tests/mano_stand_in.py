@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import PARENTS
-from hybridvit.tasks.hand.mano_file import TIPS
+from hybridvit.tasks.hand.mano.file import TIPS
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import PARENTS
 
 OLD_NAMES = {
     "numpy._core.multiarray": "numpy.core.multiarray",

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hybridvit.tasks.hand.angles import LIMITS, beyond_limits, in_wrist_frame, joint_angles, joint_axes
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_assets import MIRROR
-from hybridvit.tasks.hand.keypoints import JOINTS
+from hybridvit.tasks.hand.mano.angles import LIMITS, beyond_limits, in_wrist_frame, joint_angles, joint_axes
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_assets import MIRROR
+from hybridvit.tasks.hand.mano.keypoints import JOINTS
 from hybridvit.tasks.hand.smoothing import HandSmoother, OneEuro, OneEuroConfig, jitter_mm, nearest_rotation
 
 

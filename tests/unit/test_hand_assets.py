@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.tasks.hand.assets import HandAssets, default_path, find_assets, read_assets, write_assets
-from hybridvit.tasks.hand.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.assets import HandAssets, default_path, find_assets, read_assets, write_assets
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 
 
 def test_a_written_hand_reads_equal_and_has_the_same_digest_in_either_precision(tmp_path: Path) -> None:

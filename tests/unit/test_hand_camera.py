@@ -8,7 +8,8 @@ from PIL import Image
 from hybridvit.data.seeding import seeded
 from hybridvit.task import Frame
 from hybridvit.tasks.hand.augment import drawn_gains, drawn_view, resampled
-from hybridvit.tasks.hand.camera import (
+from hybridvit.tasks.hand.config import HandAugmentConfig
+from hybridvit.tasks.hand.freihand.camera import (
     about_z,
     from_corner,
     normalised,
@@ -17,7 +18,6 @@ from hybridvit.tasks.hand.camera import (
     turned_view,
     upright_view,
 )
-from hybridvit.tasks.hand.config import HandAugmentConfig
 
 WIDE = HandAugmentConfig(rotation_deg=90, rotation_share=0.8, scale=0.25, shift=0.1, channel_gain=0.4)
 CAMERA = np.array([[480.0, 0.0, 111.3], [0.0, 510.0, 115.9], [0.0, 0.0, 1.0]])

@@ -14,17 +14,17 @@ import torch
 from freihand_sets import SIDE, write_freihand, write_list
 from PIL import Image
 
-import hybridvit.tasks.hand.label_lists as label_lists
+import hybridvit.tasks.hand.freihand.label_lists as label_lists
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.check import check_images
 from hybridvit.data.loader import make_train_loader, stacked
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.tasks.hand.config import HandAugmentConfig, HandData
 from hybridvit.tasks.hand.data import contents, open_labelled, open_splits
-from hybridvit.tasks.hand.freihand import labels_of, read_lists
+from hybridvit.tasks.hand.freihand.label_lists import CACHE, stored
+from hybridvit.tasks.hand.freihand.lists import labels_of, read_lists
 from hybridvit.tasks.hand.generated import GeneratedHands, example
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.label_lists import CACHE, stored
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.scenes import HandScenes, write_scenes
 
 HANDS = 4

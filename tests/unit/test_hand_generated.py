@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from hybridvit.tasks.hand.generated_fingers import FINGERS
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.generated_surface import distance
-from hybridvit.tasks.hand.keypoints import CHAIN_FINGERS
+from hybridvit.tasks.hand.mano.generated_fingers import FINGERS
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.generated_surface import distance
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS
 
 
 def test_the_mesh_is_counted_as_manos_and_closed_but_for_the_wrist() -> None:

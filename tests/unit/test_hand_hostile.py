@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hybridvit.errors import CheckpointError
-from hybridvit.tasks.hand.mano_file import read_mano
+from hybridvit.tasks.hand.mano.file import read_mano
 
 HAND = stand_in.in_manos_order()
 START = b"\x80\x02"

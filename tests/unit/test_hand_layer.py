@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import FINGERS, JOINTS, KEYPOINTS, PARENTS
-from hybridvit.tasks.hand.mano import HandLayer, JointKind
-from hybridvit.tasks.hand.rotation import from_6d, from_axis_angle, mirrored
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import FINGERS, JOINTS, KEYPOINTS, PARENTS
+from hybridvit.tasks.hand.mano.layer import HandLayer, JointKind
+from hybridvit.tasks.hand.mano.rotation import from_6d, from_axis_angle, mirrored
 
 
 def layer_of(assets: HandAssets, dtype: torch.dtype = torch.float64, joints: JointKind = "freihand") -> HandLayer:

@@ -15,8 +15,8 @@ import scipy.sparse
 
 from hybridvit.cli import main
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.tasks.hand.assets import default_path, read_assets
-from hybridvit.tasks.hand.mano_file import read_mano
+from hybridvit.tasks.hand.mano.assets import default_path, read_assets
+from hybridvit.tasks.hand.mano.file import read_mano
 
 HAND = stand_in.in_manos_order()
 OLD_GLOBALS = {

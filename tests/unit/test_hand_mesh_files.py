@@ -16,10 +16,10 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 
 from hybridvit.tasks.hand.animation import animated
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.mano import HandLayer
-from hybridvit.tasks.hand.mesh_files import FRONT, Skin, four_weights, glb, morphed_glb, obj, ply, skinned
-from hybridvit.tasks.hand.quaternion import axis_angles, quaternions
+from hybridvit.tasks.hand.drawn.mesh_files import FRONT, Skin, four_weights, glb, morphed_glb, obj, ply, skinned
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.layer import HandLayer
+from hybridvit.tasks.hand.mano.quaternion import axis_angles, quaternions
 
 SECONDS = (0.0, 0.04, 0.08, 0.2)
 TYPES = {5121: "u1", 5125: "<u4", 5126: "<f4"}

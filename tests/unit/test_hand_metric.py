@@ -15,12 +15,12 @@ from scipy.spatial import cKDTree
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import DatasetError, NonFiniteError, UsageError
 from hybridvit.task import Batch
-from hybridvit.tasks.hand.alignment import aligned
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors, f_scores
+from hybridvit.tasks.hand.freihand.alignment import aligned
+from hybridvit.tasks.hand.freihand.mesh_errors import Errors, Points, aligned_errors, errors, f_scores
+from hybridvit.tasks.hand.freihand.submission import Submission
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.metric import HandMetric
 from hybridvit.tasks.hand.quantities import QUANTITIES
-from hybridvit.tasks.hand.submission import Submission
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "freihand_metrics.npz"
 NAMES = Errors(

@@ -5,10 +5,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from hybridvit.errors import UsageError
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.pose import from_mano, from_pca, to_mano
-from hybridvit.tasks.hand.rotation import mirrored, mirrored_axis_angle
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.pose import from_mano, from_pca, to_mano
+from hybridvit.tasks.hand.mano.rotation import mirrored, mirrored_axis_angle
 
 
 def hands() -> list[HandAssets]:

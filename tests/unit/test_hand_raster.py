@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hybridvit.tasks.hand import raster
-from hybridvit.tasks.hand.raster import NOTHING, rasterise
+from hybridvit.tasks.hand.drawn import raster
+from hybridvit.tasks.hand.drawn.raster import NOTHING, rasterise
 
 SIZE = (40, 50)
 

@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.keypoints import KEYPOINTS
-from hybridvit.tasks.hand.raster import rasterise
+from hybridvit.tasks.hand.drawn.raster import rasterise
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.keypoints import KEYPOINTS
 from hybridvit.tasks.hand.result import results_of
 
 CARD = ModelCard(architecture="fastvit_debug", task="hand", preprocessing=Preprocessing(image_size=(64, 96)))

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from hybridvit.tasks.hand.rotation import (
+from hybridvit.tasks.hand.mano.rotation import (
     from_6d,
     from_axis_angle,
     mirrored,

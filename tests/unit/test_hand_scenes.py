@@ -11,11 +11,11 @@ from PIL import Image
 
 from hybridvit.cli.main import main
 from hybridvit.errors import DatasetError, UsageError
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.mano import HandLayer
-from hybridvit.tasks.hand.raster import rasterise
-from hybridvit.tasks.hand.rotation import from_axis_angle
+from hybridvit.tasks.hand.drawn.raster import rasterise
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.layer import HandLayer
+from hybridvit.tasks.hand.mano.rotation import from_axis_angle
 from hybridvit.tasks.hand.scene_draws import Variety
 from hybridvit.tasks.hand.scenes import HandScenes, hands, write_scenes
 

@@ -19,17 +19,17 @@ from hybridvit.errors import CheckpointError, DatasetError, MissingPart, UsageEr
 from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
 from hybridvit.task import Batch, Moment, TaskOptions, find_task
-from hybridvit.tasks.hand import hand_found
 from hybridvit.tasks.hand.asking import HandAsking
-from hybridvit.tasks.hand.assets import write_assets
 from hybridvit.tasks.hand.baseline import mean_hand, mean_points
 from hybridvit.tasks.hand.config import HandLossConfig
-from hybridvit.tasks.hand.freihand import read_lists
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.mano import HandLayer
+from hybridvit.tasks.hand.freihand.lists import read_lists
+from hybridvit.tasks.hand.mano import hand_found
+from hybridvit.tasks.hand.mano.assets import write_assets
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.layer import HandLayer
+from hybridvit.tasks.hand.mano.pose import from_mano
 from hybridvit.tasks.hand.model import PALM, HandAnswer
 from hybridvit.tasks.hand.objective import HandObjective, seen
-from hybridvit.tasks.hand.pose import from_mano
 from hybridvit.tasks.hand.predictions import HandPredictions
 
 NOW = Moment(step=0, total_steps=1, averaged=None)

@@ -5,7 +5,7 @@ import re
 import hands
 import pytest
 
-from hybridvit.tasks.hand.viewer import ViewedHand, viewer_page
+from hybridvit.tasks.hand.drawn.viewer import ViewedHand, viewer_page
 
 
 def test_the_page_holds_everything_and_loads_nothing() -> None:

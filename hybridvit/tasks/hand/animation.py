@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybridvit.tasks.hand.mesh_files import Skin, SkinnedFile, morphed_glb, skinned, skinned_glb
+from hybridvit.tasks.hand.drawn.mesh_files import Skin, SkinnedFile, morphed_glb, skinned, skinned_glb
 from hybridvit.tasks.hand.result import HandResult
 
 

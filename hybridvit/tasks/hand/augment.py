@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from hybridvit.tasks.hand.camera import View, turned_view
 from hybridvit.tasks.hand.config import HandAugmentConfig
+from hybridvit.tasks.hand.freihand.camera import View, turned_view
 
 _WIDEST = 2.0  # standard deviations of the angle
 

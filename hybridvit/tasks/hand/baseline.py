@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from hybridvit.card import ModelCard
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.label_lists import Stored
-from hybridvit.tasks.hand.mano import HandLayer
-from hybridvit.tasks.hand.mesh_errors import Points
-from hybridvit.tasks.hand.pose import from_mano
+from hybridvit.tasks.hand.freihand.label_lists import Stored
+from hybridvit.tasks.hand.freihand.mesh_errors import Points
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.layer import HandLayer
+from hybridvit.tasks.hand.mano.pose import from_mano
 
 MEAN_ROTATIONS, MEAN_SHAPE = "mean_rotations", "mean_shape"
 _DIGITS = 6

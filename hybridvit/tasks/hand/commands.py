@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from hybridvit.errors import UsageError
-from hybridvit.tasks.hand.assets import HandAssets, default_path, read_assets, write_assets
-from hybridvit.tasks.hand.hand_assets import Side
-from hybridvit.tasks.hand.keypoints import BONES, KEYPOINTS, KEYPOINTS_OF_JOINTS
-from hybridvit.tasks.hand.mano_file import ManoFile, read_mano, shapes_are_the_right_hands, with_left_shapes
+from hybridvit.tasks.hand.mano.assets import HandAssets, default_path, read_assets, write_assets
+from hybridvit.tasks.hand.mano.file import ManoFile, read_mano, shapes_are_the_right_hands, with_left_shapes
+from hybridvit.tasks.hand.mano.hand_assets import Side
+from hybridvit.tasks.hand.mano.keypoints import BONES, KEYPOINTS, KEYPOINTS_OF_JOINTS
 
 MM = 1e3  # in a metre
 

@@ -18,14 +18,22 @@ from hybridvit.data.samples import Samples
 from hybridvit.data.seeding import side_of_step
 from hybridvit.errors import DatasetError
 from hybridvit.task import Frame, Splits
-from hybridvit.tasks.hand.assets import find_assets
 from hybridvit.tasks.hand.augment import drawn_gains, drawn_view, resampled
-from hybridvit.tasks.hand.camera import View, about_z, from_corner, normalised, projected, upright_view
 from hybridvit.tasks.hand.config import SOURCES, VERSIONS, HandAugmentConfig, HandData
 from hybridvit.tasks.hand.data_findings import contents_of, findings_before_training
-from hybridvit.tasks.hand.freihand import SPLITS, Labels, has_labels, is_freihand, labels_of, list_path, read_lists
-from hybridvit.tasks.hand.label_lists import Stored
-from hybridvit.tasks.hand.pose import from_mano
+from hybridvit.tasks.hand.freihand.camera import View, about_z, from_corner, normalised, projected, upright_view
+from hybridvit.tasks.hand.freihand.label_lists import Stored
+from hybridvit.tasks.hand.freihand.lists import (
+    SPLITS,
+    Labels,
+    has_labels,
+    is_freihand,
+    labels_of,
+    list_path,
+    read_lists,
+)
+from hybridvit.tasks.hand.mano.assets import find_assets
+from hybridvit.tasks.hand.mano.pose import from_mano
 from hybridvit.tasks.hand.scenes import DEFAULT_FOLDER, MARKER, HandScenes, write_scenes
 
 HELD_OUT = 0.02  # of the training samples, where the evaluation has no labels

@@ -11,12 +11,12 @@ from hybridvit.data.check_contents import Contents, Looked
 from hybridvit.data.check_report import Finding
 from hybridvit.data.decode import decode, size_of
 from hybridvit.errors import CheckpointError, ImageDecodeError, UsageError
-from hybridvit.tasks.hand.assets import GENERATED, find_assets
-from hybridvit.tasks.hand.camera import projected
 from hybridvit.tasks.hand.data_faults import APART_M, FARTHEST_M, OTHER_MANO_M, of_kind
-from hybridvit.tasks.hand.freihand import ANCHOR, Lists, posed
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import KEYPOINTS
+from hybridvit.tasks.hand.freihand.camera import projected
+from hybridvit.tasks.hand.freihand.lists import ANCHOR, Lists, posed
+from hybridvit.tasks.hand.mano.assets import GENERATED, find_assets
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import KEYPOINTS
 
 MOST_POSED, MOST_LAID, MOST_OPENED = 32, 500, 64  # hands and pictures that stand for all
 _AT_ONCE = 1000  # rows
@@ -204,7 +204,7 @@ def _spread(count: int, most: int) -> list[int]:
 
 def _of_other_hand(lists: Lists, assets: HandAssets) -> tuple[int, list[str]]:
     """How many meshes were looked at, and those that are not of that hand."""
-    from hybridvit.tasks.hand.mano import HandLayer
+    from hybridvit.tasks.hand.mano.layer import HandLayer
 
     rows = HandLayer(assets).keypoint_rows.numpy()
     chosen = _spread(len(lists), MOST_LAID)

@@ -9,12 +9,12 @@ from torch import Tensor
 from hybridvit.data.loader import stacked
 from hybridvit.data.seeding import generator, side_of_step
 from hybridvit.task import Batch, Frame, Sample
-from hybridvit.tasks.hand.camera import View, from_corner, projected
 from hybridvit.tasks.hand.config import HandData
 from hybridvit.tasks.hand.data import DrawnAs, HandSamples, target_of
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.mano import HandLayer
-from hybridvit.tasks.hand.rotation import from_axis_angle
+from hybridvit.tasks.hand.freihand.camera import View, from_corner, projected
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.layer import HandLayer
+from hybridvit.tasks.hand.mano.rotation import from_axis_angle
 
 PALM = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 """The rotation of a right hand whose palm faces the camera, its fingers up."""

@@ -13,9 +13,9 @@ from hybridvit.evaluate.agreement import arrays
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Table
 from hybridvit.task import Batch, Example, Metric, Outputs, Scores
-from hybridvit.tasks.hand.camera import root_position
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.mesh_errors import Errors, Points, aligned_errors, errors
+from hybridvit.tasks.hand.freihand.camera import root_position
+from hybridvit.tasks.hand.freihand.mesh_errors import Errors, Points, aligned_errors, errors
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
 from hybridvit.tasks.hand.result import results_of
 
 logger = logging.getLogger(__name__)

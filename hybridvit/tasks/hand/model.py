@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridvit.models.with_head import Head
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import JOINTS
-from hybridvit.tasks.hand.mano import HandLayer, JointKind, full_precision
-from hybridvit.tasks.hand.rotation import from_6d, from_axis_angle, to_6d
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import JOINTS
+from hybridvit.tasks.hand.mano.layer import HandLayer, JointKind, full_precision
+from hybridvit.tasks.hand.mano.rotation import from_6d, from_axis_angle, to_6d
 
 PALM = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 """The rotation of a right hand whose palm faces the camera, its fingers up."""

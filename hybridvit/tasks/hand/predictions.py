@@ -7,9 +7,9 @@ import numpy as np
 from hybridvit.data.samples import Samples
 from hybridvit.evaluate.agreement import arrays
 from hybridvit.task import Batch, Outputs, Predictions
-from hybridvit.tasks.hand.mesh_errors import Points
+from hybridvit.tasks.hand.freihand.mesh_errors import Points
+from hybridvit.tasks.hand.freihand.submission import Submission, check_ending
 from hybridvit.tasks.hand.metric import CAMERA, KEYPOINTS, VERTICES, placed
-from hybridvit.tasks.hand.submission import Submission, check_ending
 
 
 class HandPredictions(Predictions):

@@ -12,9 +12,7 @@ from PIL import Image
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
 from hybridvit.task import Frame, Outputs, Result
-from hybridvit.tasks.hand.angles import joint_angles
-from hybridvit.tasks.hand.camera import root_position, upright_view
-from hybridvit.tasks.hand.drawing import (
+from hybridvit.tasks.hand.drawn.drawing import (
     TRUTH_COLOUR,
     Placed,
     beside,
@@ -25,11 +23,13 @@ from hybridvit.tasks.hand.drawing import (
     draw_skeleton,
     turned_view,
 )  # fmt: skip
-from hybridvit.tasks.hand.hand_assets import MIRROR, HandAssets, Side
-from hybridvit.tasks.hand.keypoints import BONES, FINGERS, KEYPOINTS
-from hybridvit.tasks.hand.mesh_files import Mesh, Skeleton, glb, obj, ply
-from hybridvit.tasks.hand.quaternion import axis_angles, quaternions
-from hybridvit.tasks.hand.shading import SKIN, SkinMap, skin_colours
+from hybridvit.tasks.hand.drawn.mesh_files import Mesh, Skeleton, glb, obj, ply
+from hybridvit.tasks.hand.drawn.shading import SKIN, SkinMap, skin_colours
+from hybridvit.tasks.hand.freihand.camera import root_position, upright_view
+from hybridvit.tasks.hand.mano.angles import joint_angles
+from hybridvit.tasks.hand.mano.hand_assets import MIRROR, HandAssets, Side
+from hybridvit.tasks.hand.mano.keypoints import BONES, FINGERS, KEYPOINTS
+from hybridvit.tasks.hand.mano.quaternion import axis_angles, quaternions
 
 VERTICES, KEYPOINTS_3D, CAMERA, ROTATIONS, SHAPE = "vertices", "keypoints", "camera", "rotations", "shape"
 SAME_MM, SAME_PX = 1.0, 0.01  # mean distance of vertices, and of points in sides of the crop: the same to a person

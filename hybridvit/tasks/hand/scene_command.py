@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hybridvit.tasks.hand.assets import find_assets
+from hybridvit.tasks.hand.mano.assets import find_assets
 from hybridvit.tasks.hand.scenes import VERSIONS, HandScenes, write_scenes
 
 

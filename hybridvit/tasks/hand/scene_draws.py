@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hybridvit.tasks.hand.angles import joint_axes
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import CHAIN_FINGERS
-from hybridvit.tasks.hand.rotation import from_axis_angle
-from hybridvit.tasks.hand.shading import Light
+from hybridvit.tasks.hand.drawn.shading import Light
+from hybridvit.tasks.hand.mano.angles import joint_axes
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS
+from hybridvit.tasks.hand.mano.rotation import from_axis_angle
 
 PALM_TO_CAMERA = np.array(((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))  # of a right hand, fingers up
 FOCAL = 480 / 224  # of the picture's side

@@ -14,11 +14,11 @@ from PIL import Image
 
 from hybridvit.data.written import appearing
 from hybridvit.errors import DatasetError, UsageError
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.mano import HandLayer
-from hybridvit.tasks.hand.rotation import to_axis_angle
+from hybridvit.tasks.hand.drawn.shading import SkinMap, over, rendered
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.layer import HandLayer
+from hybridvit.tasks.hand.mano.rotation import to_axis_angle
 from hybridvit.tasks.hand.scene_draws import Look, Variety, drawn_look
-from hybridvit.tasks.hand.shading import SkinMap, over, rendered
 
 DEFAULT_FOLDER = "runs/data/hands"
 MARKER = "rendered.json"  # says that the folder is finished, and what was asked for

@@ -9,12 +9,12 @@ from hybridvit.card import ModelCard
 from hybridvit.models.with_head import WithHead
 from hybridvit.starting import preparation_of, started_with_head
 from hybridvit.task import Splits
-from hybridvit.tasks.hand.assets import find_assets
 from hybridvit.tasks.hand.baseline import mean_hand
 from hybridvit.tasks.hand.config import HandMeshConfig, HandRecipe
 from hybridvit.tasks.hand.data import HandSamples, open_splits
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_found import hand_of, seen
+from hybridvit.tasks.hand.mano.assets import find_assets
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_found import hand_of, seen
 from hybridvit.tasks.hand.model import HandMesh
 
 

@@ -78,7 +78,7 @@ class HandTask(Task):
         label_column: str = "",
     ) -> "Samples":
         from hybridvit.tasks.hand.data import open_labelled
-        from hybridvit.tasks.hand.hand_found import named
+        from hybridvit.tasks.hand.mano.hand_found import named
 
         if image_column or label_column:
             raise UsageError(
@@ -121,7 +121,7 @@ class HandTask(Task):
         return {name: each.float() for name, each in zip(self.answers, model(inputs), strict=True)}
 
     def notice(self, card: ModelCard, answers: tuple[str, ...]) -> str:
-        from hybridvit.tasks.hand.hand_found import hand_of
+        from hybridvit.tasks.hand.mano.hand_found import hand_of
 
         assets = hand_of(card)
         if not {"vertices", "keypoints"} & set(answers):
@@ -140,7 +140,7 @@ class HandTask(Task):
 
     def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
         from hybridvit.tasks.hand.baseline import mean_points
-        from hybridvit.tasks.hand.hand_found import hand_of
+        from hybridvit.tasks.hand.mano.hand_found import hand_of
         from hybridvit.tasks.hand.metric import HandMetric
 
         assets = hand_of(card)
@@ -154,7 +154,7 @@ class HandTask(Task):
     def results(
         self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
     ) -> "Sequence[HandResult]":
-        from hybridvit.tasks.hand.hand_found import hand_of
+        from hybridvit.tasks.hand.mano.hand_found import hand_of
         from hybridvit.tasks.hand.result import results_of
 
         found = results_of(outputs, frames, card, hand_of(card), self._said.side)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from hybridvit.tasks.hand.animation import animated
+from hybridvit.tasks.hand.drawn.viewer import ViewedHand, viewer_page
 from hybridvit.tasks.hand.result import HandResult
-from hybridvit.tasks.hand.viewer import ViewedHand, viewer_page
 
 MOST_VIEWED = 24  # hands of a page
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hybridvit.errors import DatasetError
 from hybridvit.tasks.hand.config import VERSIONS
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.label_lists import Stored, cached, numbers, stored
+from hybridvit.tasks.hand.freihand.label_lists import Stored, cached, numbers, stored
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
 
 SPLITS = ("training", "evaluation")
 NUM_VERTICES = 778
@@ -195,8 +195,8 @@ def posed(assets: HandAssets, parameters: np.ndarray, cameras: np.ndarray) -> tu
     """
     import torch
 
-    from hybridvit.tasks.hand.mano import HandLayer
-    from hybridvit.tasks.hand.rotation import from_axis_angle
+    from hybridvit.tasks.hand.mano.layer import HandLayer
+    from hybridvit.tasks.hand.mano.rotation import from_axis_angle
 
     values = torch.from_numpy(parameters[:, 0].astype(np.float64))
     pose, shape = values[:, :48].clone(), values[:, 48:58]

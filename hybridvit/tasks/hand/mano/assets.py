@@ -9,8 +9,8 @@ import numpy as np
 from hybridvit.atomic import replacing
 from hybridvit.checkpoints.hub import cache_folder
 from hybridvit.errors import CheckpointError, UsageError, one_line
-from hybridvit.tasks.hand.generated_hand import generated_hand
-from hybridvit.tasks.hand.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
 
 __all__ = ["HandAssets", "default_path", "find_assets", "read_assets", "write_assets"]
 

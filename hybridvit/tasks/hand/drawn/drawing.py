@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import BONES
-from hybridvit.tasks.hand.raster import rasterise
-from hybridvit.tasks.hand.shading import SKIN, Light, SkinMap, over, rendered
+from hybridvit.tasks.hand.drawn.raster import rasterise
+from hybridvit.tasks.hand.drawn.shading import SKIN, Light, SkinMap, over, rendered
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import BONES
 
 FINGER_COLOURS = ((230, 60, 60), (240, 165, 30), (70, 180, 70), (50, 130, 235), (150, 90, 220))  # thumb to little
 WRIST_COLOUR = (245, 245, 245)

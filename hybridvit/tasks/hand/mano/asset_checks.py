@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from hybridvit.errors import CheckpointError
-from hybridvit.tasks.hand.keypoints import JOINTS
+from hybridvit.tasks.hand.mano.keypoints import JOINTS
 
 NUM_JOINTS, NUM_SHAPES, NUM_POSES = len(JOINTS), 10, 45
 BORDER = 16  # edges of the mesh's only opening, at the wrist

@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from hybridvit.report.html import page_template
-from hybridvit.tasks.hand.keypoints import KEYPOINTS
-from hybridvit.tasks.hand.mesh_files import FRONT, Mesh, Skeleton
+from hybridvit.tasks.hand.drawn.mesh_files import FRONT, Mesh, Skeleton
+from hybridvit.tasks.hand.mano.keypoints import KEYPOINTS
 
 CONFIG = {
     "displaylogo": False,
@@ -55,7 +55,7 @@ def viewer_page(hands: Sequence[ViewedHand], title: str, *, plotly_beside: str =
     chart = plotly.io.to_html(
         figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id="hands", default_height="100%"
     )
-    template, style = page_template("hybridvit.tasks.hand", "viewer.html.jinja")
+    template, style = page_template("hybridvit.tasks.hand.drawn", "viewer.html.jinja")
     return template.render(
         title=title,
         chart=Markup(chart),

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from hybridvit.tasks.hand.asset_checks import check_arrays
+from hybridvit.tasks.hand.mano.asset_checks import check_arrays
 
 Side = Literal["right", "left"]
 Kind = Literal["MANO", "generated"]

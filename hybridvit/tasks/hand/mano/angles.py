@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import CHAIN_FINGERS, FINGERS
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS, FINGERS
 
 MOTIONS = ("bend", "spread", "twist")
 """Bend is positive towards the palm, spread towards the thumb's side, twist by the right-hand rule about a bone that

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import CHAIN_FINGERS, KEYPOINTS_OF_JOINTS
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS, KEYPOINTS_OF_JOINTS
 
 JointKind = Literal["freihand", "chain"]
 LEVELS = 3  # joints of a finger

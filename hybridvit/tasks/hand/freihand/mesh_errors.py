@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hybridvit.tasks.hand.alignment import aligned
+from hybridvit.tasks.hand.freihand.alignment import aligned
 
 THRESHOLDS = np.linspace(0.0, 0.05, 100)  # of PCK, the share of points that are not farther off
 F_THRESHOLDS = (0.005, 0.015)

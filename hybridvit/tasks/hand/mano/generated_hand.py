@@ -8,10 +8,10 @@ import functools
 
 import numpy as np
 
-from hybridvit.tasks.hand.generated_fingers import FINGERS, WRIST, Finger
-from hybridvit.tasks.hand.generated_mesh import Mesh, generated_mesh
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import CHAIN_FINGERS, JOINTS
+from hybridvit.tasks.hand.mano.generated_fingers import FINGERS, WRIST, Finger
+from hybridvit.tasks.hand.mano.generated_mesh import Mesh, generated_mesh
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS, JOINTS
 
 METRES = 1e-3  # in a millimetre
 BENDS_OVER = (9.0, 6.0, 5.0)  # mm on both sides of the three joints of a finger

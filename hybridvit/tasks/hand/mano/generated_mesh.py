@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from hybridvit.tasks.hand.generated_fingers import FINGERS, Finger
-from hybridvit.tasks.hand.generated_surface import distance, gradient
+from hybridvit.tasks.hand.mano.generated_fingers import FINGERS, Finger
+from hybridvit.tasks.hand.mano.generated_surface import distance, gradient
 
 WRIST_RING, PALM_RINGS, COLUMNS = 16, 7, 12  # twelve columns and two rows of cells across the palm: three by finger
 PALM_RING, FINGER_RING = 2 * COLUMNS + 4, 10

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hybridvit.errors import UsageError
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.rotation import from_axis_angle, to_axis_angle
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.rotation import from_axis_angle, to_axis_angle
 
 
 def from_mano(

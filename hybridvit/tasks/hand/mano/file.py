@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from hybridvit.errors import CheckpointError, UsageError, nearest, some
-from hybridvit.tasks.hand.asset_checks import side_of
-from hybridvit.tasks.hand.hand_assets import HandAssets, Side
-from hybridvit.tasks.hand.keypoints import JOINTS, PARENTS
-from hybridvit.tasks.hand.pickle_reader import Made, read_pickle, shown
+from hybridvit.tasks.hand.mano.asset_checks import side_of
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets, Side
+from hybridvit.tasks.hand.mano.keypoints import JOINTS, PARENTS
+from hybridvit.tasks.hand.mano.pickle_reader import Made, read_pickle, shown
 
 LARGEST_BYTES = 64 * 2**20
 MD5_OF_RIGHT = "fd5a9d35f914987cf1cc04ffe338caa1"  # of MANO_RIGHT.pkl in mano_v1_2.zip

@@ -2,8 +2,8 @@
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import MissingPart, UsageError
-from hybridvit.tasks.hand.assets import GENERATED, find_assets
-from hybridvit.tasks.hand.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.assets import GENERATED, find_assets
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
 
 _SEEN: dict[str, HandAssets] = {}  # by digest: those that a recipe names may lie anywhere
 

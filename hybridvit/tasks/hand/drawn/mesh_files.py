@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hybridvit.tasks.hand.gltf import Scene
-from hybridvit.tasks.hand.hand_assets import HandAssets
-from hybridvit.tasks.hand.keypoints import JOINTS, PARENTS
-from hybridvit.tasks.hand.quaternion import quaternions
+from hybridvit.tasks.hand.drawn.gltf import Scene
+from hybridvit.tasks.hand.mano.hand_assets import HandAssets
+from hybridvit.tasks.hand.mano.keypoints import JOINTS, PARENTS
+from hybridvit.tasks.hand.mano.quaternion import quaternions
 
 FRONT = np.array((1.0, -1.0, -1.0))  # of a camera's frame: what turns it for viewers
 _FRAME_NOTE = "metres; the camera's frame turned by half a circle about x: y is up"

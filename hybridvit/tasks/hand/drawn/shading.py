@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybridvit.tasks.hand.hand_assets import MIRROR, HandAssets
-from hybridvit.tasks.hand.keypoints import CHAIN_FINGERS, FINGERS
-from hybridvit.tasks.hand.mesh_files import vertex_normals
-from hybridvit.tasks.hand.raster import rasterise
+from hybridvit.tasks.hand.drawn.mesh_files import vertex_normals
+from hybridvit.tasks.hand.drawn.raster import rasterise
+from hybridvit.tasks.hand.mano.hand_assets import MIRROR, HandAssets
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS, FINGERS
 
 SKIN = np.array((214.0, 164.0, 138.0))  # sRGB, of the back of a hand
 _UP, _UP_OF_THUMB = np.array((0.0, 1.0, 0.0)), np.array((0.35, 0.85, 0.4))  # to the back of the finger at rest

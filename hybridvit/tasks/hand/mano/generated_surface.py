@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hybridvit.tasks.hand.generated_fingers import FINGERS
+from hybridvit.tasks.hand.mano.generated_fingers import FINGERS
 
 STEP = 1e-3  # mm, of differences that stand for derivatives
 BETWEEN_METACARPALS, BETWEEN_MOUNDS, BETWEEN_PHALANGES, AT_FINGERS = 9.0, 10.0, 2.5, 6.0  # mm over which parts flow

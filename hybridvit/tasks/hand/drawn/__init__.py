@@ -1,0 +1,1 @@
+"""Hands as pictures, mesh files and pages."""

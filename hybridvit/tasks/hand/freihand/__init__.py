@@ -1,0 +1,1 @@
+"""FreiHAND: its lists, its cameras, its measures and its submissions."""
