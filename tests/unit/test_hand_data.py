@@ -25,6 +25,7 @@ from hybridvit.tasks.hand.freihand.label_lists import CACHE, stored
 from hybridvit.tasks.hand.freihand.lists import labels_of, read_lists
 from hybridvit.tasks.hand.generated import GeneratedHands, example
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.layer import HandLayer
 from hybridvit.tasks.hand.scenes import HandScenes, write_scenes
 
 HANDS = 4
@@ -47,8 +48,9 @@ def copied(made, tmp_path) -> tuple[Path, dict[str, Any]]:
     return root, json.loads(json.dumps(made[1]))
 
 
-def splits(root: Path, assets: str = "generated", **keys: Any) -> Any:
-    return open_splits(HandData(root=str(root), **keys), AUGMENT, PREPARED, seed=7, assets=assets)
+def splits(root: Path, assets: str = "generated", rotations: bool = False, **keys: Any) -> Any:
+    data = HandData(root=str(root), **keys)
+    return open_splits(data, AUGMENT, PREPARED, seed=7, assets=assets, rotations=rotations)
 
 
 # ---- lists
@@ -164,6 +166,24 @@ def test_a_draw_is_a_function_of_seed_epoch_and_sample(made):
         rays = sample.target["keypoints"].double() @ sample.target["camera"].double().T
         points = 2 * (rays[:, :2] / rays[:, 2:]) / 32 - 1
         np.testing.assert_allclose(points, sample.target["points"], atol=1e-5)
+
+
+def test_rotations_that_are_asked_for_turn_with_the_picture(copied):
+    root, _ = copied
+    opened = splits(root, rotations=True)
+    assert "rotations" not in opened.validation.draw(0, 0).target
+    wrists = []
+    for epoch in range(4):
+        target = opened.train.draw(epoch, 3).target
+        shape = torch.from_numpy(opened.train.parameters[3][None, 0, 48:58].astype(np.float32))
+        hand = HandLayer(generated_hand())(target["rotations"][None], shape)
+        moved = hand.keypoints[0] - hand.keypoints[0, :1] - (target["keypoints"] - target["keypoints"][:1])
+        assert moved.abs().max() < 1e-5
+        wrists.append(target["rotations"][0])
+    assert not torch.equal(wrists[0], wrists[1])
+    (root / "training_mano.json").unlink()
+    with pytest.raises(DatasetError, match=r"'loss\.rotations' is set, but .* has no parameters of its hands"):
+        splits(root, rotations=True)
 
 
 def test_samples_are_the_same_from_workers(made):

@@ -150,6 +150,12 @@ def test_losses_are_means_in_their_units() -> None:
     assert metro.terms["loss_points"] == pytest.approx(places.square().mean().item(), rel=1e-5)
     wrists = (answer.keypoints - answer.keypoints[:, :1]) - (truth["keypoints"] - truth["keypoints"][:, :1])
     assert metro.terms["loss_keypoints"] == pytest.approx(wrists.square().mean().item(), rel=1e-5)
+    truth["rotations"] = torch.randn(2, 16, 3, 3)
+    turned = HandObjective(HandLossConfig(rotations=3.0))
+    total = turned.loss(Fixed(), batch, NOW)
+    off = (answer.rotations - truth["rotations"]).square().mean().item()
+    assert turned.terms["loss_rotations"] == pytest.approx(3 * off, rel=1e-5)
+    assert total.item() == pytest.approx(sum(each.item() for each in turned.terms.values()), rel=1e-6)
 
 
 def test_a_left_hand_is_the_mirror_image_of_a_right_one(checkpoint: Path) -> None:
