@@ -116,9 +116,15 @@ def some(names: Sequence[str], most: int = 5, *, quoted: bool = False) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, without a full stop, for a message of ours; its type if it has none."""
-    return str(error).strip().split("\n")[0][:LONGEST].rstrip(". ") or type(error).__name__
+    return _told(error, str(error).strip().split("\n")[0])
 
 
 def one_line(error: BaseException) -> str:
     """As `first_line`, of the whole text, its lines joined."""
-    return " ".join(str(error).split())[:LONGEST].rstrip(". ") or type(error).__name__
+    return _told(error, " ".join(str(error).split()))
+
+
+def _told(error: BaseException, text: str) -> str:
+    """The start of the text, fit for a line of ours: what a file holds may be long, and may steer a terminal."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
+    return shown.rstrip(". ") or type(error).__name__
