@@ -8,7 +8,7 @@ from hybridvit.errors import LONGEST, first_line, one_line
 @pytest.mark.parametrize(
     ("text", "first", "whole"),
     [
-        ("It broke.\nHere is why.", "It broke", "It broke Here is why"),
+        ("It broke.\nHere is why.", "It broke", "It broke. Here is why"),
         ("red \x1b[31m and a bell \a", "red ?[31m and a bell ?", "red ?[31m and a bell ?"),
         ("", "ValueError", "ValueError"),
     ],
