@@ -97,7 +97,7 @@ def _classes(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
 
 
 def _unlabelled(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
-    if () not in contents.sets:
+    if () not in contents.sets or not contents.names:  # or none has one
         return []
     none = contents.sets.index(())
     rows = table.execute("select path from files where labels = ? order by path", (none,))

@@ -138,14 +138,8 @@ class CheckReport:
         """The report as a person reads it."""
         lines = [f"{self.num_images:,} images ({self.total_bytes / 1e6:,.1f} MB) in {self.root}"]
         for split in self.splits:
-            per_class = sorted(split.classes.values())
-            spread = f"{per_class[0]:,} to {per_class[-1]:,} in a class" if per_class else "no class"
-            if sum(per_class) != split.num_images > 0:  # not one each
-                spread += f", {sum(per_class) / split.num_images:.2f} labels an image"
             name = f"{split.name}: " if split.name else ""
-            lines.append(
-                f"  {name}{split.num_images:,} images in {len(per_class):,} classes, {spread}; {split.num_bad:,} bad"
-            )
+            lines.append(f"  {name}{split.num_images:,} images{_of_classes(split)}; {split.num_bad:,} bad")
         if self.sizes:
             sides = ", ".join(f"{name} {width}x{height}" for name, (width, height) in self.sizes.items())
             lines.append(f"  sizes: {sides} px")
@@ -196,3 +190,14 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _of_classes(split: SplitCounts) -> str:
+    """How its images are spread over classes, where it has any."""
+    per_class = sorted(split.classes.values())
+    if not per_class:
+        return ""
+    spread = f"{per_class[0]:,} to {per_class[-1]:,} in a class"
+    if sum(per_class) != split.num_images > 0:  # not one each
+        spread += f", {sum(per_class) / split.num_images:.2f} labels an image"
+    return f" in {len(per_class):,} {'class' if len(per_class) == 1 else 'classes'}, {spread}"

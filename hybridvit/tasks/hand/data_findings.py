@@ -23,7 +23,7 @@ _AT_ONCE = 1000  # rows
 
 
 def contents_of(root: Path, splits: Sequence[Lists]) -> Contents:
-    """The data set for `check-data`: its pictures, all of one class, and all findings."""
+    """The data set for `check-data`: its pictures, which have no classes, and all findings."""
     rows = [
         (number, 0, os.fsencode(f"{lists.split}/rgb/{name}"))
         for number, lists in enumerate(splits)
@@ -37,9 +37,9 @@ def contents_of(root: Path, splits: Sequence[Lists]) -> Contents:
     found = [each for lists in splits for each in _with_own_hand(lists)]
     return Contents(
         root=str(root),
-        names=["hand"],
-        splits={lists.split: ["hand"] for lists in splits},
-        sets=[(0,)],
+        names=[],
+        splits={lists.split: [] for lists in splits},
+        sets=[()],
         rows=rows,
         findings=found,
         of_pictures=False,
