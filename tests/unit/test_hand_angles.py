@@ -1,5 +1,8 @@
 """Angles of joints are those that the joints were turned by, and smoothing takes jitter away, not motion."""
 
+import json
+from dataclasses import replace
+
 import hands
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.mano.hand_assets import MIRROR
 from hybridvit.tasks.hand.mano.keypoints import JOINTS
 from hybridvit.tasks.hand.smoothing import HandSmoother, OneEuro, OneEuroConfig, jitter_mm, nearest_rotation
+from hybridvit.tasks.hand.together import moved, of_video, smoothed
 
 
 def test_angles_are_those_that_the_joints_were_turned_by() -> None:
@@ -86,6 +90,26 @@ def test_a_smoothed_hand_shakes_less_and_its_rotations_are_rotations() -> None:
     assert jitter_mm(np.stack(after)[10:]) < 0.4 * jitter_mm(np.stack(before)[10:])
     with pytest.raises(ValueError, match=r"A frame at 1 s follows one at 1.3 s. Show the frames of a video in their"):
         smoother(turned, shape, camera, 1.0)
+
+
+def test_the_hand_of_a_video_is_smoothed_and_what_that_changed_is_written() -> None:
+    dice, still = np.random.default_rng(2), hands.result()
+    assert still.rotations is not None
+    frames = [
+        hands.result(
+            rotations=turned,
+            vertices=moved(still.assets, turned[None].astype(np.float32), still.shape[None].astype(np.float32))[0][0],
+        )
+        for turned in (
+            still.rotations @ Rotation.from_rotvec(dice.normal(0, 0.05, (16, 3))).as_matrix() for _ in range(12)
+        )
+    ]
+    times = [number / 30 for number in range(12)]
+    motion = json.loads(of_video(frames, times)["motion.json"])
+    assert motion["jitter_smoothed_mm"] < 0.4 * motion["jitter_mm"]
+    assert 0 < motion["skin_mean_mm"] < 1
+    unknown = [replace(each, rotations=None, shape=None) for each in frames]
+    assert smoothed(unknown, times) == unknown
 
 
 def test_jitter_is_the_length_of_second_differences() -> None:

@@ -304,7 +304,7 @@ def test_pictures_have_a_page_to_turn_their_hands_on(checkpoint: Path) -> None:
     page = task.files_of_pictures(["one"], found)["hands.html"]
     assert b"Hands in 1 pictures" in page
     files = task.files_of_video(found * 3, [0.0, 0.04, 0.08])
-    assert {"glb", "skin.glb", "angles.csv"} == files.keys()
+    assert {"glb", "skin.glb", "angles.csv", "motion.json"} == files.keys()
     table = io.BytesIO(files["angles.csv"]).read().decode().splitlines()
     assert len(table) == 4
     assert table[0].startswith("seconds,")
