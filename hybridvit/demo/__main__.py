@@ -1,6 +1,6 @@
-"""`make demo`, `make demo-segmentation`, `make demo-detection`: the whole way once, into runs/demo and its like.
+"""`make demo`, `make demo-segmentation` and its like: the whole way once, into runs/demo and its like.
 
-    python -m hybridvit.demo [digits | segmentation | detection] [--output FOLDER] [--recipe key=value ...]
+    python -m hybridvit.demo [digits | segmentation | detection | hand] [--output FOLDER] [--recipe key=value ...]
 
 A few minutes on two CPU cores each.
 """

@@ -72,7 +72,7 @@ def walk_through(demo: Demo, output: Path, overrides: Mapping[str, str]) -> Path
         predict(str(exported.path), paths[:: len(paths) // 3][:3], options=Answering(top=2))
         if demo.drawn:
             api.predict(exported.path, paths[: demo.drawn], pictures=output / "drawn")
-            print(f"Drawn: {demo.drawn} pictures in {output / 'drawn'}")
+            print(f"Drawn: {len(paths[: demo.drawn])} pictures in {output / 'drawn'}")
     before, after = count(model, size), count(folded, size)
     report = run.report
     assert run.content is not None  # this process is the only one, so it leads
