@@ -450,16 +450,22 @@ class CommandGroup:
     """What a task adds to the command line: `hybridvit NAME WORD`."""
 
     summary: str  # one line for the overview
+    examples: tuple[str, ...]  # whole command lines
     functions: Mapping[str, str]  # by word; typed as `hybridvit.cli.command` asks for, and imported when first called
 
 
 COMMANDS: dict[str, CommandGroup] = {
     "hand": CommandGroup(
         summary="Render pictures of hands to train and evaluate on.",
+        examples=("hybridvit hand render runs/data/hands",),
         functions={"render": "hybridvit.tasks.hand.scene_command:render"},
     ),
     "mano": CommandGroup(
         summary="Make MANO's hand ready for use, and tell what is in a hand's file.",
+        examples=(
+            "hybridvit mano convert mano_v1_2/models/MANO_RIGHT.pkl",
+            "hybridvit mano info hand-right.safetensors",
+        ),
         functions={
             "convert": "hybridvit.tasks.hand.commands:convert",
             "info": "hybridvit.tasks.hand.commands:info",

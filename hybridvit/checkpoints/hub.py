@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from hybridvit.atomic import replacing
+from hybridvit.cache import cache_folder
 from hybridvit.checkpoints.files import check_file
 from hybridvit.digest import sha256_of
 from hybridvit.errors import CheckpointError, UsageError, first_line
@@ -54,13 +55,6 @@ def fetch(source: str, *, file: str = "", sha256: str | None = None) -> Path:
         f"'{source}' is no source of weights: give a hub id such as 'timm/fastvit_t8.apple_in1k', an https address, or "
         "the path of a local file."
     )
-
-
-def cache_folder() -> Path:
-    """Where files fetched by address are kept."""
-    if folder := os.environ.get("HYBRIDVIT_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hybridvit"
 
 
 def cached_path(url: str) -> Path:

@@ -21,6 +21,7 @@ class GroupCommand(Command):
         lines = [f"  {word:<10}  {self._command(word).summary}" for word in self._group.functions]
         return "\n".join([
             *(f"usage: hybridvit {self.name} COMMAND [ARGUMENTS]", "", self.summary, "", "commands:", *lines, ""),
+            *("Examples:", *(f"  {example}" for example in self._group.examples), ""),
             f"See `hybridvit {self.name} COMMAND --help`.\n",
         ])  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridvit.atomic import replacing
-from hybridvit.checkpoints.hub import cache_folder
+from hybridvit.cache import cache_folder
 from hybridvit.errors import DatasetError, DiskFull, one_line
 
 CACHE = ".hybridvit"  # folder of the arrays, in that of the lists

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hybridvit.atomic import replacing
-from hybridvit.checkpoints.hub import cache_folder
+from hybridvit.cache import cache_folder
 from hybridvit.errors import CheckpointError, UsageError, one_line
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
