@@ -226,10 +226,15 @@ ORIGINAL = stand_in.dumped(stand_in.content(HAND))
 INSTRUCTION_PLACES = [place for _, _, place in pickletools.genops(ORIGINAL)]
 
 
-@pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.nightly)])
-def test_a_damaged_file_is_read_or_refused(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+NIGHTLY = [pytest.param(500, seed, marks=pytest.mark.nightly) for seed in range(1, 11)]
+
+
+@pytest.mark.parametrize(("count", "seed"), [(150, 0), *NIGHTLY])
+def test_a_damaged_file_is_read_or_refused(
+    count: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    dice = random.Random(count)
+    dice = random.Random(seed)
     outcomes = {"read": 0, "refused": 0}
     for _ in range(count):
         (tmp_path / "hand.pkl").write_bytes(damaged(ORIGINAL, dice))
