@@ -21,6 +21,7 @@ from hybridvit.tasks.hand.mano.rotation import to_axis_angle
 from hybridvit.tasks.hand.scene_draws import Look, Variety, drawn_look
 
 DEFAULT_FOLDER = "runs/data/hands"
+PICTURES = 2  # raised when the same request gives other pictures, so that older folders are not taken for these
 MARKER = "rendered.json"  # says that the folder is finished, and what was asked for
 VERSIONS = 4  # pictures of each hand that is trained on, which differ in their backgrounds
 SPLITS = ("training", "evaluation")
@@ -77,7 +78,13 @@ def write_scenes(
     DatasetError if the folder holds something else, or cannot be written; DiskFull.
     """
     folder = Path(folder)
-    wanted = {**asdict(scenes), "hand": assets.kind, "sha256": assets.sha256, "licence": assets.licence}
+    wanted = {
+        **asdict(scenes),
+        "pictures": PICTURES,
+        "hand": assets.kind,
+        "sha256": assets.sha256,
+        "licence": assets.licence,
+    }
     if folder.exists():
         _check_same(folder, wanted)
         return False
