@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 import hybridvit
+from hybridvit.batch import Batch, Frame
 from hybridvit.card import ModelCard
 from hybridvit.data.scenes import CLASSES, SIDE_PX, Scene, scene
 from hybridvit.models.with_head import WithHead
-from hybridvit.task import Batch, Frame, Moment, find_task
+from hybridvit.task import Moment, find_task
 from hybridvit.tasks.detect.data import Truth
 from hybridvit.tasks.detect.objective import DetectObjective
 

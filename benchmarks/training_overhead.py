@@ -26,13 +26,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_train_loader
 from hybridvit.data.samples import Samples
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
-from hybridvit.task import Batch, Metric, Moment, Objective, Place, Splits
+from hybridvit.task import Metric, Moment, Objective, Place, Splits
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.engine.optimizer import build_optimizer

@@ -22,6 +22,7 @@ from hybridvit.recipe.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
 
+    from hybridvit.batch import Batch
     from hybridvit.data.inputs import FrameAt
     from hybridvit.data.tiles import Tiling
     from hybridvit.evaluate.run import Answerer, Evaluation
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from hybridvit.export.runners import Runner
     from hybridvit.measure.bench import BenchResult
     from hybridvit.models.whole import WholeModel
-    from hybridvit.task import Batch, Outputs, Predictions, Result, Task
+    from hybridvit.scores import Result
+    from hybridvit.task import Outputs, Predictions, Task
     from hybridvit.training.train import RunResult
 
 __all__ = ["bench", "dry_run", "evaluate", "export", "predict", "train"]

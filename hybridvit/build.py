@@ -9,7 +9,8 @@ from typing import Any
 from hybridvit.annotations import converted
 from hybridvit.card import ModelCard, with_tuples
 from hybridvit.errors import UnknownOptionError, UsageError, nearest
-from hybridvit.models.backbone import Backbone, FeaturePyramid, LastMap
+from hybridvit.models.backbone import Backbone
+from hybridvit.models.backbone_maps import FeaturePyramid, LastMap
 from hybridvit.models.family import FamilyConfig
 from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import FAMILIES, VARIANTS, Variant, find_variant

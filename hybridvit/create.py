@@ -11,7 +11,8 @@ from hybridvit.build import configured, described
 from hybridvit.card import as_size
 from hybridvit.errors import UsageError
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import Backbone, FeaturePyramid
+from hybridvit.models.backbone import Backbone
+from hybridvit.models.backbone_maps import FeaturePyramid
 from hybridvit.models.registry import VARIANTS
 from hybridvit.models.whole import WholeModel
 from hybridvit.models.with_head import WithHead

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.data.ahead import ahead
 from hybridvit.data.decode import ImageSource
 from hybridvit.data.depth import dark, is_dark
@@ -18,7 +19,8 @@ from hybridvit.data.tiles import Tiling, whole_frame
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.evaluate.tiled import checked, tiled
 from hybridvit.loading import Device, open_runner
-from hybridvit.task import NO_OPTIONS, Frame, Outputs, Result, TaskOptions, find_task
+from hybridvit.scores import Result
+from hybridvit.task import NO_OPTIONS, Outputs, TaskOptions, find_task
 
 logger = logging.getLogger(__name__)
 

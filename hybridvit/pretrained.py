@@ -16,7 +16,8 @@ from hybridvit.checkpoints.metadata import card_of
 from hybridvit.checkpoints.names import Known
 from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
-from hybridvit.models.backbone import Backbone, FeaturePyramid, LastMap
+from hybridvit.models.backbone import Backbone
+from hybridvit.models.backbone_maps import FeaturePyramid, LastMap
 from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.with_head import WithHead

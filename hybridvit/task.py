@@ -7,14 +7,16 @@ this file alone. Importing it needs no torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NewType, TypeVar
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.difference import OF_LARGEST, relative_error
 from hybridvit.errors import UsageError, nearest
 from hybridvit.quantity import Quantity
+from hybridvit.scores import Result, Scores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from hybridvit.data.samples import Samples
     from hybridvit.data.tiles import TilePart
     from hybridvit.recipe.recipe import Recipe
-    from hybridvit.report.content import Confusion, Curve, Table
 
 Outputs = Mapping[str, Any]
 """What a model answers a batch with, by name: tensors from PyTorch, NumPy arrays from an exported file."""
@@ -43,66 +44,6 @@ NO_OPTIONS = TaskOptions({})
 def names_of(options: type) -> list[str]:
     """The fields of a dataclass."""
     return [each.name for each in fields(options)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """Where a model's input lies in the picture that it was made from: what brings an answer back to it. In pixels."""
-
-    picture_size: tuple[int, int]  # height, width of the upright picture
-    crop: tuple[float, float, float, float]  # left, top, width, height in the picture
-    input_size: tuple[int, int]  # height, width of the part of the input that shows it; the rest is padding
-
-
-class BadImage(NamedTuple):
-    """A file that could not be decoded, and the message that says why."""
-
-    path: str
-    message: str
-
-
-class Patch(NamedTuple):
-    """A part of a normalised image that is written over, as random erasing does."""
-
-    top: int
-    left: int
-    values: "Tensor"  # c h w
-
-
-class Sample(NamedTuple):
-    """One draw. `bad` lists the files that failed on the way; `image` is None if nothing came in their place."""
-
-    image: "Tensor | None"  # c h w; uint8: the loader normalises it, and puts the patch in
-    target: Any
-    number: int  # of the sample that is shown, which is not the one asked for if it stands in for a bad file
-    frame: Frame | None = None
-    bad: tuple[BadImage, ...] = ()
-    fault: str = ""  # why the source could not be read: the end of the run, whatever is tolerated
-    patch: Patch | None = None
-
-
-class Batch(NamedTuple):
-    """What a model is shown at once. `paths[samples[i]]` of the data set is the file of image i."""
-
-    inputs: "Tensor"  # b c h w
-    targets: Any  # tensors, alone or in dicts, lists and tuples: made by the task's `collate`, read by its objective
-    samples: "Tensor"  # b
-    frames: tuple[Frame | None, ...] = ()
-
-    def to(self, device: "torch.device", layout: "torch.memory_format") -> "Batch":
-        """The batch on a device, the images in a memory layout."""
-        inputs = self.inputs.to(device, memory_format=layout, non_blocking=True)
-        return self._replace(inputs=inputs, targets=_moved(self.targets, device))
-
-
-def _moved(value: Any, device: "torch.device") -> Any:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return type(value)(_moved(item, device) for item in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,60 +64,6 @@ class Place:
     micro_batch: int  # images of a loss
     autocast: "Callable[[], Any]"  # a context in the precision of the run
     samples: "Samples | None" = None  # that are trained on, where they are known
-
-
-class Result(ABC):
-    """The answer to one picture, in its pixels and units. Needs NumPy and Pillow only."""
-
-    lies_in_picture: ClassVar[bool] = True
-    """Whether the answer is to be seen in the picture, so that pages show it drawn."""
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-
-    @abstractmethod
-    def draw(self, picture: "Image") -> "Image":
-        """A copy of the upright picture with the answer on it."""
-
-    @abstractmethod
-    def agrees(self, other: "Result") -> bool:
-        """Whether both are the same answer, as a person would say."""
-
-    @abstractmethod
-    def lines(self) -> list[str]:
-        """The answer on a terminal."""
-
-    def files(self) -> dict[str, bytes]:
-        """What of it is a file of its own, by name."""
-        return {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A sample that is worth looking at, in a report."""
-
-    group: str  # title of those that it stands among
-    order: float  # in its group; the highest come first
-    sample: int
-    result: Result
-    said: str  # under the picture: the answer in a few words
-    truth: str = ""  # what would have been right, if that needs saying
-    note: str = ""  # a line below
-    right: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """What a model is worth on a set of samples."""
-
-    values: Mapping[str, float]  # by the name of the quantity; the headline, and those that this model can be judged by
-    parts: "tuple[Table | Confusion | Curve, ...]" = ()  # of a report
-    per_image: "np.ndarray | None" = None
-    """Of the headline, where it is a mean over images, in the order of this process's samples; bool: right or not."""
-    examples: tuple[Example, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """More of it as JSON values, by the name of the key that `evaluate --json` gives it."""
 
 
 class Metric(ABC):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybridvit.task import Frame
+from hybridvit.batch import Frame
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.mano.layer import HandLayer
 from hybridvit.tasks.hand.result import HandResult

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.build import build
 from hybridvit.card import ModelCard
 from hybridvit.create import create_model
@@ -31,21 +32,8 @@ from hybridvit.models.registry import find_variant
 from hybridvit.quantity import Quantity
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Table
-from hybridvit.task import (
-    Batch,
-    Example,
-    Frame,
-    Metric,
-    Moment,
-    Objective,
-    Outputs,
-    Place,
-    Result,
-    Sample,
-    Scores,
-    Splits,
-    Task,
-)
+from hybridvit.scores import Example, Result, Scores
+from hybridvit.task import Metric, Moment, Objective, Outputs, Place, Splits, Task
 
 LARGEST = 10.0  # mm
 

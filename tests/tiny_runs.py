@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
-from hybridvit.task import Batch, Metric, Moment, Objective, Outputs, Place, Scores, Splits
+from hybridvit.scores import Scores
+from hybridvit.task import Metric, Moment, Objective, Outputs, Place, Splits
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot

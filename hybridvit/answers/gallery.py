@@ -15,7 +15,7 @@ from hybridvit.atomic import check_writable, replacing
 from hybridvit.data.inputs import Input, is_moving
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.predictor import Answer, Predictor
-from hybridvit.task import Result
+from hybridvit.scores import Result
 
 _COMPRESSION = 3  # of PNG: a third of the default's time, and little larger
 

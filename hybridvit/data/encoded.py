@@ -7,13 +7,13 @@ from typing import Any, Literal, Required, TypedDict, Unpack
 
 from torch import Tensor
 
+from hybridvit.batch import BadImage, Frame, Sample
 from hybridvit.data.decode import MAX_PIXELS
 from hybridvit.data.pixels import Pixels
 from hybridvit.data.samples import LabelledImages, Samples, SourceFault
 from hybridvit.data.seeding import derive_seed, seeded, side_of_step
 from hybridvit.data.transforms import Transform
 from hybridvit.errors import ImageDecodeError
-from hybridvit.task import BadImage, Frame, Sample
 
 OnBadImage = Literal["error", "skip"]
 _MOST_REPLACEMENTS = 20  # in a row; a set this bad is refused long before

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from hybridvit.data.encoded import DrawOptions, ImageOptions
+from hybridvit.batch import Sample
+from hybridvit.data.encoded import ImageOptions
 from hybridvit.data.samples import LabelledImages, Opened, Samples
 from hybridvit.data.seeding import generator, side_of_step
 from hybridvit.errors import UsageError
-from hybridvit.task import Sample
 
 if TYPE_CHECKING:
     from hybridvit.recipe.groups import DataConfig
@@ -56,17 +56,17 @@ class GeneratedImages(LabelledImages):
 
 def open_generated(data: "DataConfig", train: ImageOptions, validation: ImageOptions) -> Opened:
     """As `both_sets`."""
-    return both_sets(GeneratedImages, data, train, image_size=(data.image_size, data.image_size))
+    return both_sets(GeneratedImages, data, train["seed"], image_size=(data.image_size, data.image_size))
 
 
 def both_sets(
-    make: Callable[..., Generated], data: "DataConfig", train: DrawOptions, **options: Any
+    make: Callable[..., Generated], data: "DataConfig", seed: int, **options: Any
 ) -> tuple[Generated, Generated]:
     """Two epochs' worth of steps to train on, and half as many images to validate on; `make` is given `options` too."""
     images = make(
         length=max(10, 2 * data.total_batch),
         sizes=data.train_sizes,
-        seed=train["seed"] if data.train_sizes else 0,
+        seed=seed if data.train_sizes else 0,
         training=True,
         **options,
     )

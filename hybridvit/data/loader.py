@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from hybridvit.batch import BadImage, Batch, Patch, Sample
 from hybridvit.child import end_with_parent
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.data.pixels import put
@@ -30,7 +31,6 @@ from hybridvit.data.seeding import generators_kept
 from hybridvit.errors import DatasetError, HybridViTError, ImageDecodeError, UsageError, first_line
 from hybridvit.import_path import without_current_folder
 from hybridvit.main_module import refuse_at_import, refused, runs_again
-from hybridvit.task import BadImage, Batch, Patch, Sample
 
 logger = logging.getLogger(__name__)
 MOST_BAD = 0.01

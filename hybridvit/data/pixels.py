@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hybridvit.task import Patch
+from hybridvit.batch import Patch
 
 
 class Pixels(NamedTuple):

@@ -5,10 +5,10 @@ import math
 import numpy as np
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.card import MIN_SIDE_PX, Preprocessing
 from hybridvit.data.decode import MAX_PIXELS, Decoded, ImageSource, decode
 from hybridvit.errors import UsageError
-from hybridvit.task import Frame
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hybridvit.batch import Sample
 from hybridvit.data.order import Blocks
 from hybridvit.data.pixels import Normalisation, Pixels
 from hybridvit.errors import DatasetError, ImageDecodeError
-from hybridvit.task import Sample
 
 
 class SourceFault(DatasetError):

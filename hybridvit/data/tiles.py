@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from hybridvit.batch import Frame
 from hybridvit.card import MIN_SIDE_PX
 from hybridvit.errors import UsageError
-from hybridvit.task import Frame
 
 OVERLAP, MOST_OVERLAP = 0.2, 0.9
 

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hybridvit.batch import Patch
 from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.crop import Crop, decode_crop, resized_crop
 from hybridvit.data.decode import MAX_PIXELS, ImageSource
 from hybridvit.data.pixels import Normalisation, Pixels
 from hybridvit.data.preprocess import RESAMPLING, channels, cut, num_channels, opened, preprocess
-from hybridvit.task import Patch
 
 
 class Transform(ABC):

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridvit.batch import Sample
 from hybridvit.data.encoded import ImageOptions
 from hybridvit.data.samples import LabelledImages, Opened
 from hybridvit.data.seeding import generator
 from hybridvit.errors import UsageError
-from hybridvit.task import Sample
 
 if TYPE_CHECKING:
     from hybridvit.recipe.groups import DataConfig

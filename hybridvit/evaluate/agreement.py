@@ -11,7 +11,8 @@ from torch import Tensor
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader
 from hybridvit.evaluate.run import Answerer, Watch, counted, ignore, of_all_ranks
-from hybridvit.task import Outputs, Scores, Task
+from hybridvit.scores import Scores
+from hybridvit.task import Outputs, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,15 @@ import torch
 import torch.distributed
 from torch import nn
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader, make_eval_loader
 from hybridvit.data.samples import Samples
 from hybridvit.errors import DatasetError, FoldError
 from hybridvit.folding.fold import fold
 from hybridvit.machine.memory import is_out_of_memory
-from hybridvit.task import Batch, Outputs, Scores, Task
+from hybridvit.scores import Scores
+from hybridvit.task import Outputs, Task
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.preprocess import as_picture, frame_of, preprocess
 from hybridvit.data.tiles import Tile, TilePart, Tiling
 from hybridvit.errors import UsageError
-from hybridvit.task import Batch, Outputs, Task
+from hybridvit.task import Outputs, Task
 
 if TYPE_CHECKING:
     from hybridvit.evaluate.run import Answerer  # which needs torch

@@ -104,7 +104,8 @@ def build(subject: Subject, form: Form, image_size: tuple[int, int]) -> "nn.Modu
     from hybridvit.build import build as build_ours
     from hybridvit.checkpoints import load
     from hybridvit.folding.fold import fold
-    from hybridvit.models.backbone import Backbone, FeaturePyramid
+    from hybridvit.models.backbone import Backbone
+    from hybridvit.models.backbone_maps import FeaturePyramid
     from hybridvit.models.hat.fixed_size import depends_on_size
     from hybridvit.models.with_head import WithHead
 

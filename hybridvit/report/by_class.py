@@ -1,12 +1,10 @@
 """How well each class is found, and the examples to show: what metrics of named classes share."""
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hybridvit.card import ModelCard
 from hybridvit.report.content import Table
-from hybridvit.task import Example
 
 MOST_ROWS = 200  # classes in the table of a report
 WRONG, RIGHT = "Wrong, the most confident first", "Right, the least confident first"
@@ -60,16 +58,6 @@ def table_by_class(classes: Sequence[ClassScores], *, by: str) -> Table:
         ],
         note=note if more > 0 else "",
     )
-
-
-def best_examples(examples: Iterable[Example], most: int) -> list[Example]:
-    """Those to show of the groups WRONG and RIGHT, `most` of each."""
-    groups: dict[str, list[Example]] = {WRONG: [], RIGHT: []}
-    for example in examples:
-        groups[example.group].append(example)
-    return [
-        example for group in groups.values() for example in heapq.nlargest(most, group, key=lambda each: each.order)
-    ]
 
 
 def class_names_of(card: ModelCard) -> tuple[str, ...]:

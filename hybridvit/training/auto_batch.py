@@ -10,11 +10,12 @@ import torch.distributed
 from lightning_fabric import Fabric
 from torch import nn
 
+from hybridvit.batch import Batch
 from hybridvit.data.seeding import seeded
 from hybridvit.errors import UsageError
 from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.recipe.recipe import Recipe
-from hybridvit.task import Batch, Moment, Objective, Task
+from hybridvit.task import Moment, Objective, Task
 from hybridvit.training.engine.average import WeightAverage
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.memory import micro_batch_sizes, out_of_memory, with_micro_batch

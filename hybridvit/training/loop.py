@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hybridvit.batch import Batch
 from hybridvit.data.loader import lost_worker, make_train_loader
 from hybridvit.errors import CheckpointError, NonFiniteError
-from hybridvit.task import Batch, Moment
+from hybridvit.task import Moment
 from hybridvit.training.best import better_of, validations_since
 from hybridvit.training.engine.devices import memory_format
 from hybridvit.training.engine.optimizer import learning_rate

@@ -10,9 +10,10 @@ import torch.distributed
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from hybridvit.batch import Batch
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import NonFiniteError
-from hybridvit.task import Batch, Moment
+from hybridvit.task import Moment
 from hybridvit.training.engine.devices import batch_shape, memory_format
 from hybridvit.training.engine.freezing import frozen_parts
 from hybridvit.training.engine.optimizer import learning_rate

@@ -10,9 +10,10 @@ import pytest
 import torch
 from tiny_runs import TINY, TinyTask
 
+from hybridvit.batch import Sample
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.generated import GeneratedImages
-from hybridvit.task import Sample, Splits
+from hybridvit.task import Splits
 from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.train import train

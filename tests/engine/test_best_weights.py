@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import LOSSES_PER_STEP, TINY, Interruption, TinyTask, assert_same_bits
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.recipe.groups import ScheduleConfig
 from hybridvit.recipe.recipe import Recipe
-from hybridvit.task import Batch, Metric, Outputs, Scores
+from hybridvit.scores import Scores
+from hybridvit.task import Metric, Outputs
 from hybridvit.training.run.snapshot import read_snapshot, save_snapshot
 from hybridvit.training.train import RunResult, train
 

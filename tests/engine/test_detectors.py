@@ -11,7 +11,8 @@ from detectors import SIZE, detector, target
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hybridvit.task import Batch, Moment
+from hybridvit.batch import Batch
+from hybridvit.task import Moment
 from hybridvit.tasks.detect.objective import DetectObjective
 
 MOMENT = Moment(step=0, total_steps=10, averaged=None)

@@ -16,12 +16,13 @@ from tiny_runs import TINY, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.cli.main import main
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import OutOfMemory
 from hybridvit.evaluate.run import evaluate_model
 from hybridvit.recipe.file import load_recipe
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.task import Moment, Objective
 from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training import auto_batch

@@ -10,9 +10,10 @@ import pytest
 from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.errors import NonFiniteError
 from hybridvit.recipe.groups import OptimConfig
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.task import Moment, Objective
 from hybridvit.training import loop
 from hybridvit.training.engine import devices
 from hybridvit.training.run.snapshot import read_snapshot

@@ -10,9 +10,10 @@ from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.errors import CheckpointError, UsageError
 from hybridvit.recipe.groups import OptimConfig, ScheduleConfig
-from hybridvit.task import Batch, Moment, Objective, Splits
+from hybridvit.task import Moment, Objective, Splits
 from hybridvit.tasks.classify.config import ClassifyRecipe, DistillConfig, MesaConfig
 from hybridvit.tasks.classify.distillation import mesa_is_on
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot

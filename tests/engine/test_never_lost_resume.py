@@ -19,8 +19,9 @@ import torch
 from tiny_runs import TINY, Interruption, TinyTask, assert_same_bits
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.errors import NonFiniteError
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.task import Moment, Objective
 from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.training import train as training
 from hybridvit.training.loop import Loop

@@ -13,11 +13,12 @@ from tiny_runs import LOSSES_PER_STEP, TINY, Interruption, TinyTask, assert_same
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import NonFiniteError
 from hybridvit.evaluate.run import answering, evaluate
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.task import Moment, Objective
 from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot

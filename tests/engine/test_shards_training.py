@@ -12,11 +12,12 @@ import torch
 from shard_sets import pack, png, write_folder, write_tar
 from tiny_runs import WatchedTask, assert_same_bits
 
+from hybridvit.batch import Sample
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.shards.scan import index_folder
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
-from hybridvit.task import Sample, Splits
+from hybridvit.task import Splits
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.training.run.interrupt import Stopped
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot

@@ -17,10 +17,11 @@ from tiny_runs import SHORT, TinyTask, assert_same_bits, go, run, short
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.errors import DatasetError, NonFiniteError, OutOfMemory, UsageError
 from hybridvit.recipe.file import load_recipe
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.task import Moment, Objective
 from hybridvit.training.engine.devices import batch_shape
 from hybridvit.training.run.snapshot import newest_snapshot, read_snapshot
 from hybridvit.training.train import train

@@ -10,10 +10,11 @@ from tiny_runs import TINY
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.data.order import TrainOrder, balanced_permutation
 from hybridvit.errors import UsageError
-from hybridvit.task import Batch, Moment, Place
+from hybridvit.task import Moment, Place
 from hybridvit.tasks.classify.config import ClassifyData
 from hybridvit.tasks.classify.objective import class_weights
 from hybridvit.tasks.classify.task import Classify

@@ -15,10 +15,11 @@ from tiny_runs import DIGITS, PLAIN
 from torch import Tensor, nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard, Preprocessing
 from hybridvit.data.seeding import seed_everything
 from hybridvit.errors import CheckpointError, UsageError
-from hybridvit.task import Batch, Moment, Objective, Place
+from hybridvit.task import Moment, Objective, Place
 from hybridvit.tasks.classify.config import ClassifyRecipe, DistillConfig, MesaConfig
 from hybridvit.tasks.classify.distillation import distilled, divergence, mesa_is_on, mesa_term
 from hybridvit.tasks.classify.task import Classify

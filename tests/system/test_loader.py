@@ -17,6 +17,7 @@ from fresh import ENVIRONMENT, command
 from PIL import Image
 from timm.data import create_transform
 
+from hybridvit.batch import Batch, Sample
 from hybridvit.card import Preprocessing
 from hybridvit.data.augment_config import AugmentConfig
 from hybridvit.data.decode import decode_image
@@ -27,7 +28,6 @@ from hybridvit.data.order import EvalOrder, TrainOrder
 from hybridvit.data.seeding import seeded
 from hybridvit.data.transforms import EvalTransform, TrainTransform
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
-from hybridvit.task import Batch, Sample
 
 SMALL = Preprocessing(image_size=(8, 8), crop_fraction=1.0)
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.report.by_class import MOST_ROWS
 from hybridvit.report.content import Table
-from hybridvit.task import Batch, Scores
+from hybridvit.scores import Scores
 from hybridvit.tasks.classify.metric import ClassifyMetric
 
 

@@ -11,10 +11,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from hybridvit.batch import Batch, Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.report.content import Confusion, Curve, Table
-from hybridvit.task import Batch, Frame
 from hybridvit.tasks.detect.average_precision import Judged, average_precision, joined
 from hybridvit.tasks.detect.data import Truth
 from hybridvit.tasks.detect.task import Detect

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torchvision.ops import box_iou
 
+from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.task import Frame
 from hybridvit.tasks.detect.data_masks import decode
 from hybridvit.tasks.detect.overlap import overlap
 from hybridvit.tasks.detect.result import DetectResult, pasted

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.tiles import Tile, TilePart, Tiling
 from hybridvit.evaluate.run import evaluate
 from hybridvit.evaluate.tiled import answering_by_tiles, in_own_size
-from hybridvit.task import Frame, Outputs
+from hybridvit.task import Outputs
 from hybridvit.tasks.detect.task import Detect
 from hybridvit.tasks.detect.tiles import joined
 

@@ -11,9 +11,10 @@ from detectors import NUM_CLASSES, SIZE, detector, target
 from torch import nn
 
 import hybridvit
+from hybridvit.batch import Batch
 from hybridvit.errors import NonFiniteError, UsageError
 from hybridvit.models.with_head import WithHead
-from hybridvit.task import Batch, Moment
+from hybridvit.task import Moment
 from hybridvit.tasks.detect.dino.boxes import corners
 from hybridvit.tasks.detect.dino.outputs import DINOOutputs
 from hybridvit.tasks.detect.heads.config import DINOHeadConfig

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.data.seeding import seeded
-from hybridvit.task import Frame
 from hybridvit.tasks.hand.augment import drawn_gains, drawn_view, resampled
 from hybridvit.tasks.hand.config import HandAugmentConfig
 from hybridvit.tasks.hand.freihand.camera import (

@@ -12,9 +12,9 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import DatasetError, NonFiniteError, UsageError
-from hybridvit.task import Batch
 from hybridvit.tasks.hand.freihand.alignment import aligned
 from hybridvit.tasks.hand.freihand.mesh_errors import Errors, Points, aligned_errors, errors, f_scores
 from hybridvit.tasks.hand.freihand.submission import Submission

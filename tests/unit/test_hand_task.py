@@ -14,11 +14,12 @@ from PIL import Image, ImageOps
 
 import hybridvit
 from hybridvit import api
+from hybridvit.batch import Batch
 from hybridvit.build import head_config
 from hybridvit.errors import CheckpointError, DatasetError, MissingPart, UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
-from hybridvit.task import Batch, Moment, TaskOptions, find_task
+from hybridvit.task import Moment, TaskOptions, find_task
 from hybridvit.tasks.hand.asking import HandAsking
 from hybridvit.tasks.hand.baseline import mean_hand, mean_points
 from hybridvit.tasks.hand.config import HandLossConfig

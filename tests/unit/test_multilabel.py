@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.listing import Labels, Listing, part_of_each
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.content import Table
-from hybridvit.task import Batch, Moment, Place, Scores
+from hybridvit.scores import Scores
+from hybridvit.task import Moment, Place
 from hybridvit.tasks.multilabel import metric as of_metric
 from hybridvit.tasks.multilabel.config import MultilabelData, MultilabelRecipe
 from hybridvit.tasks.multilabel.data import as_zeros_and_ones, open_labelled, padded

@@ -21,7 +21,8 @@ from hybridvit.export.quantise.quality import drop_interval
 from hybridvit.export.quantise.search import quantise
 from hybridvit.export.spec import GraphSpec
 from hybridvit.models.backbone import Backbone
-from hybridvit.task import TASKS, Scores, find_task
+from hybridvit.scores import Scores
+from hybridvit.task import TASKS, find_task
 
 SIDE = 32
 NUM_IMAGES = 40

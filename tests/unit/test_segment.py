@@ -14,10 +14,11 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 import hybridvit
+from hybridvit.batch import Batch, Frame
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.folding.batch_norm import is_batch_norm
-from hybridvit.task import Batch, Frame, Moment, find_task
+from hybridvit.task import Moment, find_task
 from hybridvit.tasks.segment import metric, result
 from hybridvit.tasks.segment.config import SegmentData, SegmentRecipe, SemanticFPNConfig, UPerNetConfig
 from hybridvit.tasks.segment.metric import SegmentMetric

@@ -13,9 +13,9 @@ from conftest import trained_like
 from PIL import Image
 
 import hybridvit
+from hybridvit.batch import Frame
 from hybridvit.cli import main
 from hybridvit.data.tiles import Tile, TilePart, Tiling
-from hybridvit.task import Frame
 from hybridvit.tasks.segment.result import can_be_largest, joined, largest
 
 SIZE = (40, 100)  # height, width

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hybridvit.batch import Sample
 from hybridvit.card import ModelCard
 from hybridvit.data.samples import LabelledImages, Samples
 from hybridvit.data.scan import relative
 from hybridvit.errors import DatasetError, UsageError, nearest
-from hybridvit.task import Sample, find_task
+from hybridvit.task import find_task
 
 USUAL_CALIBRATION = 128  # images, if there are so many
 

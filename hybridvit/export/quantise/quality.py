@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hybridvit.quantity import Quantity
-from hybridvit.task import Scores
+from hybridvit.scores import Scores
 
 Z = 1.96  # of a 95 % interval
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import ExportError, UsageError
@@ -21,7 +22,7 @@ from hybridvit.export.quantise.plan import QuantisationPlan, matching
 from hybridvit.export.quantise.quality import Quality, drop_interval, value_of
 from hybridvit.export.quantise.sensitivity import rank_layers
 from hybridvit.export.runners import ExportedRunner
-from hybridvit.task import Batch, Outputs, find_task
+from hybridvit.task import Outputs, find_task
 
 _log = logging.getLogger(__name__)
 

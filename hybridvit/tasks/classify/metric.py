@@ -10,20 +10,21 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics import Metric as TorchMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassStatScores
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.by_class import (
     RIGHT,
     WRONG,
-    best_examples,
     class_names_of,
     percent,
     scores_by_class,
     table_by_class,
 )
 from hybridvit.report.content import Confusion, Table
-from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.scores import Example, Scores, first_of_groups
+from hybridvit.task import Metric, Outputs
 from hybridvit.tasks.classify.result import results_of
 
 LARGEST_CONFUSION = 1000  # classes; the matrix grows with their square
@@ -71,7 +72,7 @@ class ClassifyMetric(Metric):
         self._right.append((logits.argmax(1) == labels).cpu().numpy())
         if self._num_examples:
             found = self._shown(logits, labels, batch.samples)
-            self._examples = best_examples([*self._examples, *found], self._num_examples)
+            self._examples = first_of_groups([*self._examples, *found], (WRONG, RIGHT), self._num_examples)
 
     def compute(self) -> Scores:
         values = self._collection.compute()
@@ -88,7 +89,9 @@ class ClassifyMetric(Metric):
             parts=parts,
             details={"classes": [vars(each) for each in classes]},
             per_image=np.concatenate(self._right) if self._right else None,
-            examples=tuple(best_examples(chain.from_iterable(of_all_ranks(self._examples)), self._num_examples)),
+            examples=tuple(
+                first_of_groups(chain.from_iterable(of_all_ranks(self._examples)), (WRONG, RIGHT), self._num_examples)
+            ),
         )
 
     def _shown(self, logits: Tensor, labels: Tensor, samples: Tensor) -> Iterable[Example]:

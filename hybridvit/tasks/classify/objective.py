@@ -7,11 +7,12 @@ import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.mixing import mixing
 from hybridvit.data.samples import LabelledImages, Samples
 from hybridvit.errors import UsageError, some
-from hybridvit.task import Batch, Moment, Objective, Place
+from hybridvit.task import Moment, Objective, Place
 from hybridvit.tasks.classify.config import ClassifyRecipe
 from hybridvit.tasks.classify.distillation import distilled, mesa_is_on, mesa_term
 from hybridvit.tasks.classify.teacher import Teacher, TeacherFinder

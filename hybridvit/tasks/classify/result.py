@@ -11,8 +11,9 @@ from PIL import Image
 from hybridvit.card import ModelCard
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError
+from hybridvit.scores import Result
 from hybridvit.strip import over_a_strip
-from hybridvit.task import Outputs, Result
+from hybridvit.task import Outputs
 
 TOP = 5
 

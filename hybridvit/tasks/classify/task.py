@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard
 from hybridvit.quantity import Quantity
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
+from hybridvit.task import Metric, Objective, Outputs, Place, Splits, Task
 from hybridvit.tasks.classify.config import ClassifyData, ClassifyRecipe
 from hybridvit.tasks.classify.result import ClassifyResult, results_of
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.check_contents import Contents
 from hybridvit.data.check_report import remarks_or_refusal
@@ -25,7 +26,7 @@ from hybridvit.data.scenes import DEFAULT_FOLDER, write_detection
 from hybridvit.data.seeding import side_of_step
 from hybridvit.errors import DatasetError, ImageDecodeError, some
 from hybridvit.starting import preparation_of
-from hybridvit.task import Batch, Frame, Sample, Splits
+from hybridvit.task import Splits
 from hybridvit.tasks.detect.categories import categories_of
 from hybridvit.tasks.detect.config import SOURCES, DetectAugmentConfig, DetectData, DetectRecipe
 from hybridvit.tasks.detect.data_find import Layout, find_layout, layout_of

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import Preprocessing
 from hybridvit.data.seeding import generator, side_of_step
-from hybridvit.task import Batch, Frame, Sample
 from hybridvit.tasks.detect.config import DetectData, DetectRecipe
 from hybridvit.tasks.detect.data import DetectionSamples, DrawnAs, Truth, batched
 from hybridvit.tasks.detect.data_lists import Category

@@ -1,17 +1,18 @@
 """COCO's average precision, of boxes and masks, exact on any number of processes."""
 
-import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hybridvit.batch import Batch, Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.agreement import arrays
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Confusion, Curve, Table
-from hybridvit.task import Batch, Example, Frame, Metric, Outputs, Scores
+from hybridvit.scores import Example, Scores, first_of_groups
+from hybridvit.task import Metric, Outputs
 from hybridvit.tasks.detect.average_precision import ABSENT, ClassAP, Judged, average_precision, joined
 from hybridvit.tasks.detect.categories import categories_of
 from hybridvit.tasks.detect.data import Truth
@@ -117,7 +118,7 @@ class DetectMetric(Metric):
             truth=f"{len(wrong) + len(pairs) - right} wrong" if faults else "",
             right=not faults,
         )
-        self._examples = _shown([*self._examples, example], self._num_examples)
+        self._examples = first_of_groups([*self._examples, example], (WORST, BEST), self._num_examples)
 
     def compute(self) -> Scores:
         """Raises DatasetError where no picture has an object to find."""
@@ -155,7 +156,7 @@ class DetectMetric(Metric):
             values=values,
             parts=(*parts, *drawn),
             details=details,
-            examples=tuple(_shown(examples, self._num_examples)),
+            examples=tuple(first_of_groups(examples, (WORST, BEST), self._num_examples)),
         )
 
 
@@ -187,13 +188,6 @@ def matched(boxes: np.ndarray, truths: np.ndarray) -> list[tuple[int, int]]:
 def _in_crowds(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     """Of which boxes more than half lies in a crowd, so that they are neither right nor wrong."""
     return shared(boxes, crowds).max(1, initial=0) > 0.5 * areas(boxes)
-
-
-def _shown(examples: Sequence[Example], most: int) -> list[Example]:
-    groups: dict[str, list[Example]] = {WORST: [], BEST: []}
-    for example in examples:
-        groups[example.group].append(example)
-    return [each for group in groups.values() for each in heapq.nlargest(most, group, key=lambda each: each.order)]
 
 
 def _xywh(box: Sequence[float]) -> list[float]:

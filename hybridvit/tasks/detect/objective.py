@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.data.samples import Samples
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.task import Moment, Objective
 from hybridvit.tasks.detect.dino.loss import DINOLoss
 from hybridvit.tasks.detect.dino.outputs import DINOOutputs
 from hybridvit.tasks.detect.heads.dino import objects_of

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.task import Frame, Outputs, Result
+from hybridvit.scores import Result
+from hybridvit.task import Outputs
 from hybridvit.tasks.detect.data_lists import Category
 from hybridvit.tasks.detect.data_masks import RLE, decode, encode
 from hybridvit.tasks.detect.overlap import overlap

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
 from hybridvit.quantity import Quantity
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
+from hybridvit.task import Metric, Objective, Outputs, Place, Splits, Task
 from hybridvit.tasks.detect.config import DetectData, DetectRecipe
 from hybridvit.tasks.detect.heads import HEADS, WITH_MASKS
 

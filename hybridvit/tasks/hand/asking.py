@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.card import Preprocessing
 from hybridvit.data.preprocess import RESAMPLING, frame_of, normalise, preprocess
 from hybridvit.errors import UsageError, nearest
-from hybridvit.task import Frame
 
 AROUND = 1.3  # of the longer side of a box: the side of the square that is shown
 
@@ -86,7 +86,9 @@ def _box(values: Any, where: str) -> Box:
 
 def _text(values: Any) -> str:
     is_list = isinstance(values, Sequence) and not isinstance(values, str)
-    return ",".join(str(each) for each in values)[:80] if is_list else repr(values)[:80]
+    if not is_list:
+        return repr(values)[:80]
+    return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)[:80]
 
 
 def shown(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridvit.batch import Frame
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.check_contents import Contents
 from hybridvit.data.check_report import remarks_or_refusal
@@ -17,7 +18,7 @@ from hybridvit.data.preprocess import channels, cut, frame_of, num_channels, ope
 from hybridvit.data.samples import Samples
 from hybridvit.data.seeding import side_of_step
 from hybridvit.errors import DatasetError
-from hybridvit.task import Frame, Splits
+from hybridvit.task import Splits
 from hybridvit.tasks.hand.augment import drawn_gains, drawn_view, resampled
 from hybridvit.tasks.hand.config import SOURCES, VERSIONS, HandAugmentConfig, HandData
 from hybridvit.tasks.hand.data_findings import contents_of, findings_before_training

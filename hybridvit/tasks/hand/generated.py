@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridvit.batch import Batch, Frame, Sample
+from hybridvit.data.generated import both_sets
 from hybridvit.data.loader import stacked
 from hybridvit.data.seeding import generator, side_of_step
-from hybridvit.task import Batch, Frame, Sample
 from hybridvit.tasks.hand.config import HandData
 from hybridvit.tasks.hand.data import DrawnAs, HandSamples, target_of
 from hybridvit.tasks.hand.freihand.camera import View, from_corner, projected
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
+from hybridvit.tasks.hand.mano.keypoints import PALM
 from hybridvit.tasks.hand.mano.layer import HandLayer
 from hybridvit.tasks.hand.mano.rotation import from_axis_angle
 
-PALM = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
-"""The rotation of a right hand whose palm faces the camera, its fingers up."""
 FOCAL = 480 / 224  # of the side
 DISTANCE_M, SPREAD_M = 0.7, 0.02
 BEND, TURN = 0.15, 0.2  # radians
@@ -28,7 +28,9 @@ COLOURS = ((1.0, 1.0, 1.0), (2.0, 0.0, 0.0), (2.0, 2.0, 0.0), (0.0, 2.0, 0.0), (
 class GeneratedHands(HandSamples):
     """`length` square pictures of noise with a dot for each keypoint of a hand, in the colour of its finger."""
 
-    def __init__(self, *, length: int, side: int, sizes: Sequence[int] = (), seed: int = 0, training: bool) -> None:
+    def __init__(
+        self, *, length: int, side: int, sizes: Sequence[int] = (), seed: int = 0, training: bool = False
+    ) -> None:
         self.paths = tuple(f"generated/{index}" for index in range(length))
         self.fingerprint = f"generated-hands-{length}-{side}-{seed}"
         self.training = training
@@ -57,17 +59,8 @@ class GeneratedHands(HandSamples):
 
 
 def open_generated(data: HandData, train: DrawnAs, validation: DrawnAs) -> tuple[GeneratedHands, GeneratedHands]:
-    """Two epochs' worth of steps to train on, and half as many pictures to validate on."""
-    return (
-        GeneratedHands(
-            length=max(10, 2 * data.total_batch),
-            side=data.image_size,
-            sizes=data.train_sizes,
-            seed=train.seed if data.train_sizes else 0,
-            training=True,
-        ),
-        GeneratedHands(length=max(10, data.total_batch), side=data.image_size, seed=1, training=False),
-    )
+    """As `both_sets`."""
+    return both_sets(GeneratedHands, data, train.seed, side=data.image_size)
 
 
 def example(data: HandData, num_images: int) -> Batch:

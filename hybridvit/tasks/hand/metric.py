@@ -1,18 +1,19 @@
 """How far hands are from the true ones, by FreiHAND's official measures, exact on any number of processes."""
 
-import heapq
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, NonFiniteError, UsageError
 from hybridvit.evaluate.agreement import arrays
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Table
-from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.scores import Example, Scores, first_of_groups
+from hybridvit.task import Metric, Outputs
 from hybridvit.tasks.hand.freihand.camera import root_position
 from hybridvit.tasks.hand.freihand.mesh_errors import Errors, Points, aligned_errors, errors
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
@@ -76,7 +77,7 @@ class HandMetric(Metric):
             self._placed.append(errors(placed(found, given[CAMERA], true[CAMERA], (height, width)), truth))
         if self._num_examples and self._assets is not None:
             examples = self._examined(given, truth, judged.errors, batch, self._assets)
-            self._examples = best([*self._examples, *examples], self._num_examples)
+            self._examples = first_of_groups([*self._examples, *examples], (WORST, BEST), self._num_examples)
 
     def compute(self) -> Scores:
         """Raises DatasetError where there was no hand."""
@@ -101,7 +102,9 @@ class HandMetric(Metric):
             },
             parts=(summary(aligned, in_place, share, mean),),
             per_image=_MM * own.keypoints,
-            examples=tuple(best((each for share in shares for each in share[3]), self._num_examples)),
+            examples=tuple(
+                first_of_groups((each for share in shares for each in share[3]), (WORST, BEST), self._num_examples)
+            ),
             details={"aligned": aligned, "unaligned": in_place, "mean_hand": mean, "reflected_share": share},
         )
 
@@ -125,14 +128,6 @@ class HandMetric(Metric):
                     note=f"PA-MPJPE {_MM * found.keypoints[place]:.1f} mm, F@5 {found.f5[place]:.3f}",
                     right=group == BEST,
                 )
-
-
-def best(examples: Iterable[Example], most: int) -> list[Example]:
-    """Those to show, `most` of each group."""
-    groups: dict[str, list[Example]] = {WORST: [], BEST: []}
-    for example in examples:
-        groups[example.group].append(example)
-    return [each for group in groups.values() for each in heapq.nlargest(most, group, key=lambda each: each.order)]
 
 
 def summary(

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from hybridvit.models.with_head import Head
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
-from hybridvit.tasks.hand.mano.keypoints import JOINTS
+from hybridvit.tasks.hand.mano.keypoints import JOINTS, PALM
 from hybridvit.tasks.hand.mano.layer import HandLayer, JointKind, full_precision
 from hybridvit.tasks.hand.mano.rotation import from_6d, from_axis_angle, to_6d
 
-PALM = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
-"""The rotation of a right hand whose palm faces the camera, its fingers up."""
 CAMERA = (0.6, 0.0, 0.0)  # at the start: a span of 0.2 m over half a picture's side in units of 0.1 m, in its centre
 UNIT_M = 0.1  # of the camera's scale as the network gives it
 GAIN = 0.01  # of the start: the first answer is nearly the mean hand, whatever the picture

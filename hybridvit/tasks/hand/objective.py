@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.batch import Batch
+from hybridvit.task import Moment, Objective
 from hybridvit.tasks.hand.config import HandLossConfig
 from hybridvit.tasks.hand.metric import KEYPOINTS, VERTICES
 

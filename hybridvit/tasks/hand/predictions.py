@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hybridvit.batch import Batch
 from hybridvit.data.samples import Samples
 from hybridvit.evaluate.agreement import arrays
-from hybridvit.task import Batch, Outputs, Predictions
+from hybridvit.task import Outputs, Predictions
 from hybridvit.tasks.hand.freihand.mesh_errors import Points
 from hybridvit.tasks.hand.freihand.submission import Submission, check_ending
 from hybridvit.tasks.hand.metric import CAMERA, KEYPOINTS, VERTICES, placed

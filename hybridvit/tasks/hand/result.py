@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.task import Frame, Outputs, Result
+from hybridvit.scores import Result
+from hybridvit.task import Outputs
 from hybridvit.tasks.hand.drawn.drawing import (
     TRUTH_COLOUR,
     Placed,

@@ -9,10 +9,9 @@ import torch
 from hybridvit.tasks.hand.drawn.shading import Light
 from hybridvit.tasks.hand.mano.angles import joint_axes
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
-from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS
+from hybridvit.tasks.hand.mano.keypoints import CHAIN_FINGERS, PALM
 from hybridvit.tasks.hand.mano.rotation import from_axis_angle
 
-PALM_TO_CAMERA = np.array(((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)))  # of a right hand, fingers up
 FOCAL = 600 / 224  # of the picture's side: in the middle of FreiHAND's, and a hand fills two thirds of the picture
 _SKINS = np.array(((232, 190, 165), (214, 164, 138), (168, 116, 86), (112, 74, 54)), float)
 _KNUCKLE, _MIDDLE, _LAST = (-0.25, 1.5), (0.0, 1.75), 0.6  # radians that joints bend by; the last one as the middle one
@@ -87,7 +86,7 @@ def _view(dice: np.random.Generator, variety: Variety) -> np.ndarray:
     roll = np.radians(dice.normal(0, variety.roll_deg))
     about = np.array(((tilt[0], 0, 0), (0, tilt[1] + np.pi * (dice.random() < variety.back_share), 0), (0, 0, roll)))
     x, y, z = _matrices(about)
-    return z @ x @ y @ PALM_TO_CAMERA
+    return z @ x @ y @ np.array(PALM)
 
 
 def _matrices(vectors: np.ndarray) -> np.ndarray:

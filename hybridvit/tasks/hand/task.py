@@ -6,9 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task, TaskOptions
+from hybridvit.task import Metric, Objective, Outputs, Place, Splits, Task, TaskOptions
 from hybridvit.tasks.hand.asking import HandAsking, shown
 from hybridvit.tasks.hand.config import HandData, HandMeshConfig, HandRecipe
 from hybridvit.tasks.hand.quantities import QUANTITIES

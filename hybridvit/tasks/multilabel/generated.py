@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
+from hybridvit.batch import Sample
 from hybridvit.data.encoded import ImageOptions
 from hybridvit.data.generated import both_sets
 from hybridvit.data.seeding import generator, side_of_step
-from hybridvit.task import Sample
 from hybridvit.tasks.multilabel.config import MultilabelData
 from hybridvit.tasks.multilabel.data import LabelSets
 
@@ -40,4 +40,4 @@ def open_generated(
     data: MultilabelData, train: ImageOptions, validation: ImageOptions
 ) -> tuple[GeneratedLabels, GeneratedLabels]:
     """As `both_sets`."""
-    return both_sets(GeneratedLabels, data, train, image_size=data.image_size)
+    return both_sets(GeneratedLabels, data, train["seed"], image_size=data.image_size)

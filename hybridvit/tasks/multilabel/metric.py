@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 import torch
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import of_all_ranks
@@ -14,13 +15,13 @@ from hybridvit.report.by_class import (
     RIGHT,
     WRONG,
     ClassScores,
-    best_examples,
     class_names_of,
     percent,
     scores_by_class,
     table_by_class,
 )
-from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.scores import Example, Scores, first_of_groups
+from hybridvit.task import Metric, Outputs
 from hybridvit.tasks.multilabel.data import as_zeros_and_ones
 from hybridvit.tasks.multilabel.result import ANSWER, THRESHOLD, MultilabelResult, results_of, scores_of
 
@@ -57,7 +58,7 @@ class MultilabelMetric(Metric):
         self._truths.append(truths)
         if self._num_examples:
             found = self._shown(logits, truths, batch.samples.tolist())
-            self._examples = best_examples([*self._examples, *found], self._num_examples)
+            self._examples = first_of_groups([*self._examples, *found], (WRONG, RIGHT), self._num_examples)
 
     def compute(self) -> Scores:
         """Raises DatasetError where no image has a label."""
@@ -83,7 +84,9 @@ class MultilabelMetric(Metric):
             },
             parts=(table_by_class(classes, by="ap"),),
             details={"classes": [vars(each) for each in classes]},
-            examples=tuple(best_examples(chain.from_iterable(share[2] for share in shares), self._num_examples)),
+            examples=tuple(
+                first_of_groups(chain.from_iterable(share[2] for share in shares), (WRONG, RIGHT), self._num_examples)
+            ),
         )
 
     def _shown(self, logits: np.ndarray, truths: np.ndarray, samples: list[int]) -> Iterable[Example]:

@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.data.mixing import mixing
 from hybridvit.data.samples import Samples
 from hybridvit.errors import UsageError, some
-from hybridvit.task import Batch, Moment, Objective, Place
+from hybridvit.task import Moment, Objective, Place
 from hybridvit.tasks.multilabel.config import MultilabelRecipe
 from hybridvit.tasks.multilabel.data import LabelSets, as_zeros_and_ones
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
+from hybridvit.scores import Result
 from hybridvit.strip import over_a_strip
-from hybridvit.task import Outputs, Result
+from hybridvit.task import Outputs
 
 ANSWER = "label_logits"  # what a model gives: of each class the logit of its score
 THRESHOLD = 0.5  # a score above it says that the picture has the label

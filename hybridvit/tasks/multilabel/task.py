@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard
 from hybridvit.quantity import Quantity
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
+from hybridvit.task import Metric, Objective, Outputs, Place, Splits, Task
 from hybridvit.tasks.multilabel.config import MultilabelData, MultilabelRecipe
 from hybridvit.tasks.multilabel.result import ANSWER, MultilabelResult, results_of
 

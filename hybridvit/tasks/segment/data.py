@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.data.decode import UPRIGHT, ImageSource, decode, turned
 from hybridvit.data.encoded import DrawOptions, EncodedSamples
 from hybridvit.data.listing import Labels, Listing
@@ -20,7 +21,7 @@ from hybridvit.data.samples import Samples, SourceFault
 from hybridvit.data.seeding import side_of_step
 from hybridvit.errors import DatasetError, some
 from hybridvit.starting import preparation_of
-from hybridvit.task import Batch, Frame, Sample, Splits
+from hybridvit.task import Splits
 from hybridvit.tasks.segment.classes import Map
 from hybridvit.tasks.segment.config import SOURCES, SegmentRecipe
 from hybridvit.tasks.segment.masks import IGNORE, read_values

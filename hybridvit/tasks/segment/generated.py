@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
+from hybridvit.batch import Sample
 from hybridvit.data.generated import both_sets
 from hybridvit.data.seeding import generator, side_of_step
-from hybridvit.task import Sample
 from hybridvit.tasks.segment.config import SegmentData
 from hybridvit.tasks.segment.data import MaskedOptions, MaskedSamples
 from hybridvit.tasks.segment.masks import IGNORE
@@ -44,4 +44,4 @@ def open_generated(
     data: SegmentData, train: MaskedOptions, validation: MaskedOptions
 ) -> tuple[GeneratedMasks, GeneratedMasks]:
     """As `both_sets`."""
-    return both_sets(GeneratedMasks, data, train, image_size=data.image_size)
+    return both_sets(GeneratedMasks, data, train["seed"], image_size=data.image_size)

@@ -1,6 +1,5 @@
 """How well pixels are classified, over a whole set, exact on any number of processes."""
 
-import heapq
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -9,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridvit.batch import Batch
 from hybridvit.card import ModelCard
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import of_all_ranks
 from hybridvit.report.content import Confusion, Table
-from hybridvit.task import Batch, Example, Metric, Outputs, Scores
+from hybridvit.scores import Example, Scores, first_of_groups
+from hybridvit.task import Metric, Outputs
 from hybridvit.tasks.segment.masks import IGNORE
 from hybridvit.tasks.segment.result import ANSWER, LABELS, SegmentResult, names_of, palette_of, placed
 
@@ -50,7 +51,7 @@ class SegmentMetric(Metric):
             self._counts += counts
             if self._num_examples:
                 found = self._examined(said, counts, sample)
-                self._examples = best([*self._examples, *found], self._num_examples)
+                self._examples = first_of_groups([*self._examples, *found], (WORST, BEST), self._num_examples)
 
     def compute(self) -> Scores:
         """Raises DatasetError where no pixel has a class."""
@@ -74,7 +75,9 @@ class SegmentMetric(Metric):
             },
             parts=parts,
             details={"classes": classes},
-            examples=tuple(best(chain.from_iterable(share[1] for share in shares), self._num_examples)),
+            examples=tuple(
+                first_of_groups(chain.from_iterable(share[1] for share in shares), (WORST, BEST), self._num_examples)
+            ),
         )
 
     def _examined(self, said: Tensor, counts: np.ndarray, sample: int) -> Iterable[Example]:
@@ -94,14 +97,6 @@ class SegmentMetric(Metric):
                 note=f"lowest: {self._names[worst]} {100 * ious[worst]:.1f} %",
                 right=group == BEST,
             )
-
-
-def best(examples: Iterable[Example], most: int) -> list[Example]:
-    """Those to show, `most` of each group."""
-    groups: dict[str, list[Example]] = {WORST: [], BEST: []}
-    for example in examples:
-        groups[example.group].append(example)
-    return [each for group in groups.values() for each in heapq.nlargest(most, group, key=lambda each: each.order)]
 
 
 def largest(logits: Tensor, size: tuple[int, int]) -> Tensor:

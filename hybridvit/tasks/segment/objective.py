@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridvit.task import Batch, Moment, Objective
+from hybridvit.batch import Batch
+from hybridvit.task import Moment, Objective
 from hybridvit.tasks.segment.config import SegmentRecipe
 from hybridvit.tasks.segment.masks import IGNORE
 

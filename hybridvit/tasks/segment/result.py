@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.data.tiles import TilePart
 from hybridvit.errors import UsageError
-from hybridvit.task import Frame, Outputs, Result
+from hybridvit.scores import Result
+from hybridvit.task import Outputs
 from hybridvit.tasks.segment.masks import Colour, distinct_colours
 
 ANSWER = "logits"  # what a model gives: b classes h w, of the size of its input

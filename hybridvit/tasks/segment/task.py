@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.quantity import Quantity
-from hybridvit.task import Batch, Frame, Metric, Objective, Outputs, Place, Sample, Splits, Task
+from hybridvit.task import Metric, Objective, Outputs, Place, Splits, Task
 from hybridvit.tasks.segment.config import SegmentData, SegmentRecipe, SemanticFPNConfig, UPerNetConfig
 from hybridvit.tasks.segment.result import ANSWER, SegmentResult, joined, results_of
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from hybridvit.batch import Frame
 from hybridvit.card import Preprocessing
 from hybridvit.data.preprocess import RESAMPLING, channels, cut, frame_of, num_channels
-from hybridvit.task import Frame
 from hybridvit.tasks.segment.config import SegmentAugment
 from hybridvit.tasks.segment.masks import IGNORE
 

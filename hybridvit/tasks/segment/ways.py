@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridvit.batch import Batch
 from hybridvit.card import MIN_SIDE_PX, ModelCard
 from hybridvit.evaluate.run import Answerer
-from hybridvit.task import Batch, Outputs
+from hybridvit.task import Outputs
 from hybridvit.tasks.segment.result import ANSWER
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of the size in which the whole picture is shown

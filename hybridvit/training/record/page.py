@@ -16,7 +16,7 @@ from hybridvit.recipe.file import OPTIONS, flat
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Answer, Confusion, Curve, Figure, Gallery, Report, Table
 from hybridvit.report.pictures import find_picture
-from hybridvit.task import Example
+from hybridvit.scores import Example
 from hybridvit.training.best import better_of, row_of
 from hybridvit.training.observe import Best, Row
 from hybridvit.training.record.events import Event

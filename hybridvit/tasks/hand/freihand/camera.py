@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridvit.task import Frame
+from hybridvit.batch import Frame
 
 _SMALLEST_SCALE = 1e-3  # per metre: a hand that is nowhere to be seen, as a model may say that has learnt nothing
 

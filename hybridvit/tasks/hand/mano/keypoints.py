@@ -22,3 +22,6 @@ KEYPOINTS_OF_JOINTS = tuple(
     (*JOINTS, *(f"{finger}_tip" for finger in FINGERS)).index(keypoint) for keypoint in KEYPOINTS
 )
 """Where each keypoint stands among the 16 joints followed by the five fingertips, thumb to little finger."""
+
+PALM = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+"""The rotation of a right hand whose palm faces the camera, its fingers up."""
