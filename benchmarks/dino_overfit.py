@@ -76,9 +76,12 @@ def main() -> None:
     torch.manual_seed(options.seed)
     scenes = [scene(number) for number in range(NUM_SCENES)]
     images = torch.stack([torch.from_numpy(drawn.pixels).permute(2, 0, 1) for drawn in scenes]).float() / 64 - 2
-    size = SIDE_PX, SIDE_PX
-    whole = Frame(picture_size=size, crop=(0.0, 0.0, SIDE_PX, SIDE_PX), input_size=size)
-    batch = Batch(images, [target_of(drawn) for drawn in scenes], torch.arange(NUM_SCENES), (whole,) * NUM_SCENES)
+    batch = Batch(
+        images,
+        [target_of(drawn) for drawn in scenes],
+        torch.arange(NUM_SCENES),
+        (Frame.whole(SIDE_PX, SIDE_PX),) * NUM_SCENES,
+    )
     model = hybridvit.create_model(
         "fastvit_debug", task="detect", head="dino", head_options=HEAD, num_classes=len(CLASSES)
     ).train()

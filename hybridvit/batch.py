@@ -17,6 +17,12 @@ class Frame:
     crop: tuple[float, float, float, float]  # left, top, width, height in the picture
     input_size: tuple[int, int]  # height, width of the part of the input that shows it; the rest is padding
 
+    @classmethod
+    def whole(cls, height: int, width: int) -> "Frame":
+        """Of an input that is the picture itself."""
+        size = (height, width)
+        return cls(picture_size=size, crop=(0.0, 0.0, float(width), float(height)), input_size=size)
+
 
 class BadImage(NamedTuple):
     """A file that could not be decoded, and the message that says why."""

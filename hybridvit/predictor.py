@@ -15,7 +15,7 @@ from hybridvit.data.decode import ImageSource
 from hybridvit.data.depth import dark, is_dark
 from hybridvit.data.inputs import Content, Shown
 from hybridvit.data.preprocess import frame_of, opened, preprocess
-from hybridvit.data.tiles import Tiling, whole_frame
+from hybridvit.data.tiles import Tiling
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.evaluate.tiled import checked, tiled
 from hybridvit.loading import Device, open_runner
@@ -184,7 +184,7 @@ class Predictor:
     def _of_tiles(self, picture: Image.Image, at_once: int, most: int | None) -> Result:
         assert self.tiling is not None
         outputs = tiled(picture, self.tiling, self.runner, self.task, self.card, at_once=at_once)
-        return self._read(outputs, [whole_frame((picture.height, picture.width))], most)[0]
+        return self._read(outputs, [Frame.whole(picture.height, picture.width)], most)[0]
 
     def _read(self, outputs: Outputs, frames: Sequence[Frame], most: int | None) -> Sequence[Result]:
         try:

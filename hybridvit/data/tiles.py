@@ -81,9 +81,3 @@ def tiling_of(tile: int | None, overlap: float | None) -> Tiling | None:
     if tile is None and overlap is not None:
         raise UsageError(f"--overlap is {overlap:g}, but there are no tiles. Give --tile too, their side in pixels.")
     return None if tile is None else Tiling(side=tile, overlap=OVERLAP if overlap is None else overlap)
-
-
-def whole_frame(picture_size: tuple[int, int]) -> Frame:
-    """Of an input that is the picture itself; height, width in pixels."""
-    height, width = picture_size
-    return Frame(picture_size=picture_size, crop=(0.0, 0.0, float(width), float(height)), input_size=picture_size)

@@ -12,7 +12,8 @@ from hybridvit.tasks.hand.mano.angles import LIMITS, beyond_limits, in_wrist_fra
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.mano.hand_assets import MIRROR
 from hybridvit.tasks.hand.mano.keypoints import JOINTS
-from hybridvit.tasks.hand.smoothing import HandSmoother, OneEuro, OneEuroConfig, jitter_mm, nearest_rotation
+from hybridvit.tasks.hand.mano.quaternion import nearest_rotation
+from hybridvit.tasks.hand.smoothing import HandSmoother, OneEuro, OneEuroConfig, jitter_mm
 from hybridvit.tasks.hand.together import moved, of_video, smoothed
 
 

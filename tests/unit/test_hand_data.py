@@ -274,6 +274,18 @@ def test_rendered_hands_are_a_sound_data_set(tmp_path):
     assert check_images(contents(str(root)), workers=0).findings == ()
 
 
+def test_hands_of_an_older_renderer_are_not_taken_for_new_ones(tmp_path):
+    root = tmp_path / "rendered"
+    write_scenes(root, generated_hand(), HandScenes(train=2, evaluation=1, size=32))
+    marker = json.loads((root / "rendered.json").read_text())
+    (root / "rendered.json").write_text(json.dumps(marker | {"pictures": marker["pictures"] - 1}))
+    with pytest.raises(DatasetError, match=r"rendered has hands that an older version rendered otherwise\. Remove it,"):
+        splits(root, source="rendered")
+    (root / "rendered.json").unlink()
+    with pytest.raises(DatasetError, match=r"was not rendered by this command: it has no rendered\.json"):
+        splits(root, source="rendered")
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -269,6 +269,16 @@ def test_predictions_are_refused_before_the_work(tmp_path: Path) -> None:
         find_task("classify").predictions(None, made().card, tmp_path / "p.zip")  # type: ignore[arg-type]
 
 
+def test_predictions_want_a_mesh_and_the_camera(tmp_path: Path) -> None:
+    samples = find_task("hand").open(_recipe(tmp_path)).validation
+    written = HandPredictions(samples, tmp_path / "pred.json")
+    batch = find_task("hand").collate([samples.draw(0, 0)])
+    with pytest.raises(
+        UsageError, match=r"The file gives camera and shape, but hands are written .* and camera\. Export"
+    ):
+        written.update({"camera": np.zeros((1, 3)), "shape": np.zeros((1, 10))}, batch)
+
+
 def _recipe(folder: Path, **keys: Any) -> Any:
     path = folder / "recipe.yaml"
     path.write_text("model: fastvit_debug\ntask: hand\n")

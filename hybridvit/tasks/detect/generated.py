@@ -61,7 +61,7 @@ class GeneratedObjects(DetectionSamples):
             areas=masks.sum((1, 2)).double().numpy(),
             masks=tuple(encode(mask.numpy()) for mask in masks),
         )
-        frame = Frame(picture_size=(side, side), crop=(0.0, 0.0, float(side), float(side)), input_size=(side, side))
+        frame = Frame.whole(side, side)
         return Sample(image, target | {"truth": truth}, index, frame)
 
 

@@ -161,8 +161,7 @@ def _result(
 
 def _as_it_is(card: ModelCard) -> Frame:
     """Of an input that was no picture."""
-    height, width = card.fixed_size or card.preprocessing.image_size
-    return Frame(picture_size=(height, width), crop=(0.0, 0.0, float(width), float(height)), input_size=(height, width))
+    return Frame.whole(*(card.fixed_size or card.preprocessing.image_size))
 
 
 def in_picture(boxes: np.ndarray, frame: Frame) -> np.ndarray:

@@ -11,6 +11,7 @@ from hybridvit.tasks.hand.freihand.mesh_errors import Points
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
 from hybridvit.tasks.hand.mano.layer import HandLayer
 from hybridvit.tasks.hand.mano.pose import from_mano
+from hybridvit.tasks.hand.mano.quaternion import nearest_rotation
 
 MEAN_ROTATIONS, MEAN_SHAPE = "mean_rotations", "mean_shape"
 _DIGITS = 6
@@ -25,14 +26,10 @@ def mean_hand(parameters: Stored | None, assets: HandAssets) -> dict[str, Any]:
     if parameters is None:
         return {}
     known = torch.from_numpy(np.array(parameters[:], np.float64)).reshape(len(parameters), -1)  # n 61
-    mean = from_mano(known[:, :48], assets)[:, 1:].mean(0)
-    left, _, right = torch.linalg.svd(mean)
-    upright = torch.ones(len(mean), 3, dtype=mean.dtype)
-    upright[:, 2] = (left @ right).det()  # never a mirror image
-    rotations = left * upright[:, None] @ right
+    rotations = nearest_rotation(from_mano(known[:, :48], assets)[:, 1:].mean(0).numpy())
     shape = known[:, 48:58].mean(0)
     return {
-        MEAN_ROTATIONS: rotations.numpy().round(_DIGITS).tolist(),
+        MEAN_ROTATIONS: rotations.round(_DIGITS).tolist(),
         MEAN_SHAPE: shape.numpy().round(_DIGITS).tolist(),
     }
 

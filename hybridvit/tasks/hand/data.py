@@ -35,7 +35,7 @@ from hybridvit.tasks.hand.freihand.lists import (
 )
 from hybridvit.tasks.hand.mano.assets import find_assets
 from hybridvit.tasks.hand.mano.pose import from_mano
-from hybridvit.tasks.hand.scenes import DEFAULT_FOLDER, MARKER, HandScenes, write_scenes
+from hybridvit.tasks.hand.scenes import DEFAULT_FOLDER, HandScenes, check_rendered, write_scenes
 
 HELD_OUT = 0.02  # of the training samples, where the evaluation has no labels
 
@@ -173,7 +173,9 @@ def open_freihand(data: HandData, train: DrawnAs, validation: DrawnAs) -> tuple[
 def open_rendered(data: HandData, train: DrawnAs, validation: DrawnAs) -> tuple[HandFiles, HandFiles]:
     """The rendered hands in data.root; if there are none, 4,500 are written in minutes. Raises as `write_scenes`."""
     folder = Path(data.root or DEFAULT_FOLDER).expanduser()
-    if not (folder / MARKER).is_file():
+    if folder.exists():
+        check_rendered(folder)
+    else:
         write_scenes(folder, find_assets(train.assets), HandScenes(size=data.image_size))
     return open_freihand(replace(data, root=str(folder), source="freihand"), train, validation)
 

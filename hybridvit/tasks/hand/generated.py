@@ -54,8 +54,7 @@ class GeneratedHands(HandSamples):
         image = 0.4 * torch.randn(3, side, side, generator=dice) + _dots(keypoints, camera, side)
         target = target_of(View(matrix=np.eye(3), size=(side, side)), camera, keypoints, self._vertices[index])
         target["rotations"] = self._rotations[index]
-        frame = Frame(picture_size=(side, side), crop=(0.0, 0.0, float(side), float(side)), input_size=(side, side))
-        return Sample(image, target, index, None if self.training else frame)
+        return Sample(image, target, index, None if self.training else Frame.whole(side, side))
 
 
 def open_generated(data: HandData, train: DrawnAs, validation: DrawnAs) -> tuple[GeneratedHands, GeneratedHands]:

@@ -1,7 +1,7 @@
 """How far hands are from the true ones, by FreiHAND's official measures, exact on any number of processes."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -52,11 +52,7 @@ class HandMetric(Metric):
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Raises UsageError for outputs without a mesh, NonFiniteError for points that are not finite."""
-        if KEYPOINTS not in outputs or VERTICES not in outputs:
-            raise UsageError(
-                f"The file gives {' and '.join(outputs)}, but what hands are worth is computed from their vertices and "
-                "keypoints. Export the model again without --returns."
-            )
+        check_given(outputs, (VERTICES, KEYPOINTS), "what hands are worth is computed from their")
         given, true = arrays(outputs), arrays(batch.targets)
         found, truth = Points(given[KEYPOINTS], given[VERTICES]), Points(true[KEYPOINTS], true[VERTICES])
         for points in (*found, *([given[CAMERA]] if CAMERA in given else ())):
@@ -128,6 +124,15 @@ class HandMetric(Metric):
                     note=f"PA-MPJPE {_MM * found.keypoints[place]:.1f} mm, F@5 {found.f5[place]:.3f}",
                     right=group == BEST,
                 )
+
+
+def check_given(outputs: Outputs, names: Sequence[str], why: str) -> None:
+    """Raises UsageError where an output is missing; `why` leads to their names in the message."""
+    if any(name not in outputs for name in names):
+        raise UsageError(
+            f"The file gives {' and '.join(outputs)}, but {why} {' and '.join(names)}. Export the model again without "
+            "--returns."
+        )
 
 
 def summary(

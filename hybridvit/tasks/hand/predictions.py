@@ -10,7 +10,7 @@ from hybridvit.evaluate.agreement import arrays
 from hybridvit.task import Outputs, Predictions
 from hybridvit.tasks.hand.freihand.mesh_errors import Points
 from hybridvit.tasks.hand.freihand.submission import Submission, check_ending
-from hybridvit.tasks.hand.metric import CAMERA, KEYPOINTS, VERTICES, placed
+from hybridvit.tasks.hand.metric import CAMERA, KEYPOINTS, VERTICES, check_given, placed
 
 
 class HandPredictions(Predictions):
@@ -22,6 +22,7 @@ class HandPredictions(Predictions):
         self._submission = Submission(len(samples.paths))
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
+        check_given(outputs, (VERTICES, KEYPOINTS, CAMERA), "hands are written where a camera sees them, by their")
         given, true = arrays(outputs), arrays(batch.targets)
         height, width = batch.inputs.shape[2:]
         found = Points(given[KEYPOINTS], given[VERTICES])

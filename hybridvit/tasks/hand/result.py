@@ -213,7 +213,7 @@ def results_of(
     return [
         HandResult(
             assets=assets,
-            frame=frame or _whole(card),
+            frame=frame or Frame.whole(*card.preprocessing.image_size),
             **{
                 name: arrays[name][place]
                 for name in (VERTICES, KEYPOINTS_3D, CAMERA, ROTATIONS, SHAPE)
@@ -230,12 +230,6 @@ def _mirrored(name: str, values: np.ndarray) -> np.ndarray:
     if name == ROTATIONS:
         return values * MIRROR[:, None] * MIRROR
     return values * (1.0, -1.0, 1.0) if name == CAMERA else values
-
-
-def _whole(card: ModelCard) -> Frame:
-    """Of an input that is the picture itself."""
-    height, width = card.preprocessing.image_size
-    return Frame(picture_size=(height, width), crop=(0.0, 0.0, float(width), float(height)), input_size=(height, width))
 
 
 @lru_cache(maxsize=2)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from hybridvit.tasks.hand.config import VERSIONS
 from hybridvit.tasks.hand.mano.assets import find_assets
 
 
@@ -32,11 +33,11 @@ def render(
         seed: another one gives other hands.
         hand: the hand, "generated" or a file that `hybridvit mano convert` wrote; MANO's may not be passed on.
     """
-    from hybridvit.tasks.hand.scenes import VERSIONS, HandScenes, write_scenes  # needs torch
+    from hybridvit.tasks.hand.scenes import HandScenes, write_scenes  # needs torch
 
     assets = find_assets(hand)
     made = write_scenes(output, assets, HandScenes(train=train, evaluation=eval, size=size, seed=seed), _told)
-    pictures = f"{train * VERSIONS:,} pictures to train on and {eval:,} to evaluate on"
+    pictures = f"{train * len(VERSIONS):,} pictures to train on and {eval:,} to evaluate on"
     print(f"{'Rendered' if made else 'Kept'} {output}: {pictures}, of the {assets.kind} hand.")
 
 

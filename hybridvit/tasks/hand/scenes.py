@@ -14,7 +14,9 @@ from PIL import Image
 
 from hybridvit.data.written import appearing
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.tasks.hand.config import VERSIONS
 from hybridvit.tasks.hand.drawn.shading import SkinMap, over, rendered
+from hybridvit.tasks.hand.freihand.lists import ANCHOR
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
 from hybridvit.tasks.hand.mano.layer import HandLayer
 from hybridvit.tasks.hand.mano.rotation import to_axis_angle
@@ -23,9 +25,6 @@ from hybridvit.tasks.hand.scene_draws import Look, Variety, drawn_look
 DEFAULT_FOLDER = "runs/data/hands"
 PICTURES = 2  # raised when the same request gives other pictures, so that older folders are not taken for these
 MARKER = "rendered.json"  # says that the folder is finished, and what was asked for
-VERSIONS = 4  # pictures of each hand that is trained on, which differ in their backgrounds
-SPLITS = ("training", "evaluation")
-_ANCHOR = 9  # the keypoint whose place is drawn: the knuckle of the middle finger
 _AT_ONCE = 64  # hands that the layer moves together
 _SEEDS = {"training": 0, "evaluation": 1}
 _MIN_SIDE_PX, _MAX_SIDE_PX = 32, 1024
@@ -88,7 +87,7 @@ def write_scenes(
     if folder.exists():
         _check_same(folder, wanted)
         return False
-    needed = scenes.train * VERSIONS + scenes.evaluation
+    needed = scenes.train * len(VERSIONS) + scenes.evaluation
     with appearing(folder, needed_bytes=needed * (4096 + scenes.size**2 // 2)) as unfinished:
         total = scenes.train + scenes.evaluation
         for split, count, before in (("training", scenes.train, 0), ("evaluation", scenes.evaluation, scenes.train)):
@@ -131,7 +130,7 @@ def ground(dice: np.random.Generator, size: int) -> np.ndarray:
 def _rendered(
     look: Look, vertices: np.ndarray, keypoints: np.ndarray, assets: HandAssets, skin: SkinMap, size: int
 ) -> Rendered:
-    shift = look.place - keypoints[_ANCHOR]
+    shift = look.place - keypoints[ANCHOR]
     vertices, keypoints = vertices + shift, keypoints + shift
     centre = (size - 1) / 2
     camera = np.array(((look.focal_px, 0, centre), (0, look.focal_px, centre), (0, 0, 1)))
@@ -156,12 +155,12 @@ def _written(folder: Path, split: str, count: int, assets: HandAssets, scenes: H
             for name in ("K", "scale", "xyz", "verts", "mano")
         }
         for number, (dice, hand) in enumerate(hands(split, count, assets, scenes)):
-            for version in range(VERSIONS if trained else 1):
+            for version in range(len(VERSIONS) if trained else 1):
                 pixels = over(ground(dice, scenes.size), hand.picture)
                 _jpeg(folder / split / "rgb" / f"{number + version * count:08d}.jpg", pixels)
             if trained:
                 _jpeg(folder / split / "mask" / f"{number:08d}.jpg", hand.mask.astype(np.uint8) * 255)
-            bone = np.linalg.norm(hand.keypoints[_ANCHOR] - hand.keypoints[_ANCHOR + 1])
+            bone = np.linalg.norm(hand.keypoints[ANCHOR] - hand.keypoints[ANCHOR + 1])
             found = (hand.camera, bone, hand.keypoints, hand.vertices, hand.parameters)
             for each, values in zip(lists.values(), found, strict=True):
                 each.add(values)
@@ -196,13 +195,29 @@ def _jpeg(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(file.getvalue())
 
 
-def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
+def check_rendered(folder: Path) -> None:
+    """Raises DatasetError for a folder of hands that another version rendered otherwise, or that holds none."""
+    if _marker(folder).get("pictures") != PICTURES:
+        raise DatasetError(
+            f"{folder} has hands that an older version rendered otherwise. Remove it, or choose another folder, and "
+            "they are rendered again."
+        )
+
+
+def _marker(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
         raise DatasetError(
             f"{folder} exists, but was not rendered by this command: it has no {MARKER}. Choose another folder."
-        ) from None
+        )
+    return found
+
+
+def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
+    found = _marker(folder)
     if found != json.loads(json.dumps(wanted)):
         names = [name for name in wanted if found.get(name) != json.loads(json.dumps(wanted[name]))]
         other = ", ".join(f"{name} {found.get(name)} instead of {wanted[name]}" for name in names)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hybridvit.tasks.hand.mano.quaternion import nearest_rotation
+
 
 @dataclass(frozen=True, kw_only=True)
 class OneEuroConfig:
@@ -70,13 +72,6 @@ class HandSmoother:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The three at a time, smoothed. Raises ValueError unless time goes on."""
         return self._rotations(rotations, seconds), self._shape(shape, seconds), self._camera(camera, seconds)
-
-
-def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
-    """The rotations (... 3 3) nearest to matrices, by the sum of squares."""
-    left, _, right = np.linalg.svd(matrices)
-    left[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]
-    return left @ right
 
 
 def jitter_mm(frames: np.ndarray) -> float:

@@ -196,13 +196,11 @@ def posed(assets: HandAssets, parameters: np.ndarray, cameras: np.ndarray) -> tu
     import torch
 
     from hybridvit.tasks.hand.mano.layer import HandLayer
-    from hybridvit.tasks.hand.mano.rotation import from_axis_angle
+    from hybridvit.tasks.hand.mano.pose import from_mano
 
     values = torch.from_numpy(parameters[:, 0].astype(np.float64))
-    pose, shape = values[:, :48].clone(), values[:, 48:58]
-    pose[:, 3:] += torch.from_numpy(assets.pose_mean.astype(np.float64))
     with torch.no_grad():
-        hand = HandLayer(assets).double()(from_axis_angle(pose.unflatten(1, (16, 3))), shape)
+        hand = HandLayer(assets).double()(from_mano(values[:, :48], assets), values[:, 48:58])
     place = _place(parameters[:, 0, 58:].astype(np.float64), cameras.astype(np.float64))
     moved = place - hand.keypoints[:, ANCHOR].numpy()
     return hand.vertices.numpy() + moved[:, None], hand.keypoints.numpy() + moved[:, None]

@@ -1,4 +1,7 @@
-"""Rotations as quaternions and as axes with angles, in NumPy, for answers and files. See rotation.py for tensors."""
+"""Rotations in NumPy, for answers and files: as quaternions, as axes with angles, and the nearest one to a matrix.
+
+See rotation.py for tensors.
+"""
 
 import numpy as np
 
@@ -29,3 +32,10 @@ def axis_angles(rotations: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(each[:, :3], axis=1, keepdims=True)
     angle = 2 * np.arctan2(length, each[:, 3:])
     return each[:, :3] * np.divide(angle, length, out=np.full_like(length, 2.0), where=length > 1e-12)
+
+
+def nearest_rotation(matrices: np.ndarray) -> np.ndarray:
+    """The rotations (... 3 3) nearest to matrices, by the sum of squares."""
+    left, _, right = np.linalg.svd(matrices)
+    left[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]
+    return left @ right
