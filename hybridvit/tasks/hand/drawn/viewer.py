@@ -34,8 +34,8 @@ class ViewedHand:
     mesh: Mesh
 
 
-def viewer_page(hands: Sequence[ViewedHand], title: str, *, plotly_beside: str = "") -> str:
-    """The page as HTML: 4.9 MB, of which plotly takes most; `plotly_beside` names a file with its script instead.
+def viewer_page(hands: Sequence[ViewedHand], title: str) -> str:
+    """The page as HTML: 4.9 MB, of which plotly's script takes most.
 
     Every name is escaped. Raises ValueError for no hands.
     """
@@ -63,8 +63,7 @@ def viewer_page(hands: Sequence[ViewedHand], title: str, *, plotly_beside: str =
         names=[hand.name for hand in hands],
         notes=[hand.mesh.note for hand in hands],
         owners=owners,
-        beside=plotly_beside,
-        plotly="" if plotly_beside else Markup(get_plotlyjs()),
+        plotly=Markup(get_plotlyjs()),
     )
 
 
