@@ -97,9 +97,12 @@ def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
 
 def normalise(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """(values / 255 - mean) / std of an RGB image: h w c bytes -> float32 array, c h w."""
-    pixels = channels(image, preprocessing).astype(np.float32) / 255
-    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
-    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))  # c h w
+    planes = channels(image, preprocessing).transpose(2, 0, 1).astype(np.float32, order="C")  # c h w: rows lie together
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    planes /= 255
+    planes -= mean
+    planes /= std
+    return planes
 
 
 def as_picture(image: np.ndarray, preprocessing: Preprocessing) -> Image.Image:
