@@ -74,16 +74,16 @@ class RunResult:
 
     def summary(self) -> list[str]:
         """What the run came to, in lines for a person."""
-        number = self.headline.number
-        averaged = "" if self.averaged is None else f"   averaged {number(self.averaged)}"
+        text = self.headline.text
+        averaged = "" if self.averaged is None else f"   averaged {text(self.averaged)}"
         folded = "   folded: it cannot be"
         if self.agreement is not None and self.folded is not None:
             num_same, num_images = self.agreement.num_same, self.agreement.num_samples
             same = "all" if num_same == num_images else f"{num_same:,} of"
-            folded = f"   folded {number(self.folded)} (same answer on {same} {num_images:,} images)"
+            folded = f"   folded {text(self.folded)} (same answer on {same} {num_images:,} images)"
         after = "" if self.step == self.history[-1]["step"] else f" of epoch {self.epoch:.4g}, the best validation"
         return [
-            f"{self.headline.name}{after}: raw {number(self.raw)}{averaged}{folded}",
+            f"{self.headline.name}{after}: raw {text(self.raw)}{averaged}{folded}",
             f"{self.model} holds the {self.weights} weights. Curves, mistakes, all numbers: {self.report}",
         ]
 

@@ -83,7 +83,7 @@ def test_the_model_file_holds_the_best_validations_weights_and_the_last_ones_are
 
 def test_best_means_the_same_everywhere(finished: RunResult) -> None:
     assert (finished.best, finished.raw, finished.averaged) == (60.0, 60.0, 50.0)
-    assert finished.summary()[0].startswith("top1 of epoch 2, the best validation: raw 60.00   averaged 50.00")
+    assert finished.summary()[0].startswith("top1 of epoch 2, the best validation: raw 60.00 %   averaged 50.00 %")
     said = json.loads((finished.folder / "result.json").read_text(encoding="utf-8"))
     assert (said["best"], said["step"], said["weights"]) == (60.0, BEST, "raw")
     assert finished.content is not None

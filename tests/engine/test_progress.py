@@ -138,4 +138,4 @@ def test_a_log_has_no_control_codes_and_a_long_validation_is_told(
     assert "\r" not in text
     assert re.search(r"^epoch 1/2  step 1/4  loss 1.000  \d+ images/s  \d+:\d\d left$", text, flags=re.MULTILINE)
     assert "validating  batch 3/40\n" in text
-    assert re.search(r"train loss 1.000  top1 50.00 \(averaged weights 60.00\)  9 images/s", text)
+    assert re.search(r"train loss 1.000  top1 50.00 % \(averaged weights 60.00\)  9 images/s", text)

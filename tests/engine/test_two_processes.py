@@ -91,7 +91,7 @@ def test_only_one_speaks_and_the_page_has_what_the_other_warned_of(session: Sess
     place = session.passed("one_speaks")
     said = "".join((place / f"said-{rank}.txt").read_text(encoding="utf-8") for rank in (0, 1))
     assert said.count("epoch 1  step 3/9") == 1
-    best = r"top1(?: of epoch \d, the best validation)?: raw [\d.]+   averaged [\d.]+   folded [\d.]+ "
+    best = r"top1(?: of epoch \d, the best validation)?: raw [\d.]+ %   averaged [\d.]+ %   folded [\d.]+ % "
     assert re.search(best + r"\(same answer on all 10 images\)", said)
     page = (place / "run" / "report.html").read_text(encoding="utf-8")
     assert "same answer on all 10 images" in page

@@ -79,7 +79,7 @@ class TrainingProgress(Observer):
         left = f"  {self.time_left()} left" if self._step < self._beginning.total_steps else ""
         self.said(
             f"epoch {row['epoch']:g}  step {row['step']:g}/{self._beginning.total_steps}  "
-            f"train loss {row['train_loss']:.3f}  {name} {self._headline.number(row[name])}{averaged}  "
+            f"train loss {row['train_loss']:.3f}  {name} {self._headline.text(row[name])}{averaged}  "
             f"{row['images_per_second']:.0f} images/s{left}"
         )
         self._show_training()
