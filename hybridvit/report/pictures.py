@@ -3,6 +3,7 @@
 import base64
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -13,6 +14,8 @@ from hybridvit.data.samples import Samples
 from hybridvit.errors import HybridViTError
 
 THUMBNAIL_PX = 128
+WIDE = 2.5  # times as wide as high: pictures side by side
+MOST_ABREAST = 4  # thumbnails
 
 
 def find_picture(samples: Samples, number: int, preprocessing: Preprocessing) -> Path | Image.Image | None:
@@ -34,15 +37,24 @@ def find_picture(samples: Samples, number: int, preprocessing: Preprocessing) ->
     return Image.fromarray(levels.permute(1, 2, 0).numpy())  # h w c
 
 
-def photo(image: Path | Image.Image) -> str:
-    """An image as a data: address: large ones reduced to THUMBNAIL_PX, tiny ones with visible pixels."""
+class Photo(NamedTuple):
+    """A picture as a page holds it."""
+
+    address: str  # data:
+    is_wide: bool  # a row of pictures, which has the room of several
+
+
+def photo(image: Path | Image.Image) -> Photo:
+    """Large images reduced to THUMBNAIL_PX, of a wide one the height; tiny ones with visible pixels."""
     picture = decode_image(image) if isinstance(image, Path) else image
-    times = THUMBNAIL_PX // max(picture.size)
+    is_wide = picture.width >= WIDE * picture.height
+    width_px = THUMBNAIL_PX * (MOST_ABREAST if is_wide else 1)
+    times = min(width_px // picture.width, THUMBNAIL_PX // picture.height)
     if times > 1:  # else the browser would blur what the model saw
         picture = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
     else:
         picture = picture.copy()
-        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        picture.thumbnail((width_px, THUMBNAIL_PX))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")  # optimize=True takes ten times as long for the same size
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return Photo("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), is_wide)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -138,13 +140,19 @@ def test_long_class_names_stand_on_end_over_their_column_and_none_squeezes_its_r
         assert rule in text
 
 
-def test_large_pictures_shrink_and_tiny_ones_keep_their_pixels(tmp_path: Path) -> None:
-    from hybridvit.report.pictures import photo
+def test_large_pictures_shrink_tiny_ones_keep_their_pixels_and_rows_keep_their_height() -> None:
+    from hybridvit.report.pictures import THUMBNAIL_PX, photo
 
-    Image.effect_noise((3000, 2000), 50).save(tmp_path / "large.png")
-    assert len(photo(tmp_path / "large.png")) < 60_000
-    Image.new("L", (8, 8)).save(tmp_path / "tiny.png")
-    assert photo(tmp_path / "tiny.png").startswith("data:image/png;base64,")
+    def shown(width: int, height: int) -> tuple[int, int, bool]:
+        made = photo(Image.new("L", (width, height)))
+        kind, _, encoded = made.address.partition(",")
+        assert kind == "data:image/png;base64"
+        return (*Image.open(BytesIO(b64decode(encoded))).size, made.is_wide)
+
+    assert shown(3000, 2000) == (THUMBNAIL_PX, round(THUMBNAIL_PX * 2 / 3), False)
+    assert shown(8, 8) == (THUMBNAIL_PX, THUMBNAIL_PX, False)
+    assert shown(900, 224) == (512, 127, True)
+    assert shown(256, 64) == (512, THUMBNAIL_PX, True)
 
 
 @pytest.mark.parametrize(
