@@ -156,7 +156,8 @@ def test_a_perfect_detector_is_worth_100_whatever_the_size_of_its_input() -> Non
     scores = metric.compute()
     assert scores.values["box_ap"] == pytest.approx(100, abs=0.01)  # 101 recalls, and the last one is rounded
     assert scores.values["mask_ap"] == pytest.approx(100, abs=0.01)
-    assert scores.values["box_ap_small"] == -1
+    assert "box_ap_small" not in scores.values  # there is none, which is no number to draw a curve of
+    assert scores.details["box_ap_small"] is None
     table, classes, confusion, *curves = scores.parts
     assert isinstance(table, Table)
     assert ["AP small", "–", "–"] in [list(row) for row in table.rows]

@@ -135,7 +135,9 @@ class DetectMetric(Metric):
         for kind in kinds:
             numbers, by_class[kind], curves = average_precision(judged, kind, len(self._categories))
             word = KINDS[kind]
-            values |= {f"{word}_{name}": _percent(number) for name, number in zip(NAMES, numbers, strict=True)}
+            named = {f"{word}_{name}": number for name, number in zip(NAMES, numbers, strict=True)}
+            values |= {name: round(100 * number, 4) for name, number in named.items() if number != ABSENT}
+            details |= {name: None for name, number in named.items() if number == ABSENT}
             details[f"{word}_precision_recall"] = curves
             drawn.append(precision_over_recall(word, curves, by_class[kind], self._categories))
         parts: list[Table | Confusion | Curve] = [summary(values, kinds), classes(by_class, self._categories, judged)]
@@ -193,10 +195,6 @@ def _in_crowds(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
 def _xywh(box: Sequence[float]) -> list[float]:
     left, top, right, bottom = box
     return [left, top, right - left, bottom - top]
-
-
-def _percent(value: float) -> float:
-    return -1.0 if value == ABSENT else round(100 * value, 4)
 
 
 def _of_class(by_class: Mapping[str, Sequence[ClassAP]], label: int) -> dict[str, float | None]:

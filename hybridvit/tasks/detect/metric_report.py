@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hybridvit.report.content import Curve, Table
-from hybridvit.tasks.detect.average_precision import ABSENT, ClassAP, Judged
+from hybridvit.tasks.detect.average_precision import ClassAP, Judged
 from hybridvit.tasks.detect.data_lists import Category
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
@@ -18,12 +18,12 @@ MOST_LINES = 3  # classes that are drawn beside the mean
 
 
 def _text(value: float | None) -> str:
-    return "–" if value is None or value == ABSENT else f"{value:.2f}"
+    return "–" if value is None else f"{value:.2f}"
 
 
 def summary(values: Mapping[str, float], kinds: Sequence[str]) -> Table:
     rows = [
-        [title, *(_text(values[f"{KINDS[kind]}_{name}"]) for kind in kinds)]
+        [title, *(_text(values.get(f"{KINDS[kind]}_{name}")) for kind in kinds)]
         for name, title in zip(NAMES, TITLES, strict=True)
     ]
     return Table(
