@@ -25,6 +25,10 @@ class StepTimes:
     optimizer: float  # with setting the gradients to None
     whole: float
 
+    def share(self, path: str) -> float:
+        """Of the step, forward and backward of a unit."""
+        return (self.forward[path] + self.backward[path]) / self.whole
+
 
 class Clock:
     """Points in time of the CPU or, as events that nobody waits for, of a GPU."""

@@ -1,5 +1,6 @@
 """The operators of one call or one training step, by the block that they belong to, and the trace of it."""
 
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -41,6 +42,7 @@ def profiled_operators(
 
     Neither stacks nor shapes are recorded, which keeps the trace small.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler itself writes to stderr (torch 2.14)
     is_cuda = device.startswith("cuda")
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
     open_labels: list[Any] = []

@@ -1,8 +1,9 @@
 """Profile a model: time, memory, arithmetic and bytes of its parts, in inference or in a training step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from hybridvit.errors import UsageError
 from hybridvit.machine.facts import check_threads, usable_cores
 from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.counts import count_call, meta_copy
-from hybridvit.measure.latency import check_rounds, measure
+from hybridvit.measure.latency import check_rounds
 from hybridvit.measure.plan import check_device
 from hybridvit.measure.profile.backward import example_targets, timed_steps
 from hybridvit.measure.profile.moved import moved_bytes
 from hybridvit.measure.profile.operators import folded_stacks, profiled_operators
+from hybridvit.measure.profile.parts import measure_parts
 from hybridvit.measure.profile.result import Cost, Mode, Profile, Span
 from hybridvit.measure.profile.roof import Roof, measure_roof
 from hybridvit.measure.profile.saved import BETWEEN, saved_bytes
@@ -94,7 +96,9 @@ def _check(subject: Subject, options: ProfileOptions) -> None:
             "Profile the checkpoint that it was exported from."
         )
     if subject.kind != "ours" and subject.kind != "weights":
-        raise UsageError(f"{subject.name} is no model of hybridvit in PyTorch, whose parts are known. See `hybridvit list`.")
+        raise UsageError(
+            f"{subject.name} is no model of hybridvit in PyTorch, whose parts are known. See `hybridvit list`."
+        )
     if options.mode == "training" and subject.is_folded:
         raise UsageError(
             f"{subject.name} is folded: its training form is gone. Use --mode inference, or the checkpoint it was "
@@ -133,22 +137,19 @@ def _inference(
         return model(images)
 
     with torch.inference_mode():
-        model.check_input(images) if isinstance(model, Backbone) else None
         calls = recorded_calls(model, units, images)
         show(f"{len(calls)} parts, {_rounds(options)} rounds")
         times = measure_parts(calls, {WHOLE: run}, device=options.device, rounds=_rounds(options))
-        costs = [_cost(call, times[call.unit.path]) for call in calls]
-    return _profile(subject, images, options, roof, costs, times[WHOLE]), run
-
-
-def measure_parts(
-    calls: Sequence[Call], more: Mapping[str, Callable[[], object]], *, device: str, rounds: int
-) -> dict[str, Span]:
-    """The time of each call, by the path of its unit, and of `more` by name: all take turns, in the same rounds."""
-    wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
-    runs: dict[str, Callable[[], object]] = {call.unit.path: call.run for call in calls}
-    latencies = measure(runs | dict(more), wait=wait, rounds=rounds)
-    return {name: Span.of_latency(latency) for name, latency in latencies.items()}
+        whole = Span.of_latency(times[WHOLE])
+        spans = [Span.of_latency(times[call.unit.path]) for call in calls]
+        costs = [
+            _cost(call, span, share=span.median_ms / whole.median_ms) for call, span in zip(calls, spans, strict=True)
+        ]
+    # by round, since a disturbance is in one round's parts as in its whole, but in no part's median
+    rounds = zip(*(times[name].turns_ms for name in (WHOLE, *(call.unit.path for call in calls))), strict=True)
+    share = median(sum(parts_ms) / whole_ms for whole_ms, *parts_ms in rounds)
+    shared = {"between_ms": whole.median_ms * (1 - share), "measured_share": share}
+    return _profile(subject, images, options, roof, costs, whole, **shared), run
 
 
 def _training(
@@ -174,7 +175,11 @@ def _training(
         state = [value for each in parameters for value in optimizer.state[each].values()]
         costs.append(
             replace(
-                _cost(call, Span.of(step.forward[path] for step in steps)),
+                _cost(
+                    call,
+                    Span.of(step.forward[path] for step in steps),
+                    share=median(step.share(path) for step in steps),
+                ),
                 backward=Span.of(step.backward[path] for step in steps),
                 saved_bytes=saved[path],
                 gradient_bytes=_bytes(parameters),
@@ -182,10 +187,15 @@ def _training(
             )
         )
     others = {
-        "loss": Span.of(step.loss for step in steps).median_ms,
-        "optimizer": Span.of(step.optimizer for step in steps).median_ms,
+        "loss": median(step.loss for step in steps),
+        "optimizer": median(step.optimizer for step in steps),
     }
-    found = _profile(subject, images, options, roof, costs, Span.of(step.whole for step in steps))
+    whole = Span.of(step.whole for step in steps)
+    shared = {
+        "between_ms": median(step.between for step in steps),
+        "measured_share": median(1 - step.between / step.whole for step in steps),
+    }
+    found = _profile(subject, images, options, roof, costs, whole, **shared)
 
     def run() -> object:
         torch.nn.functional.cross_entropy(model(images), targets).backward()
@@ -196,7 +206,15 @@ def _training(
 
 
 def _profile(
-    subject: Subject, images: Tensor, options: ProfileOptions, roof: Roof, costs: Sequence[Cost], whole: Span
+    subject: Subject,
+    images: Tensor,
+    options: ProfileOptions,
+    roof: Roof,
+    costs: Sequence[Cost],
+    whole: Span,
+    *,
+    between_ms: float,
+    measured_share: float,
 ) -> Profile:
     height, width = images.shape[-2:]
     return Profile(
@@ -211,12 +229,14 @@ def _profile(
         costs=tuple(costs),
         whole=whole,
         others_ms={},
+        between_ms=between_ms,
+        measured_share=measured_share,
         saved_between_bytes=None,
         roof=roof,
     )
 
 
-def _cost(call: Call, forward: Span) -> Cost:
+def _cost(call: Call, forward: Span, *, share: float) -> Cost:
     """The counts of a call, on the meta device: on real tensors of a CPU torch counts no fused attention."""
     unit, meta = call.unit, meta_copy(call.unit.module)
     inputs, options = mapped((call.inputs, call.options), lambda x: x.to("meta"))
@@ -227,6 +247,7 @@ def _cost(call: Call, forward: Span) -> Cost:
         name=unit.name,
         kind=unit.kind,
         forward=forward,
+        share=share,
         multiply_adds=counts.multiply_adds,
         parameters=counts.parameters,
         weight_bytes=_bytes(unit.module.parameters()),

@@ -45,6 +45,7 @@ class Cost:
     kind: str  # the class of the module
     forward: Span
     backward: Span | None = None
+    share: float  # of the measured whole; in training the median over the steps
     multiply_adds: int  # of the forward pass
     parameters: int
     weight_bytes: int
@@ -84,33 +85,20 @@ class Profile:
     costs: tuple[Cost, ...]
     whole: Span  # the model, or the step, measured as one
     others_ms: dict[str, float]  # of a training step what no part does: "loss", "optimizer"
+    between_ms: float  # in none of these; below 0 where parts are slower alone than in the model
+    measured_share: float  # of the whole, what parts and others took together; in training by step
     saved_between_bytes: int | None  # saved outside the parts
     roof: Roof
     operators: tuple[OperatorTime, ...] = ()
-
-    @property
-    def parts_ms(self) -> float:
-        """The sum of all that was measured by itself."""
-        return sum(cost.total_ms for cost in self.costs) + sum(self.others_ms.values())
-
-    @property
-    def between_ms(self) -> float:
-        """What the whole takes beyond that; below 0 where the parts are slower alone than in the model."""
-        return self.whole.median_ms - self.parts_ms
-
-    def share(self, cost: Cost) -> float:
-        """The share of the measured whole."""
-        return cost.total_ms / self.whole.median_ms
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         found = asdict(self)
         for each, cost in zip(found["costs"], self.costs, strict=True):
             each |= {
-                "share": self.share(cost),
                 "intensity": cost.intensity,
                 "flop_per_s": cost.flop_per_s,
                 "attainable_flop_per_s": self.roof.attainable(cost.intensity),
                 "bound": self.roof.binds(cost.intensity),
             }
-        return found | {"parts_ms": self.parts_ms, "between_ms": self.between_ms}
+        return found

@@ -74,7 +74,9 @@ def recorded_calls(model: nn.Module, units: Sequence[Unit], images: Tensor) -> l
     calls: list[Call] = []
 
     def before(unit: Unit, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        kept = mapped((inputs, options), lambda x: x.clone(memory_format=torch.preserve_format))  # later changed in place
+        kept = mapped(
+            (inputs, options), lambda x: x.clone(memory_format=torch.preserve_format)
+        )  # later changed in place
         calls.append(Call(unit=unit, inputs=kept[0], options=kept[1]))
 
     with watched(units, before=before):
