@@ -74,5 +74,5 @@ def _dot(x: float, y: float, dot: Dot) -> Markup:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, more: Markup = Markup("")) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}"{}>{}</text>').format(x, y, anchor, more, text)
+def _text(x: float, y: float, text: str, anchor: str, more: Markup | None = None) -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}"{}>{}</text>').format(x, y, anchor, more or "", text)

@@ -94,7 +94,7 @@ def lead(found: "Profile") -> list[str]:
     height, width = found.image_size
     form = "folded, fp32" if found.mode == "inference" else "a training step, fp32, channels last, AdamW"
     calls = f"{found.rounds} rounds" if found.mode == "inference" else f"{found.rounds} steps"
-    place = f"{found.threads} threads" if found.device == "cpu" else found.device
+    place = found.device if found.device != "cpu" else "1 thread" if found.threads == 1 else f"{found.threads} threads"
     return [f"{found.model}, {found.mode}, batch {found.batch}, {height}x{width} px, {form}; {place}, {calls}"]
 
 

@@ -92,8 +92,8 @@ def profile_model(
 def _check(subject: Subject, options: ProfileOptions) -> None:
     if subject.kind == "exported":
         raise UsageError(
-            f"{subject.name} is a file of {subject.runtimes[0]}, which runs as one piece: its blocks cannot be watched. "
-            "Profile the checkpoint that it was exported from."
+            f"{subject.name} is a file of {subject.runtimes[0]}, which runs as one piece: its blocks cannot be "
+            "watched. Profile the checkpoint that it was exported from."
         )
     if subject.kind != "ours" and subject.kind != "weights":
         raise UsageError(

@@ -71,12 +71,10 @@ def units_of(model: nn.Module, depth: Depth) -> list[Unit]:
 
 def recorded_calls(model: nn.Module, units: Sequence[Unit], images: Tensor) -> list[Call]:
     """What the model gives each unit when it is called with `images`, in the order of execution."""
-    calls: list[Call] = []
+    calls: list[Call] = []  # of copies: what comes after a unit may change its input in place
 
     def before(unit: Unit, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        kept = mapped(
-            (inputs, options), lambda x: x.clone(memory_format=torch.preserve_format)
-        )  # later changed in place
+        kept = mapped((inputs, options), lambda x: x.clone(memory_format=torch.preserve_format))
         calls.append(Call(unit=unit, inputs=kept[0], options=kept[1]))
 
     with watched(units, before=before):
