@@ -28,13 +28,14 @@ SIGNATURES = {
     "choose": "hybridvit.cli.choose:choose",
     "mixers": "hybridvit.cli.figures:mixers",
     "stages": "hybridvit.cli.figures:stages",
+    "profile": "hybridvit.cli.profile:profile",
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
-    "choose", "mixers", "stages", "tables", *COMMANDS,
+    "choose", "profile", "mixers", "stages", "tables", *COMMANDS,
 )  # fmt: skip
-TIMED = ("bench", "choose", "mixers", "stages", "tables")  # threads of what they time wait as in any program
+TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 
 OVERVIEW = """\
 usage: hybridvit COMMAND [ARGUMENTS]

@@ -68,27 +68,38 @@ def count_each(parts: Mapping[str, nn.Module], x: Tensor) -> dict[str, Counts]:
     """
     counts, x = {}, x.to("meta")
     for name, part in parts.items():
-        meta = copy.deepcopy(part).to("meta")
-        counter, activations = FlopCounterMode(display=False), _Activations()
-        for term in meta.modules():
-            if isinstance(term, PositionTerm):
-                term.forward = cache(term.forward)
-        with torch.no_grad():
-            meta(x)  # computes the position terms
-            with counter:
-                meta(x)
-            with activations:
-                x = meta(x)
-        by_kind: Counter[str] = Counter()
-        for operator, operations in counter.get_flop_counts()["Global"].items():
-            by_kind[_kind(str(operator))] += operations // 2
-        counts[name] = Counts(
-            parameters=sum(parameter.numel() for parameter in part.parameters()),
-            multiply_adds=by_kind.total(),
-            activations=activations.total,
-            by_kind=dict(by_kind.most_common()),
-        )
+        counts[name], x = count_call(meta_copy(part), x)
     return counts
+
+
+def meta_copy(part: nn.Module) -> nn.Module:
+    """A copy without storage, whose position terms are computed once: their second call is what a fold leaves."""
+    meta = copy.deepcopy(part).to("meta")
+    for term in meta.modules():
+        if isinstance(term, PositionTerm):
+            term.forward = cache(term.forward)
+    return meta
+
+
+def count_call(meta: nn.Module, *inputs: Any, **options: Any) -> tuple[Counts, Any]:
+    """The counts of a `meta_copy` for one call with tensors of the meta device, and what it gives."""
+    counter, activations = FlopCounterMode(display=False), _Activations()
+    with torch.no_grad():
+        meta(*inputs, **options)  # computes the position terms
+        with counter:
+            meta(*inputs, **options)
+        with activations:
+            result = meta(*inputs, **options)
+    by_kind: Counter[str] = Counter()
+    for operator, operations in counter.get_flop_counts()["Global"].items():
+        by_kind[_kind(str(operator))] += operations // 2
+    counts = Counts(
+        parameters=sum(parameter.numel() for parameter in meta.parameters()),
+        multiply_adds=by_kind.total(),
+        activations=activations.total,
+        by_kind=dict(by_kind.most_common()),
+    )
+    return counts, result
 
 
 def graph_nodes(model: nn.Module, size: tuple[int, int]) -> int:

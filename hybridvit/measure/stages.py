@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,10 @@ from hybridvit.errors import UsageError
 from hybridvit.machine.facts import check_threads, usable_cores
 from hybridvit.machine.memory import enough_memory
 from hybridvit.measure.counts import count_each
-from hybridvit.measure.latency import check_rounds, measure
+from hybridvit.measure.latency import check_rounds
 from hybridvit.measure.plan import check_device
+from hybridvit.measure.profile.parts import measure_parts
+from hybridvit.measure.profile.units import Call, Unit
 from hybridvit.measure.subject import build, find_subject
 from hybridvit.models.backbone import Backbone
 
@@ -64,11 +65,9 @@ def profile_stages(
     with torch.inference_mode(), enough_memory(shape):
         images = torch.randn(shape).to(device)
         folded.check_input(images)
-        inputs = list(_inputs(folded.to(device), images))
-        runs = {name: partial(part, x) for name, part, x in inputs}
-        wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
-        times = measure(runs, wait=wait, rounds=rounds)
-    counts = count_each({name: part for name, part, _ in inputs}, images)
+        calls = list(_calls(folded.to(device), images))
+        times = measure_parts(calls, {}, device=device, rounds=rounds)
+    counts = count_each({call.unit.stage: call.unit.module for call in calls}, images)
     return [
         StageCost(
             stage=name,
@@ -83,11 +82,11 @@ def profile_stages(
     ]
 
 
-def _inputs(model: Backbone, images: Tensor) -> Iterator[tuple[str, nn.Module, Tensor]]:
+def _calls(model: Backbone, images: Tensor) -> Iterator[Call]:
     """The parts in the order of execution, with what each is given."""
     x = images
     head = nn.Sequential(model.expand, model.head)
     names = ("stem", *(str(number) for number in range(1, len(model.stages) + 1)), "head")
     for name, part in zip(names, (model.stem, *model.stages, head), strict=True):
-        yield name, part, x
+        yield Call(unit=Unit(stage=name, path=name, module=part), inputs=(x,))
         x = part(x)
