@@ -47,7 +47,8 @@ def class_activation(
     needs a gradient, so folded models give the same.
 
     Raises:
-        UsageError: for an unknown method, stage or class, and a model without classes.
+        UsageError: for an unknown method, stage or class, a model without classes, and `hires` on a map that is
+            normalised over its channels next, as FasterViT's between stages: there it is zero whatever the picture.
     """
     if method not in ("grad", "hires", "layer"):
         raise UsageError(f"The method is '{method}', but must be grad, hires or layer.")
@@ -71,7 +72,13 @@ def class_activation(
         logits = model.forward_head(rest if stage is None else model.expand(rest))
         (gradient,) = torch.autograd.grad(target.of(logits), features)
     weights = {"grad": gradient.mean((2, 3), keepdim=True), "hires": gradient, "layer": gradient.relu()}[method]
-    return (weights * features.detach()).sum(1)[0]
+    parts = weights * features.detach()
+    if method == "hires" and parts.sum(1).abs().max() < 1e-4 * parts.abs().sum(1).max():
+        raise UsageError(
+            "The method is 'hires', but the next layer normalises this map over its channels, so its values and "
+            "gradients cancel to zero at every place. Use --method grad, or the last map."
+        )
+    return parts.sum(1)[0]
 
 
 def predicted(model: Backbone, image: Float[Tensor, "1 c h w"]) -> Target:

@@ -78,7 +78,7 @@ def test_attention_to_padding_is_told_where_there_is_some():
     sides = [(stage.map_size, stage.stage.config.window_size) for stage in whole]
     for stage, (size, side) in zip(whole, sides, strict=True):
         if not any(length % side for length in size):
-            assert abs(block_map(stage, 0).padding_mass) < 1e-9
+            assert abs(block_map(stage, 0).padding_mass) < 1e-6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,14 +105,13 @@ def test_recording_changes_no_answer_and_leaves_nothing_behind(name):
 
 def test_a_full_map_is_the_linear_map_that_windows_and_carriers_compute():
     """Attention applied to values directly, in the order of the block, gives the same sums as the full map."""
-    stage = record_attention(model_of("fastervit_debug"), picture(96, 96)).stages[0]
+    model = trained_like(hybridvit.create_model("fastervit_debug", carrier_size=1))
+    stage = record_attention(model, picture(96, 96)).stages[0]
     block, made = stage.blocks[0], block_map(stage, 0)
     layout = block.layout
     values = torch.randn(layout.carriers.rows * layout.carriers.columns, layout.window.side**2, 3).double()
     map_values = values.flatten(0, 1)[made.order.flatten()].unflatten(0, made.order.shape)  # h w c
     size = tuple(side * layout.carriers.side for side in (layout.carriers.rows, layout.carriers.columns))
-    if layout.window.side % layout.carriers.side:
-        pytest.skip("the windows of this size overlap when they are pooled")
     pooled = nn.functional.adaptive_avg_pool2d(map_values.permute(2, 0, 1), size)  # c h w
     carriers = pooled.unflatten(2, (layout.carriers.columns, -1)).unflatten(1, (layout.carriers.rows, -1))
     carriers = carriers.permute(1, 3, 2, 4, 0).flatten(2, 3).flatten(0, 1)  # windows l c
@@ -145,6 +144,10 @@ def test_attention_outside_of_a_recording_is_the_fused_kernel():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stage", [None, 3])
 def test_folding_changes_no_class_map(name, method, stage):
+    if (name, method, stage) == ("fastervit_debug", "hires", 3):
+        with pytest.raises(UsageError, match="cancel to zero"):
+            class_activation(model_of(name), picture(), Target(label=2), method=method, stage=stage)
+        return
     image = picture()
     plain, folded = (
         class_activation(model_of(name, is_folded), image, Target(label=2), method=method, stage=stage)
