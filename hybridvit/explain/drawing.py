@@ -96,7 +96,9 @@ def draw_classes(
     )
     if asked.check:
         other = class_activation(with_random_last_stage(model), image, target, method=asked.method, stage=asked.stage)
-        caption += f" Rank correlation with the last stage's weights shuffled: {rank_correlation(found, other):.2f}."
+        kept = rank_correlation(found, other)
+        told = "none: a map has one value alone" if np.isnan(kept) else f"{kept:.2f}"
+        caption += f" Rank correlation with the last stage's weights shuffled: {told}."
     picture = over(shown, signed(values))
     return [Drawing(name="cam", title="Class activation", caption=caption, picture=picture, numbers={"map": values})]
 

@@ -29,7 +29,7 @@ def write_drawings(sections: Mapping[str, Sequence[Drawing]], folder: Path, *, l
             with replacing(folder / f"{stem}.png") as temporary:
                 temporary.write_bytes(picture.getvalue())
             with replacing(folder / f"{stem}.npz") as temporary:
-                np.savez_compressed(temporary, **{name: values for name, values in drawing.numbers.items()})  # type: ignore[arg-type]
+                np.savez_compressed(temporary, allow_pickle=False, **drawing.numbers)
             written += [folder / f"{stem}.png", folder / f"{stem}.npz"]
             address = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
             rows.append({"title": drawing.title, "caption": drawing.caption, "address": address})

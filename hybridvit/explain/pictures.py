@@ -1,4 +1,4 @@
-"""Arrays as pictures: a scale from dark to bright for what cannot be negative, red and blue around zero for the rest."""
+"""Arrays as pictures: from dark to bright what cannot be negative, in red and blue what has a sign."""
 
 import numpy as np
 from PIL import Image, ImageDraw

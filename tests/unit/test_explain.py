@@ -57,7 +57,7 @@ def test_attention_of_windows_carriers_and_the_whole_picture_sums_to_one(size, i
             assert_rows_sum_to_one(block_map(stage, index).matrix)
             assert_rows_sum_to_one(rollout(stage, index).matrix)
             assert block_map(stage, index).of_query(0, 0).shape == stage.map_size
-            assert (0 <= carrier_share(block)).all()
+            assert (carrier_share(block) >= 0).all()
 
 
 @pytest.mark.parametrize("is_folded", [False, True])
@@ -122,10 +122,10 @@ def test_a_full_map_is_the_linear_map_that_windows_and_carriers_compute():
 
 
 def test_a_compiled_graph_is_refused():
-    model = model_of("fastvit_debug")
-    compiled = torch.compile(model, backend="eager")
-    with torch.no_grad(), pytest.raises(UsageError, match="compiled or exported"), recorded_attention(model):
-        compiled(picture())
+    mixer = model_of("fastvit_debug").stages[3].blocks[0].mixer
+    compiled = torch.compile(mixer, backend="eager")
+    with torch.no_grad(), pytest.raises(UsageError, match="compiled or exported"), recorded_attention(mixer):
+        compiled(torch.randn(1, 32, 3, 3))
 
 
 def test_a_model_without_attention_is_refused():
@@ -186,7 +186,7 @@ def test_a_map_changes_when_the_last_stage_forgets():
 
 @pytest.mark.parametrize("given", [{"method": "cam"}, {"stage": 9}])
 def test_unknown_choices_are_refused(given):
-    with pytest.raises(UsageError, match="must be|has 4"):
+    with pytest.raises(UsageError, match=r"must be|has 4"):
         class_activation(model_of("fastvit_debug"), picture(), Target(label=0), **given)
     with pytest.raises(UsageError, match="numbered from 0"):
         class_activation(model_of("fastvit_debug"), picture(), Target(label=5))
