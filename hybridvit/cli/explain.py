@@ -94,7 +94,10 @@ def explain(
         check=check,
     )
     sections = _sections(explained, files, tuple(draw), asked)
-    command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *draw])
+    given = {"label": label, "stage": stage, "block": block, "head": head, "query": query}
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    options += [*(["--check"] if check else []), *(["--method", method] if method != "grad" else [])]
+    command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *draw, *options])
     lead = f"{explained.card.architecture}, {explained.card.form} form, from {Path(model).name}."
     written = write_drawings(sections, folder, lead=lead, command=command)
     captions = {each.name: each.caption for drawings in sections.values() for each in drawings}

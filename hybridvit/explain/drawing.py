@@ -126,7 +126,7 @@ def draw_positions(model: Backbone, image_size: tuple[int, int]) -> list[Drawing
             if table is not None:
                 values = table.numpy()
                 reach = np.abs(values - MAX_BIAS / 2).max()
-                tiles = [enlarged(signed(np.clip(head, 8 - reach, 8 + reach), middle=8.0)) for head in values]
+                tiles = [enlarged(signed(head, middle=MAX_BIAS / 2, reach=reach)) for head in values]
                 tiles = [tile.resize((160, max(1, 160 * tile.height // tile.width))) for tile in tiles]
                 caption = (
                     f"{block.name}: {values.min():.2f} to {values.max():.2f} around 8, a square per head; the middle "
@@ -151,13 +151,13 @@ def draw_kernels(model: Backbone, *, channels: int = 8) -> list[Drawing]:
     for layer in depthwise_kernels(model):
         rows = [*layer.branches.items(), ("folded", layer.folded)]
         tiles = [
-            signed(weights.numpy()).resize((56, 56), Image.Resampling.NEAREST)
+            signed(weights.numpy(), reach=_largest(kernel[:channels])).resize((56, 56), Image.Resampling.NEAREST)
             for _, kernel in rows
             for weights in kernel[:channels]
         ]
         shares = ", ".join(f"{size} x {size}: {layer.share_inside(size):.0%}" for size in (1, 3, 5))
-        names = ", ".join(name for name, _ in rows)
-        caption = f"Rows: {names}; columns: the first channels. Squared weight inside {shares}."
+        names = ", ".join(f"{name} to {_largest(kernel[:channels]):.2g}" for name, kernel in rows)
+        caption = f"Rows, each on a scale of its own: {names}; columns: the first channels. Squared weight inside {shares}."
         if layer.max_difference is not None:
             caption += f" The sum of the branches and the folded kernel differ by {layer.max_difference:.1e}."
         drawings.append(
@@ -219,6 +219,10 @@ def _matrix(matrix: Tensor, name: str, carriers: int, told: str) -> Drawing:
         picture=picture,
         numbers={"matrix": values},
     )
+
+
+def _largest(kernel: Tensor) -> float:
+    return kernel.abs().max().item()
 
 
 def _index(block: int | None, count: int) -> int:

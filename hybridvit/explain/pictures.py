@@ -13,10 +13,10 @@ def bright(values: np.ndarray) -> Image.Image:
     return _coloured(values, _BRIGHT)
 
 
-def signed(values: np.ndarray, *, middle: float = 0.0) -> Image.Image:
-    """Blue below and red above `middle`, which is white; the same scale on both sides."""
-    reach = np.abs(values - middle).max() or 1.0
-    return _coloured(0.5 + 0.5 * (values - middle) / reach, _SIGNED)
+def signed(values: np.ndarray, *, middle: float = 0.0, reach: float | None = None) -> Image.Image:
+    """Blue below and red above `middle`, which is white; the same scale on both sides, to `reach` or the largest."""
+    scale = (np.abs(values - middle).max() if reach is None else reach) or 1.0
+    return _coloured(0.5 + 0.5 * (values - middle) / scale, _SIGNED)
 
 
 def logarithmic(values: np.ndarray, *, decades: float = 4.0) -> Image.Image:
