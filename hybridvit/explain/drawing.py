@@ -157,7 +157,9 @@ def draw_kernels(model: Backbone, *, channels: int = 8) -> list[Drawing]:
         ]
         shares = ", ".join(f"{size} x {size}: {layer.share_inside(size):.0%}" for size in (1, 3, 5))
         names = ", ".join(f"{name} to {_largest(kernel[:channels]):.2g}" for name, kernel in rows)
-        caption = f"Rows, each on a scale of its own: {names}; columns: the first channels. Squared weight inside {shares}."
+        caption = (
+            f"Rows, each on a scale of its own: {names}; columns: the first channels. Squared weight inside {shares}."
+        )
         if layer.max_difference is not None:
             caption += f" The sum of the branches and the folded kernel differ by {layer.max_difference:.1e}."
         drawings.append(
@@ -181,7 +183,10 @@ def _of_stage(stage: StageRecord, shown: Image.Image, asked: Explaining) -> list
     told = "Inside a window, the mean over all"
     if carriers:
         share = carrier_share(block)
-        told += f"; its {carriers} carriers first. Tokens pay them {share.min():.2%} to {share.max():.2%} by head"
+        told += (
+            f"; its {carriers} {'carrier' if carriers == 1 else 'carriers'} first. Of a token's attention "
+            f"{share.min():.1e} to {share.max():.1e} goes there, by head"
+        )
     return [
         _over(block_map(stage, index, head=asked.head), "one block", shown, asked, "attention-block"),
         _over(rollout(stage, index, head=asked.head), "rollout", shown, asked, "attention-rollout"),
