@@ -4,7 +4,6 @@ import copy
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -103,7 +102,7 @@ def with_random_last_stage(model: Backbone, *, seed: int = 0) -> Backbone:
 
 def rank_correlation(one: Float[Tensor, "h w"], other: Float[Tensor, "h w"]) -> float:
     """Spearman's, without ties: 1 where both put all places in the same order; nan for a constant map."""
-    places = [values.flatten().argsort().argsort().double().numpy() for values in (one.cpu(), other.cpu())]
+    places = [values.flatten().argsort().argsort().double() for values in (one, other)]
     if any(values.min() == values.max() for values in (one, other)):
         return float("nan")
-    return float(np.corrcoef(*places)[0, 1])
+    return torch.corrcoef(torch.stack(places))[0, 1].item()
