@@ -22,6 +22,7 @@ SIGNATURES = {
     "index": "hybridvit.cli.shard:index",
     "evaluate": "hybridvit.cli.evaluate:evaluate",
     "predict": "hybridvit.cli.predict:predict",
+    "explain": "hybridvit.cli.explain:explain",
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
@@ -32,8 +33,8 @@ SIGNATURES = {
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
-    "choose", "profile", "mixers", "stages", "tables", *COMMANDS,
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain", "fold",
+    "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -1,11 +1,32 @@
 """Attention as all families compute it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybridvit.tracing import in_transform, is_recorded
+
+Watcher = Callable[[Tensor], None]
+"""Told the weights of each attention that is computed: (*n, queries, keys), whose rows sum to 1."""
+_watcher: ContextVar[Watcher | None] = ContextVar("_watcher", default=None)
+
+
+@contextmanager
+def watched_attention(watcher: Watcher) -> Iterator[None]:
+    """Within it attention computes its weights for themselves, which the fused kernels do not, and tells `watcher`.
+
+    The graph of a compiler or a trace has no weights: nothing is told of what runs there.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 def attention(
@@ -22,6 +43,13 @@ def attention(
     `torch.func.grad` they refuse scores that learn.
     """
     if not is_recorded(query):
+        watcher = _watcher.get()
+        if watcher is not None:
+            factor = query.shape[-1] ** -0.5 if scale is None else scale
+            products = query * factor @ key.mT
+            weights = (products if scores is None else products + scores).softmax(-1)  # *n t s
+            watcher(weights)
+            return weights @ value
         if len(query) == 0 and scores is not None:
             return (query @ key.mT + scores).softmax(-1) @ value  # torch's own would give the scores no gradient
         if in_transform(query):

@@ -1,0 +1,166 @@
+"""`hybridvit explain`: why does the model answer so?"""
+
+import shlex
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hybridvit.cli.progress import remark
+from hybridvit.errors import UsageError, nearest
+from hybridvit.loading import is_exported
+
+if TYPE_CHECKING:
+    from hybridvit.explain.activation import Target
+    from hybridvit.explain.drawing import Drawing, Explaining
+    from hybridvit.models.backbone import Backbone
+
+Draw = Literal["attention", "positions", "erf", "cam", "kernels"]
+MOST_PICTURES_IN_A_FIELD = 50
+
+
+def explain(
+    model: str,
+    pictures: list[str],
+    *,
+    draw: list[Draw] = ["cam"],  # noqa: B006  (never changed; jsonargparse shows it)
+    output: str = "explained",
+    label: str | None = None,
+    method: Literal["grad", "hires", "layer"] = "grad",
+    stage: int | None = None,
+    block: int | None = None,
+    head: int | None = None,
+    query: str | None = None,
+    check: bool = False,
+    json: bool = False,
+) -> None:
+    """Show why a model answers as it does: class maps, attention, positions, receptive fields, kernels.
+
+    Takes a checkpoint of a classifier, folded or not. One page that works offline, a PNG and an .npz of each drawing.
+
+    Examples:
+      hybridvit explain runs/digits/model.safetensors runs/data/digits/test/7/0036.png
+      hybridvit explain model.safetensors cat.jpg --draw cam attention --query 120,80 --check
+      hybridvit explain model.safetensors cat.jpg --label cat,dog --method hires
+      hybridvit explain model.safetensors photos --draw erf positions kernels --output why
+
+    Args:
+        model: .safetensors, .pth, .pth.tar or .ckpt; exported files have no gradients and no inner values.
+        pictures: image files and folders.
+        draw: cam, attention, positions, erf, kernels; one or more.
+        output: folder to write to.
+        label: class to explain, by name or number; two with a comma for their difference. By default the answer.
+        method: of class maps: grad, hires or layer.
+        stage: map of class maps and fields, from 1; by default the last.
+        block: block whose attention is drawn, from 1; by default the last of each stage.
+        head: attention head, from 0; by default the mean of all.
+        query: row,column in pixels of the model's input, whose attention is drawn; by default the centre.
+        check: shuffle the last stage's weights and tell how far the class map changes, as a rank correlation.
+        json: one line with the files and captions.
+    """
+    if is_exported(model):
+        raise UsageError(
+            f"{model} is an exported file, which gives no gradients and no inner values. Explain the checkpoint that "
+            "it was made from."
+        )
+    if not draw:
+        raise UsageError(
+            "There is nothing to draw. Give --draw one or more of attention, positions, erf, cam, kernels."
+        )
+    if check and "cam" not in draw:
+        raise UsageError("--check is for class maps. Add cam to --draw, or leave it out.")
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"The output {folder} is a file, but a folder is to be written there. Name another.")
+    from hybridvit.checkpoints import load
+    from hybridvit.data.scan import find_images
+    from hybridvit.explain.drawing import Explaining
+    from hybridvit.explain.page import write_drawings
+    from hybridvit.models.backbone import Backbone
+
+    files = [Path(path) for path in find_images(pictures)]
+    explained = load(model)
+    if not isinstance(explained, Backbone):
+        raise UsageError(
+            f"{model} answers to the task {explained.card.task}, but only classifiers are explained. Give one of those."
+        )
+    explained.eval()
+    asked = Explaining(
+        query=_query(query, explained.card.preprocessing.image_size),
+        block=block,
+        head=head,
+        method=method,
+        stage=stage,
+        target=_target(label, explained),
+        check=check,
+    )
+    sections = _sections(explained, files, tuple(draw), asked)
+    given = {"label": label, "stage": stage, "block": block, "head": head, "query": query}
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    options += [*(["--check"] if check else []), *(["--method", method] if method != "grad" else [])]
+    command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *draw, *options])
+    lead = f"{explained.card.architecture}, {explained.card.form} form, from {Path(model).name}."
+    written = write_drawings(sections, folder, lead=lead, command=command)
+    captions = {each.name: each.caption for drawings in sections.values() for each in drawings}
+    if json:
+        print(dumps({"page": str(written[0]), "files": [str(path) for path in written[1:]], "captions": captions}))
+        return
+    for heading, drawings in sections.items():
+        print(heading, *(f"  {each.title}: {each.caption}" for each in drawings), sep="\n")
+    remark(f"{written[0]} and {len(written) - 1} files beside it")
+
+
+def _sections(
+    model: "Backbone", files: list[Path], draw: tuple[Draw, ...], asked: "Explaining"
+) -> dict[str, list["Drawing"]]:
+    from hybridvit.data.preprocess import as_picture, prepare
+    from hybridvit.explain.drawing import (
+        draw_attention,
+        draw_classes,
+        draw_field,
+        draw_kernels,
+        draw_positions,
+        stacked,
+    )
+
+    preprocessing = model.card.preprocessing
+    arrays = {path: prepare(path, preprocessing) for path in files}
+    sections: dict[str, list[Drawing]] = {}
+    for path, array in arrays.items():
+        image, shown = stacked([array]), as_picture(array, preprocessing)
+        drawings = draw_classes(model, image, shown, asked) if "cam" in draw else []
+        drawings += draw_attention(model, image, shown, asked) if "attention" in draw else []
+        if drawings:
+            sections[str(path)] = drawings
+    whole = draw_field(model, stacked([*arrays.values()][:MOST_PICTURES_IN_A_FIELD]), asked) if "erf" in draw else []
+    whole += draw_positions(model, preprocessing.image_size) if "positions" in draw else []
+    whole += draw_kernels(model) if "kernels" in draw else []
+    return sections | ({"The model": whole} if whole else {})
+
+
+def _query(text: str | None, image_size: tuple[int, int]) -> tuple[float, float]:
+    if text is None:
+        return 0.5, 0.5
+    try:
+        row, column = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--query is '{text}', but must be row,column in pixels, such as 120,80.") from None
+    height, width = image_size
+    if not (0 <= row < height and 0 <= column < width):
+        raise UsageError(f"--query is {text}, but the model's input has {height} rows and {width} columns of pixels.")
+    return row / height, column / width
+
+
+def _target(text: str | None, model: "Backbone") -> "Target | None":
+    from hybridvit.explain.activation import Target
+
+    if text is None:
+        return None
+    names = model.card.class_names
+    labels = [names.index(word) if word in names else int(word) if word.isdecimal() else -1 for word in text.split(",")]
+    for word, label in zip(text.split(","), labels, strict=True):
+        if not 0 <= label < model.num_classes:
+            near = f" {nearest(word, names)}." if names else ""
+            raise UsageError(f"--label has '{word}', but there is no such class.{near} Numbers begin at 0.")
+    if len(labels) > 2:
+        raise UsageError(f"--label is '{text}', but one class, or the difference of two, can be explained.")
+    return Target(label=labels[0], against=labels[1] if len(labels) == 2 else None)

@@ -1,0 +1,58 @@
+"""`hybridvit explain`: a page that needs nothing else, numbers beside it, and refusals before anything is written."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import trained_like
+from PIL import Image
+
+import hybridvit
+from hybridvit.checkpoints import save_checkpoint
+from hybridvit.cli.main import main
+
+
+@pytest.fixture
+def files(tmp_path):
+    model = trained_like(hybridvit.create_model("fastervit_debug", num_classes=3, image_size=64))
+    save_checkpoint(model, tmp_path / "model.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "<b>.png")
+    return str(tmp_path / "model.safetensors"), str(tmp_path / "<b>.png"), tmp_path / "why"
+
+
+def test_all_drawings_are_on_one_page_and_their_numbers_beside_it(files, capsys):
+    model, picture, folder = files
+    words = ["--draw", "cam", "attention", "positions", "erf", "--check", "--label", "0,2", "--json"]
+    assert main(["explain", model, picture, *words, "--output", str(folder)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == len(list(folder.glob("*.png"))) == len(list(folder.glob("*.npz")))
+    assert "http" not in page
+    assert "<b>.png" not in page
+    assert "Rank correlation" in told["captions"]["cam"]
+    with np.load(folder / "0-cam.npz") as numbers:
+        assert np.isfinite(numbers["map"]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--draw", "kernels", "attention", "--block", "9"], "--block is 9"),
+        (["--query", "99,1"], "--query is 99,1"),
+        (["--query", "1"], "row,column"),
+        (["--label", "zebra"], "no such class"),
+        (["--draw", "erf", "--check"], "--check is for class maps"),
+        (["--stage", "7"], "has 4"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_and_nothing_written(files, capsys, words, message):
+    model, picture, folder = files
+    assert main(["explain", model, picture, *words, "--output", str(folder)]) == 2
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_an_exported_file_is_refused_with_the_reason(capsys):
+    assert main(["explain", "model.onnx", "picture.png"]) == 2
+    assert "no gradients and no inner values" in capsys.readouterr().err
