@@ -28,11 +28,12 @@ SIGNATURES = {
     "choose": "hybridvit.cli.choose:choose",
     "mixers": "hybridvit.cli.figures:mixers",
     "stages": "hybridvit.cli.figures:stages",
+    "ablate": "hybridvit.cli.ablate:ablate",
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
-    "choose", "mixers", "stages", "tables", *COMMANDS,
+    "choose", "mixers", "stages", "tables", "ablate", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 
