@@ -12,7 +12,16 @@ from hybridvit.report.content import Report, Table
 from hybridvit.report.html import write_report
 
 HEAD = ("row", "mean ± sd", "seeds", "difference", "95 % interval", "verdict", "published change")
-COSTS = ("row", "parameters", "multiply-adds M", "core-seconds", "peak MiB", "images until 90 %", "published", "printed")
+COSTS = (
+    "row",
+    "parameters",
+    "multiply-adds M",
+    "core-seconds",
+    "peak MiB",
+    "images until 90 %",
+    "published",
+    "printed",
+)
 PAGE = "report.html"
 
 
@@ -40,10 +49,10 @@ def conclusion(comparison: Comparison) -> str:
 
 def troubles(comparison: Comparison) -> list[str]:
     """A line for each cell that failed, and for each row that lacks seeds."""
-    lines = [f"{row.name}, seed {seed}: failed: {text}" for row in comparison.rows for seed, text in row.failures.items()]
-    lines += [
-        f"{row.name}: not run: seed {', '.join(map(str, row.missing))}" for row in comparison.rows if row.missing
+    lines = [
+        f"{row.name}, seed {seed}: failed: {text}" for row in comparison.rows for seed, text in row.failures.items()
     ]
+    lines += [f"{row.name}: not run: seed {', '.join(map(str, row.missing))}" for row in comparison.rows if row.missing]
     return lines
 
 

@@ -45,9 +45,9 @@ def prepare(cells: Sequence[Cell]) -> None:
             if not (cell.folder / RECIPE).is_file():
                 write_text(cell.folder / RECIPE, recipe_text(cell.recipe))
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise DiskFull(f"The lab's folder {error.filename} could not be made ({error.strerror}). Choose another.") from (
-            error
-        )
+        raise DiskFull(
+            f"The lab's folder {error.filename} could not be made ({error.strerror}). Choose another."
+        ) from (error)
 
 
 def command_of(cell: Cell) -> str:

@@ -1,7 +1,6 @@
 """`python -m hybridvit.ablate.train_cell FOLDER`: train the cell whose recipe lies there, and write what it came to."""
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from hybridvit.ablate.cells import RESULT, RUN
 from hybridvit.atomic import write_text
 from hybridvit.errors import HybridViTError
+from hybridvit.machine.facts import bytes_in
 from hybridvit.recipe.file import RECIPE, load_recipe
 
 GOOD_PERCENT = 90.0  # of the metric; how many images it took to get there is told
@@ -46,16 +46,16 @@ def train_cell(folder: Path) -> dict[str, Any]:
         "resumed": is_resumed,
         "core_seconds": round(core_seconds, 2),
         "wall_seconds": round(wall_seconds, 2),
-        "peak_memory_mib": round(_peak_bytes() / 2**20),
+        "peak_memory_mib": _peak_mib(),
         "parameters": counts.parameters,
         "multiply_adds": counts.multiply_adds,
     }
 
 
-def _peak_bytes() -> int:
-    """The most memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _peak_mib() -> int | None:
+    """The most memory that this process has held; None where the system does not tell."""
+    peak = bytes_in(Path("/proc/self/status"), "VmHWM")
+    return None if peak is None else round(peak / 2**20)
 
 
 if __name__ == "__main__":
