@@ -10,7 +10,7 @@ from typing import Any
 from hybridvit import __version__
 from hybridvit.ablate.tables import AblationTable, Row
 from hybridvit.errors import UsageError
-from hybridvit.recipe.file import as_plain, load_recipe
+from hybridvit.recipe.file import as_plain, flat, load_recipe
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import find_task
 
@@ -57,7 +57,7 @@ def cells_of(
 
 
 def recipe_of_row(base: Recipe, row: Row, name: str) -> Recipe:
-    """The base with what the row changes, without averaged weights, which are not what is compared.
+    """The base with what the row changes, without averaged weights, which are not compared, unless MESA learns from them.
 
     Raises UsageError with the row's name for options that the base's model does not take.
     """
@@ -73,7 +73,9 @@ def recipe_of_row(base: Recipe, row: Row, name: str) -> Recipe:
             create_model(model, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
     except UsageError as error:
         raise UsageError(f"Row '{name}' cannot be built on this base: {error}") from error
-    changed = replace(base, model=model, model_options=options, ema=replace(base.ema, decay=0.0))
+    learns = flat(base).get("mesa.weight")
+    changed = replace(base, model=model, model_options=options)
+    changed = changed if learns else replace(changed, ema=replace(base.ema, decay=0.0))
     for key, value in row.keys.items():
         group, _, leaf = key.partition(".")
         changed = replace(changed, **{group: replace(getattr(changed, group), **{leaf: value})})

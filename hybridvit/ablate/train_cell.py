@@ -34,7 +34,7 @@ def train_cell(folder: Path) -> dict[str, Any]:
     task, name = find_task(recipe.task), run.headline.name
     model = hybridvit.load(run.last).eval()
     found = evaluate_model(model, task.open(recipe).validation, task, model.card)
-    right = found.scores.per_image
+    right = found.scores.per_image if run.averaged is None else None  # the file may hold the averaged weights then
     counts = count(ready(model), (recipe.data.image_size, recipe.data.image_size))
     epoch_images = run.history[-1]["step"] / run.history[-1]["epoch"] * recipe.data.total_batch
     good = next((row["epoch"] * epoch_images for row in run.history if row[name] >= GOOD_PERCENT), None)
