@@ -50,14 +50,15 @@ def cells_of(
         raise UsageError(f"The seeds are {' '.join(map(str, seeds))}, but each counts once. Leave out the second.")
     start = load_recipe(base, keys)
     recipes = {row: recipe_of_row(start, table.rows[row], row) for row in table.rows}
-    prints = {each.data: find_task(each.task).open(each).train.fingerprint for each in recipes.values()}
+    of_data = {each.data: each for each in recipes.values()}  # those that differ in their data, mostly one
+    prints = {data: find_task(each.task).open(each).train.fingerprint for data, each in of_data.items()}
     return [
         _cell(name, row, seed, recipe, prints[recipe.data], lab) for seed in seeds for row, recipe in recipes.items()
     ]
 
 
 def recipe_of_row(base: Recipe, row: Row, name: str) -> Recipe:
-    """The base with what the row changes, without averaged weights, which are not compared, unless MESA learns from them.
+    """The base with what the row changes; without averaged weights, which are not compared, unless MESA needs them.
 
     Raises UsageError with the row's name for options that the base's model does not take.
     """
