@@ -240,15 +240,6 @@ def _fastervit_s7() -> AblationTable:
     return AblationTable(title=title, recipe="fastervit_0", baseline="0 with", rows=rows)
 
 
-def _fastervit_7() -> AblationTable:
-    rows = {
-        "swin_tiny": Row(model="swin_tiny", published=81.3),
-        "swin_tiny_hat": Row(model="swin_tiny_hat", published=81.7),
-    }
-    title = "FasterViT Table 7: hierarchical attention in Swin"
-    return AblationTable(title=title, recipe="fastervit_0", baseline="swin_tiny", rows=rows)
-
-
 TABLES: dict[str, AblationTable] = {
     "fastvit-1": _fastvit_1(),
     "fastvit-3": _fastvit_3(),
@@ -257,7 +248,6 @@ TABLES: dict[str, AblationTable] = {
     "fastvit-s2": _fastvit_s2(),
     "fastvit-s3": _fastvit_s3(),
     "fastervit-5": _fastervit_5(),
-    "fastervit-7": _fastervit_7(),
     "fastervit-s1": _fastervit_s1(
         recipe="fastervit_2", mixers=("conv", "conv", "window", "window"), windows=(7, 7, 14, 7)
     ),

@@ -22,7 +22,7 @@ def ablate(
 ) -> None:
     """Train a table of ablations of the papers on your data, and say which differences are resolved.
 
-    fastvit-1, -3, -4, -s1, -s2, -s3; fastervit-5, -7, -s1, -s4, -s7; fastervit-s1-small is S.1 for models of two
+    fastvit-1, -3, -4, -s1, -s2, -s3; fastervit-5, -s1, -s4, -s7; fastervit-s1-small is S.1 for models of two
     stages, as in the recipe two_marks. Every row is trained with every seed in a process of its own: a finished one is
     never trained again, one that was stopped goes on, one that fails becomes a row with its message. Rows are compared
     by seed, with intervals over seeds and test images, and the page shows the published row beside.
