@@ -204,5 +204,5 @@ def _resolvable(rows: Sequence[RowResult]) -> float | None:
     if not kept:
         return None
     freedom = [len(row.values) - 1 for row in kept]
-    variance = np.average([(row.sd or 0.0) ** 2 for row in kept], weights=freedom)
-    return float(RESOLVABLE * math.sqrt(variance) * math.sqrt(2 / max(len(row.values) for row in kept)))
+    variance = float(np.average([(row.sd or 0.0) ** 2 for row in kept], weights=freedom))
+    return RESOLVABLE * math.sqrt(variance) * math.sqrt(2 / max(len(row.values) for row in kept))

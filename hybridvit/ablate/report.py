@@ -84,7 +84,8 @@ def write_page(
     note = (
         f"Differences are of {comparison.metric}, in points, paired by seed, from the row that the "
         f"verdict names, '{table.baseline}' where it names none. The interval is a two-level bootstrap over "
-        "seeds and test images. A verdict needs p < 5 % after Holm, where p is the larger of the bootstrap's and the paired t-test's over seeds."
+        "seeds and test images. A verdict needs p < 5 % after Holm, where p is the larger "
+        "of the bootstrap's and the paired t-test's over seeds."
     )
     rows = [_result(row) for row in comparison.rows]
     report = Report(

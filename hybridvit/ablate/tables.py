@@ -72,8 +72,8 @@ def _kernel(size: int, top1: float, giga: float) -> Row:
 
 
 def _fastvit_1() -> AblationTable:
-    dense = {"parameters_millions": 11.9, "multiply_adds_billions": 2.4}
-    thin = {"parameters_millions": 8.7, "multiply_adds_billions": 1.7}
+    dense: dict[str, Any] = {"parameters_millions": 11.9, "multiply_adds_billions": 2.4}
+    thin: dict[str, Any] = {"parameters_millions": 8.7, "multiply_adds_billions": 1.7}
     rows = {
         "poolformer at 224": Row(
             options=POOLFORMER,
@@ -198,7 +198,7 @@ def _fastervit_5() -> AblationTable:
 
 def _fastervit_s1(*, recipe: str, mixers: tuple[str, ...], windows: tuple[int, ...]) -> AblationTable:
     """Table S.1; `mixers` of a model without carriers, and `windows` so large that one of them is a whole map."""
-    changes = {
+    changes: dict[str, tuple[dict[str, Any], float, float]] = {
         "no HAT block": ({"mixers": mixers}, -0.24, 1.08),
         "no carrier attention": ({"carrier_attention": False}, -0.13, 1.00),
         "no attention bias": ({"relative_bias": False}, -0.31, 1.00),
