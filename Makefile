@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: lab demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -65,6 +65,14 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/fold_cost.py
 	$(BIN)/python benchmarks/fastervit_inference.py
 	$(BIN)/python benchmarks/carrier_tokens.py
+
+# Two tables of the papers in miniature, on the two marks: docs/ablations.md. What is finished is not run again.
+SMALL_FASTVIT := model=fastvit_s12 'model_options={"depths": [1, 1, 2, 1], "widths": [8, 16, 32, 64], "mlp_ratio": 2}'
+SEEDS ?= 0 1 2 3 4
+lab: .venv/ready
+	$(BIN)/python -m hybridvit ablate fastvit-4 --base two_marks --keys $(SMALL_FASTVIT) schedule.epochs=2 \
+		--seeds $(SEEDS) --lab runs/lab/two_marks
+	$(BIN)/python -m hybridvit ablate fastervit-s1-small --seeds $(SEEDS) --lab runs/lab/two_marks
 
 # Needs a CUDA GPU and runs in whatever environment has it; writes docs/measurements/.
 bench-gpu:

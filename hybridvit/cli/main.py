@@ -29,12 +29,21 @@ SIGNATURES = {
     "choose": "hybridvit.cli.choose:choose",
     "mixers": "hybridvit.cli.figures:mixers",
     "stages": "hybridvit.cli.figures:stages",
+<<<<<<< HEAD
     "profile": "hybridvit.cli.profile:profile",
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain", "fold",
     "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
+=======
+    "ablate": "hybridvit.cli.ablate:ablate",
+    "tables": "hybridvit.cli.tables:tables",
+}
+ORDER = (
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
+    "choose", "mixers", "stages", "tables", "ablate", *COMMANDS,
+>>>>>>> w-ablate
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -8,7 +8,7 @@ from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, positive, within
 from hybridvit.recipe.groups import DataConfig, EmaConfig, OptimConfig, ScheduleConfig
 
-ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...]
+ModelOption = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
 
 TASK_OPTIONS = ("num_classes", "pretrained", "features_only", "out_indices", "folded", "task")
 

@@ -6,28 +6,29 @@ from conftest import relative_error
 from torch import nn
 
 import hybridvit
+from hybridvit.ablate.tables import TABLES
 from hybridvit.measure.counts import count
 
-WINDOWS = ("conv", "conv", "window", "window")
 TABLE_5 = {  # multiply-adds in billions for variants 0, 1, 2: measured, published
     "twins": ((3.099, 4.813, 8.034), (3.0, 4.7, 8.0)),
     "edgevit": ((3.162, 4.920, 8.193), (3.2, 4.8, 8.5)),
 }
+S_1, S_4, S_7 = (TABLES[f"fastervit-{name}"].rows for name in ("s1", "s4", "s7"))
 ROWS = {  # of Tables S.1, S.4, S.7: options, and multiply-adds in billions of fastervit_2 with them, measured
-    "no HAT block (S.1)": ({"mixers": WINDOWS}, 8.293),
-    "no carrier attention (S.1)": ({"carrier_attention": False}, 8.682),
-    "no attention bias (S.1)": ({"relative_bias": False}, 8.759),
-    "carriers pooled and propagated in every layer (S.1)": ({"carrier_source": "tokens"}, 8.760),
-    "no absolute bias (S.1)": ({"position_embedding": False}, 8.759),
-    "carriers from a constant (S.1)": ({"carrier_source": "constant"}, 8.758),
-    "window 14 (S.1)": ({"mixers": WINDOWS, "windows": (7, 7, 14, 7)}, 8.470),
-    "carriers 1x1 (S.4)": ({"carrier_size": 1}, 8.410),
-    "carriers 3x3 (S.4)": ({"carrier_size": 3}, 9.345),
-    "stages 1 and 2 with attention in windows (S.7)": ({"mixers": ("window", "window", "hat", "window")}, 7.851),
+    "no HAT block (S.1)": (S_1["no HAT block"].options, 8.293),
+    "no carrier attention (S.1)": (S_1["no carrier attention"].options, 8.682),
+    "no attention bias (S.1)": (S_1["no attention bias"].options, 8.759),
+    "carriers pooled and propagated in every layer (S.1)": (S_1["carriers from tokens in every layer"].options, 8.760),
+    "no absolute bias (S.1)": (S_1["no absolute bias"].options, 8.759),
+    "carriers from a constant (S.1)": (S_1["carriers from a constant"].options, 8.758),
+    "window 14 (S.1)": (S_1["window 14"].options, 8.470),
+    "carriers 1x1 (S.4)": (S_4["window 7, carriers 1"].options, 8.410),
+    "carriers 3x3 (S.4)": (S_4["window 7, carriers 3"].options, 9.345),
+    "stages 1 and 2 with attention in windows (S.7)": (S_7["2 without"].options, 7.851),
 }
 ALL = {name: options for name, (options, _) in ROWS.items()} | {
-    "Twins (5)": {"mixers": ("conv", "conv", "twins", "twins")},
-    "EdgeViT (5)": {"mixers": ("conv", "conv", "edgevit", "edgevit")},
+    "Twins (5)": TABLES["fastervit-5"].rows["2 twins"].options,
+    "EdgeViT (5)": TABLES["fastervit-5"].rows["2 edgevit"].options,
 }
 NARROW = {
     "depths": (1, 1, 2, 2),

@@ -12,6 +12,7 @@ from conftest import by_day, relative_error, trained_like
 from torch import nn
 
 import hybridvit
+from hybridvit.ablate.tables import TABLES
 from hybridvit.checkpoints.keymaps import from_ours, to_ours
 from hybridvit.errors import UsageError
 from hybridvit.measure.counts import count
@@ -33,40 +34,13 @@ COUNTS = {  # training form, folded as the released files are, fully folded
     "fastvit_ma36": (44_068_004, 43_984_632, 43_963_656),
 }
 PUBLISHED_GIGA = {"t8": 0.7, "t12": 1.4, "s12": 1.8, "sa12": 1.9, "sa24": 3.8, "sa36": 5.6}
-PLAIN = {"overparameterised": (), "head": "plain"}
-SMALL_KERNELS = {"downsample_kernel": 3, "ffn_kernel": None, "head": "plain"}
-POOLFORMER = {
-    "widths": (64, 128, 320, 512),
-    "mixers": ("pooling",) * 4,
-    "norm": "group",
-    "stem": "dense",
-    "downsample": "dense",
-    "ffn_kernel": None,
-    **PLAIN,
+ABLATIONS = {  # on fastvit_s12
+    name: row
+    for table in ("fastvit-1", "fastvit-4", "fastvit-s1", "fastvit-s2")
+    for name, row in TABLES[table].rows.items()
+    if row.parameters_millions is not None or row.multiply_adds_billions is not None
 }
-R, A = "repmixer", "attention"
 ABLATED_BY_DAY = ("poolformer at 224", "repmixer", "V3", "V5", "kernel 11", "attention in 4 stages")  # each option once
-ABLATIONS = {  # options on fastvit_s12 -> published (parameters in millions, multiply-adds in billions, size in px)
-    "poolformer at 224": (POOLFORMER, 11.9, 1.8, 224),
-    "poolformer at 256": (POOLFORMER, 11.9, 2.4, 256),
-    "repmixer": (POOLFORMER | {"mixers": (R,) * 4}, 11.9, 2.4, 256),
-    "factorised": (SMALL_KERNELS | {"overparameterised": ()}, 8.7, 1.7, 256),
-    "overparameterised": (SMALL_KERNELS, 8.7, 1.7, 256),
-    "large kernel FFN": ({"downsample_kernel": 3, "head": "plain"}, 8.7, 1.8, 256),
-    "large kernel patch embedding": ({"head": "plain"}, 8.8, 1.8, 256),
-    "V1": (SMALL_KERNELS, 8.7, None, 256),
-    "V2": (SMALL_KERNELS | {"mixers": (R, R, R, A)}, 10.8, None, 256),
-    "V3": (SMALL_KERNELS | {"mixers": (R, R, A, A)}, 12.4, None, 256),
-    "V4": ({"head": "plain"}, 8.8, None, 256),
-    "V5": ({"head": "plain", "mixers": (R, R, R, A)}, 10.9, None, 256),
-    **{
-        f"kernel {size}": ({"head": "plain", "ffn_kernel": size, "downsample_kernel": size}, millions, giga, 256)
-        for size, millions, giga in ((3, 8.7, 1.7), (5, 8.7, 1.8), (7, 8.8, 1.8), (9, 8.8, 1.8), (11, 8.8, 1.9))
-    },
-    "attention in 2 stages": ({"head": "plain", "mixers": (R, R, A, A)}, None, 2.54, 256),
-    "attention in 3 stages": ({"head": "plain", "mixers": (R, A, A, A)}, None, 3.21, 256),
-    "attention in 4 stages": ({"head": "plain", "mixers": (A, A, A, A)}, None, 7.65, 256),
-}
 
 
 def parameters(model: nn.Module) -> int:
@@ -105,9 +79,10 @@ def test_multiply_adds_of_ma36_equal_the_papers_only_with_its_branches_and_norms
     [pytest.param(name, marks=() if name in ABLATED_BY_DAY else pytest.mark.nightly) for name in ABLATIONS],
 )
 def test_ablations_are_options_and_have_the_published_size(name):
-    options, millions, giga, size = ABLATIONS[name]
+    row = ABLATIONS[name]
+    millions, giga, size = row.parameters_millions, row.multiply_adds_billions, row.keys.get("data.image_size", 256)
     with torch.device("meta"):
-        model = hybridvit.create_model("fastvit_s12", folded=True, **options)
+        model = hybridvit.create_model("fastvit_s12", folded=True, **row.options)
     if millions is not None:
         assert parameters(model) / 1e6 == pytest.approx(millions, rel=0.03)
     if giga is not None:
