@@ -1,4 +1,4 @@
-"""The images of a suite with their right answers, from its official layout; every fault is told before one is decoded."""
+"""The images of a suite with their right answers, from its official layout; faults are told before one is decoded."""
 
 import hashlib
 import os

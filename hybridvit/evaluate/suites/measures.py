@@ -1,8 +1,8 @@
 """What answers are worth: intervals, calibration, corruption errors. Pure functions of NumPy arrays, in float64.
 
 Sources: Wilson 1927; Guo et al. 2017, On Calibration of Modern Neural Networks; Hendrycks & Dietterich 2019,
-Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, section 4; Hendrycks et al. 2021, Natural
-Adversarial Examples, appendix (root mean square calibration error).
+Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, section 4; Hendrycks et al. 2021,
+Natural Adversarial Examples, appendix (root mean square calibration error).
 """
 
 import math
@@ -99,7 +99,8 @@ def rms_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 def best_temperature(losses: np.ndarray) -> float:
     """The temperature of the least loss, of losses at 2 to the power of each of LOG2_TEMPERATURES.
 
-    A parabola through the least and its neighbours tells the place between them, to half a percent. A least at an end is that end.
+    A parabola through the least and its neighbours tells the place between them, to half a percent. A least at an end
+    is that end.
     """
     least = int(np.argmin(losses))
     if 0 < least < len(losses) - 1:

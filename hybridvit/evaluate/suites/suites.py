@@ -82,9 +82,10 @@ SUITES: dict[str, Suite] = {
 
 
 def named_suites(words: Sequence[str], root: str | Path | None) -> list[tuple[Suite, Path]]:
-    """The suites that words such as "a=FOLDER" ask for; one without "=" lies below `root`, or in the folder of imagenet.
+    """The suites that words such as "a=FOLDER" ask for; one without "=" lies below `root`, or is with imagenet.
 
-    A name that is no suite's is a folder of classes of one's own. Without words: all that `root` has. Raises UsageError.
+    A name that is no suite's is a folder of classes of one's own. Without words: all that `root` has. Raises
+    UsageError.
     """
     places = _below(root)
     if not words and not places:
