@@ -38,7 +38,9 @@ def evaluate(
 
     `evaluate FILE DATA`; or `evaluate FILE... --suites ...` for several files on robustness suites of ImageNet, all
     answered on the same images, with intervals, calibration and differences to the first file; a run that was stopped
-    goes on where it was. The folder has a layout of the model's task: of a classifier one folder per class. A table has a path and a label in
+    goes on where it was.
+
+    The folder has a layout of the model's task: of a classifier one folder per class. A table has a path and a label in
     each row. Classes are matched by name with those that the checkpoint was trained on.
 
     Examples:

@@ -75,9 +75,8 @@ def open_suite(
     parts = []
     for corruption, place in _corruptions(suite, folder, choice).items():
         severities = _severities(place, choice)
-        found = [_corrupted(suite, place, corruption, severity, choice, say) for severity in severities]
-        _check_same_files(found, place)
-        parts += found
+        parts += [_corrupted(suite, place, corruption, severity, choice, say) for severity in severities]
+    _check_same_files(parts, folder)
     return parts
 
 
@@ -266,11 +265,12 @@ def _severities(place: Path, choice: Choice) -> list[str]:
     return there
 
 
-def _check_same_files(parts: Sequence[Part], place: Path) -> None:
+def _check_same_files(parts: Sequence[Part], folder: Path) -> None:
+    """Raise DatasetError where a version of an image is missing: they are one cluster, and paired."""
     first = set(parts[0].identities)
     for part in parts[1:]:
         if differing := sorted(first ^ set(part.identities)):
             raise DatasetError(
-                f"{place} has other files at severity {part.severity} than at {parts[0].severity}: {len(differing)} "
-                f"are in one alone: {some(differing, 3)}. Unpack the archive anew."
+                f"{folder} has other files in {part.title} than in {parts[0].title}: {len(differing)} are in one alone: "
+                f"{some(differing, 3)}. Unpack the archive anew."
             )

@@ -53,7 +53,7 @@ def summary(results: Sequence[PartResult], *, whole: bool) -> list[Row]:
 
 def _of_corruptions(found: Sequence[PartResult]) -> Row:
     """The mean error over all corruptions and severities, which is never called mCE."""
-    wrong = np.stack([~_by_identity(each) for each in found])
+    wrong = ~_right(found)
     errors: dict[str, dict[str, float]] = defaultdict(dict)
     for each in found:
         errors[each.part.corruption][str(each.part.severity)] = 1 - each.scores["top1"]
@@ -94,7 +94,7 @@ def _mean_corruption_error(found: Sequence[PartResult], clean: PartResult | None
 
 def _against(found: Sequence[PartResult], first: Sequence[PartResult]) -> Row:
     """The paired difference to the first file, over the images that both answered."""
-    ours, theirs = (np.stack([_by_identity(each) for each in each_of]) for each_of in (found, first))
+    ours, theirs = np.split(_right([*found, *first]), 2)
     values = ours.mean(0) - theirs.mean(0)
     interval = bootstrap(values)
     row: Row = {"top1": float(values.mean()), "interval": list(interval), "resolved": not interval.holds_zero}
@@ -104,18 +104,21 @@ def _against(found: Sequence[PartResult], first: Sequence[PartResult]) -> Row:
 
 
 def _wrong(found: Sequence[PartResult]) -> dict[str, np.ndarray]:
-    by_corruption: dict[str, list[PartResult]] = defaultdict(list)
-    for each in found:
-        by_corruption[each.part.corruption].append(each)
-    return {
-        name: np.stack([~_by_identity(each) for each in sorted(parts, key=lambda each: each.part.severity)])
-        for name, parts in by_corruption.items()
-    }
+    by_corruption: dict[str, list[np.ndarray]] = defaultdict(list)
+    in_order = sorted(found, key=lambda each: each.part.severity)
+    for each, right in zip(in_order, _right(in_order), strict=True):
+        by_corruption[each.part.corruption].append(~right)
+    return {name: np.stack(rows) for name, rows in by_corruption.items()}
 
 
-def _by_identity(result: PartResult) -> np.ndarray:
-    """Right or not (bool), by the image's number in the part; an image that could not be decoded counts as wrong."""
-    right = np.zeros(len(result.part.identities), bool)
-    answers = result.answers
-    right[answers.samples] = answers.top1
-    return right
+def _right(results: Sequence[PartResult]) -> np.ndarray:
+    """Right or not (bool), results × images, of the images that all of the results are about."""
+    number = len(results[0].part.identities)
+    answered, right = np.ones(number, bool), np.zeros((len(results), number), bool)
+    for row, result in enumerate(results):
+        answers = result.answers
+        seen = np.zeros(number, bool)
+        seen[answers.samples] = True
+        answered &= seen
+        right[row, answers.samples] = answers.top1
+    return right[:, answered]
