@@ -84,7 +84,7 @@ def said_share(options: SuiteOptions) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows in text: accuracy with its interval, calibration, mCE, the difference to the first file, published values."""
+    """The rows in text: accuracy with its interval, calibration, mCE, the difference to the first, published values."""
     head = ("suite", "file", "protocol", "images", "top-1 %", "95 %", "top-5 %", "ECE %", "mCE %", "against first")
     return [(*head, "published"), *map(_line, rows)]
 

@@ -77,6 +77,9 @@ def open_suite(
         severities = _severities(place, choice)
         parts += [_corrupted(suite, place, corruption, severity, choice, say) for severity in severities]
     _check_same_files(parts, folder)
+    if choice.share == 1 and choice.images_per_class is None and len(parts[0].identities) != suite.num_images:
+        said = "" if suite.num_images is None else f", but {suite.num_images:,} were published"
+        say(f"{suite.name}: {len(parts)} parts of {len(parts[0].identities):,} images{said}.")
     return parts
 
 
@@ -98,7 +101,8 @@ def _classes(suite: Suite, folder: Path, title: str, names: Sequence[str], choic
             f"{len(empty)} classes of {root} have no images: {some(empty, 3, quoted=True)}. Unpack the archive anew."
         )
     left_out.tell(root, say)
-    _tell_counts(suite, title, Counter(labels), say)
+    if suite.layout == "classes":
+        _tell_counts(suite, title, Counter(labels), say)
     identities = [relative(path, root) for path in paths]
     return _part(suite, title, root, paths, identities, [(label,) for label in labels], choice, names)
 
@@ -271,6 +275,6 @@ def _check_same_files(parts: Sequence[Part], folder: Path) -> None:
     for part in parts[1:]:
         if differing := sorted(first ^ set(part.identities)):
             raise DatasetError(
-                f"{folder} has other files in {part.title} than in {parts[0].title}: {len(differing)} are in one alone: "
-                f"{some(differing, 3)}. Unpack the archive anew."
+                f"{folder} has other files in {part.title} than in {parts[0].title}: {len(differing)} are in one "
+                f"alone: {some(differing, 3)}. Unpack the archive anew."
             )

@@ -63,9 +63,9 @@ def _accuracies(rows: Sequence[dict[str, Any]]) -> Table:
             *("mCE % (lower is better)", "Relative mCE %", "Against first", "95 % interval", "Published %"),
         ),
         rows=body,
-        note="Top-1 of suites of corruptions is the mean over all corruptions and severities. mCE is the mean over "
-        "15 corruptions of 100 · the errors over the severities, summed, over AlexNet's; its published values are mCE too. "
-        "A and R are judged among their 200 classes; the column beside takes the most probable of all 1,000.",
+        note="Top-1 of suites of corruptions is the mean over all corruptions and severities. mCE is the mean over 15 "
+        "corruptions of 100 · the summed errors over AlexNet's; its published values are mCE too. A and R are judged "
+        "among their 200 classes; the column beside takes the most probable of all 1,000.",
     )
 
 
