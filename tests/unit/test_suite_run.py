@@ -33,7 +33,7 @@ def part_of(right: np.ndarray, title: str = "imagenet", which=None, corruption: 
         right=right[:, None],
         subset=which,
         fingerprint="f",
-        samples=lambda preprocessing: GeneratedImages(length=len(right), image_size=32),
+        samples=lambda preprocessing: GeneratedImages(length=len(right)),
         side_px=lambda: (32, 32),
         corruption=corruption,
         severity=severity,
