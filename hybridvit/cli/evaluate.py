@@ -4,8 +4,11 @@ from json import dumps
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit import api
+from hybridvit.cli.evaluate_suites import evaluate_suites
 from hybridvit.cli.progress import remark
 from hybridvit.cli.table import pairs
+from hybridvit.errors import UsageError
+from hybridvit.evaluate.suites.options import NO_SUITES, SuiteOptions
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
 from hybridvit.task import Task, find_task
@@ -15,8 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    checkpoint: str,
-    data: str,
+    files: list[str],
     *,
     batch: int | None = None,
     workers: int = 0,
@@ -30,8 +32,13 @@ def evaluate(
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
+    suites: SuiteOptions = NO_SUITES,
 ) -> None:
     """Measure the accuracy of a checkpoint, or of an exported model, on a folder of labelled images.
+
+    `evaluate FILE DATA`; or `evaluate FILE... --suites ...` for several files on robustness suites of ImageNet, all
+    answered on the same images, with intervals, calibration and differences to the first file; a run that was stopped
+    goes on where it was.
 
     The folder has a layout of the model's task: of a classifier one folder per class. A table has a path and a label in
     each row. Classes are matched by name with those that the checkpoint was trained on.
@@ -40,10 +47,12 @@ def evaluate(
       hybridvit evaluate runs/digits/model.safetensors runs/data/digits/test
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
       hybridvit evaluate model.safetensors scans/test.csv --image_column scan --label_column diagnosis
+      hybridvit evaluate m.safetensors m.onnx m-int8.onnx --suites imagenet=imagenet/val real a=imagenet-a r=imagenet-r
 
     Args:
-        checkpoint: .safetensors, .pth, .pth.tar, .ckpt, or what `hybridvit export` wrote, which its own runtime runs.
-        data: folder of class folders with images, or a table (.csv, .tsv, .parquet) of paths and labels.
+        files: .safetensors, .pth, .pth.tar, .ckpt, or what `hybridvit export` wrote, which its own runtime runs; then
+            the data, a folder of class folders with images, or a table (.csv, .tsv, .parquet) of paths and labels; with
+            --suites one or several files and no data.
         batch: images computed at once, 32 by default; with --tile, tiles of an image, 1 by default.
         workers: processes that decode images; 0 decodes in this one.
         on_bad_image: error: a file that cannot be decoded ends the run; skip: it counts neither way, and is reported.
@@ -59,6 +68,20 @@ def evaluate(
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
+    suites.check()
+    if suites.is_asked:
+        _refuse_of_one(
+            image_column=image_column,
+            label_column=label_column,
+            way=way,
+            tile=tile,
+            overlap=overlap,
+            write_pred=write_pred,
+        )
+        run: Any = {"workers": workers, "on_bad_image": on_bad_image, "device": device, "trust_changed": trust_changed}
+        evaluate_suites(files, suites, batch=32 if batch is None else batch, as_json=json, **run)
+        return
+    checkpoint, data = _file_and_data(files)
     runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
     columns: Any = {"image_column": image_column, "label_column": label_column}
@@ -73,6 +96,21 @@ def evaluate(
     form = f"{card.form} form" if isinstance(runner, TorchRunner) else runner.runtime
     print(f"{card.architecture} ({form}) on {data}")
     print(pairs(_lines(task, found)))
+
+
+def _file_and_data(files: list[str]) -> tuple[str, str]:
+    if len(files) != 2:
+        raise UsageError(
+            f"`hybridvit evaluate` takes a file and the data, or files and --suites, but was given {len(files)} words "
+            "and no --suites. See `hybridvit evaluate --help`."
+        )
+    return files[0], files[1]
+
+
+def _refuse_of_one(**given: object) -> None:
+    """Raise UsageError for what only `evaluate FILE DATA` has."""
+    if asked := [name for name, value in given.items() if value not in (None, "")]:
+        raise UsageError(f"--{asked[0]} is for one file and its data, not for --suites. Leave it out.")
 
 
 def _json_values(found: "Evaluation") -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    heat: Sequence[int] = ()  # columns of percentages that are coloured by their value
 
     @property
     def numeric(self) -> set[int]:
@@ -124,6 +125,7 @@ class Report:
     confusion: Confusion | None = None
     tables: Sequence[Table] = ()  # more of what the model is worth
     charts: Sequence[Curve] = ()  # the same, as lines
+    charts_title: str = "At every threshold"
     galleries: Sequence[Gallery] = ()
     bars: Sequence[Bar] = ()
     bars_note: str = ""

@@ -1,0 +1,280 @@
+"""The images of a suite with their right answers, from its official layout; faults are told before one is decoded."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hybridvit.card import Preprocessing
+from hybridvit.data.encoded import OnBadImage
+from hybridvit.data.folder import ImageFolder
+from hybridvit.data.listing import Listing
+from hybridvit.data.samples import Samples
+from hybridvit.data.scan import LeftOut, Say, file_size, quiet, relative, subfolders, walk, without
+from hybridvit.data.transforms import EvalTransform
+from hybridvit.errors import DatasetError, some
+from hybridvit.evaluate.suites.class_map import class_indices
+from hybridvit.evaluate.suites.labels import Subset, real_labels
+from hybridvit.evaluate.suites.suites import GROUPS, SEVERITIES, Suite
+
+_NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
+V2_IMAGES_PER_CLASS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is answered in one pass: a suite, or one severity of one of its corruptions.
+
+    `identities` names the images alike in all parts of a suite: the versions of one image are one cluster.
+    """
+
+    suite: str
+    title: str  # "a", "c/fog/3"
+    identities: tuple[str, ...]
+    right: np.ndarray  # int64, n × most: the right answers to each image, in the numbers of `subset`, padded with -1
+    subset: Subset | None
+    fingerprint: str
+    samples: Callable[[Preprocessing], Samples]  # the images, prepared so
+    side_px: Callable[[], tuple[int, int]]  # height, width of its first file
+    corruption: str = ""
+    severity: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which of a suite's images are answered."""
+
+    share: float = 1.0  # of the images, by a hash of their names
+    images_per_class: int | None = None
+    partial: bool = False  # corruptions and severities may be missing
+    only: tuple[str, ...] = ()  # corruptions
+    on_bad_image: OnBadImage = "error"
+
+
+ALL = Choice()
+
+
+def open_suite(
+    suite: Suite, folder: Path, names: Sequence[str], choice: Choice = ALL, *, say: Say = quiet
+) -> list[Part]:
+    """The parts of a suite; `names` are the model's classes, for a folder of one's own.
+
+    `say` is told of what is unusual and no fault. Raises DatasetError with name, count, the first three and the fix.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"The suite '{suite.name}' is to lie in {folder}, which is no folder. Check the path.")
+    if suite.layout == "real":
+        return [_real(suite, folder, choice, say)]
+    if suite.layout == "classes":
+        return [_classes(suite, folder, suite.name, names, choice, say)]
+    parts = []
+    for corruption, place in _corruptions(suite, folder, choice).items():
+        severities = _severities(place, choice)
+        parts += [_corrupted(suite, place, corruption, severity, choice, say) for severity in severities]
+    _check_same_files(parts, folder)
+    if choice.share == 1 and choice.images_per_class is None and len(parts[0].identities) != suite.num_images:
+        said = "" if suite.num_images is None else f", but {suite.num_images:,} were published"
+        say(f"{suite.name}: {len(parts)} parts of {len(parts[0].identities):,} images{said}.")
+    return parts
+
+
+def _classes(suite: Suite, folder: Path, title: str, names: Sequence[str], choice: Choice, say: Say) -> Part:
+    root = str(folder)
+    indices = class_indices(suite, root, names)
+    paths: list[str] = []
+    labels: list[int] = []
+    empty: list[str] = []
+    left_out = LeftOut()
+    for name, index in indices.items():
+        images = list(left_out.images(walk(os.path.join(root, name))))
+        paths += images
+        labels += [index] * len(images)
+        if not images:
+            empty.append(name)
+    if empty:
+        raise DatasetError(
+            f"{len(empty)} classes of {root} have no images: {some(empty, 3, quoted=True)}. Unpack the archive anew."
+        )
+    left_out.tell(root, say)
+    if suite.layout == "classes":
+        _tell_counts(suite, title, Counter(labels), say)
+    identities = [relative(path, root) for path in paths]
+    return _part(suite, title, root, paths, identities, [(label,) for label in labels], choice, names)
+
+
+def _corrupted(suite: Suite, place: Path, corruption: str, severity: str, choice: Choice, say: Say) -> Part:
+    part = _classes(suite, place / severity, f"{suite.name}/{corruption}/{severity}", (), choice, say)
+    values = {name: getattr(part, name) for name in part.__dataclass_fields__}
+    return Part(**values | {"corruption": corruption, "severity": int(severity)})
+
+
+def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:
+    root, left_out = str(folder), LeftOut()
+    images = sorted(left_out.images(walk(root)), key=os.fsencode)
+    left_out.tell(root, say)
+    matches = [_NUMBERED.fullmatch(os.path.basename(path)) for path in images]
+    numbers = [int(match[1]) if match else 0 for match in matches]
+    known = real_labels()
+    unnamed = [
+        os.path.basename(path) for path, number in zip(images, numbers, strict=True) if not 1 <= number <= len(known)
+    ]
+    if unnamed or not images:
+        raise DatasetError(
+            f"ReaL tells the right answers by file names ILSVRC2012_val_00000001.JPEG to {len(known):08d}, but "
+            f"{len(unnamed)} of {len(images)} images in {root} are named otherwise: {some(unnamed, 3) or 'none'}. Give "
+            "the validation images under their own names."
+        )
+    twice = [f"{number:08d}" for number, count in Counter(numbers).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{len(twice)} images lie twice in {root}: {some(twice, 3)}. Remove the copies.")
+    counted = [place for place, number in enumerate(numbers) if known[number - 1]]
+    say(f"real: {len(images) - len(counted):,} of {len(images):,} images have no right answer, and count neither way.")
+    if len(images) != suite.num_images:
+        say(f"real: {root} has {len(images):,} images, but {suite.num_images:,} were published.")
+    paths = [images[place] for place in counted]
+    right = [known[numbers[place] - 1] for place in counted]
+    return _part(suite, suite.name, root, paths, [os.path.basename(path) for path in paths], right, choice, ())
+
+
+def _part(
+    suite: Suite,
+    title: str,
+    root: str,
+    paths: Sequence[str],
+    identities: Sequence[str],
+    right: Sequence[tuple[int, ...]],
+    choice: Choice,
+    names: Sequence[str],
+) -> Part:
+    kept = _chosen(identities, [answers[0] for answers in right], choice)
+    digest = hashlib.sha256(f"{choice.share} {choice.images_per_class}".encode())
+    for place in kept:
+        digest.update(os.fsencode(identities[place]) + b"\0%d\0" % file_size(paths[place]))
+    most = max(len(right[place]) for place in kept)
+    padded = np.full((len(kept), most), -1, np.int64)
+    for row, place in enumerate(kept):
+        padded[row, : len(right[place])] = right[place]
+    listing = Listing(
+        root=root,
+        paths=tuple(paths[place] for place in kept),
+        labels=tuple(right[place][0] for place in kept),
+        class_names=tuple(names),
+        fingerprint=digest.hexdigest(),
+    )
+
+    def samples(preprocessing: Preprocessing) -> Samples:
+        return ImageFolder(listing, transform=EvalTransform(preprocessing), on_bad_image=choice.on_bad_image)
+
+    def side_px() -> tuple[int, int]:
+        from PIL import Image
+
+        with Image.open(listing.paths[0]) as image:  # its head alone is read
+            return image.height, image.width
+
+    return Part(
+        suite=suite.name,
+        title=title,
+        identities=tuple(identities[place] for place in kept),
+        right=padded,
+        subset=suite.subset,
+        fingerprint=listing.fingerprint,
+        samples=samples,
+        side_px=side_px,
+    )
+
+
+def _chosen(identities: Sequence[str], labels: Sequence[int], choice: Choice) -> list[int]:
+    """The places of the images that are answered: the hash of a name decides, so that all corruptions have the same."""
+    ranks = [int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) for name in identities]
+    kept = sorted(range(len(ranks)), key=ranks.__getitem__)[: max(1, round(choice.share * len(ranks)))]
+    if choice.images_per_class is not None:
+        seen = Counter[int]()
+        few = []
+        for place in kept:
+            seen[labels[place]] += 1
+            if seen[labels[place]] <= choice.images_per_class:
+                few.append(place)
+        kept = few
+    return sorted(kept)
+
+
+def _tell_counts(suite: Suite, title: str, per_class: Counter[int], say: Say) -> None:
+    total = per_class.total()
+    if suite.num_images not in (None, total):
+        say(f"{title}: {total:,} images, but {suite.num_images:,} were published.")
+    odd = [str(label) for label, count in per_class.items() if count != V2_IMAGES_PER_CLASS]
+    if suite.name.startswith("v2-") and odd:
+        say(
+            f"{title}: {len(odd)} classes have another number of images than {V2_IMAGES_PER_CLASS} ({some(odd, 3)}); "
+            "an old archive had 20."
+        )
+
+
+def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
+    """The folders of corruptions, by name, with or without the level that the archives unpack to."""
+    found: dict[str, Path] = {}
+    for name in subfolders(str(folder)):
+        inside = subfolders(str(folder / name))
+        if name in GROUPS and not set(inside) & set(SEVERITIES):
+            found |= {each: folder / name / each for each in inside}
+        else:
+            found[name] = folder / name
+    wanted = (*suite.corruptions, *suite.extra)
+    if wanted and not set(found) & set(wanted):
+        _propose(suite, folder, wanted)
+    if wanted and (unknown := without(found, wanted)):
+        raise DatasetError(
+            f"{folder} has {len(unknown)} folders that are no corruptions of '{suite.name}': "
+            f"{some(unknown, 3, quoted=True)}. Move them away, or read them as a suite of their own: NAME=FOLDER."
+        )
+    if unknown := without(choice.only, found):
+        raise DatasetError(f"--only names {some(unknown, 3, quoted=True)}, but {folder} has {some([*found])}.")
+    required = choice.only or suite.corruptions
+    missing = without(required, found)
+    if missing and not choice.partial:
+        raise DatasetError(
+            f"{folder} lacks {len(missing)} of the {len(required)} corruptions of '{suite.name}': {some(missing, 3)}. "
+            "Unpack them too, choose with --only, or take what is there with --partial, which gives no mCE."
+        )
+    order = [*wanted, *without(found, wanted)]
+    return {name: found[name] for name in order if name in found and (not choice.only or name in choice.only)}
+
+
+def _propose(suite: Suite, folder: Path, wanted: Sequence[str]) -> None:
+    """Raise DatasetError for a folder without corruptions, with the one that has them where it is near."""
+    near = [folder.parent, *(folder / name for name in subfolders(str(folder)))]
+    right = next((each for each in near if set(subfolders(str(each))) & {*wanted, *GROUPS}), None)
+    fix = f"Did you mean {right}?" if right else f"They are named like {some(wanted, 3, quoted=True)}."
+    raise DatasetError(f"{folder} has no corruption of '{suite.name}'. {fix}")
+
+
+def _severities(place: Path, choice: Choice) -> list[str]:
+    there = subfolders(str(place))
+    if unknown := without(there, SEVERITIES):
+        raise DatasetError(
+            f"{place} has {len(unknown)} folders that are no severities: {some(unknown, 3, quoted=True)}. They are "
+            "named 1 to 5: move others away."
+        )
+    missing = without(SEVERITIES, there)
+    if missing and not (choice.partial and there):
+        raise DatasetError(
+            f"{place} lacks the severities {', '.join(missing)}. Unpack them too, or take what is there with "
+            "--partial, which gives no mCE."
+        )
+    return there
+
+
+def _check_same_files(parts: Sequence[Part], folder: Path) -> None:
+    """Raise DatasetError where a version of an image is missing: they are one cluster, and paired."""
+    first = set(parts[0].identities)
+    for part in parts[1:]:
+        if differing := sorted(first ^ set(part.identities)):
+            raise DatasetError(
+                f"{folder} has other files in {part.title} than in {parts[0].title}: {len(differing)} are in one "
+                f"alone: {some(differing, 3)}. Unpack the archive anew."
+            )

@@ -1,0 +1,129 @@
+"""The table of suites, and where they lie below a folder. Importing it needs no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hybridvit.errors import UsageError, nearest
+from hybridvit.evaluate.suites.labels import Subset
+
+Layout = Literal["classes", "real", "corruptions"]
+SEVERITIES = ("1", "2", "3", "4", "5")
+GROUPS = ("noise", "blur", "weather", "digital", "extra")  # what the archives of ImageNet-C unpack to
+COUNTED = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+"""The corruptions of ImageNet-C that mCE is over."""
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+_BAR = (
+    *("blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout", "cocentric_sine_waves"),
+    *("inverse_sparkles", "perlin_noise", "plasma_noise", "single_frequency_greyscale", "sparkles"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One suite: how its folder is laid out, and what its answers are judged by."""
+
+    name: str
+    title: str
+    layout: Layout
+    folders: tuple[str, ...] = ()  # official names of its root
+    num_images: int | None = None  # published; of a corruption and severity where there are several
+    subset: Subset | None = None  # of the 1,000 classes, which answers are restricted to
+    corruptions: tuple[str, ...] = ()  # that must be there; empty: as found
+    extra: tuple[str, ...] = ()  # that may be there
+
+
+def _v2(kind: str, folder: str) -> Suite:
+    title = f"ImageNet-V2, {kind}"
+    return Suite(name=f"v2-{kind}", title=title, layout="classes", folders=(folder,), num_images=10_000)
+
+
+SUITES: dict[str, Suite] = {
+    each.name: each
+    for each in (
+        Suite(name="imagenet", title="ImageNet", layout="classes", folders=("val",), num_images=50_000),
+        _v2("matched", "imagenetv2-matched-frequency-format-val"),
+        _v2("threshold", "imagenetv2-threshold0.7-format-val"),
+        _v2("top", "imagenetv2-top-images-format-val"),
+        Suite(name="real", title="ImageNet-ReaL", layout="real", num_images=50_000),
+        Suite(name="a", title="ImageNet-A", layout="classes", folders=("imagenet-a",), num_images=7_500, subset="a"),
+        Suite(name="r", title="ImageNet-R", layout="classes", folders=("imagenet-r",), num_images=30_000, subset="r"),
+        Suite(
+            name="sketch",
+            title="ImageNet-Sketch",
+            layout="classes",
+            folders=("sketch", "imagenet-sketch"),
+            num_images=50_889,
+        ),
+        Suite(
+            name="c",
+            title="ImageNet-C",
+            layout="corruptions",
+            folders=("imagenet-c",),
+            num_images=50_000,
+            corruptions=COUNTED,
+            extra=EXTRA,
+        ),
+        Suite(
+            name="c-bar",
+            title="ImageNet-C-bar",
+            layout="corruptions",
+            folders=("imagenet-c-bar",),
+            num_images=50_000,
+            corruptions=_BAR,
+        ),
+        Suite(name="3dcc", title="ImageNet-3DCC", layout="corruptions", folders=("imagenet-3dcc",)),
+    )
+}
+
+
+def named_suites(words: Sequence[str], root: str | Path | None) -> list[tuple[Suite, Path]]:
+    """The suites that words such as "a=FOLDER" ask for; one without "=" lies below `root`, or is with imagenet.
+
+    A name that is no suite's is a folder of classes of one's own. Without words: all that `root` has. Raises
+    UsageError.
+    """
+    places = _below(root)
+    if not words and not places:
+        raise UsageError(f"{root} has no folder of a suite: {_official()}. Rename them, or say --suites NAME=FOLDER.")
+    chosen: dict[str, tuple[Suite, Path]] = {}
+    for name, equals, folder in (word.partition("=") for word in words or places):
+        if name in chosen:
+            raise UsageError(f"--suites names '{name}' twice. Leave one of them out.")
+        if equals:
+            own = Suite(name=name, title=name, layout="classes")
+            if not name or not folder:
+                raise UsageError(f"--suites has '{name}={folder}', but a suite is NAME=FOLDER. Write both.")
+            chosen[name] = (SUITES.get(name, own), Path(folder).expanduser())
+            continue
+        if name not in SUITES:
+            raise UsageError(f"There is no suite '{name}'. {nearest(name, SUITES)}. One's own folder is NAME=FOLDER.")
+        place = places.get(name) or (chosen["imagenet"][1] if name == "real" and "imagenet" in chosen else None)
+        if place is None:
+            where = f"{root} has no folder of it" if root is not None else "nothing says where it lies"
+            raise UsageError(f"The suite '{name}' is asked for, but {where}. Write {name}=FOLDER.")
+        chosen[name] = (SUITES[name], place)
+    return list(chosen.values())
+
+
+def is_own(suite: Suite) -> bool:
+    """Whether the suite is a folder of a user's own, with the classes of the model."""
+    return suite.name not in SUITES
+
+
+def _below(root: str | Path | None) -> dict[str, Path]:
+    if root is None:
+        return {}
+    base = Path(root).expanduser()
+    found = {
+        suite.name: base / folder for suite in SUITES.values() for folder in suite.folders if (base / folder).is_dir()
+    }
+    return found | ({"real": found["imagenet"]} if "imagenet" in found else {})
+
+
+def _official() -> str:
+    return ", ".join(folder for suite in SUITES.values() for folder in suite.folders)

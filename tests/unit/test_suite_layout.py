@@ -1,0 +1,170 @@
+"""The folders of suites: every class gets its number, and every fault its name, before an image is decoded."""
+
+import shutil
+
+import numpy as np
+import pytest
+from suite_folders import class_tree, corrupted, one_picture, subset, validation
+
+from hybridvit.errors import DatasetError, UsageError
+from hybridvit.evaluate.suites.labels import real_labels, subset_synsets, synsets
+from hybridvit.evaluate.suites.layout import Choice, open_suite
+from hybridvit.evaluate.suites.suites import COUNTED, SUITES, Suite, named_suites
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    return one_picture(tmp_path_factory.mktemp("picture"))
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory, picture):
+    return validation(tmp_path_factory.mktemp("clean") / "val", picture)
+
+
+def opened(name, folder, **choice):
+    said = []
+    return open_suite(SUITES[name], folder, (), Choice(**choice), say=said.append), said
+
+
+def test_wordnet_folders_get_the_index_of_their_class(clean):
+    (part,), said = opened("imagenet", clean)
+    assert [name.split("/")[0] for name in part.identities] == list(synsets())
+    assert part.right[:, 0].tolist() == list(range(1000))
+    assert said == ["imagenet: 1,000 images, but 50,000 were published."]
+
+
+@pytest.mark.parametrize("width", [1, 4], ids=["7", "0007"])
+def test_numbers_of_v2_are_indices_and_not_places_in_the_alphabet(tmp_path, picture, width):
+    names = [f"{number:0{width}d}" for number in range(1000)]
+    (part,), said = opened("v2-matched", class_tree(tmp_path / "v2", picture, names))
+    assert all(int(name.split("/")[0]) == index for name, index in zip(part.identities, part.right[:, 0], strict=True))
+    assert any("1000 classes have another number of images than 10" in each for each in said)
+
+
+def test_a_and_r_are_numbered_among_their_own_200(tmp_path, picture):
+    for which in ("a", "r"):
+        (part,), _ = opened(which, subset(tmp_path / which, picture, which))
+        names = subset_synsets(which)
+        assert [names[index] for index in part.right[:, 0]] == [name.split("/")[0] for name in part.identities]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_real_counts_files_from_one_and_leaves_empty_entries_out(tmp_path, clean, picture, flat):
+    real = real_labels()
+    folder = clean
+    if flat:
+        folder = tmp_path / "val"
+        folder.mkdir()
+        for number in (1, 2, 50_000, 1 + next(place for place, labels in enumerate(real) if not labels)):
+            shutil.copy(picture, folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+    (part,), said = opened("real", folder)
+    for name, right in zip(part.identities, part.right, strict=True):
+        number = int(name.split("_")[-1].split(".")[0])
+        assert tuple(right[right >= 0]) == real[number - 1]
+    assert any("have no right answer" in each for each in said)
+
+
+def test_corruptions_are_found_with_and_without_the_level_of_the_archives(tmp_path, clean):
+    flat = corrupted(tmp_path / "flat", clean, ["fog", "snow"])
+    grouped = corrupted(tmp_path / "grouped", clean, ["fog", "snow"], group="weather")
+    parts, _ = opened("c", flat, partial=True, images_per_class=1)
+    others, _ = opened("c", grouped, only=("fog", "snow"))
+    assert [part.title for part in parts] == [f"c/{name}/{level}" for name in ("snow", "fog") for level in range(1, 6)]
+    assert [part.title for part in parts] == [part.title for part in others]
+    assert {part.identities for part in parts} == {others[0].identities}
+
+
+@pytest.mark.nightly
+def test_all_of_c_with_its_extra_corruptions(tmp_path, clean):
+    parts, _ = opened("c", corrupted(tmp_path / "c", clean, [*COUNTED, "spatter"]))
+    assert len(parts) == 16 * 5
+
+
+def test_a_share_is_the_same_images_everywhere_and_the_same_each_time(tmp_path, clean):
+    parts, _ = opened("c", corrupted(tmp_path / "c", clean, ["fog"]), only=("fog",), share=0.1)
+    assert {len(part.identities) for part in parts} == {100}
+    assert len({part.identities for part in parts}) == 1
+    assert parts[0].fingerprint == opened("c", tmp_path / "c", only=("fog",), share=0.1)[0][0].fingerprint
+
+
+def fault(name, folder, **choice):
+    with pytest.raises(DatasetError) as caught:
+        opened(name, folder, **choice)
+    return str(caught.value)
+
+
+def test_faults_of_class_folders_are_named(tmp_path, picture, clean):
+    a = subset(tmp_path / "imagenet-a", picture, "a")
+    assert "its 200 classes are those of ImageNet-A: 114 are not in 'r'" in fault("r", a)
+    assert f"Did you mean {a}?" in fault("a", tmp_path)
+    assert f"Did you mean {a}?" in fault("a", a / "n01498041")
+    shutil.rmtree(a / "n01498041")
+    assert "lacks 1 of the 200 classes of 'a': 'n01498041'" in fault("a", a)
+    (a / "n01498041").mkdir()
+    assert "1 classes of" in fault("a", a)
+    assert "have no images: 'n01498041'" in fault("a", a)
+    (a / "kitten").mkdir()
+    assert "1 folders that are no classes of 'a': 'kitten'" in fault("a", a)
+    assert "is no folder" in fault("a", tmp_path / "nowhere")
+
+
+def test_faults_of_numbers_are_named(tmp_path, picture):
+    mixed = class_tree(tmp_path / "mixed", picture, ["0", "1", "n01440764"])
+    assert "mixes 2 folders named by numbers (0, 1) with 1 others (n01440764)" in fault("v2-top", mixed)
+    twice = class_tree(tmp_path / "twice", picture, [*map(str, range(1000)), "0007"])
+    assert "1 classes under two names: 0007 and 7" in fault("v2-top", twice)
+    few = class_tree(tmp_path / "few", picture, ["0", "1000"])
+    assert "1 folders that are no classes of 'v2-top': '1000'" in fault("v2-top", few)
+
+
+def test_faults_of_corruptions_are_named(tmp_path, clean):
+    c = corrupted(tmp_path / "c", clean, ["fog", "snow"])
+    assert "lacks 13 of the 15 corruptions of 'c': gaussian_noise, shot_noise, impulse_noise" in fault("c", c)
+    assert "--only names 'frost'" in fault("c", c, only=("frost",))
+    assert f"Did you mean {c}?" in fault("c", tmp_path)
+    (c / "fog" / "3").unlink()
+    assert "lacks the severities 3" in fault("c", c, only=("fog",))
+    (c / "fog" / "6").symlink_to(clean, target_is_directory=True)
+    assert "folders that are no severities: '6'" in fault("c", c, only=("fog",))
+    (c / "fog" / "6").unlink()
+    (c / "rain").mkdir()
+    assert "1 folders that are no corruptions of 'c': 'rain'" in fault("c", c, partial=True)
+
+
+def test_a_version_that_is_missing_is_named(tmp_path, clean):
+    c = corrupted(tmp_path / "c", clean, ["fog"])
+    (c / "fog" / "4").unlink()
+    shutil.copytree(clean, c / "fog" / "4", copy_function=shutil.copy)
+    extra = c / "fog" / "4" / "n01440764"
+    next(extra.iterdir()).rename(extra / "other.jpeg")
+    assert "other files in c/fog/4 than in c/fog/1: 2 are in one alone" in fault("c", c, only=("fog",))
+
+
+def test_real_refuses_other_names(tmp_path, picture):
+    folder = class_tree(tmp_path / "val", picture, ["n01440764"], files=["a.jpeg", "ILSVRC2012_val_00050001.JPEG"])
+    assert "2 of 2 images" in fault("real", folder)
+
+
+def test_suites_are_found_by_name_and_below_a_root(tmp_path):
+    (tmp_path / "imagenet-a").mkdir()
+    (tmp_path / "val").mkdir()
+    assert [suite.name for suite, _ in named_suites((), tmp_path)] == ["imagenet", "a", "real"]
+    (own, place), (real, beside) = named_suites(["imagenet=x", "real"], None)
+    assert (own.name, str(place), real.name, beside) == ("imagenet", "x", "real", place)
+    assert named_suites(["mine=there"], None)[0][0] == Suite(name="mine", title="mine", layout="classes")
+    for words, message in (
+        (["a"], "nothing says where it lies"),
+        (["immagenet"], "Nearest: 'imagenet'"),
+        (["a=1", "a=2"], "names 'a' twice"),
+        (["a="], "a suite is NAME=FOLDER"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            named_suites(words, None)
+
+
+def test_right_answers_are_padded_with_what_no_answer_equals(clean):
+    (part,), _ = opened("real", clean)
+    assert part.right.dtype == np.int64
+    assert part.right.shape[1] > 1
+    assert part.right.min() == -1
