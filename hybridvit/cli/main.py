@@ -21,6 +21,7 @@ SIGNATURES = {
     "shard": "hybridvit.cli.shard:shard",
     "index": "hybridvit.cli.shard:index",
     "evaluate": "hybridvit.cli.evaluate:evaluate",
+    "corrupt": "hybridvit.cli.corrupt:corrupt",
     "predict": "hybridvit.cli.predict:predict",
     "explain": "hybridvit.cli.explain:explain",
     "fold": "hybridvit.cli.fold:fold",
@@ -29,21 +30,13 @@ SIGNATURES = {
     "choose": "hybridvit.cli.choose:choose",
     "mixers": "hybridvit.cli.figures:mixers",
     "stages": "hybridvit.cli.figures:stages",
-<<<<<<< HEAD
     "profile": "hybridvit.cli.profile:profile",
+    "ablate": "hybridvit.cli.ablate:ablate",
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain", "fold",
     "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
-=======
-    "ablate": "hybridvit.cli.ablate:ablate",
-    "tables": "hybridvit.cli.tables:tables",
-}
-ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
-    "choose", "mixers", "stages", "tables", "ablate", *COMMANDS,
->>>>>>> w-ablate
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 
