@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit import api
 from hybridvit.cli.progress import remark
-from hybridvit.cli.table import pairs
+from hybridvit.cli.table import aligned, pairs
+from hybridvit.errors import UsageError
+from hybridvit.evaluate.corruptions.names import SEVERITIES
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
 from hybridvit.task import Task, find_task
@@ -27,6 +29,9 @@ def evaluate(
     tile: int | None = None,
     overlap: float | None = None,
     write_pred: str | None = None,
+    corruptions: list[str] | None = None,
+    severities: list[int] | None = None,
+    corruption_seed: int = 0,
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
@@ -39,6 +44,7 @@ def evaluate(
     Examples:
       hybridvit evaluate runs/digits/model.safetensors runs/data/digits/test
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
+      hybridvit evaluate segmenter.safetensors scenes/val --corruptions noise fog --severities 1 3 5
       hybridvit evaluate model.safetensors scans/test.csv --image_column scan --label_column diagnosis
 
     Args:
@@ -55,6 +61,10 @@ def evaluate(
         overlap: the least part of a tile that its neighbour shows too; 0.2 by default.
         write_pred: file to write the answers to in the form in which others judge them, where the task has one: of
             hands FreiHAND's pred.json, or a pred.zip of it.
+        corruptions: evaluate on corrupted pictures too, and tell what is lost: names, or all (19), common (the 15 of
+            ImageNet-C's mean), noise, blur, weather, digital, extra. Needs hybridvit[robustness].
+        severities: of the corruptions, from 1, the least, to 5; all by default.
+        corruption_seed: of all that is random in them; each picture has numbers of its own.
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
@@ -64,6 +74,21 @@ def evaluate(
     columns: Any = {"image_column": image_column, "label_column": label_column}
     shown: Any = {"batch": batch, "workers": workers, "way": way, "tile": tile, "overlap": overlap}
     shown["write_pred"] = write_pred
+    if corruptions is None and (severities is not None or corruption_seed):
+        raise UsageError("--severities and --corruption_seed are for --corruptions, which is not given. Add it.")
+    if corruptions is not None:
+        for option, value in (("tile", tile), ("overlap", overlap), ("write_pred", write_pred)):
+            if value is not None:
+                raise UsageError(f"--{option} does not go with --corruptions. Leave one of them out.")
+        asked: Any = {"severities": severities or SEVERITIES, "corruption_seed": corruption_seed}
+        common: Any = {"batch": batch, "workers": workers, "way": way, "on_bad_image": on_bad_image, "say": remark}
+        scores = api.evaluate_corrupted(runner, data, corruptions, **asked, **common, **columns)
+        if json:
+            print(dumps({"checkpoint": checkpoint, "data": data} | scores.to_dict()))
+        else:
+            print(f"{card.architecture} on {data}: {scores.quantity.heading}, {scores.num_images:,} images each")
+            print(aligned(scores.rows()))
+        return
     found = api.evaluate(runner, data, on_bad_image=on_bad_image, say=remark, **columns, **shown)
     if json:
         print(dumps({"checkpoint": checkpoint, "data": data} | _json_values(found)))

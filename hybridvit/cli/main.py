@@ -21,6 +21,7 @@ SIGNATURES = {
     "shard": "hybridvit.cli.shard:shard",
     "index": "hybridvit.cli.shard:index",
     "evaluate": "hybridvit.cli.evaluate:evaluate",
+    "corrupt": "hybridvit.cli.corrupt:corrupt",
     "predict": "hybridvit.cli.predict:predict",
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
@@ -31,7 +32,7 @@ SIGNATURES = {
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "predict", "fold", "export", "bench",
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "fold", "export", "bench",
     "choose", "mixers", "stages", "tables", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "mixers", "stages", "tables")  # threads of what they time wait as in any program
