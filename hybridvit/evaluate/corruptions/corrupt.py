@@ -46,7 +46,7 @@ def corrupt(image: Image.Image, name: str, severity: int, key: str, *, seed: int
             f"{key} is {image.width}x{image.height}, but pictures to corrupt need {MIN_SIDE_PX} pixels on each side: "
             "the parameters are in pixels. Write them with `hybridvit corrupt`, which enlarges, and evaluate on those."
         )
-    package = _package()
+    package = opened_package()
     pixels = np.asarray(image.convert("RGB"))
     own_seed = seed_of(name, severity, key, seed=seed)
     if name in OWN:
@@ -57,9 +57,9 @@ def corrupt(image: Image.Image, name: str, severity: int, key: str, *, seed: int
         return Image.fromarray(package(pixels, severity=severity, corruption_name=name, **apart))
 
 
-def check_package() -> None:
+def checkopened_package() -> None:
     """Raise UsageError where the extra `robustness` is missing or cannot be imported; worth asking before the work."""
-    _package()
+    opened_package()
 
 
 class Corruption(ImageChange):
@@ -74,7 +74,11 @@ class Corruption(ImageChange):
 
 
 @cache
-def _package() -> Callable[..., np.ndarray]:
+def opened_package() -> Callable[..., np.ndarray]:
+    """The package's own function; worth asking for before the work.
+
+    Raises UsageError where the extra `robustness` is missing or cannot be imported.
+    """
     try:
         import cv2
         from imagecorruptions import corrupt as function

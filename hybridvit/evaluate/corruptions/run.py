@@ -7,7 +7,7 @@ from hybridvit.card import ModelCard
 from hybridvit.data.decode import ImageChange
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.samples import Samples
-from hybridvit.evaluate.corruptions.corrupt import Corruption, check_package
+from hybridvit.evaluate.corruptions.corrupt import Corruption, opened_package
 from hybridvit.evaluate.corruptions.names import COMMON, checked_severities, chosen
 from hybridvit.evaluate.run import Answerer, Evaluation, evaluate
 from hybridvit.quantity import Quantity
@@ -110,7 +110,7 @@ def evaluate_corrupted(
     is the folder that pictures are named from. `say` is told of each result. Raises as `hybridvit.evaluate.run.evaluate`
     and `corrupt`; UsageError before the work where the extra `robustness` is missing.
     """
-    check_package()
+    opened_package()
     quantity, before = task.headline, samples.change
 
     def judged(change: ImageChange | None) -> Evaluation:

@@ -18,7 +18,7 @@ from hybridvit.data.preprocess import cut
 from hybridvit.data.processes import in_processes
 from hybridvit.data.scan import relative
 from hybridvit.errors import DatasetError, UsageError, some
-from hybridvit.evaluate.corruptions.corrupt import check_package, corrupt
+from hybridvit.evaluate.corruptions.corrupt import opened_package, corrupt
 
 StoredAs = Literal["jpeg", "raw"]
 OFFICIAL = Preprocessing(
@@ -105,7 +105,7 @@ def write_corrupted(
     where it was. `advance` is told of files that are done. Raises UsageError for a folder with other contents, or
     written with other options, or where two pictures would have one name; DatasetError for a file that is no image.
     """
-    check_package()
+    opened_package()
     check_names(listing, stored)
     options = CopyOptions(
         stored=stored, seed=seed, images=listing.fingerprint, package=version("imagecorruptions-imaug")
