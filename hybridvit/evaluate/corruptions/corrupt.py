@@ -57,11 +57,6 @@ def corrupt(image: Image.Image, name: str, severity: int, key: str, *, seed: int
         return Image.fromarray(package(pixels, severity=severity, corruption_name=name, **apart))
 
 
-def checkopened_package() -> None:
-    """Raise UsageError where the extra `robustness` is missing or cannot be imported; worth asking before the work."""
-    opened_package()
-
-
 class Corruption(ImageChange):
     """One corruption at one severity, as a change of every picture of a data set. Can be sent to other processes."""
 
