@@ -26,7 +26,6 @@ from hybridvit.data.file_kind import (
 from hybridvit.errors import ImageDecodeError, first_line
 
 
-
 class ImageChange(ABC):
     """What is done to decoded pictures before anything else sees them."""
 

@@ -182,6 +182,7 @@ def test_a_segmentation_set_is_corrupted_and_its_masks_are_not(folder: Path, tmp
 
 
 def test_a_detection_set_is_corrupted_and_its_boxes_are_not(folder: Path, tmp_path: Path) -> None:
+    tmp_path = tmp_path / "scenes"
     write_detection(tmp_path, train=1, val=2)
     model = hybridvit.create_model("fastvit_debug", task="detect", num_classes=len(CLASSES)).eval()
     model.card = replace(model.card, class_names=CLASSES)
@@ -247,8 +248,6 @@ def test_a_missing_package_or_library_says_what_to_install(
 def test_the_mean_leaves_the_extra_corruptions_out_and_an_error_rises() -> None:
     error = Quantity(name="error", title="error", unit="mm", higher_is_better=False)
     values = {"fog": {1: 4.0, 2: 6.0}, "frost": {1: 8.0, 2: 10.0}, "saturate": {1: 100.0, 2: 100.0}}
-    scores = CorruptedScores(
-        quantity=error, clean=3.0, values=values, num_images=5, num_skipped=0, seed=0, seconds=1.0
-    )
+    scores = CorruptedScores(quantity=error, clean=3.0, values=values, num_images=5, num_skipped=0, seed=0, seconds=1.0)
     assert (scores.mean, scores.drop) == (7.0, 4.0)
     assert set(values) < set(ALL)

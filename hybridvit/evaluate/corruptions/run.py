@@ -142,4 +142,3 @@ def evaluate_corrupted(
         seed=choice.seed,
         seconds=seconds,
     )
-

@@ -58,7 +58,9 @@ class Work:
     def __call__(self, path: str) -> tuple[int, int]:
         """How many copies were written, and how many were there."""
         key = relative(path, self.root)
-        targets = {each: Path(self.output, each[0], str(each[1]), target_name(key, self.stored)) for each in self.versions}
+        targets = {
+            each: Path(self.output, each[0], str(each[1]), target_name(key, self.stored)) for each in self.versions
+        }
         absent = {each: target for each, target in targets.items() if not target.exists()}
         if absent:
             picture = cut(decode_image(path), OFFICIAL)
