@@ -32,8 +32,8 @@ SIGNATURES = {
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "fold", "export", "bench",
-    "choose", "mixers", "stages", "tables", *COMMANDS,
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "fold",
+    "export", "bench", "choose", "mixers", "stages", "tables", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -255,5 +255,5 @@ def test_what_is_random_in_shape_grows_with_severity(corrupted, name):
 
 
 def test_pictures_that_are_too_small_are_one_error(corrupted):
-    with pytest.raises(DatasetError, match="one.png is 24x40, but pictures to corrupt need 32 pixels on each side"):
+    with pytest.raises(DatasetError, match=r"one\.png is 24x40, but pictures to corrupt need 32 pixels on each side"):
         corrupted(grey(0, 40, 24), "fog", 1, "one.png")

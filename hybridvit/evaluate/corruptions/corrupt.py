@@ -89,8 +89,8 @@ def opened_package() -> Callable[..., np.ndarray]:
                 'Run: pip install --upgrade "hybridvit[robustness]".'
             ) from error
         raise UsageError(
-            f"OpenCV needs a library of the system that is missing ({one_line(error)}). Run: apt-get install libgl1. Or "
-            "put opencv-python-headless in its place: pip uninstall opencv-python, then pip install "
+            f"OpenCV needs a library of the system that is missing ({one_line(error)}). Run: apt-get install libgl1. "
+            "Or put opencv-python-headless in its place: pip uninstall opencv-python, then pip install "
             "--force-reinstall opencv-python-headless."
         ) from error
     cv2.setNumThreads(1)  # one picture at a time: its threads would outnumber the cores beside the workers

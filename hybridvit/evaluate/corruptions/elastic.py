@@ -17,7 +17,7 @@ TRUNCATE = 3.0  # sigmas at which the smoothing ends
 
 
 def elastic_transform(pixels: np.ndarray, severity: int, generator: np.random.RandomState) -> np.ndarray:
-    """Move three corners of a centred square at random, and then every pixel by a smooth field: h w 3 uint8 -> the same.
+    """Move three corners of a centred square at random, and then every pixel by a smooth field: h w 3 -> h w 3, bytes.
 
     Hendrycks and Dietterich, Benchmarking Neural Network Robustness (2019), appendix B, after Simard et al. (2003).
     """

@@ -107,8 +107,8 @@ def evaluate_corrupted(
     """Judge the answers to the same samples as they are, and under each corruption at each severity.
 
     Every decoded picture is changed as it is before it is resized, cut or normalised; targets stay as they are. `root`
-    is the folder that pictures are named from. `say` is told of each result. Raises as `hybridvit.evaluate.run.evaluate`
-    and `corrupt`; UsageError before the work where the extra `robustness` is missing.
+    is the folder that pictures are named from. `say` is told of each result. Raises as
+    `hybridvit.evaluate.run.evaluate` and `corrupt`; UsageError before the work where the extra `robustness` is missing.
     """
     opened_package()
     quantity, before = task.headline, samples.change

@@ -18,7 +18,7 @@ from hybridvit.data.preprocess import cut
 from hybridvit.data.processes import in_processes
 from hybridvit.data.scan import relative
 from hybridvit.errors import DatasetError, UsageError, some
-from hybridvit.evaluate.corruptions.corrupt import opened_package, corrupt
+from hybridvit.evaluate.corruptions.corrupt import corrupt, opened_package
 
 StoredAs = Literal["jpeg", "raw"]
 OFFICIAL = Preprocessing(
