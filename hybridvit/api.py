@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hybridvit.batch import Batch
     from hybridvit.data.inputs import FrameAt
     from hybridvit.data.tiles import Tiling
+    from hybridvit.evaluate.corruptions.run import CorruptedScores
     from hybridvit.evaluate.run import Answerer, Evaluation
     from hybridvit.export.pipeline import ExportReport
     from hybridvit.export.quantise.plan import QuantisationPlan
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from hybridvit.task import Outputs, Predictions, Task
     from hybridvit.training.train import RunResult
 
-__all__ = ["bench", "dry_run", "evaluate", "export", "predict", "train"]
+__all__ = ["bench", "dry_run", "evaluate", "evaluate_corrupted", "export", "predict", "train"]
 
 Place = str | os.PathLike[str]
 NOTHING: Mapping[str, Any] = {}
@@ -155,6 +156,48 @@ def evaluate(
         return found
     finally:
         loader.close()
+
+
+def evaluate_corrupted(
+    model: "Place | WholeModel | Runner",
+    data: Place,
+    corruptions: Sequence[str] = ("common",),
+    *,
+    severities: Sequence[int] = (1, 2, 3, 4, 5),
+    corruption_seed: int = 0,
+    batch: int | None = None,
+    workers: int = 0,
+    on_bad_image: Literal["error", "skip"] = "error",
+    image_column: str = "",
+    label_column: str = "",
+    way: str = "",
+    device: Device = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> "CorruptedScores":
+    """The headline of a model's task on labelled images as they are, and corrupted: names or groups such as "noise".
+
+    Any task's data set that `evaluate` opens, and its arguments. Each decoded picture is corrupted in its own size,
+    before the card's preparation, and targets stay as they are. Raises as `evaluate`; UsageError for unknown names,
+    severities outside 1 to 5, and where the extra `robustness` is missing.
+    """
+    from hybridvit.evaluate.corruptions.corrupt import opened_package
+    from hybridvit.evaluate.corruptions.run import CorruptionChoice
+    from hybridvit.evaluate.corruptions.run import evaluate_corrupted as run
+    from hybridvit.task import find_task
+
+    choice = CorruptionChoice.of(corruptions, severities, seed=corruption_seed)
+    opened_package()
+    runner = _runner(model, device)
+    card, task = runner.card, find_task(runner.card.task)
+    columns = {"image_column": image_column, "label_column": label_column}
+    samples = task.labelled(os.fspath(data), card, on_bad_image=on_bad_image, **columns)
+    for remark in samples.remarks:
+        say(remark)
+    root = str(Path(data).parent if Path(data).is_file() else Path(data))
+    options: Any = {"root": root, "batch_size": 32 if batch is None else batch, "workers": workers, "say": say}
+    with _answering(runner, task) as answer:
+        asked = task.in_way(answer, way, card) if way else answer
+        return run(asked, task, samples, card, choice, **options)
 
 
 def _tiling(tile: int | None, overlap: float | None, way: str) -> "Tiling | None":

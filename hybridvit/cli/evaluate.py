@@ -1,13 +1,16 @@
 """`hybridvit evaluate`: how often is the model right?"""
 
+from collections.abc import Mapping
 from json import dumps
 from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit import api
 from hybridvit.cli.evaluate_suites import evaluate_suites
 from hybridvit.cli.progress import remark
-from hybridvit.cli.table import pairs
+from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError
+from hybridvit.evaluate.corruptions.names import SEVERITIES
+from hybridvit.evaluate.corruptions.options import NO_CORRUPTIONS, CorruptionOptions
 from hybridvit.evaluate.suites.options import NO_SUITES, SuiteOptions
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
@@ -33,6 +36,7 @@ def evaluate(
     device: Device = "auto",
     trust_changed: bool = False,
     suites: SuiteOptions = NO_SUITES,
+    corrupted: CorruptionOptions = NO_CORRUPTIONS,
 ) -> None:
     """Measure the accuracy of a checkpoint, or of an exported model, on a folder of labelled images.
 
@@ -46,6 +50,7 @@ def evaluate(
     Examples:
       hybridvit evaluate runs/digits/model.safetensors runs/data/digits/test
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
+      hybridvit evaluate segmenter.safetensors scenes/val --corruptions noise fog --severities 1 3 5
       hybridvit evaluate model.safetensors scans/test.csv --image_column scan --label_column diagnosis
       hybridvit evaluate m.safetensors m.onnx m-int8.onnx --suites imagenet=imagenet/val real a=imagenet-a r=imagenet-r
 
@@ -69,25 +74,35 @@ def evaluate(
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
     suites.check()
+    corrupted.check(is_of_one=not suites.is_asked)
+    of_one: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "way": way}
+    in_parts: dict[str, Any] = {"tile": tile, "overlap": overlap, "write_pred": write_pred}
     if suites.is_asked:
-        _refuse_of_one(
-            image_column=image_column,
-            label_column=label_column,
-            way=way,
-            tile=tile,
-            overlap=overlap,
-            write_pred=write_pred,
-        )
+        _refuse(of_one | in_parts, "--suites")
         run: Any = {"workers": workers, "on_bad_image": on_bad_image, "device": device, "trust_changed": trust_changed}
         evaluate_suites(files, suites, batch=32 if batch is None else batch, as_json=json, **run)
         return
     checkpoint, data = _file_and_data(files)
     runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
     card, task = runner.card, find_task(runner.card.task)
-    columns: Any = {"image_column": image_column, "label_column": label_column}
-    shown: Any = {"batch": batch, "workers": workers, "way": way, "tile": tile, "overlap": overlap}
-    shown["write_pred"] = write_pred
-    found = api.evaluate(runner, data, on_bad_image=on_bad_image, say=remark, **columns, **shown)
+    shown: Any = of_one | {"batch": batch, "workers": workers, "on_bad_image": on_bad_image, "say": remark}
+    if corrupted.corruptions is not None:
+        _refuse(in_parts, "--corruptions")
+        scores = api.evaluate_corrupted(
+            runner,
+            data,
+            corrupted.corruptions,
+            severities=corrupted.severities or SEVERITIES,
+            corruption_seed=corrupted.corruption_seed,
+            **shown,
+        )
+        if json:
+            print(dumps({"checkpoint": checkpoint, "data": data} | scores.to_dict()))
+        else:
+            print(f"{card.architecture} on {data}: {scores.quantity.heading}, {scores.num_images:,} images each")
+            print(aligned(scores.rows()))
+        return
+    found = api.evaluate(runner, data, **shown, **in_parts)
     if json:
         print(dumps({"checkpoint": checkpoint, "data": data} | _json_values(found)))
         return
@@ -107,10 +122,10 @@ def _file_and_data(files: list[str]) -> tuple[str, str]:
     return files[0], files[1]
 
 
-def _refuse_of_one(**given: object) -> None:
-    """Raise UsageError for what only `evaluate FILE DATA` has."""
+def _refuse(given: Mapping[str, object], beside: str) -> None:
+    """Raise UsageError for options that do not go with another one."""
     if asked := [name for name, value in given.items() if value not in (None, "")]:
-        raise UsageError(f"--{asked[0]} is for one file and its data, not for --suites. Leave it out.")
+        raise UsageError(f"--{asked[0]} does not go with {beside}. Leave one of them out.")
 
 
 def _json_values(found: "Evaluation") -> dict[str, Any]:

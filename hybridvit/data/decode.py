@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from io import BytesIO
 from typing import IO, NamedTuple
@@ -24,8 +25,25 @@ from hybridvit.data.file_kind import (
 )
 from hybridvit.errors import ImageDecodeError, first_line
 
-ImageSource = str | os.PathLike[str] | bytes
-"""A file, or the bytes of one."""
+
+class ImageChange(ABC):
+    """What is done to decoded pictures before anything else sees them."""
+
+    @abstractmethod
+    def __call__(self, image: Image.Image, path: str) -> Image.Image:
+        """A changed copy, of the same size, of the upright RGB picture at `path`."""
+
+
+class Changed(NamedTuple):
+    """A file, or the bytes of one, of which a changed picture is decoded."""
+
+    source: "str | os.PathLike[str] | bytes"
+    change: ImageChange
+    path: str  # that the picture is known by
+
+
+ImageSource = str | os.PathLike[str] | bytes | Changed
+"""A file, or the bytes of one; or what is to become of its picture."""
 Levels = tuple[float, float]
 """What is black and what is white in a picture of more than 8 bits; black may be the higher one."""
 MAX_PIXELS = 89_478_485
@@ -119,9 +137,19 @@ def decode(
     """`decode_image` with what the file says of itself, and, on request, at reduced size.
 
     `reduction` is asked once, before decoding, for files whose reader can leave out detail (JPEG): given the width and
-    height of the whole upright image, it answers 1, 2, 4 or 8. Other files are decoded whole. `name` is what errors
-    call bytes that come from somewhere. Raises as `decode_image`.
+    height of the whole upright image, it answers 1, 2, 4 or 8. Other files are decoded whole, and so are pictures that
+    are changed. `name` is what errors call bytes that come from somewhere. Raises as `decode_image`, and as the change.
     """
+    if isinstance(source, Changed):
+        whole = decode(
+            source.source,
+            max_pixels=max_pixels,
+            exif_orientation=exif_orientation,
+            background=background,
+            levels=levels,
+            name=name,
+        )
+        return whole._replace(image=source.change(whole.image, source.path))
     name, data, kind = _opened(source, name)
     try:
         with reader_of(kind)(BytesIO(data)) as image:
@@ -176,6 +204,8 @@ def size_of(source: ImageSource, *, name: str = "") -> tuple[tuple[int, int], in
 
     A file is not read to its end.
     """
+    if isinstance(source, Changed):
+        return size_of(source.source, name=name)
     if isinstance(source, bytes):
         name, data, kind = _opened(source, name)
         return _header(BytesIO(data), kind, name)
@@ -209,6 +239,8 @@ def depth_of(source: ImageSource) -> int:
 
 def _opened(source: ImageSource, name: str) -> tuple[str, bytes, str]:
     """Name, content and kind of a file, or of the bytes of one. Raises `ImageDecodeError`."""
+    if isinstance(source, Changed):
+        return _opened(source.source, name)
     if isinstance(source, bytes):
         name, data = name or f"image given as {len(source):,} bytes", source
     else:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack
 from torch import Tensor
 
 from hybridvit.batch import BadImage, Frame, Sample
-from hybridvit.data.decode import MAX_PIXELS
+from hybridvit.data.decode import MAX_PIXELS, Changed, ImageSource
 from hybridvit.data.pixels import Pixels
 from hybridvit.data.samples import LabelledImages, Samples, SourceFault
 from hybridvit.data.seeding import derive_seed, seeded, side_of_step
@@ -76,7 +76,7 @@ class EncodedSamples(Samples):
         """
 
     @abstractmethod
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor | Pixels, Any, Frame | None]:
+    def prepared(self, source: ImageSource, index: int, step: int) -> tuple[Tensor | Pixels, Any, Frame | None]:
         """Image, target and frame of sample `index`, whose file or bytes are `source`; the generators are seeded.
 
         Raises `ImageDecodeError`.
@@ -109,7 +109,9 @@ class EncodedSamples(Samples):
         source = self.encoded(epoch, index)
         try:
             with seeded("augment", self._seed, epoch, index):
-                return self.prepared(source, index, step)
+                if self.change is None:
+                    return self.prepared(source, index, step)
+                return self.prepared(Changed(source, self.change, self.paths[index]), index, step)
         except ImageDecodeError as error:
             if isinstance(source, bytes):
                 raise ImageDecodeError(f"{self.paths[index]}, {error}") from error
@@ -141,7 +143,7 @@ class TransformedImages(EncodedSamples):
     def target(self, index: int) -> Any:
         """What is true of image `index`."""
 
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Pixels, Any, None]:
+    def prepared(self, source: ImageSource, index: int, step: int) -> tuple[Pixels, Any, None]:
         side = side_of_step(self._sizes, self._seed, step)
         image = self._transform.pixels_of_file(source, max_pixels=self._max_pixels, side=side)
         return image, self.target(index), None

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hybridvit.batch import Sample
+from hybridvit.data.decode import ImageChange
 from hybridvit.data.order import Blocks
 from hybridvit.data.pixels import Normalisation, Pixels
 from hybridvit.errors import DatasetError, ImageDecodeError
@@ -40,6 +41,9 @@ class Samples(Dataset[tuple[Tensor, Any]]):
 
     balanced_labels: Sequence[int] | None = None
     """Of training samples, classes that an epoch shows equally often; None: each sample comes once."""
+
+    change: ImageChange | None = None
+    """What is done to every decoded picture before it is prepared; the targets stay as they are."""
 
     @abstractmethod
     def draw(self, epoch: int, index: int, step: int = 0) -> Sample:

@@ -24,6 +24,7 @@ for module in sys.argv[1:]:
 """
 IMPORT_NAMES = {  # what the commands import of it, where that is not the package's name with _ for -
     "hybridvit": "hybridvit",
+    "imagecorruptions-imaug": "imagecorruptions",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn.datasets",

@@ -14,7 +14,7 @@ from hybridvit.batch import Batch, Frame, Sample
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.check_contents import Contents
 from hybridvit.data.check_report import remarks_or_refusal
-from hybridvit.data.decode import Facts
+from hybridvit.data.decode import Facts, ImageSource
 from hybridvit.data.decode import turned as turned_size
 from hybridvit.data.encoded import EncodedSamples, OnBadImage
 from hybridvit.data.listing import Listing
@@ -93,7 +93,7 @@ class DetectionFiles(EncodedSamples, DetectionSamples):
     def encoded(self, epoch: int, index: int) -> str:
         return self.paths[index]
 
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Tensor, dict[str, Any], Frame | None]:
+    def prepared(self, source: ImageSource, index: int, step: int) -> tuple[Tensor, dict[str, Any], Frame | None]:
         drawn, listed = self._drawn, self.pictures[index]
         preprocessing = drawn.preprocessing
         picture, facts = opened(source, preprocessing, max_pixels=self._max_pixels)

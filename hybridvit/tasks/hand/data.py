@@ -12,6 +12,7 @@ from hybridvit.batch import Frame
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.check_contents import Contents
 from hybridvit.data.check_report import remarks_or_refusal
+from hybridvit.data.decode import ImageSource
 from hybridvit.data.encoded import EncodedSamples, OnBadImage
 from hybridvit.data.pixels import Normalisation, Pixels
 from hybridvit.data.preprocess import channels, cut, frame_of, num_channels, opened
@@ -96,7 +97,7 @@ class HandFiles(EncodedSamples, HandSamples):
     def encoded(self, epoch: int, index: int) -> str:
         return self.paths[index]
 
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Pixels, dict[str, Tensor], Frame | None]:
+    def prepared(self, source: ImageSource, index: int, step: int) -> tuple[Pixels, dict[str, Tensor], Frame | None]:
         drawn, preprocessing = self._drawn, self._drawn.preprocessing
         picture = opened(source, preprocessing, max_pixels=self._max_pixels).image
         if drawn.augment is None:

@@ -72,7 +72,7 @@ class EncodedMasks(EncodedSamples, MaskedSamples):
     def mask(self, index: int) -> tuple[ImageSource, str]:
         """The file of a mask, or its bytes, and its name."""
 
-    def prepared(self, source: str | bytes, index: int, step: int) -> tuple[Pixels, Tensor, Frame | None]:
+    def prepared(self, source: ImageSource, index: int, step: int) -> tuple[Pixels, Tensor, Frame | None]:
         preprocessing = self._show.preprocessing
         picture, facts = decode(
             source,
