@@ -35,8 +35,8 @@ SIGNATURES = {
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain", "fold",
-    "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain",
+    "fold", "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

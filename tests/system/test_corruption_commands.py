@@ -213,7 +213,7 @@ def targets_stay(samples: Samples, root: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--severities", "3"], "--severities and --corruption_seed are for --corruptions"),
+        (["--severities", "3"], "--severities and --corruption_seed need --corruptions"),
         (["--corruptions", "fogg"], "There is no corruption 'fogg'. Nearest: 'fog'"),
         (["--corruptions", "fog", "--severities", "6"], "--severities has 6"),
         (["--corruptions", "fog", "--tile", "64"], "--tile does not go with --corruptions"),

@@ -153,7 +153,7 @@ def test_options_that_do_nothing_are_refused(capsys):
         (["m.safetensors", "data", "--share", "0.5"], "--share is of suites, but none is asked for"),
         (["m.safetensors"], "but was given 1 words"),
         (["m.safetensors", "--suites", "a=x", "--share", "2"], "must be above 0 and at most 1"),
-        (["m.safetensors", "--suites", "a=x", "--tile", "3"], "--tile is for one file and its data"),
+        (["m.safetensors", "--suites", "a=x", "--tile", "3"], "--tile does not go with --suites"),
         (["m.safetensors", "--suites", "a=x", "--predictions", "p.txt"], "must end in .csv.gz or .parquet"),
     ):
         assert main(["evaluate", *words]) == 2

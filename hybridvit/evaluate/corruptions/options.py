@@ -22,9 +22,7 @@ class CorruptionOptions:
         """Raise UsageError for options that do nothing; `is_of_one` file and its data, the only place for them."""
         if self.corruptions is None:
             if self != NO_CORRUPTIONS:
-                raise UsageError(
-                    "--severities and --corruption_seed are for --corruptions, which is not given. Add it."
-                )
+                raise UsageError("--severities and --corruption_seed need --corruptions, which is not given. Add it.")
         elif not is_of_one:
             raise UsageError(
                 "--corruptions is for one file and its data, and --suites has pictures of its own. Leave one out."
