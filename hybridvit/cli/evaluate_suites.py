@@ -11,12 +11,12 @@ from hybridvit.atomic import write_text
 from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import remark
 from hybridvit.cli.table import aligned
-from hybridvit.data.encoded import OnBadImage
 from hybridvit.errors import UsageError
 from hybridvit.evaluate.suites.options import SuiteOptions
 from hybridvit.loading import Device
 
 if TYPE_CHECKING:
+    from hybridvit.data.encoded import OnBadImage
     from hybridvit.evaluate.suites.layout import Part
     from hybridvit.evaluate.suites.run import Subject
     from hybridvit.evaluate.suites.suites import Suite
@@ -28,7 +28,7 @@ def evaluate_suites(
     *,
     batch: int,
     workers: int,
-    on_bad_image: OnBadImage,
+    on_bad_image: "OnBadImage",
     device: Device,
     trust_changed: bool,
     as_json: bool,
@@ -140,7 +140,7 @@ def _parts(
     chosen: "Sequence[tuple[Suite, Path]]",
     subjects: "Sequence[Subject]",
     options: SuiteOptions,
-    on_bad_image: OnBadImage,
+    on_bad_image: "OnBadImage",
 ) -> "list[Part]":
     """All parts of all suites, every folder checked before an image is decoded."""
     from hybridvit.evaluate.suites.layout import Choice, open_suite

@@ -167,7 +167,7 @@ def _operator_rows(found: "Profile") -> list[tuple[str, ...]]:
         times[name] = ms + each.self_ms, calls + each.calls
     total = sum(ms for ms, _ in times.values())
     most = sorted(times.items(), key=lambda item: -item[1][0])
-    rows = [("operator", "self ms, profiled", "share", "calls")]
+    rows: list[tuple[str, ...]] = [("operator", "self ms, profiled", "share", "calls")]
     rows += [
         (name, f"{ms:.3f}", f"{100 * ms / total:.1f} %", str(calls)) for name, (ms, calls) in most[:MOST_OPERATORS]
     ]

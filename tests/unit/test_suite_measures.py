@@ -76,7 +76,7 @@ def test_wilson_intervals_of_known_shares(right, total, low, high):
     assert found == pytest.approx((exact.low, exact.high), abs=1e-7)
 
 
-@pytest.mark.parametrize(("times", "resamples"), [(150, 200), pytest.param(2000, 1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(("times", "resamples"), [(150, 200), pytest.param(1000, 500, marks=pytest.mark.nightly)])
 def test_intervals_hold_the_truth_in_95_of_100_simulations(times, resamples):
     generator, truth, size = np.random.default_rng(1), 0.7, 300
     samples = generator.random((times, size)) < truth

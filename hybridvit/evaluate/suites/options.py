@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hybridvit.annotations import converted
 from hybridvit.errors import UsageError
-from hybridvit.evaluate.suites.protocol import Protocol
+
+Protocol = Literal["auto", "card", "paper-fastvit", "as-is", "resized"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from hybridvit.card import Preprocessing
 from hybridvit.errors import UsageError
 from hybridvit.evaluate.suites.layout import Part
+from hybridvit.evaluate.suites.options import Protocol
 
-Protocol = Literal["auto", "card", "paper-fastvit", "as-is", "resized"]
 CLEAN_OF_C = "clean of c"
 """The suite of the clean images prepared as those of ImageNet-C were: short side 256, centre 224."""
 PAPER_CROP, CLEAN_CROP, CLEAN_PX = 0.875, 0.875, 224

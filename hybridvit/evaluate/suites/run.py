@@ -19,7 +19,8 @@ from hybridvit.data.scan import Say, quiet
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.suites.labels import NUM_CLASSES, synsets
 from hybridvit.evaluate.suites.layout import Part
-from hybridvit.evaluate.suites.protocol import Protocol, chosen_protocol, preprocessing_of
+from hybridvit.evaluate.suites.options import Protocol
+from hybridvit.evaluate.suites.protocol import chosen_protocol, preprocessing_of
 from hybridvit.evaluate.suites.suites import Suite, is_own
 from hybridvit.evaluate.suites.tally import Answers, Tally
 from hybridvit.task import Outputs

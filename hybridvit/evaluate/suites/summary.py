@@ -46,7 +46,8 @@ def summary(results: Sequence[PartResult], *, whole: bool) -> list[Row]:
             }
             if number:
                 row["against_first"] = _against(found, first)
-            row["published"] = dict(published(found[0].subject.card.architecture, suite)) if whole else {}
+            comparable = whole and (suite != "c" or "mce" in row)  # of C an mCE was published
+            row["published"] = dict(published(found[0].subject.card.architecture, suite)) if comparable else {}
             rows.append(facts | row)
     return rows
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridvit.measure.profile.units import Unit, tensors_in, watched
+from hybridvit.models.whole import WholeModel
 
 WARMUP_STEPS = 3
 
@@ -138,4 +139,5 @@ def timed_steps(
 
 def example_targets(model: nn.Module, images: Tensor) -> Tensor:
     """A class for each image: any, since none changes the time."""
+    assert isinstance(model, WholeModel)
     return torch.arange(len(images), device=images.device) % model.num_classes

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 
@@ -47,7 +48,7 @@ def measure_roof(device: str = "cpu", *, seconds: float = SECONDS) -> Roof:
     with torch.inference_mode():
         for name, dtype in DTYPES.items():
             first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-            rates[name] = 2 * side**3 / _fastest(lambda a=first, b=second: a @ b, wait, seconds)
+            rates[name] = 2 * side**3 / _fastest(partial(torch.matmul, first, second), wait, seconds)
         source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
         copied = 2 * num_bytes / _fastest(lambda: target.copy_(source), wait, seconds)
