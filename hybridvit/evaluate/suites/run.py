@@ -166,7 +166,8 @@ def _record(folder: Path, subject: Subject, part: Part, preprocessing: Preproces
 
 def _keep(record: Path, answers: Answers, part: Part, subject: Subject, facts: dict[str, Any]) -> None:
     with replacing(record.with_suffix(".npz")) as path, path.open("wb") as file:
-        np.savez(file, **answers.arrays())
+        arrays: Any = answers.arrays()
+        np.savez(file, **arrays)
     said = {"file": subject.path, "suite": part.suite, "part": part.title} | facts | {"scores": answers.scores()}
     write_text(record, json.dumps(said) + "\n")  # the last, as the sign that the part is done
 
