@@ -11,7 +11,7 @@ STRENGTHS = (
 )
 """Displacement in pixels, its smoothness (sigma, in pixels) and the reach of the affine part, by severity.
 
-They are multiples of 244, a slip for 224 in the generator that ImageNet-C was made with, and kept as it is known by.
+They are multiples of 244, a known slip in the generator that ImageNet-C was made with, and kept: its pictures have it.
 """
 TRUNCATE = 3.0  # sigmas at which the smoothing ends
 
@@ -31,7 +31,7 @@ def elastic_transform(pixels: np.ndarray, severity: int, generator: np.random.Ra
     corners = np.array([centre + half, (centre[0] + half, centre[1] - half), centre - half], np.float32)
     moved = corners + generator.uniform(-reach_px, reach_px, size=corners.shape).astype(np.float32)
     affine = cv2.getAffineTransform(corners, moved)
-    image = cv2.warpAffine(image, affine, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    turned = np.asarray(cv2.warpAffine(image, affine, (width, height), borderMode=cv2.BORDER_REFLECT_101))
 
     def smooth_field() -> np.ndarray:
         """h w: by how many pixels each is moved along one axis."""
@@ -41,5 +41,5 @@ def elastic_transform(pixels: np.ndarray, severity: int, generator: np.random.Ra
     across, down = smooth_field().astype(np.float32), smooth_field().astype(np.float32)
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     places = np.stack([rows + down, columns + across])
-    channels = [map_coordinates(image[..., channel], places, order=1, mode="reflect") for channel in range(3)]
+    channels = [map_coordinates(turned[..., channel], places, order=1, mode="reflect") for channel in range(3)]
     return np.clip(np.stack(channels, axis=-1) * 255, 0, 255).astype(np.uint8)
