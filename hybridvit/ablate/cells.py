@@ -62,16 +62,17 @@ def recipe_of_row(base: Recipe, row: Row, name: str) -> Recipe:
 
     Raises UsageError with the row's name for options that the base's model does not take.
     """
+    import torch
+
     from hybridvit.create import create_model
 
-    options = {key: value for key, value in base.model_options.items() if key not in row.without}
+    options: dict[str, Any] = {key: value for key, value in base.model_options.items() if key not in row.without}
     options |= {key: list(value) if isinstance(value, tuple) else value for key, value in row.options.items()}
+    as_built: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     model = row.model or base.model
     try:
-        import torch
-
         with torch.device("meta"):
-            create_model(model, **{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
+            create_model(model, **as_built)
     except UsageError as error:
         raise UsageError(f"Row '{name}' cannot be built on this base: {error}") from error
     learns = flat(base).get("mesa.weight")

@@ -11,6 +11,7 @@ from pathlib import Path
 from hybridvit.ablate.cells import FAILURE, RESULT, Cell
 from hybridvit.atomic import write_text
 from hybridvit.errors import DiskFull, UsageError, command_line
+from hybridvit.machine.facts import usable_cores
 from hybridvit.recipe.file import RECIPE, recipe_text
 
 LOG = "log.txt"
@@ -29,7 +30,7 @@ def run_cells(cells: Sequence[Cell], *, jobs: int = 1, say: Callable[[str], None
     prepare(cells)
     left = [cell for cell in cells if cell.result() is None]
     say(f"{len(cells) - len(left)} of {len(cells)} cells are finished; {len(left)} to run.")
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if sys.platform == "linux" else 1
+    threads = max(1, usable_cores() // jobs)
     with ThreadPoolExecutor(jobs) as pool:
         for cell in pool.map(lambda cell: _run(cell, threads), left):
             found, failure = cell.result(), cell.failure()

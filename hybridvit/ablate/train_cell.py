@@ -20,7 +20,7 @@ def train_cell(folder: Path) -> dict[str, Any]:
 
     Raises what training raises.
     """
-    import hybridvit
+    from hybridvit.checkpoints import load
     from hybridvit.evaluate.run import evaluate_model, ready
     from hybridvit.measure.counts import count
     from hybridvit.task import find_task
@@ -32,7 +32,7 @@ def train_cell(folder: Path) -> dict[str, Any]:
     run = train(recipe, resume="auto", progress=False)
     core_seconds, wall_seconds = time.process_time() - began, time.perf_counter() - began_s
     task, name = find_task(recipe.task), run.headline.name
-    model = hybridvit.load(run.last).eval()
+    model = load(run.last).eval()
     found = evaluate_model(model, task.open(recipe).validation, task, model.card)
     right = found.scores.per_image if run.averaged is None else None  # the file may hold the averaged weights then
     counts = count(ready(model), (recipe.data.image_size, recipe.data.image_size))
