@@ -31,13 +31,13 @@ from hybridvit.evaluate.corruptions.stored import OFFICIAL
 from hybridvit.quantity import Quantity
 from hybridvit.task import find_task
 
-REASON = "the extra 'robustness' is not installed"
+REASON = "the extra 'robustness' is not installed, or the system lacks the libGL.so.1 that its OpenCV needs"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two classes, and images of them."""
-    pytest.importorskip("imagecorruptions", reason=REASON)
+    pytest.importorskip("imagecorruptions", reason=REASON, exc_type=ImportError)
     root = tmp_path_factory.mktemp("corruptions")
     dark_and_light(root)
     return root

@@ -10,14 +10,14 @@ from PIL import Image
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.corruptions.names import ALL, COMMON, SEVERITIES, checked_severities, chosen
 
-REASON = "the extra 'robustness' is not installed"
+REASON = "the extra 'robustness' is not installed, or the system lacks the libGL.so.1 that its OpenCV needs"
 SIDE = 224
 
 
 @pytest.fixture
 def corrupted():
     """(pixels, name, severity, key="picture") -> pixels as float64."""
-    pytest.importorskip("imagecorruptions", reason=REASON)
+    pytest.importorskip("imagecorruptions", reason=REASON, exc_type=ImportError)
     from hybridvit.evaluate.corruptions.corrupt import corrupt
 
     def change(pixels: np.ndarray, name: str, severity: int, key: str = "picture") -> np.ndarray:
