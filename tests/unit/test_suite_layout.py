@@ -7,9 +7,10 @@ import pytest
 from suite_folders import class_tree, corrupted, one_picture, subset, validation
 
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.evaluate.corruptions.names import COMMON
 from hybridvit.evaluate.suites.labels import real_labels, subset_synsets, synsets
 from hybridvit.evaluate.suites.layout import Choice, open_suite
-from hybridvit.evaluate.suites.suites import COUNTED, SUITES, Suite, named_suites
+from hybridvit.evaluate.suites.suites import SUITES, Suite, named_suites
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_corruptions_are_found_with_and_without_the_level_of_the_archives(tmp_pa
 
 @pytest.mark.nightly
 def test_all_of_c_with_its_extra_corruptions(tmp_path, clean):
-    parts, _ = opened("c", corrupted(tmp_path / "c", clean, [*COUNTED, "spatter"]))
+    parts, _ = opened("c", corrupted(tmp_path / "c", clean, [*COMMON, "spatter"]))
     assert len(parts) == 16 * 5
 
 

@@ -14,10 +14,11 @@ from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.cli.main import main
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
+from hybridvit.evaluate.corruptions.names import COMMON
 from hybridvit.evaluate.suites.labels import subset_indices
 from hybridvit.evaluate.suites.layout import Part, open_suite
 from hybridvit.evaluate.suites.run import Subject, check_subject, evaluate_parts
-from hybridvit.evaluate.suites.suites import COUNTED, SUITES, Suite
+from hybridvit.evaluate.suites.suites import SUITES, Suite
 from hybridvit.evaluate.suites.summary import summary
 from hybridvit.evaluate.suites.tally import Tally
 from hybridvit.peers.robustness import ALEXNET_ERRORS
@@ -99,7 +100,7 @@ def test_pairs_are_compared_and_what_is_done_is_not_done_again(tmp_path):
     parts = [part_of(right)]
     results = evaluate_parts(subjects, parts, tmp_path, batch_size=50)
     rows = summary(results, whole=True)
-    ours, theirs = (result.answers.top1 for result in results)
+    ours, theirs = (result.answers().top1 for result in results)
     assert rows[1]["against_first"]["top1"] == pytest.approx(theirs.mean() - ours.mean())
     assert rows[1]["against_first"]["resolved"]
     assert rows[1]["against_first"]["mcnemar_p"] < 1e-6
@@ -116,7 +117,7 @@ def test_pairs_are_compared_and_what_is_done_is_not_done_again(tmp_path):
 
 def test_mean_corruption_error_is_over_all_parts(tmp_path):
     right = np.arange(20) % 10
-    parts = [part_of(right, f"c/{name}/{level}", None, name, level) for name in COUNTED for level in range(1, 6)]
+    parts = [part_of(right, f"c/{name}/{level}", None, name, level) for name in COMMON for level in range(1, 6)]
     (row,) = summary(evaluate_parts([subject("one", 0.6, right)], parts, tmp_path), whole=True)
     error = row["mean_error"]
     expected = np.mean([100 * 5 * error / sum(values) for values in ALEXNET_ERRORS.values()])

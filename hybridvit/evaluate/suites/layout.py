@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,12 @@ from hybridvit.data.samples import Samples
 from hybridvit.data.scan import LeftOut, Say, file_size, quiet, relative, subfolders, walk, without
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, some
+from hybridvit.evaluate.corruptions.names import GROUPS, SEVERITIES
 from hybridvit.evaluate.suites.class_map import class_indices
 from hybridvit.evaluate.suites.labels import Subset, real_labels
-from hybridvit.evaluate.suites.suites import GROUPS, SEVERITIES, Suite
+from hybridvit.evaluate.suites.suites import Suite
 
+_LEVELS = tuple(map(str, SEVERITIES))  # names of folders
 _NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
 V2_IMAGES_PER_CLASS = 10
 
@@ -109,8 +111,7 @@ def _classes(suite: Suite, folder: Path, title: str, names: Sequence[str], choic
 
 def _corrupted(suite: Suite, place: Path, corruption: str, severity: str, choice: Choice, say: Say) -> Part:
     part = _classes(suite, place / severity, f"{suite.name}/{corruption}/{severity}", (), choice, say)
-    values = {name: getattr(part, name) for name in part.__dataclass_fields__}
-    return Part(**values | {"corruption": corruption, "severity": int(severity)})
+    return replace(part, corruption=corruption, severity=int(severity))
 
 
 def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:
@@ -220,7 +221,7 @@ def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in subfolders(str(folder)):
         inside = subfolders(str(folder / name))
-        if name in GROUPS and not set(inside) & set(SEVERITIES):
+        if name in GROUPS and not set(inside) & set(_LEVELS):
             found |= {each: folder / name / each for each in inside}
         else:
             found[name] = folder / name
@@ -255,12 +256,12 @@ def _propose(suite: Suite, folder: Path, wanted: Sequence[str]) -> None:
 
 def _severities(place: Path, choice: Choice) -> list[str]:
     there = subfolders(str(place))
-    if unknown := without(there, SEVERITIES):
+    if unknown := without(there, _LEVELS):
         raise DatasetError(
             f"{place} has {len(unknown)} folders that are no severities: {some(unknown, 3, quoted=True)}. They are "
             "named 1 to 5: move others away."
         )
-    missing = without(SEVERITIES, there)
+    missing = without(_LEVELS, there)
     if missing and not (choice.partial and there):
         raise DatasetError(
             f"{place} lacks the severities {', '.join(missing)}. Unpack them too, or take what is there with "

@@ -137,7 +137,7 @@ def _corruptions(row: dict[str, Any]) -> Table:
 
 
 def _reliability(result: PartResult) -> Curve:
-    answers = result.answers
+    answers = result.answers()
     found = reliability(answers.confidence, answers.top1)
     return Curve(
         title=f"{_title(result.part.suite)}: {_short(result.subject.path)}",
@@ -149,7 +149,7 @@ def _reliability(result: PartResult) -> Curve:
 
 
 def _classes(result: PartResult) -> Table:
-    answers, part = result.answers, result.part
+    answers, part = result.answers(), result.part
     names = subset_synsets(part.subset) if part.subset else result.subject.card.class_names or synsets()
     truth = part.right[answers.samples, 0]
     rows = []

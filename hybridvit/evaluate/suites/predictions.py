@@ -33,7 +33,7 @@ def write_predictions(path: Path, results: Sequence[PartResult]) -> None:
 
 
 def _lines(result: PartResult) -> Iterator[_Line]:
-    answers, part = result.answers, result.part
+    answers, part = result.answers(), result.part
     indices = answers.answer if part.subset is None else subset_indices(part.subset)[answers.answer]
     for place, sample in enumerate(answers.samples):
         yield (

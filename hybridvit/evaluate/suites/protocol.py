@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from hybridvit.card import Preprocessing
 from hybridvit.errors import UsageError
+from hybridvit.evaluate.corruptions.stored import OFFICIAL
 from hybridvit.evaluate.suites.layout import Part
 from hybridvit.evaluate.suites.options import Protocol
 
 CLEAN_OF_C = "clean of c"
 """The suite of the clean images prepared as those of ImageNet-C were: short side 256, centre 224."""
-PAPER_CROP, CLEAN_CROP, CLEAN_PX = 0.875, 0.875, 224
+PAPER_CROP = 0.875
 
 
 def chosen_protocol(protocol: Protocol, part: Part, takes_size: Callable[[tuple[int, int]], bool]) -> str:
@@ -44,6 +45,5 @@ def preprocessing_of(protocol: str, card: Preprocessing, part: Part) -> Preproce
     if protocol == "resized":
         return replace(card, crop_fraction=1.0, crop_mode="squash")
     if protocol == CLEAN_OF_C:
-        size = (CLEAN_PX, CLEAN_PX)
-        return replace(card, image_size=size, crop_fraction=CLEAN_CROP, crop_mode="center", interpolation="bilinear")
+        return replace(OFFICIAL, mean=card.mean, std=card.std, exif_orientation=card.exif_orientation)
     return card

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hybridvit.task import Outputs
 
 FORMAT = 1
 LOGITS = "logits"
+DIGITS = 20  # of the SHA-256 in the name of a record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,8 @@ class PartResult:
     seconds: float | None  # of the pass that it was answered in; None: kept from before
     kept_in: Path
 
-    @cached_property
     def answers(self) -> Answers:
-        """Read from the file that keeps them, so that memory does not grow with the number of parts."""
+        """Read each time from the file that keeps them, so that memory does not grow with the number of parts."""
         with np.load(self.kept_in) as arrays:
             read: Any = {name: arrays[name] for name in arrays.files}
         return Answers(**read)
@@ -96,54 +96,90 @@ def evaluate_parts(
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     for part in parts:
-        groups: dict[Preprocessing, list[tuple[Subject, str]]] = defaultdict(list)
-        kept = 0
-        for subject in subjects:
-            name = chosen_protocol(protocol, part, subject.takes_size)
-            preprocessing = preprocessing_of(name, subject.card.preprocessing, part)
-            if not force and _record(folder, subject, part, preprocessing).is_file():
-                kept += 1
-            else:
-                groups[preprocessing].append((subject, name))
-        computed = set[str]()
-        for preprocessing, members in groups.items():
-            seconds = _answer(part, preprocessing, members, folder, batch_size=batch_size, workers=workers)
-            computed.update(subject.digest for subject, _ in members)
+        asked = [_Asked.of(subject, part, protocol, folder) for subject in subjects]
+        absent = [each for each in asked if force or not each.record.is_file()]
+        groups: dict[Preprocessing, list[_Asked]] = defaultdict(list)
+        for each in absent:
+            groups[each.preprocessing].append(each)
+        for members in groups.values():
+            seconds = _answer(part, members, batch_size=batch_size, workers=workers)
             say(f"{part.title}: {len(part.identities):,} images, {len(members)} files, {seconds:.1f} s")
-        if kept:
-            say(f"{part.title}: kept from before for {kept} files")
-        results += [_read(folder, subject, part, protocol, subject.digest in computed) for subject in subjects]
+        if len(absent) < len(asked):
+            say(f"{part.title}: kept from before for {len(asked) - len(absent)} files")
+        results += [each.result(part, is_new=each in absent) for each in asked]
     return results
 
 
-def _answer(
-    part: Part,
-    preprocessing: Preprocessing,
-    members: Sequence[tuple[Subject, str]],
-    folder: Path,
-    *,
-    batch_size: int,
-    workers: int,
-) -> float:
-    import time
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A file that is asked about a part."""
 
+    subject: Subject
+    protocol: str
+    preprocessing: Preprocessing
+    record: Path  # the file of the result
+
+    @classmethod
+    def of(cls, subject: Subject, part: Part, protocol: Protocol, folder: Path) -> "_Asked":
+        """The record's name is the hash of all that the answers depend on."""
+        name = chosen_protocol(protocol, part, subject.takes_size)
+        preprocessing = preprocessing_of(name, subject.card.preprocessing, part)
+        key = [FORMAT, subject.digest, subject.runtime, part.title, part.fingerprint, asdict(preprocessing)]
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return cls(
+            subject=subject, protocol=name, preprocessing=preprocessing, record=folder / f"{digest[:DIGITS]}.json"
+        )
+
+    @property
+    def kept_in(self) -> Path:
+        return self.record.with_suffix(".npz")
+
+    def keep(self, part: Part, answers: Answers, *, num_skipped: int, seconds: float) -> None:
+        with replacing(self.kept_in) as path, path.open("wb") as file:
+            arrays: Any = answers.arrays()
+            np.savez(file, **arrays)
+        said = {
+            "file": self.subject.path,
+            "suite": part.suite,
+            "part": part.title,
+            "protocol": self.protocol,
+            "num_skipped": num_skipped,
+            "seconds": seconds,
+            "scores": answers.scores(),
+        }
+        write_text(self.record, json.dumps(said) + "\n")  # the last, as the sign that the part is done
+
+    def result(self, part: Part, *, is_new: bool) -> PartResult:
+        said = json.loads(self.record.read_text(encoding="utf-8"))
+        return PartResult(
+            part=part,
+            subject=self.subject,
+            protocol=self.protocol,
+            scores=said["scores"],
+            num_skipped=said["num_skipped"],
+            seconds=said["seconds"] if is_new else None,
+            kept_in=self.kept_in,
+        )
+
+
+def _answer(part: Part, members: Sequence[_Asked], *, batch_size: int, workers: int) -> float:
+    """Show the part to files that prepare it alike, and keep what they answer; the seconds that it took."""
     tallies = [Tally(part) for _ in members]
-    loader = make_eval_loader(part.samples(preprocessing), batch_size=batch_size, workers=workers)
+    loader = make_eval_loader(part.samples(members[0].preprocessing), batch_size=batch_size, workers=workers)
     began = time.perf_counter()
     try:
         for batch in loader:
             numbers = batch.samples.numpy()
-            for (subject, _), tally in zip(members, tallies, strict=True):
-                tally.add(_logits(subject, batch), numbers)
+            for each, tally in zip(members, tallies, strict=True):
+                tally.add(_logits(each.subject, batch), numbers)
         num_skipped = loader.num_total - loader.num_used
         if not loader.num_used:
             raise DatasetError(f"No image of {part.title} can be decoded. Unpack the archive anew.")
     finally:
         loader.close()
     seconds = time.perf_counter() - began
-    for (subject, name), tally in zip(members, tallies, strict=True):
-        facts = {"protocol": name, "num_skipped": num_skipped, "seconds": seconds}
-        _keep(_record(folder, subject, part, preprocessing), tally.result(), part, subject, facts)
+    for each, tally in zip(members, tallies, strict=True):
+        each.keep(part, tally.result(), num_skipped=num_skipped, seconds=seconds)
     return seconds
 
 
@@ -156,32 +192,3 @@ def _logits(subject: Subject, batch: Batch) -> np.ndarray:
         )
     logits = outputs[LOGITS]
     return logits if isinstance(logits, np.ndarray) else logits.float().cpu().numpy()
-
-
-def _record(folder: Path, subject: Subject, part: Part, preprocessing: Preprocessing) -> Path:
-    """The file of a result: its name is the hash of all that the answers depend on."""
-    key = [FORMAT, subject.digest, subject.runtime, part.title, part.fingerprint, asdict(preprocessing)]
-    return folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}.json"
-
-
-def _keep(record: Path, answers: Answers, part: Part, subject: Subject, facts: dict[str, Any]) -> None:
-    with replacing(record.with_suffix(".npz")) as path, path.open("wb") as file:
-        arrays: Any = answers.arrays()
-        np.savez(file, **arrays)
-    said = {"file": subject.path, "suite": part.suite, "part": part.title} | facts | {"scores": answers.scores()}
-    write_text(record, json.dumps(said) + "\n")  # the last, as the sign that the part is done
-
-
-def _read(folder: Path, subject: Subject, part: Part, protocol: Protocol, is_new: bool) -> PartResult:
-    name = chosen_protocol(protocol, part, subject.takes_size)
-    record = _record(folder, subject, part, preprocessing_of(name, subject.card.preprocessing, part))
-    said = json.loads(record.read_text(encoding="utf-8"))
-    return PartResult(
-        part=part,
-        subject=subject,
-        protocol=name,
-        scores=said["scores"],
-        num_skipped=said["num_skipped"],
-        seconds=said["seconds"] if is_new else None,
-        kept_in=record.with_suffix(".npz"),
-    )

@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import UsageError, nearest
+from hybridvit.evaluate.corruptions.names import COMMON, GROUPS
 from hybridvit.evaluate.suites.labels import Subset
 
 Layout = Literal["classes", "real", "corruptions"]
-SEVERITIES = ("1", "2", "3", "4", "5")
-GROUPS = ("noise", "blur", "weather", "digital", "extra")  # what the archives of ImageNet-C unpack to
-COUNTED = (
-    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-)
-"""The corruptions of ImageNet-C that mCE is over."""
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 _BAR = (
     *("blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout", "cocentric_sine_waves"),
     *("inverse_sparkles", "perlin_noise", "plasma_noise", "single_frequency_greyscale", "sparkles"),
@@ -65,8 +58,8 @@ SUITES: dict[str, Suite] = {
             layout="corruptions",
             folders=("imagenet-c",),
             num_images=50_000,
-            corruptions=COUNTED,
-            extra=EXTRA,
+            corruptions=COMMON,
+            extra=GROUPS["extra"],
         ),
         Suite(
             name="c-bar",

@@ -117,7 +117,7 @@ def _right(results: Sequence[PartResult]) -> np.ndarray:
     number = len(results[0].part.identities)
     answered, right = np.ones(number, bool), np.zeros((len(results), number), bool)
     for row, result in enumerate(results):
-        answers = result.answers
+        answers = result.answers()
         seen = np.zeros(number, bool)
         seen[answers.samples] = True
         answered &= seen
