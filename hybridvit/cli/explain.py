@@ -22,7 +22,7 @@ def explain(
     model: str,
     pictures: list[str],
     *,
-    draw: list[Draw] = ["cam"],  # noqa: B006  (never changed; jsonargparse shows it)
+    draw: list[Draw] | None = None,
     output: str = "explained",
     label: str | None = None,
     method: Literal["grad", "hires", "layer"] = "grad",
@@ -46,7 +46,7 @@ def explain(
     Args:
         model: .safetensors, .pth, .pth.tar or .ckpt; exported files have no gradients and no inner values.
         pictures: image files and folders.
-        draw: cam, attention, positions, erf, kernels; one or more.
+        draw: cam, attention, positions, erf, kernels; one or more, cam by default.
         output: folder to write to.
         label: class to explain, by name or number; two with a comma for their difference. By default the answer.
         method: of class maps: grad, hires or layer.
@@ -62,11 +62,12 @@ def explain(
             f"{model} is an exported file, which gives no gradients and no inner values. Explain the checkpoint that "
             "it was made from."
         )
-    if not draw:
+    drawn: tuple[Draw, ...] = ("cam",) if draw is None else tuple(draw)
+    if not drawn:
         raise UsageError(
             "There is nothing to draw. Give --draw one or more of attention, positions, erf, cam, kernels."
         )
-    if check and "cam" not in draw:
+    if check and "cam" not in drawn:
         raise UsageError("--check is for class maps. Add cam to --draw, or leave it out.")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
@@ -93,11 +94,11 @@ def explain(
         target=_target(label, explained),
         check=check,
     )
-    sections = _sections(explained, files, tuple(draw), asked)
+    sections = _sections(explained, files, drawn, asked)
     given = {"label": label, "stage": stage, "block": block, "head": head, "query": query}
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     options += [*(["--check"] if check else []), *(["--method", method] if method != "grad" else [])]
-    command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *draw, *options])
+    command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *drawn, *options])
     lead = f"{explained.card.architecture}, {explained.card.form} form, from {Path(model).name}."
     written = write_drawings(sections, folder, lead=lead, command=command)
     captions = {each.name: each.caption for drawings in sections.values() for each in drawings}

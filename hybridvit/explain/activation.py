@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchmetrics.functional.regression import spearman_corrcoef
 
 from hybridvit.errors import UsageError
 from hybridvit.models.backbone import Backbone
@@ -101,8 +102,7 @@ def with_random_last_stage(model: Backbone, *, seed: int = 0) -> Backbone:
 
 
 def rank_correlation(one: Float[Tensor, "h w"], other: Float[Tensor, "h w"]) -> float:
-    """Spearman's, without ties: 1 where both put all places in the same order; nan for a constant map."""
-    places = [values.flatten().argsort().argsort().double() for values in (one, other)]
+    """Spearman's: 1 where both put all places in the same order; nan where a map has one value alone."""
     if any(values.min() == values.max() for values in (one, other)):
         return float("nan")
-    return torch.corrcoef(torch.stack(places))[0, 1].item()
+    return spearman_corrcoef(one.flatten().double(), other.flatten().double()).item()
