@@ -180,13 +180,11 @@ def evaluate_corrupted(
     before the card's preparation, and targets stay as they are. Raises as `evaluate`; UsageError for unknown names,
     severities outside 1 to 5, and where the extra `robustness` is missing.
     """
-    from hybridvit.evaluate.corruptions.corrupt import opened_package
     from hybridvit.evaluate.corruptions.run import CorruptionChoice
     from hybridvit.evaluate.corruptions.run import evaluate_corrupted as run
     from hybridvit.task import find_task
 
     choice = CorruptionChoice.of(corruptions, severities, seed=corruption_seed)
-    opened_package()
     runner = _runner(model, device)
     card, task = runner.card, find_task(runner.card.task)
     columns = {"image_column": image_column, "label_column": label_column}

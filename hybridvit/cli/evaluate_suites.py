@@ -90,13 +90,14 @@ def table(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    from hybridvit.evaluate.suites.summary import verdict
+
     low, high = row["top1_interval"]
     against = row.get("against_first")
     difference = "–"
     if against is not None:
         ends = " to ".join(f"{100 * end:+.2f}" for end in against["interval"])
-        verdict = "" if against["resolved"] else ", not resolved"
-        difference = f"{100 * against['top1']:+.2f} ({ends}{verdict})"
+        difference = f"{100 * against['top1']:+.2f} ({ends}, {verdict(against)})"
     return (
         row["suite"],
         row["file"],

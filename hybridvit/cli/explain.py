@@ -38,7 +38,7 @@ def explain(
     Takes a checkpoint of a classifier, folded or not. One page that works offline, a PNG and an .npz of each drawing.
 
     Examples:
-      hybridvit explain runs/digits/model.safetensors runs/data/digits/test/7/0036.png
+      hybridvit explain runs/digits/model.safetensors runs/data/digits/test/7/0007.png --stage 2
       hybridvit explain model.safetensors cat.jpg --draw cam attention --query 120,80 --check
       hybridvit explain model.safetensors cat.jpg --label cat,dog --method hires
       hybridvit explain model.safetensors photos --draw erf positions kernels --output why

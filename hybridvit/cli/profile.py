@@ -71,7 +71,9 @@ def profile(
     with status_line() as show:
         found = profile_model(model, options, trace=trace, stacks=stacks, show=show)
     print("\n".join(lead(found)))
-    print(aligned(_rows(found, columns or _columns_of(mode)), left=2))
+    shown = columns or _columns_of(mode)
+    bars = [place for place, column in enumerate(("stage", "part", *shown)) if column == "bar"]
+    print(aligned(_rows(found, shown), left=2, left_too=bars))
     print()
     print("\n".join(summary(found)))
     if found.operators:
@@ -201,7 +203,7 @@ def _share(found: "Profile", ms: float) -> str:
 
 def _bar(found: "Profile", cost: "Cost") -> str:
     largest = max(each.total_ms for each in found.costs)
-    return ("█" * max(1, round(BAR * cost.total_ms / largest))).ljust(BAR)
+    return "█" * max(1, round(BAR * cost.total_ms / largest))
 
 
 def _of_roof(found: "Profile", cost: "Cost") -> str:

@@ -94,6 +94,8 @@ def draw_classes(
         f"{(values > 0).mean():.0%} of the places positive. {asked.method}, "
         f"{values.shape[0]} x {values.shape[1]} places, raw."
     )
+    if values.size == 1:
+        caption += " One place says nothing of where: --stage takes an earlier map."
     if asked.check:
         other = class_activation(with_random_last_stage(model), image, target, method=asked.method, stage=asked.stage)
         kept = rank_correlation(found, other)

@@ -11,6 +11,7 @@ from hybridvit.evaluate.suites.labels import subset_synsets, synsets
 from hybridvit.evaluate.suites.measures import reliability, wilson
 from hybridvit.evaluate.suites.run import PartResult
 from hybridvit.evaluate.suites.suites import SUITES
+from hybridvit.evaluate.suites.summary import verdict
 from hybridvit.report.content import Curve, Report, Table
 from hybridvit.report.html import write_report
 
@@ -61,12 +62,11 @@ def _against_first(rows: Sequence[dict[str, Any]], first: str) -> Table:
         if against := row.get("against_first"):
             low, high = (f"{100 * end:+.2f}" for end in against["interval"])
             p = f"{against['mcnemar_p']:.2g}" if "mcnemar_p" in against else "–"
-            verdict = "yes" if against["resolved"] else "not resolved"
             name, difference = _short(row["file"]), f"{100 * against['top1']:+.2f}"
-            body.append((_title(row["suite"]), name, difference, f"{low} to {high}", p, verdict))
+            body.append((_title(row["suite"]), name, difference, f"{low} to {high}", p, verdict(against)))
     return Table(
         title=f"Difference to {_short(first)}, in points of top-1",
-        head=("Suite", "File", "Difference", "95 % interval", "McNemar's p", "Resolved"),
+        head=("Suite", "File", "Difference", "95 % interval", "McNemar's p", "Verdict"),
         rows=body,
     )
 

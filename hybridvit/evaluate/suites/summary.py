@@ -52,6 +52,13 @@ def summary(results: Sequence[PartResult], *, whole: bool) -> list[Row]:
     return rows
 
 
+def verdict(against: Row) -> str:
+    """What the difference to the first file comes to, in words."""
+    if not against["num_differing"]:
+        return "none differs"
+    return "resolved" if against["resolved"] else "not resolved"
+
+
 def _of_corruptions(found: Sequence[PartResult]) -> Row:
     """The mean error over all corruptions and severities, which is never called mCE."""
     wrong = ~_right(found)
@@ -98,7 +105,12 @@ def _against(found: Sequence[PartResult], first: Sequence[PartResult]) -> Row:
     ours, theirs = np.split(_right([*found, *first]), 2)
     values = ours.mean(0) - theirs.mean(0)
     interval = bootstrap(values)
-    row: Row = {"top1": float(values.mean()), "interval": list(interval), "resolved": not interval.holds_zero}
+    row: Row = {
+        "top1": float(values.mean()),
+        "interval": list(interval),
+        "resolved": not interval.holds_zero,
+        "num_differing": int((ours != theirs).sum()),  # answers of which one alone is right
+    }
     if len(found) == 1:
         row["mcnemar_p"] = mcnemar(ours[0], theirs[0])
     return row
