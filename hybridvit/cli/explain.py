@@ -29,6 +29,7 @@ def explain(
     stage: int | None = None,
     block: int | None = None,
     head: int | None = None,
+    window: int | None = None,
     query: str | None = None,
     check: bool = False,
     json: bool = False,
@@ -53,6 +54,7 @@ def explain(
         stage: map of class maps and fields, from 1; by default the last.
         block: block whose attention is drawn, from 1; by default the last of each stage.
         head: attention head, from 0; by default the mean of all.
+        window: window whose attention matrix is drawn, row by row from 0; by default the mean of all.
         query: row,column in pixels of the model's input, whose attention is drawn; by default the centre.
         check: shuffle the last stage's weights and tell how far the class map changes, as a rank correlation.
         json: one line with the files and captions.
@@ -89,13 +91,14 @@ def explain(
         query=_query(query, explained.card.preprocessing.image_size),
         block=block,
         head=head,
+        window=window,
         method=method,
         stage=stage,
         target=_target(label, explained),
         check=check,
     )
     sections = _sections(explained, files, drawn, asked)
-    given = {"label": label, "stage": stage, "block": block, "head": head, "query": query}
+    given = {"label": label, "stage": stage, "block": block, "head": head, "window": window, "query": query}
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     options += [*(["--check"] if check else []), *(["--method", method] if method != "grad" else [])]
     command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *drawn, *options])

@@ -54,6 +54,7 @@ class Explaining:
     query: tuple[float, float] = (0.5, 0.5)  # row and column of the token that is followed, as shares of the picture
     block: int | None = None  # from 1; the last by default
     head: int | None = None  # from 0; the mean by default
+    window: int | None = None  # from 0, whose matrix is drawn; the mean by default
     method: Method = "grad"
     stage: int | None = None  # from 1, of class maps and fields; the last map by default
     target: Target | None = None  # what is predicted by default
@@ -124,27 +125,39 @@ def draw_positions(model: Backbone, image_size: tuple[int, int]) -> list[Drawing
     """Biases by offset and embeddings by place. Raises UsageError as `block_positions`."""
     drawings = []
     for block in block_positions(model, image_size):
-        for kind, table in (("window", block.window_bias), ("carrier", block.carrier_bias)):
-            if table is not None:
-                values = table.numpy()
-                reach = np.abs(values - MAX_BIAS / 2).max()
-                tiles = [enlarged(signed(head, middle=MAX_BIAS / 2, reach=reach)) for head in values]
-                tiles = [tile.resize((160, max(1, 160 * tile.height // tile.width))) for tile in tiles]
-                caption = (
-                    f"{block.name}: {values.min():.2f} to {values.max():.2f} around 8, a square per head; the middle "
-                    "of each is no offset."
-                )
-                title = f"Position bias between {'tokens of a window' if kind == 'window' else 'carriers'}"
-                drawings.append(
-                    Drawing(
-                        name=f"positions-{block.name}-{kind}",
-                        title=title,
-                        caption=caption,
-                        picture=in_rows(tiles, 4),
-                        numbers={"bias": values},
-                    )
-                )
+        for kind, whose, bias, norm in (
+            ("window", "tokens of a window", block.window_bias, block.window_norm),
+            ("carrier", "carriers", block.carrier_bias, block.carrier_norm),
+        ):
+            if bias is not None:
+                drawings.append(_biases(f"positions-{block.name}-{kind}", block.name, whose, bias.numpy()))
+            if norm is not None:
+                drawings.append(_lengths(f"embedding-{block.name}-{kind}", block.name, whose, norm.numpy()))
     return drawings
+
+
+def _biases(name: str, block: str, whose: str, values: np.ndarray) -> Drawing:
+    reach = np.abs(values - MAX_BIAS / 2).max()
+    tiles = [enlarged(signed(head, middle=MAX_BIAS / 2, reach=reach)) for head in values]
+    tiles = [tile.resize((160, max(1, 160 * tile.height // tile.width))) for tile in tiles]
+    return Drawing(
+        name=name,
+        title=f"Position bias between {whose}",
+        caption=f"{block}: {values.min():.2f} to {values.max():.2f} around 8, a square per head; the middle of each is "
+        "no offset.",
+        picture=in_rows(tiles, 4),
+        numbers={"bias": values},
+    )
+
+
+def _lengths(name: str, block: str, whose: str, values: np.ndarray) -> Drawing:
+    return Drawing(
+        name=name,
+        title=f"Position embedding of {whose}",
+        caption=f"{block}: its length at each place, {values.min():.3g} to {values.max():.3g}; bright is long.",
+        picture=enlarged(bright(values / (values.max() or 1.0))),
+        numbers={"length": values},
+    )
 
 
 def draw_kernels(model: Backbone, *, channels: int = 8) -> list[Drawing]:
@@ -179,10 +192,10 @@ def draw_kernels(model: Backbone, *, channels: int = 8) -> list[Drawing]:
 def _of_stage(stage: StageRecord, shown: Image.Image, asked: Explaining) -> list[Drawing]:
     index = _index(asked.block, len(stage.blocks))
     block = stage.blocks[index]
-    matrix = window_matrix(block, head=asked.head)
+    matrix = window_matrix(block, window=asked.window, head=asked.head)
     assert block.layout is not None, "a block that has run was told its windows"
     carriers = block.layout.carriers.side**2
-    told = "Inside a window, the mean over all"
+    told = "Inside a window, the mean over all" if asked.window is None else f"Inside window {asked.window}"
     if carriers:
         share = carrier_share(block)
         told += (

@@ -1,7 +1,5 @@
 """The drawings as files: a PNG and an .npz each, and one page that holds all and needs nothing else."""
 
-import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from hybridvit.atomic import replacing, write_text
 from hybridvit.explain.drawing import Drawing
 from hybridvit.report.html import page_template
+from hybridvit.report.pictures import data_address, png
 
 
 def write_drawings(sections: Mapping[str, Sequence[Drawing]], folder: Path, *, lead: str, command: str) -> list[Path]:
@@ -24,15 +23,13 @@ def write_drawings(sections: Mapping[str, Sequence[Drawing]], folder: Path, *, l
         rows = []
         for drawing in drawings:
             stem = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{place}-{drawing.name}")
-            picture = io.BytesIO()
-            drawing.picture.save(picture, format="PNG")
+            encoded = png(drawing.picture)
             with replacing(folder / f"{stem}.png") as temporary:
-                temporary.write_bytes(picture.getvalue())
+                temporary.write_bytes(encoded)
             with replacing(folder / f"{stem}.npz") as temporary:
                 np.savez_compressed(temporary, allow_pickle=False, **drawing.numbers)
             written += [folder / f"{stem}.png", folder / f"{stem}.npz"]
-            address = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
-            rows.append({"title": drawing.title, "caption": drawing.caption, "address": address})
+            rows.append({"title": drawing.title, "caption": drawing.caption, "address": data_address(encoded)})
         shown.append((heading, rows))
     template, style = page_template("hybridvit.explain", "page.html.jinja")
     page = folder / "index.html"

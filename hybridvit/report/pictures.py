@@ -55,6 +55,16 @@ def photo(image: Path | Image.Image) -> Photo:
     else:
         picture = picture.copy()
         picture.thumbnail((width_px, THUMBNAIL_PX))
+    return Photo(data_address(png(picture)), is_wide)
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as the bytes of a file."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")  # optimize=True takes ten times as long for the same size
-    return Photo("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), is_wide)
+    return buffer.getvalue()
+
+
+def data_address(encoded: bytes) -> str:
+    """The bytes of a PNG as the address of a picture that lies in the page."""
+    return "data:image/png;base64," + base64.b64encode(encoded).decode()

@@ -33,6 +33,18 @@ def test_all_drawings_are_on_one_page_and_their_numbers_beside_it(files, capsys)
     assert "Rank correlation" in told["captions"]["cam"]
     with np.load(folder / "0-cam.npz") as numbers:
         assert np.isfinite(numbers["map"]).all()
+    assert any("embedding" in name for name in told["captions"])
+
+
+def test_the_matrix_of_one_window_is_not_the_mean_of_all(files, capsys):
+    model, picture, folder = files
+    matrices = []
+    for words in ([], ["--window", "0"]):
+        assert main(["explain", model, picture, "--draw", "attention", *words, "--output", str(folder)]) == 0
+        with np.load(next(folder.glob("*attention-matrix*.npz"))) as numbers:
+            matrices.append(next(iter(numbers.values())))
+    assert "Inside window 0" in capsys.readouterr().out
+    assert np.abs(matrices[0] - matrices[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -44,6 +56,7 @@ def test_all_drawings_are_on_one_page_and_their_numbers_beside_it(files, capsys)
         (["--label", "zebra"], "no such class"),
         (["--draw", "erf", "--check"], "--check is for class maps"),
         (["--stage", "7"], "has 4"),
+        (["--draw", "attention", "--window", "99"], "The window is 99"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_and_nothing_written(files, capsys, words, message):
