@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,6 +61,28 @@ def test_measures_equal_independent_computations_on_stored_logits():
         "brier": ((probabilities - np.eye(50)[right]) ** 2).sum(1).mean(),
     }
     assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_memory_grows_by_forty_bytes_an_image_over_50000_and_by_nothing_over_parts(tmp_path):
+    right = np.arange(50_000) % 10
+    logits = np.eye(10, dtype=np.float32)[right]
+
+    def taken_bytes(num_images: int) -> int:
+        tracemalloc.start()
+        tally = Tally(part)
+        for start in range(0, num_images, 500):
+            numbers = np.arange(start, start + 500)
+            tally.add(logits[numbers], numbers)
+        taken = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return taken
+
+    part = part_of(right)
+    taken_bytes(500)  # what is only loaded once
+    assert taken_bytes(50_000) - taken_bytes(10_000) < 40_000 * 40
+    few = np.arange(100) % 10
+    (result,) = evaluate_parts([subject("first", 0.9, few)], [part_of(few)], tmp_path)
+    assert result.answers() is not result.answers()  # read from its file, and not kept
 
 
 def test_a_is_judged_among_its_200_classes_with_argmax_over_1000_beside():
