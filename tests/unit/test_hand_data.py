@@ -26,7 +26,6 @@ from hybridvit.tasks.hand.freihand.lists import labels_of, read_lists
 from hybridvit.tasks.hand.generated import GeneratedHands, example
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.mano.layer import HandLayer
-from hybridvit.tasks.hand.scenes import HandScenes, write_scenes
 
 HANDS = 4
 PREPARED = Preprocessing(image_size=(32, 32), crop_fraction=1.0, interpolation="bilinear")
@@ -263,27 +262,6 @@ def test_generated_hands_are_shown_where_their_points_are():
     assert not torch.equal(sample.image, hands.draw(1, 1).image)
     batch = example(HandData(source="generated", image_size=32), 2)
     assert batch.targets["vertices"].shape == (2, 778, 3)
-
-
-def test_rendered_hands_are_a_sound_data_set(tmp_path):
-    root = tmp_path / "rendered"
-    write_scenes(root, generated_hand(), HandScenes(train=2, evaluation=1, size=32))
-    opened = splits(root, source="rendered")
-    assert [len(opened.train), len(opened.validation)] == [8, 1]
-    assert opened.train.remarks == []
-    assert check_images(contents(str(root)), workers=0).findings == ()
-
-
-def test_hands_of_an_older_renderer_are_not_taken_for_new_ones(tmp_path):
-    root = tmp_path / "rendered"
-    write_scenes(root, generated_hand(), HandScenes(train=2, evaluation=1, size=32))
-    marker = json.loads((root / "rendered.json").read_text())
-    (root / "rendered.json").write_text(json.dumps(marker | {"pictures": marker["pictures"] - 1}))
-    with pytest.raises(DatasetError, match=r"rendered has hands that an older version rendered otherwise\. Remove it,"):
-        splits(root, source="rendered")
-    (root / "rendered.json").unlink()
-    with pytest.raises(DatasetError, match=r"was not rendered by this command: it has no rendered\.json"):
-        splits(root, source="rendered")
 
 
 @pytest.mark.parametrize(

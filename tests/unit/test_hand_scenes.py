@@ -9,8 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from hybridvit.card import Preprocessing
 from hybridvit.cli.main import main
+from hybridvit.data.check import check_images
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.task import Splits
+from hybridvit.tasks.hand.config import HandAugmentConfig, HandData
+from hybridvit.tasks.hand.data import contents, open_splits
 from hybridvit.tasks.hand.drawn.raster import rasterise
 from hybridvit.tasks.hand.mano.generated_hand import generated_hand
 from hybridvit.tasks.hand.mano.hand_assets import HandAssets
@@ -159,3 +164,31 @@ def test_the_command_renders_once_and_names_what_it_does_not_know(
         assert capsys.readouterr().out == wanted
     assert main(["hand", "rendr"]) == 2
     assert "`hybridvit hand` has no command 'rendr'. Nearest: 'render'" in capsys.readouterr().err
+
+
+def opened(root: Path) -> Splits:
+    data, prepared = HandData(root=str(root), source="rendered"), Preprocessing(image_size=(32, 32))
+    return open_splits(data, HandAugmentConfig(), prepared, seed=7, assets="generated", rotations=False)
+
+
+def test_rendered_hands_are_a_sound_data_set(tmp_path: Path) -> None:
+    root = tmp_path / "rendered"
+    write_scenes(root, generated_hand(), HandScenes(train=2, evaluation=1, size=32))
+    splits = opened(root)
+    assert [len(splits.train), len(splits.validation)] == [8, 1]
+    assert splits.train.remarks == []
+    found = contents(str(root))
+    assert found is not None
+    assert check_images(found, workers=0).findings == ()
+
+
+def test_hands_of_an_older_renderer_are_not_taken_for_new_ones(tmp_path: Path) -> None:
+    root = tmp_path / "rendered"
+    write_scenes(root, generated_hand(), HandScenes(train=2, evaluation=1, size=32))
+    marker = json.loads((root / "rendered.json").read_text())
+    (root / "rendered.json").write_text(json.dumps(marker | {"pictures": marker["pictures"] - 1}))
+    with pytest.raises(DatasetError, match=r"rendered has hands that an older version rendered otherwise\. Remove it,"):
+        opened(root)
+    (root / "rendered.json").unlink()
+    with pytest.raises(DatasetError, match=r"was not rendered by this command: it has no rendered\.json"):
+        opened(root)
