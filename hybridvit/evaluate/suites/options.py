@@ -46,6 +46,13 @@ class SuiteOptions:
         """Whether suites are asked for at all."""
         return self.suites is not None or self.root is not None
 
+    @property
+    def said_share(self) -> str:
+        """What part of the images is answered; empty where it is all of them."""
+        parts = [f"{100 * self.share:g} % of the images"] if self.share < 1 else []
+        parts += [f"at most {self.images_per_class} images a class"] if self.images_per_class else []
+        return f" ({', '.join(parts)})" if parts else ""
+
     def check(self) -> None:
         """Raise UsageError for a value outside of its range, or for options that do nothing."""
         if not self.is_asked:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from hybridvit.atomic import replacing
@@ -15,11 +16,16 @@ HEAD = ("file", "part", "image", "answer", "right", "right_top5", "confidence")
 _Line = tuple[str, str, str, int, bool, bool, float]
 
 
-def write_predictions(path: Path, results: Sequence[PartResult]) -> None:
-    """Write .csv.gz or .parquet, atomically, part by part; answers are indices of the model's classes.
+def check_predictions(path: Path) -> None:
+    """Raise UsageError, before the work, for Parquet where pyarrow is missing."""
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(
+            f"{path} needs pyarrow, which is not installed: pip install 'hybridvit[parquet]', or write .csv.gz."
+        )
 
-    Raises UsageError where pyarrow is missing.
-    """
+
+def write_predictions(path: Path, results: Sequence[PartResult]) -> None:
+    """Write .csv.gz or .parquet, atomically, part by part; answers are indices of the model's classes."""
     if path.suffix == ".parquet":
         _write_parquet(path, results)
         return
@@ -43,13 +49,9 @@ def _lines(result: PartResult) -> Iterator[_Line]:
 
 
 def _write_parquet(path: Path, results: Sequence[PartResult]) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UsageError(
-            f"{path} needs pyarrow, which is not installed: pip install 'hybridvit[parquet]', or write .csv.gz."
-        ) from error
+    import pyarrow
+    import pyarrow.parquet
+
     kinds = (*(pyarrow.string(),) * 3, pyarrow.int32(), pyarrow.bool_(), pyarrow.bool_(), pyarrow.float64())
     schema = pyarrow.schema(list(zip(HEAD, kinds, strict=True)))
     with replacing(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
