@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from hybridvit.atomic import write_text
 from hybridvit.data.encoded import OnBadImage
-from hybridvit.data.scan import Say, quiet
+from hybridvit.data.scan import Say, quiet, subfolders
 from hybridvit.digest import sha256_of
-from hybridvit.errors import UsageError
+from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import answering
+from hybridvit.evaluate.suites.labels import NUM_CLASSES
 from hybridvit.evaluate.suites.layout import Choice, Part, open_suite
 from hybridvit.evaluate.suites.options import SuiteOptions
 from hybridvit.evaluate.suites.page import write_page
@@ -119,9 +120,29 @@ def _parts(
         only=tuple(options.only or ()),
         on_bad_image=on_bad_image,
     )
-    parts = [part for suite, folder in chosen for part in open_suite(suite, folder, names, choice, say=say)]
+    parts = [
+        part
+        for suite, folder in chosen
+        for part in open_suite(suite, folder, names or _named_by(suite, folder, subjects[0]), choice, say=say)
+    ]
     takes_all = all(subject.takes_size((224, 224)) for subject in subjects)
     clean = next((part for part in parts if part.suite == "imagenet"), None)
     if clean is not None and takes_all and any(part.suite == "c" for part in parts):
         parts.append(dataclasses.replace(clean, suite=CLEAN_OF_C, title=CLEAN_OF_C))
     return parts
+
+
+def _named_by(suite: Suite, folder: Path, subject: Subject) -> tuple[str, ...]:
+    """The classes of a file that names none: the folders of one's own suite, in their order, as many as it answers.
+
+    Raises DatasetError for another number of them.
+    """
+    if not is_own(suite) or not folder.is_dir():
+        return ()
+    names, num_classes = tuple(subfolders(str(folder))), subject.card.options.get("num_classes", NUM_CLASSES)
+    if len(names) != num_classes:
+        raise DatasetError(
+            f"{folder} has {len(names)} classes, but {subject.path} answers with {num_classes} classes and does not "
+            "name them. Give images of exactly these classes, in the order of their names."
+        )
+    return names

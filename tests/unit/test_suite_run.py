@@ -9,10 +9,12 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from sklearn.metrics import log_loss, top_k_accuracy_score
-from suite_folders import one_picture, subset
+from suite_folders import class_tree, one_picture, subset
 
 from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.checkpoints import save_checkpoint
 from hybridvit.cli.main import main
+from hybridvit.create import create_model
 from hybridvit.data.generated import GeneratedImages
 from hybridvit.errors import UsageError
 from hybridvit.evaluate.corruptions.names import COMMON
@@ -182,3 +184,16 @@ def test_options_that_do_nothing_are_refused(capsys):
     ):
         assert main(["evaluate", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_file_that_names_no_classes_takes_those_of_the_folder_where_they_are_as_many(tmp_path, capsys):
+    picture = one_picture(tmp_path)
+    class_tree(tmp_path / "own", picture, ["ant", "bee"])
+    class_tree(tmp_path / "more", picture, ["ant", "bee", "cat"])
+    save_checkpoint(create_model("fastvit_debug", num_classes=2).eval(), tmp_path / "m.safetensors")
+    words = ["evaluate", str(tmp_path / "m.safetensors"), "--folder", str(tmp_path / "kept"), "--json", "--suites"]
+    assert main([*words, f"own={tmp_path / 'own'}"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["suites"]
+    assert (row["num_images"], row["num_right"]) == (2, 1)
+    assert main([*words, f"own={tmp_path / 'more'}"]) == 3
+    assert "has 3 classes, but" in capsys.readouterr().err
