@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: lab demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: lab browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -37,6 +37,14 @@ test test-nightly: .venv/ready
 	$(TEST) 3 $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system tests/contract/test_every_task.py \
 		$(SHAPES)
 	$(TEST) 2 $(SELECTED) --dist loadscope tests/deployment tests/contract/test_every_target.py
+# of processes, browsers and clusters: one at a time, for they assert times
+	$(TEST) 1 $(SELECTED) tests/browser
+
+# The browser of the tests, where there is none and the system's packages can be installed; else these are skipped.
+browser:
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome; do command -v "$$name" > /dev/null && exit 0; done; \
+	if test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+		apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium > /dev/null; fi
 
 # LiteRT's converter wants an older torch, so an environment of its own (6.7 GB)
 test-litert: .venv-litert/ready
