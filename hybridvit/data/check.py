@@ -60,6 +60,7 @@ def check_images(
             contents.sets,
             findings,
             seconds=time.monotonic() - began,
+            to_train=contents.to_train,
         )
     finally:
         table.close()

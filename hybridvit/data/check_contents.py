@@ -46,6 +46,7 @@ class Contents:
     unreadable: list[str] = field(default_factory=list)
     in_folders: bool = False  # of their classes
     of_pictures: bool = True  # whether a label is of a whole picture, so that one class is too few to learn from
+    to_train: bool = True  # or to evaluate on alone
     further: Further | None = None
 
 

@@ -80,7 +80,7 @@ def _classes(table: sqlite3.Connection, contents: Contents) -> list[Finding]:
                 empty.append(where)
             elif not good:
                 spoilt.append(where)
-            elif good == 1 and split == first:
+            elif good == 1 and split == first and contents.to_train:
                 single.append(where)
     if contents.in_folders:
         found += finding("error", "empty-class", "Class folders without images", empty)

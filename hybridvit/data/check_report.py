@@ -87,6 +87,7 @@ class CheckReport:
     findings: tuple[Finding, ...]
     bad_files: tuple[tuple[str, str], ...]  # path and what is wrong with it; at most MOST_LISTED
     seconds: float
+    to_train: bool = True  # or to evaluate on alone
 
     @classmethod
     def of(
@@ -99,6 +100,7 @@ class CheckReport:
         findings: Sequence[Finding],
         *,
         seconds: float,
+        to_train: bool = True,
     ) -> "CheckReport":
         """The counts of a filled table, with the findings in the order of their severity."""
         counts = count_by_class(table, sets)
@@ -123,6 +125,7 @@ class CheckReport:
             findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
             bad_files=_messages(table),
             seconds=round(seconds, 3),
+            to_train=to_train,
         )
 
     @property
@@ -148,7 +151,8 @@ class CheckReport:
             found = [finding for finding in self.findings if finding.severity == severity]
             if found:
                 lines += ["", title, *(line for finding in found for line in finding.lines())]
-        verdict = "Ready to train on." if self.is_usable else "Not ready: see the errors above."
+        use = "train" if self.to_train else "evaluate"
+        verdict = f"Ready to {use} on." if self.is_usable else "Not ready: see the errors above."
         return "\n".join([*lines, "", f"{verdict} Checked in {self.seconds:.1f} s."])
 
 

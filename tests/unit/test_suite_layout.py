@@ -86,7 +86,7 @@ def test_a_share_is_the_same_images_everywhere_and_the_same_each_time(tmp_path, 
     parts, _ = opened("c", corrupted(tmp_path / "c", clean, ["fog"]), only=("fog",), share=0.1)
     assert {len(part.identities) for part in parts} == {100}
     assert len({part.identities for part in parts}) == 1
-    assert parts[0].fingerprint == opened("c", tmp_path / "c", only=("fog",), share=0.1)[0][0].fingerprint
+    assert parts[0].listing == opened("c", tmp_path / "c", only=("fog",), share=0.1)[0][0].listing
 
 
 def fault(name, folder, **choice):

@@ -16,6 +16,7 @@ from hybridvit.checkpoints import save_checkpoint
 from hybridvit.cli.main import main
 from hybridvit.create import create_model
 from hybridvit.data.generated import GeneratedImages
+from hybridvit.data.listing import Listing
 from hybridvit.errors import UsageError
 from hybridvit.evaluate.corruptions.names import COMMON
 from hybridvit.evaluate.suites.labels import subset_indices
@@ -36,7 +37,7 @@ def part_of(right: np.ndarray, title: str = "imagenet", which=None, corruption: 
         identities=tuple(map(str, range(len(right)))),
         right=right[:, None],
         subset=which,
-        fingerprint="f",
+        listing=Listing(root="", paths=(), labels=(), class_names=(), fingerprint="f"),
         samples=lambda preprocessing: GeneratedImages(length=len(right)),
         side_px=lambda: (32, 32),
         corruption=corruption,

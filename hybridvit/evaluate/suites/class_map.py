@@ -57,7 +57,7 @@ def _known(
         if all_of_them and other != suite.subset and set(folders) == set(subset_synsets(other)):
             raise DatasetError(
                 f"{root} is given as '{suite.name}', but its 200 classes are those of ImageNet-{other.upper()}: "
-                f"{len(unknown)} are not in '{suite.name}' ({some(unknown, 3)}). Write {other}={root}."
+                f"{len(unknown)} are not in '{suite.name}' ({some(unknown, 3)}). It is the suite '{other}'."
             )
     _check(suite, root, unknown, missing, len(expected))
     return {name: index[name] for name in sorted(folders, key=index.__getitem__)}

@@ -23,8 +23,9 @@ from hybridvit.evaluate.suites.class_map import class_indices
 from hybridvit.evaluate.suites.labels import Subset, real_labels
 from hybridvit.evaluate.suites.suites import Suite
 
-_LEVELS = tuple(map(str, SEVERITIES))  # names of folders
-_NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
+LEVELS = tuple(map(str, SEVERITIES))  # names of folders
+NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
+"""The name of a validation image."""
 V2_IMAGES_PER_CLASS = 10
 
 
@@ -40,7 +41,7 @@ class Part:
     identities: tuple[str, ...]
     right: np.ndarray  # int64, n × most: the right answers to each image, in the numbers of `subset`, padded with -1
     subset: Subset | None
-    fingerprint: str
+    listing: Listing[int]  # the files, with the first right answer to each
     samples: Callable[[Preprocessing], Samples]  # the images, prepared so
     side_px: Callable[[], tuple[int, int]]  # height, width of its first file
     corruption: str = ""
@@ -118,7 +119,7 @@ def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:
     root, left_out = str(folder), LeftOut()
     images = sorted(left_out.images(walk(root)), key=os.fsencode)
     left_out.tell(root, say)
-    matches = [_NUMBERED.fullmatch(os.path.basename(path)) for path in images]
+    matches = [NUMBERED.fullmatch(os.path.basename(path)) for path in images]
     numbers = [int(match[1]) if match else 0 for match in matches]
     known = real_labels()
     unnamed = [
@@ -183,7 +184,7 @@ def _part(
         identities=tuple(identities[place] for place in kept),
         right=padded,
         subset=suite.subset,
-        fingerprint=listing.fingerprint,
+        listing=listing,
         samples=samples,
         side_px=side_px,
     )
@@ -216,17 +217,23 @@ def _tell_counts(suite: Suite, title: str, per_class: Counter[int], say: Say) ->
         )
 
 
-def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
-    """The folders of corruptions, by name, with or without the level that the archives unpack to."""
+def corruption_folders(folder: Path) -> dict[str, Path]:
+    """The folders that may be corruptions, by name, with or without the level that the archives unpack to."""
     found: dict[str, Path] = {}
     for name in subfolders(str(folder)):
         inside = subfolders(str(folder / name))
-        if name in GROUPS and not set(inside) & set(_LEVELS):
+        if name in GROUPS and not set(inside) & set(LEVELS):
             found |= {each: folder / name / each for each in inside}
         else:
             found[name] = folder / name
+    return found
+
+
+def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
+    """Those of the suite that are asked for, in its order."""
+    found = corruption_folders(folder)
     wanted = (*suite.corruptions, *suite.extra)
-    if wanted and not set(found) & set(wanted):
+    if not set(found) & set(wanted) if wanted else not any(map(_has_levels, found.values())):
         _propose(suite, folder, wanted)
     if wanted and (unknown := without(found, wanted)):
         raise DatasetError(
@@ -240,7 +247,7 @@ def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
     if missing and not choice.partial:
         raise DatasetError(
             f"{folder} lacks {len(missing)} of the {len(required)} corruptions of '{suite.name}': {some(missing, 3)}. "
-            "Unpack them too, choose with --only, or take what is there with --partial, which gives no mCE."
+            "Unpack them too, take what is there with --partial, or evaluate some with --only: both give no mCE."
         )
     order = [*wanted, *without(found, wanted)]
     return {name: found[name] for name in order if name in found and (not choice.only or name in choice.only)}
@@ -249,19 +256,27 @@ def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
 def _propose(suite: Suite, folder: Path, wanted: Sequence[str]) -> None:
     """Raise DatasetError for a folder without corruptions, with the one that has them where it is near."""
     near = [folder.parent, *(folder / name for name in subfolders(str(folder)))]
-    right = next((each for each in near if set(subfolders(str(each))) & {*wanted, *GROUPS}), None)
-    fix = f"Did you mean {right}?" if right else f"They are named like {some(wanted, 3, quoted=True)}."
-    raise DatasetError(f"{folder} has no corruption of '{suite.name}'. {fix}")
+    inside = {each: corruption_folders(each) for each in near}
+    if wanted:
+        right = next((each for each, found in inside.items() if set(found) & set(wanted)), None)
+    else:
+        right = next((each for each, found in inside.items() if any(map(_has_levels, found.values()))), None)
+    rule = f"They are named like {some(wanted, 3, quoted=True)}." if wanted else "Each holds folders 1 to 5."
+    raise DatasetError(f"{folder} has no corruption of '{suite.name}'. {f'Did you mean {right}?' if right else rule}")
+
+
+def _has_levels(place: Path) -> bool:
+    return not set(subfolders(str(place))).isdisjoint(LEVELS)
 
 
 def _severities(place: Path, choice: Choice) -> list[str]:
     there = subfolders(str(place))
-    if unknown := without(there, _LEVELS):
+    if unknown := without(there, LEVELS):
         raise DatasetError(
             f"{place} has {len(unknown)} folders that are no severities: {some(unknown, 3, quoted=True)}. They are "
             "named 1 to 5: move others away."
         )
-    missing = without(_LEVELS, there)
+    missing = without(LEVELS, there)
     if missing and not (choice.partial and there):
         raise DatasetError(
             f"{place} lacks the severities {', '.join(missing)}. Unpack them too, or take what is there with "

@@ -124,7 +124,7 @@ class _Asked:
         """The record's name is the hash of all that the answers depend on."""
         name = chosen_protocol(protocol, part, subject.takes_size)
         preprocessing = preprocessing_of(name, subject.card.preprocessing, part)
-        key = [FORMAT, subject.digest, subject.runtime, part.title, part.fingerprint, asdict(preprocessing)]
+        key = [FORMAT, subject.digest, subject.runtime, part.title, part.listing.fingerprint, asdict(preprocessing)]
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return cls(
             subject=subject, protocol=name, preprocessing=preprocessing, record=folder / f"{digest[:DIGITS]}.json"
