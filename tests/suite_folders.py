@@ -43,10 +43,13 @@ def validation(root: Path, picture: Path) -> Path:
     return root
 
 
-def corrupted(root: Path, clean: Path, names: Iterable[str], *, group: str = "") -> Path:
-    """root/<group>/<name>/<1 to 5>: links to the clean images."""
+def corrupted(
+    root: Path, clean: Path, names: Iterable[str], *, group: str = "", severities: Iterable[str] = "12345"
+) -> Path:
+    """root/<group>/<name>/<severity>: links to the clean images."""
+    severities = list(severities)
     for name in names:
-        (root / group / name).mkdir(parents=True)
-        for severity in range(1, 6):
-            (root / group / name / str(severity)).symlink_to(clean, target_is_directory=True)
+        (root / group / name).mkdir(parents=True, exist_ok=True)
+        for severity in severities:
+            (root / group / name / severity).symlink_to(clean, target_is_directory=True)
     return root

@@ -1,6 +1,7 @@
 """The folders of suites: every class gets its number, and every fault its name, before an image is decoded."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,54 @@ def test_corruptions_are_found_with_and_without_the_level_of_the_archives(tmp_pa
     assert [part.title for part in parts] == [f"c/{name}/{level}" for name in ("snow", "fog") for level in range(1, 6)]
     assert [part.title for part in parts] == [part.title for part in others]
     assert {part.identities for part in parts} == {others[0].identities}
+
+
+def test_sketch_is_numbered_by_wordnet_ids(tmp_path, picture):
+    files = ["sketch_0.JPEG", "sketch_1.JPEG"]
+    (part,), said = opened("sketch", class_tree(tmp_path / "sketch", picture, synsets(), files=files))
+    assert [name.split("/")[0] for name in part.identities] == [name for name in synsets() for _ in files]
+    assert part.right[:, 0].tolist() == [index for index in range(1000) for _ in files]
+    assert (part.subset, said) == (None, ["sketch: 2,000 images, but 50,889 were published."])
+
+
+def test_c_bar_has_ten_corruptions_under_their_official_names(tmp_path, clean):
+    names = [
+        *("blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout", "cocentric_sine_waves"),
+        *("inverse_sparkles", "perlin_noise", "plasma_noise", "single_frequency_greyscale", "sparkles"),
+    ]
+    folder = corrupted(tmp_path / "imagenet-c-bar", clean, names)
+    parts, _ = opened("c-bar", folder, only=("plasma_noise",))
+    assert [part.title for part in parts] == [f"c-bar/plasma_noise/{severity}" for severity in range(1, 6)]
+    assert all(part.right[:, 0].tolist() == list(range(1000)) for part in parts)
+    shutil.rmtree(folder / "sparkles")
+    assert "lacks 1 of the 10 corruptions of 'c-bar': sparkles" in fault("c-bar", folder)
+
+
+def test_c_bar_as_its_generator_writes_it_has_strengths_for_severities(tmp_path, clean):
+    folder = tmp_path / "ImageNet-C-Bar"
+    for strength in ("2.35", "3.20", "4.90", "6.60", "9.15"):
+        corrupted(folder, clean, ["caustic_refraction"], severities=[strength])
+    for strength in ("1.00", "2.00", "4.00", "9.00", "10.00"):  # the last is the first of the alphabet but one
+        corrupted(folder, clean, ["inverse_sparkles"], severities=[strength])
+    parts, _ = opened("c-bar", folder, partial=True)
+    assert [(part.title, Path(part.listing.root).name) for part in parts[:5]] == [
+        (f"c-bar/caustic_refraction/{severity}", name)
+        for severity, name in enumerate(("2.35", "3.20", "4.90", "6.60", "9.15"), 1)
+    ]
+    assert [Path(part.listing.root).name for part in parts[5:]] == ["1.00", "2.00", "4.00", "9.00", "10.00"]
+    (folder / "caustic_refraction" / "3.20").rename(folder / "caustic_refraction" / "3.25")
+    assert "no severities: '3.25'. They are named 1 to 5 or 2.35 to 9.15" in fault("c-bar", folder, partial=True)
+
+
+def test_3dcc_takes_its_corruptions_as_they_are_found(tmp_path, clean):
+    folder = corrupted(tmp_path / "imagenet-3dcc", clean, ["fog_3d", "xy_motion_blur", "bit_error"])
+    parts, said = opened("3dcc", folder)
+    names = ("bit_error", "fog_3d", "xy_motion_blur")
+    assert [part.title for part in parts] == [f"3dcc/{name}/{level}" for name in names for level in range(1, 6)]
+    assert all(part.right[:, 0].tolist() == list(range(1000)) for part in parts)
+    assert said == ["3dcc: 15 parts of 1,000 images."]
+    (folder / "bit_error" / "2").unlink()
+    assert "lacks the severities 2" in fault("3dcc", folder)
 
 
 @pytest.mark.nightly

@@ -9,8 +9,8 @@ from hybridvit.data.check_report import finding
 from hybridvit.data.scan import files_in, relative, subfolders
 from hybridvit.errors import DatasetError, some
 from hybridvit.evaluate.suites.labels import NUM_CLASSES, subset_synsets, synsets
-from hybridvit.evaluate.suites.layout import LEVELS, NUMBERED, Choice, Part, corruption_folders, open_suite
-from hybridvit.evaluate.suites.suites import SUITES, Suite
+from hybridvit.evaluate.suites.layout import NUMBERED, Choice, Part, corruption_folders, open_suite
+from hybridvit.evaluate.suites.suites import SUITES, Suite, is_severity
 
 PLAIN_NAMES = frozenset(("val", "sketch"))
 """Official names of folders that other data sets have too: they tell of no suite by themselves."""
@@ -106,7 +106,7 @@ def _of_corruptions(folder: Path) -> Suite | None:
 
 
 def _has_severities(place: Path) -> bool:
-    return any(name in LEVELS and _has_synsets(place / name) for name in subfolders(str(place)))
+    return any(is_severity(name) and _has_synsets(place / name) for name in subfolders(str(place)))
 
 
 def _has_synsets(place: Path) -> bool:

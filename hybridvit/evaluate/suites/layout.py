@@ -18,12 +18,11 @@ from hybridvit.data.samples import Samples
 from hybridvit.data.scan import LeftOut, Say, file_size, quiet, relative, subfolders, walk, without
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, some
-from hybridvit.evaluate.corruptions.names import GROUPS, SEVERITIES
+from hybridvit.evaluate.corruptions.names import GROUPS
 from hybridvit.evaluate.suites.class_map import class_indices
 from hybridvit.evaluate.suites.labels import Subset, real_labels
-from hybridvit.evaluate.suites.suites import Suite
+from hybridvit.evaluate.suites.suites import Suite, is_severity
 
-LEVELS = tuple(map(str, SEVERITIES))  # names of folders
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
 """The name of a validation image."""
 V2_IMAGES_PER_CLASS = 10
@@ -77,8 +76,8 @@ def open_suite(
         return [_classes(suite, folder, suite.name, names, choice, say)]
     parts = []
     for corruption, place in _corruptions(suite, folder, choice).items():
-        severities = _severities(place, choice)
-        parts += [_corrupted(suite, place, corruption, severity, choice, say) for severity in severities]
+        severities = _severities(suite, place, corruption, choice)
+        parts += [_corrupted(suite, place / name, corruption, severity, choice, say) for name, severity in severities]
     _check_same_files(parts, folder)
     if choice.share == 1 and choice.images_per_class is None and len(parts[0].identities) != suite.num_images:
         said = "" if suite.num_images is None else f", but {suite.num_images:,} were published"
@@ -110,9 +109,9 @@ def _classes(suite: Suite, folder: Path, title: str, names: Sequence[str], choic
     return _part(suite, title, root, paths, identities, [(label,) for label in labels], choice, names)
 
 
-def _corrupted(suite: Suite, place: Path, corruption: str, severity: str, choice: Choice, say: Say) -> Part:
-    part = _classes(suite, place / severity, f"{suite.name}/{corruption}/{severity}", (), choice, say)
-    return replace(part, corruption=corruption, severity=int(severity))
+def _corrupted(suite: Suite, place: Path, corruption: str, severity: int, choice: Choice, say: Say) -> Part:
+    part = _classes(suite, place, f"{suite.name}/{corruption}/{severity}", (), choice, say)
+    return replace(part, corruption=corruption, severity=severity)
 
 
 def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:
@@ -222,7 +221,7 @@ def corruption_folders(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in subfolders(str(folder)):
         inside = subfolders(str(folder / name))
-        if name in GROUPS and not set(inside) & set(LEVELS):
+        if name in GROUPS and not any(map(is_severity, inside)):
             found |= {each: folder / name / each for each in inside}
         else:
             found[name] = folder / name
@@ -266,23 +265,26 @@ def _propose(suite: Suite, folder: Path, wanted: Sequence[str]) -> None:
 
 
 def _has_levels(place: Path) -> bool:
-    return not set(subfolders(str(place))).isdisjoint(LEVELS)
+    return any(map(is_severity, subfolders(str(place))))
 
 
-def _severities(place: Path, choice: Choice) -> list[str]:
+def _severities(suite: Suite, place: Path, corruption: str, choice: Choice) -> list[tuple[str, int]]:
+    """The folders of a corruption's severities with these, in ascending order."""
     there = subfolders(str(place))
-    if unknown := without(there, LEVELS):
+    ways = suite.severity_names(corruption)
+    number_of = max(ways, key=lambda names: len(names.keys() & set(there)))
+    if unknown := without(there, number_of):
         raise DatasetError(
             f"{place} has {len(unknown)} folders that are no severities: {some(unknown, 3, quoted=True)}. They are "
-            "named 1 to 5: move others away."
+            f"named {' or '.join(f'{next(iter(names))} to {[*names][-1]}' for names in ways)}: move others away."
         )
-    missing = without(LEVELS, there)
+    missing = without(number_of, there)
     if missing and not (choice.partial and there):
         raise DatasetError(
             f"{place} lacks the severities {', '.join(missing)}. Unpack them too, or take what is there with "
             "--partial, which gives no mCE."
         )
-    return there
+    return [(name, severity) for name, severity in number_of.items() if name in there]
 
 
 def _check_same_files(parts: Sequence[Part], folder: Path) -> None:

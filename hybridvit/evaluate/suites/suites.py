@@ -1,19 +1,30 @@
 """The table of suites, and where they lie below a folder. Importing it needs no torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import UsageError, nearest
-from hybridvit.evaluate.corruptions.names import COMMON, GROUPS
+from hybridvit.evaluate.corruptions.names import COMMON, GROUPS, SEVERITIES
 from hybridvit.evaluate.suites.labels import Subset
 
 Layout = Literal["classes", "real", "corruptions"]
-_BAR = (
-    *("blue_noise_sample", "brownish_noise", "caustic_refraction", "checkerboard_cutout", "cocentric_sine_waves"),
-    *("inverse_sparkles", "perlin_noise", "plasma_noise", "single_frequency_greyscale", "sparkles"),
-)
+_BAR: dict[str, tuple[float, ...]] = {
+    "blue_noise_sample": (0.8, 1.6, 2.4, 4.0, 5.6),
+    "brownish_noise": (1.0, 2.0, 3.0, 4.0, 5.0),
+    "caustic_refraction": (2.35, 3.2, 4.9, 6.6, 9.15),
+    "checkerboard_cutout": (2.0, 3.0, 4.0, 5.0, 6.0),
+    "cocentric_sine_waves": (3.0, 5.0, 8.0, 9.0, 10.0),
+    "inverse_sparkles": (1.0, 2.0, 4.0, 9.0, 10.0),
+    "perlin_noise": (4.6, 5.2, 5.8, 7.6, 8.8),
+    "plasma_noise": (4.75, 7.0, 8.5, 9.25, 10.0),
+    "single_frequency_greyscale": (1.0, 1.5, 2.0, 4.5, 5.0),
+    "sparkles": (1.0, 2.0, 3.0, 5.0, 6.0),
+}
+"""The strengths of ImageNet-C-bar by severity (facebookresearch/augmentation-corruption, imagenet_c_bar.csv): its
+generator names folders by them, "2.35"; the archive that is given out has 1 to 5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +39,12 @@ class Suite:
     subset: Subset | None = None  # of the 1,000 classes, which answers are restricted to
     corruptions: tuple[str, ...] = ()  # that must be there; empty: as found
     extra: tuple[str, ...] = ()  # that may be there
+    strengths: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by corruption, in ascending order
+
+    def severity_names(self, corruption: str) -> list[dict[str, int]]:
+        """The ways to name the folders of severities: 1 to 5, and by strength where the suite has any."""
+        by_strength = {f"{strength:.2f}": place for place, strength in enumerate(self.strengths.get(corruption, ()), 1)}
+        return [{str(severity): severity for severity in SEVERITIES}, *([by_strength] if by_strength else [])]
 
 
 def _v2(kind: str, folder: str) -> Suite:
@@ -65,9 +82,10 @@ SUITES: dict[str, Suite] = {
             name="c-bar",
             title="ImageNet-C-bar",
             layout="corruptions",
-            folders=("imagenet-c-bar",),
+            folders=("imagenet-c-bar", "ImageNet-C-Bar"),
             num_images=50_000,
-            corruptions=_BAR,
+            corruptions=tuple(_BAR),
+            strengths=_BAR,
         ),
         Suite(name="3dcc", title="ImageNet-3DCC", layout="corruptions", folders=("imagenet-3dcc",)),
     )
@@ -101,6 +119,11 @@ def named_suites(words: Sequence[str], root: str | Path | None) -> list[tuple[Su
             raise UsageError(f"The suite '{name}' is asked for, but {where}. Write {name}=FOLDER.")
         chosen[name] = (SUITES[name], place)
     return list(chosen.values())
+
+
+def is_severity(folder: str) -> bool:
+    """Whether a folder is named like a severity: 1 to 5, or by a strength such as 2.35."""
+    return re.fullmatch(r"[1-5]|\d{1,2}\.\d\d", folder) is not None
 
 
 def is_own(suite: Suite) -> bool:
