@@ -119,6 +119,7 @@ def _parts(
         partial=options.partial,
         only=tuple(options.only or ()),
         on_bad_image=on_bad_image,
+        stored=options.stored,
     )
     parts = [
         part

@@ -31,7 +31,7 @@ class ImageChange(ABC):
 
     @abstractmethod
     def __call__(self, image: Image.Image, path: str) -> Image.Image:
-        """A changed copy, of the same size, of the upright RGB picture at `path`."""
+        """A changed copy of the upright RGB picture at `path`; of the same size, unless no target depends on it."""
 
 
 class Changed(NamedTuple):

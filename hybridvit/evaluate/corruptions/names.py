@@ -1,9 +1,12 @@
 """Which corruptions there are, by the names that ImageNet-C's folders have. Importing it needs nothing."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from hybridvit.errors import UsageError, nearest, some
 
+StoredAs = Literal["jpeg", "raw"]
+"""What a corrupted picture is kept as: JPEG of quality 85, as ImageNet-C's files are, or every pixel."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),

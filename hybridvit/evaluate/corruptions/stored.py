@@ -6,21 +6,20 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from PIL import Image
 
 from hybridvit.atomic import check_writable, replacing, write_text
 from hybridvit.card import Preprocessing
-from hybridvit.data.decode import decode_image
+from hybridvit.data.decode import ImageChange, decode_image
 from hybridvit.data.listing import Listing
 from hybridvit.data.preprocess import cut
 from hybridvit.data.processes import in_processes
 from hybridvit.data.scan import relative
 from hybridvit.errors import DatasetError, UsageError, some
 from hybridvit.evaluate.corruptions.corrupt import corrupt, opened_package
+from hybridvit.evaluate.corruptions.names import StoredAs
 
-StoredAs = Literal["jpeg", "raw"]
 OFFICIAL = Preprocessing(
     image_size=(224, 224),
     crop_fraction=0.875,
@@ -70,6 +69,18 @@ class Work:
                 with replacing(target) as temporary:
                     temporary.write_bytes(encoded(changed, self.stored))
         return len(absent), len(targets) - len(absent)
+
+
+class AsStored(ImageChange):
+    """A picture as the file of its corrupted copy gives it: cut, corrupted and encoded, without a disk."""
+
+    def __init__(self, name: str, severity: int, *, root: str, stored: StoredAs, seed: int = 0) -> None:
+        """`root` is the folder of the data set: where it lies changes no pixel."""
+        self.name, self.severity, self.root, self.stored, self.seed = name, severity, root, stored, seed
+
+    def __call__(self, image: Image.Image, path: str) -> Image.Image:
+        changed = corrupt(cut(image, OFFICIAL), self.name, self.severity, relative(path, self.root), seed=self.seed)
+        return changed if self.stored == "raw" else decode_image(encoded(changed, self.stored))
 
 
 def encoded(picture: Image.Image, stored: StoredAs) -> bytes:

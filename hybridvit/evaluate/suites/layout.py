@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from hybridvit.data.samples import Samples
 from hybridvit.data.scan import LeftOut, Say, file_size, quiet, relative, subfolders, walk, without
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, some
-from hybridvit.evaluate.corruptions.names import GROUPS
+from hybridvit.evaluate.corruptions.corrupt import opened_package
+from hybridvit.evaluate.corruptions.names import GROUPS, SEVERITIES, StoredAs
+from hybridvit.evaluate.corruptions.stored import OFFICIAL, AsStored
 from hybridvit.evaluate.suites.class_map import class_indices
 from hybridvit.evaluate.suites.labels import Subset, real_labels
 from hybridvit.evaluate.suites.suites import Suite, is_severity
@@ -26,6 +29,8 @@ from hybridvit.evaluate.suites.suites import Suite, is_severity
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
 """The name of a validation image."""
 V2_IMAGES_PER_CLASS = 10
+MILLISECONDS_EACH = 23
+"""To corrupt an image of 224 pixels, the mean over the 15 common corruptions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,7 @@ class Part:
     side_px: Callable[[], tuple[int, int]]  # height, width of its first file
     corruption: str = ""
     severity: int = 0
+    made: str = ""  # how, of corrupted images that lie in no folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,7 @@ class Choice:
     partial: bool = False  # corruptions and severities may be missing
     only: tuple[str, ...] = ()  # corruptions
     on_bad_image: OnBadImage = "error"
+    stored: StoredAs = "jpeg"  # what corrupted images that are made here are kept as
 
 
 ALL = Choice()
@@ -74,6 +81,8 @@ def open_suite(
         return [_real(suite, folder, choice, say)]
     if suite.layout == "classes":
         return [_classes(suite, folder, suite.name, names, choice, say)]
+    if suite.layout == "made":
+        return _made(suite, _classes(suite, folder, suite.name, (), choice, say), choice, say)
     parts = []
     for corruption, place in _corruptions(suite, folder, choice).items():
         severities = _severities(suite, place, corruption, choice)
@@ -112,6 +121,44 @@ def _classes(suite: Suite, folder: Path, title: str, names: Sequence[str], choic
 def _corrupted(suite: Suite, place: Path, corruption: str, severity: int, choice: Choice, say: Say) -> Part:
     part = _classes(suite, place, f"{suite.name}/{corruption}/{severity}", (), choice, say)
     return replace(part, corruption=corruption, severity=severity)
+
+
+def _made(suite: Suite, clean: Part, choice: Choice, say: Say) -> list[Part]:
+    """All versions of clean images, each made when it is answered: equal to those that `hybridvit corrupt` writes.
+
+    Raises UsageError where the extra `robustness` is missing.
+    """
+    opened_package()
+    known = (*suite.corruptions, *suite.extra)
+    if unknown := without(choice.only, known):
+        raise DatasetError(f"--only names {some(unknown, 3, quoted=True)}, but the corruptions are {some(known)}.")
+    names = [name for name in known if name in (choice.only or suite.corruptions)]
+    total = len(clean.identities) * len(names) * len(SEVERITIES)
+    hours = total * MILLISECONDS_EACH / 3.6e6
+    say(f"{suite.name}: {total:,} corrupted images are made, some {hours:.1f} hours of one core for each preparation.")
+    how = f"made on the fly, {'JPEG 85' if choice.stored == 'jpeg' else 'not compressed'}"
+    package = version("imagecorruptions-imaug")
+
+    def part(name: str, severity: int) -> Part:
+        change = AsStored(name, severity, root=clean.listing.root, stored=choice.stored)
+
+        def samples(preprocessing: Preprocessing) -> Samples:
+            found = clean.samples(preprocessing)
+            found.change = change
+            return found
+
+        return replace(
+            clean,
+            title=f"{suite.name}/{name}/{severity}",
+            listing=replace(clean.listing, fingerprint=f"{clean.listing.fingerprint} ({how}, {package})"),
+            samples=samples,
+            side_px=lambda: OFFICIAL.image_size,
+            corruption=name,
+            severity=severity,
+            made=how,
+        )
+
+    return [part(name, severity) for name in names for severity in SEVERITIES]
 
 
 def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:

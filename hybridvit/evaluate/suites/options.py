@@ -7,8 +7,11 @@ from typing import Literal
 
 from hybridvit.annotations import converted
 from hybridvit.errors import UsageError
+from hybridvit.evaluate.corruptions.names import StoredAs
 
 Protocol = Literal["auto", "card", "paper-fastvit", "as-is", "resized"]
+MADE = "c=on-the-fly"
+"""The word for ImageNet-C without its 75 copies of ImageNet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +20,9 @@ class SuiteOptions:
 
     suites: Sequence[str] | None = None
     """instead of DATA, suites that all FILES answer: imagenet, v2-matched, v2-threshold, v2-top, real, a, r, sketch, c,
-    c-bar, 3dcc, each as NAME=FOLDER, or NAME alone below --root; any other NAME=FOLDER is a folder of the model's
-    classes. ImageNet-O is none of them: it is out-of-distribution detection, not accuracy."""
+    c-bar, 3dcc, each as NAME=FOLDER, or NAME alone below --root; c=on-the-fly makes its images of those of imagenet
+    (needs hybridvit[robustness]); any other NAME=FOLDER is a folder of the model's classes. ImageNet-O is none of
+    them: it is out-of-distribution detection, not accuracy."""
     root: Path | None = None
     """folder that has suites under their official names; without --suites all that are found."""
     protocol: Protocol = "auto"
@@ -32,6 +36,8 @@ class SuiteOptions:
     """take the corruptions and severities that are there, without an mCE."""
     only: Sequence[str] | None = None
     """the corruptions to answer, without an mCE."""
+    stored: StoredAs = "jpeg"
+    """what c=on-the-fly keeps its images as: jpeg of quality 85, as ImageNet-C's files are, or raw: every pixel."""
     force: bool = False
     """compute again what is kept from before."""
     folder: Path | None = None
@@ -61,6 +67,9 @@ class SuiteOptions:
                 raise UsageError(f"--{changed[0]} is of suites, but none is asked for. Add --suites or --root.")
             return
         converted(self.protocol, Protocol, name="--protocol", fix="See `hybridvit evaluate --help`.")
+        converted(self.stored, StoredAs, name="--stored", fix="See `hybridvit evaluate --help`.")
+        if self.stored != NO_SUITES.stored and MADE not in (self.suites or ()):
+            raise UsageError(f"--stored is of {MADE}, which is not among --suites. Add it, or leave --stored out.")
         if not 0 < self.share <= 1:
             raise UsageError(f"--share is {self.share}, but it must be above 0 and at most 1. 1 takes all images.")
         if self.images_per_class is not None and self.images_per_class < 1:

@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import UsageError, nearest
 from hybridvit.evaluate.corruptions.names import COMMON, GROUPS, SEVERITIES
 from hybridvit.evaluate.suites.labels import Subset
+from hybridvit.evaluate.suites.options import MADE
 
-Layout = Literal["classes", "real", "corruptions"]
+Layout = Literal["classes", "real", "corruptions", "made"]  # made: corruptions of clean images, as they are answered
 _BAR: dict[str, tuple[float, ...]] = {
     "blue_noise_sample": (0.8, 1.6, 2.4, 4.0, 5.6),
     "brownish_noise": (1.0, 2.0, 3.0, 4.0, 5.0),
@@ -95,8 +96,8 @@ SUITES: dict[str, Suite] = {
 def named_suites(words: Sequence[str], root: str | Path | None) -> list[tuple[Suite, Path]]:
     """The suites that words such as "a=FOLDER" ask for; one without "=" lies below `root`, or is with imagenet.
 
-    A name that is no suite's is a folder of classes of one's own. Without words: all that `root` has. Raises
-    UsageError.
+    A name that is no suite's is a folder of classes of one's own; "c=on-the-fly" is made of the images of imagenet.
+    Without words: all that `root` has. Raises UsageError.
     """
     places = _below(root)
     if not words and not places:
@@ -105,6 +106,9 @@ def named_suites(words: Sequence[str], root: str | Path | None) -> list[tuple[Su
     for name, equals, folder in (word.partition("=") for word in words or places):
         if name in chosen:
             raise UsageError(f"--suites names '{name}' twice. Leave one of them out.")
+        if f"{name}{equals}{folder}" == MADE:
+            chosen[name] = (replace(SUITES[name], layout="made"), _clean(chosen, places))
+            continue
         if equals:
             own = Suite(name=name, title=name, layout="classes")
             if not name or not folder:
@@ -119,6 +123,16 @@ def named_suites(words: Sequence[str], root: str | Path | None) -> list[tuple[Su
             raise UsageError(f"The suite '{name}' is asked for, but {where}. Write {name}=FOLDER.")
         chosen[name] = (SUITES[name], place)
     return list(chosen.values())
+
+
+def _clean(chosen: Mapping[str, tuple[Suite, Path]], places: Mapping[str, Path]) -> Path:
+    if "imagenet" in chosen:
+        return chosen["imagenet"][1]
+    if "imagenet" in places:
+        return places["imagenet"]
+    raise UsageError(
+        f"{MADE} corrupts the images of imagenet, but nothing says where they lie. Write imagenet=FOLDER before it."
+    )
 
 
 def is_severity(folder: str) -> bool:

@@ -41,7 +41,9 @@ def summary(results: Sequence[PartResult], *, whole: bool) -> list[Row]:
             facts = {
                 "suite": suite,
                 "file": found[0].subject.path,
-                "protocol": ", ".join(dict.fromkeys(each.protocol for each in found)),
+                "protocol": ", ".join(
+                    dict.fromkeys(text for each in found for text in (each.protocol, each.part.made) if text)
+                ),
                 "num_skipped": sum(each.num_skipped for each in found),
             }
             if number:
