@@ -4,12 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybridvit.models.registry import VARIANTS
-from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable
+from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable, RobustnessRow
 
 Counted = Mapping[tuple[str, int], tuple[int, int]]
 """Parameters and multiply-adds of folded models, by name and side in pixels."""
 
 _NOTHING = "-"
+_SUITES = {
+    "imagenet": "clean",
+    "v2-matched": "V2",
+    "real": "ReaL",
+    "c": "C: mCE",
+    "a": "A",
+    "r": "R",
+    "sketch": "Sketch",
+}
 _MIXER_NAMES = {"repmixer": "RepMixer", "attention": "Attention", "pooling": "pooling"}
 
 
@@ -25,6 +34,9 @@ def render_tables(tables: Sequence[PaperTable], result: Mapping[str, Any], count
         parts.append(f"## {table.title}\n\n{table.source}.")
         if table.architectures:
             parts.append(_architectures(table.architectures, counted))
+            continue
+        if table.robustness:
+            parts.append(_robustness(table.robustness))
             continue
         pairs = [(row, record_of(row, table, records, runtime)) for row in table.rows]
         parts.append(_results(table, pairs, counted))
@@ -171,6 +183,26 @@ def _architectures(rows: Sequence[ArchitectureRow], counted: Counted) -> str:
         "\n\nThe paper prints the channels of the stem. Its parameters are those of a plain head; the released models, "
         "which this library builds, have a wider one (with `head='plain'` all seven are within 3 %)."
     )
+
+
+def _robustness(rows: Sequence[RobustnessRow]) -> str:
+    """Columns are those that rows have: nothing of it is measured here."""
+    suites = {suite: title for suite, title in _SUITES.items() if any(suite in row.values for row in rows)}
+    counts = [
+        (title, name)
+        for title, name in (("params M", "parameters_millions"), ("madds G", "multiply_adds_billions"))
+        if any(getattr(row, name) is not None for row in rows)
+    ]
+    digits = max(len(str(value).partition(".")[2]) for row in rows for value in row.values.values())
+    lines = [["model", *(title for title, _ in counts), *suites.values(), "here"]]
+    for row in rows:
+        printed = [_plain(getattr(row, name)) for _, name in counts]
+        values = [f"{row.values[suite]:.{digits}f}" if suite in row.values else _NOTHING for suite in suites]
+        lines.append([_escaped(row.system), *printed, *values, f"`{row.model}`" if row.model else _NOTHING])
+    note = (
+        "Top-1 in %; of C mCE, lower is better. `hybridvit evaluate FILE --suites ...` measures it: docs/robustness.md."
+    )
+    return f"{_markdown(lines, left=(0, len(lines[0]) - 1))}\n\n{note}"
 
 
 def _markdown(rows: Sequence[Sequence[str]], *, left: tuple[int, ...]) -> str:

@@ -30,8 +30,9 @@ def tables(
     """Write the tables of both papers as Markdown, with what this machine does beside the published figures.
 
     fastvit-2 (architectures), fastvit-5 and -6 (ImageNet-1k, plain and distilled), fastervit-1 and -3 (ImageNet-1k and
-    pre-trained on 21k). Parameters and multiply-adds are counted; latencies are of batch 1, folded, fp32. Rows come
-    from files that `hybridvit bench --json` wrote, and what these lack is measured: all five tables are some 80 models
+    pre-trained on 21k); of robustness fastvit-7, fastervit-s2 and timm-robustness, as published: `hybridvit evaluate
+    --suites` measures that. Parameters and multiply-adds are counted; latencies are of batch 1, folded, fp32. Rows come
+    from files that `hybridvit bench --json` wrote, and what these lack is measured: all tables are some 80 models
     of up to 1.4 billion parameters, which takes its time. What cannot be measured shows the reason.
 
     Examples:
@@ -40,7 +41,8 @@ def tables(
       hybridvit tables --names fastvit-5 --runtime openvino --json_file rows.json --output table5.md
 
     Args:
-        names: fastvit-2, fastvit-5, fastvit-6, fastervit-1, fastervit-3; all by default.
+        names: fastvit-2, fastvit-5, fastvit-6, fastvit-7, fastervit-1, fastervit-3, fastervit-s2, timm-robustness; all
+            by default.
         measured: files with results of this machine.
         runtime: torch, onnxruntime, openvino ... as for `hybridvit bench`.
         rounds: rounds of what is measured, at least 8; by default 30.

@@ -1,9 +1,13 @@
 """The form in which the papers' tables are kept: the figures as printed, and the name to measure a system by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TableName = Literal["fastvit-2", "fastvit-5", "fastvit-6", "fastervit-1", "fastervit-3"]
+TableName = Literal[
+    *("fastvit-2", "fastvit-5", "fastvit-6", "fastvit-7", "fastervit-1", "fastervit-3", "fastervit-s2"),
+    "timm-robustness",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,17 @@ class ArchitectureRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RobustnessRow:
+    """One system of a table of robustness."""
+
+    system: str  # as printed
+    values: Mapping[str, float]  # top-1 in % by suite, on "imagenet" the clean one; of suite "c" mCE
+    model: str | None = None  # the same in this library
+    parameters_millions: float | None = None
+    multiply_adds_billions: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaperTable:
     """One table: its rows, and what its figures were measured on. Columns of speed are those that rows have."""
 
@@ -47,6 +62,7 @@ class PaperTable:
     source: str
     rows: tuple[PaperRow, ...] = ()
     architectures: tuple[ArchitectureRow, ...] = ()
+    robustness: tuple[RobustnessRow, ...] = ()
     gpu: str = ""  # what gpu_ms was measured on
     phone: str = ""
     throughput: str = ""

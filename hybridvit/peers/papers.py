@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hybridvit.errors import UsageError, nearest
-from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable, TableName
+from hybridvit.peers.paper_row import ArchitectureRow, PaperRow, PaperTable, RobustnessRow, TableName
 
 _FASTVIT, _FASTERVIT = "Vasu et al., FastViT, ICCV 2023", "Hatamizadeh et al., FasterViT, ICLR 2024"
 _TITLES: dict[TableName, str] = {
     "fastvit-2": "FastViT, Table 2: architectures",
     "fastvit-5": "FastViT, Table 5: ImageNet-1k",
     "fastvit-6": "FastViT, Table 6: ImageNet-1k, with distillation",
+    "fastvit-7": "FastViT, Table 7: robustness",
     "fastervit-1": "FasterViT, Table 1: ImageNet-1k",
     "fastervit-3": "FasterViT, Table 3: pre-trained on ImageNet-21k",
+    "fastervit-s2": "FasterViT, Table S.2: robustness",
+    "timm-robustness": "timm: robustness",
 }
+_SOURCES: dict[TableName, str] = {
+    "fastervit-s2": f"{_FASTERVIT}, Table S.2",
+    "timm-robustness": "timm's results/*.csv (Apache-2.0), commit aa4b5850 of 2026-08-08; FastViT at 256 px with a "
+    "crop of 0.9 (ma36 0.95), others at 224 px unless said",
+}
+_SUITES = ("imagenet", "v2-matched", "real", "c", "a", "r", "sketch")
 _GPU, _PHONE = "RTX 2080Ti, TensorRT, batch 8", "iPhone 12 Pro, Core ML, batch 1"  # FastViT, section 4.1
 _THROUGHPUT = "A100, batch 128"  # FasterViT
 
@@ -42,14 +51,20 @@ def _value(text: str) -> int | float | str:
 
 def _table(name: TableName) -> PaperTable:
     of_fastvit = name.startswith("fastvit-")
-    table = PaperTable(
-        name=name, title=_TITLES[name], source=f"{_FASTVIT if of_fastvit else _FASTERVIT}, Table {name[-1]}"
-    )
+    source = _SOURCES.get(name) or f"{_FASTVIT if of_fastvit else _FASTERVIT}, Table {name[-1]}"
+    table = PaperTable(name=name, title=_TITLES[name], source=source)
     if name == "fastvit-2":
         rows = [row | {"blocks": tuple(int(number) for number in row["blocks"].split())} for row in _cells(name)]
         return replace(table, architectures=tuple(ArchitectureRow(**row) for row in rows))
+    if name in ("fastvit-7", "fastervit-s2", "timm-robustness"):
+        return replace(table, robustness=tuple(_robustness(row) for row in _cells(name)))
     table = replace(table, rows=tuple(PaperRow(**row) for row in _cells(name)))
     return replace(table, gpu=_GPU, phone=_PHONE) if of_fastvit else replace(table, throughput=_THROUGHPUT)
+
+
+def _robustness(row: dict[str, Any]) -> RobustnessRow:
+    others = {column: value for column, value in row.items() if column not in _SUITES}
+    return RobustnessRow(**others, values={suite: row[suite] for suite in _SUITES if suite in row})
 
 
 TABLES: dict[str, PaperTable] = {name: _table(name) for name in get_args(TableName)}

@@ -1,11 +1,13 @@
 """Published robustness: AlexNet's errors under corruption, and top-1 of models on the suites, in %.
 
-AlexNet: hendrycks/robustness, issue 10 (torchvision's weights). Of models: FastViT Table 7, FasterViT Table S.2, and
-timm's results/*.csv (Apache-2.0) at commit aa4b5850 of 2026-08-08, at 256 px with a crop of 0.9 (ma36 0.95).
+AlexNet: hendrycks/robustness, issue 10 (torchvision's weights). Of models: the tables of `hybridvit.peers.papers`.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
+
+from hybridvit.peers.paper_row import TableName
+from hybridvit.peers.papers import TABLES
 
 ALEXNET_CLEAN_ERROR = 0.4348
 
@@ -31,41 +33,18 @@ ALEXNET_ERRORS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 )
 """By corruption, at severities 1 to 5, from 0 to 1."""
 
-_SUITES = ("imagenet", "v2-matched", "real", "a", "r", "sketch")
-_TIMM = {
-    "fastvit_t8": ((76.18, 64.69, 83.24, 6.80, 37.16, 25.85), (77.17, 65.38, 84.15, 7.75, 37.51, 25.99)),
-    "fastvit_t12": ((79.28, 68.02, 85.20, 13.59, 40.08, 27.94), (80.36, 69.65, 86.37, 15.61, 41.83, 29.65)),
-    "fastvit_s12": ((79.88, 68.26, 85.45, 15.03, 39.92, 28.15), (81.07, 69.86, 86.74, 16.99, 42.55, 30.19)),
-    "fastvit_sa12": ((80.85, 69.67, 86.58, 16.31, 42.92, 29.68), (81.84, 70.98, 87.35, 21.31, 44.11, 31.17)),
-    "fastvit_sa24": ((82.71, 72.07, 87.65, 29.00, 46.65, 34.10), (83.37, 73.16, 88.51, 31.35, 47.97, 35.22)),
-    "fastvit_sa36": ((83.50, 73.15, 88.10, 33.00, 48.20, 36.54), (84.03, 73.92, 88.78, 36.41, 50.33, 37.10)),
-    "fastvit_ma36": ((83.88, 73.74, 88.36, 34.53, 49.52, 36.57), (84.61, 74.44, 89.12, 37.53, 51.88, 38.39)),
-}
-_FASTVIT_7 = {
-    "fastvit_sa12": {"imagenet": 80.6, "c": 62.2, "a": 17.2, "r": 42.6, "sketch": 29.7},
-    "fastvit_sa24": {"imagenet": 82.6, "c": 55.3, "a": 26.0, "r": 46.5, "sketch": 34.0},
-    "fastvit_sa36": {"imagenet": 83.6, "c": 51.8, "a": 32.3, "r": 48.1, "sketch": 35.8},
-    "fastvit_ma36": {"imagenet": 83.9, "c": 49.9, "a": 34.6, "r": 49.5, "sketch": 36.6},
-}
-_FASTERVIT_S2 = {
-    "fastervit_0": {"imagenet": 82.1, "a": 23.9, "r": 45.9, "v2-matched": 70.9},
-    "fastervit_1": {"imagenet": 83.2, "a": 31.2, "r": 47.5, "v2-matched": 72.6},
-    "fastervit_2": {"imagenet": 84.2, "a": 38.2, "r": 49.6, "v2-matched": 73.7},
-    "fastervit_3": {"imagenet": 84.9, "a": 44.2, "r": 51.9, "v2-matched": 75.0},
-    "fastervit_4": {"imagenet": 85.4, "a": 49.0, "r": 56.0, "v2-matched": 75.7},
-    "fastervit_5": {"imagenet": 85.6, "a": 52.7, "r": 56.9, "v2-matched": 76.0},
-    "fastervit_6": {"imagenet": 85.8, "a": 53.7, "r": 57.1, "v2-matched": 76.1},
+_TABLES: dict[TableName, str] = {
+    "fastvit-7": "FastViT Table 7",
+    "fastervit-s2": "FasterViT Table S.2",
+    "timm-robustness": "timm",
 }
 
 
 def published(architecture: str, suite: str) -> tuple[tuple[str, float], ...]:
     """(source, %) of each published value of a model on a suite: top-1, of suite "c" mCE; of none, empty."""
-    found = [
-        (source, table[architecture][suite])
-        for source, table in (("FastViT Table 7", _FASTVIT_7), ("FasterViT Table S.2", _FASTERVIT_S2))
-        if suite in table.get(architecture, {})
-    ]
-    if architecture in _TIMM and suite in _SUITES:
-        plain, distilled = (values[_SUITES.index(suite)] for values in _TIMM[architecture])
-        found += [("timm", plain), ("timm, distilled", distilled)]
-    return tuple(found)
+    return tuple(
+        (f"{source}{row.system.removeprefix(architecture) if table == 'timm-robustness' else ''}", row.values[suite])
+        for table, source in _TABLES.items()
+        for row in TABLES[table].robustness
+        if row.model == architecture and suite in row.values
+    )

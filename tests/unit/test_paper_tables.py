@@ -68,6 +68,44 @@ def test_transcription(
     assert sum(row.top1 for row in table) == pytest.approx(top1)
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "ours", "sums"),
+    [
+        ("fastvit-7", 15, 4, {"imagenet": 1215.4, "c": 891.5, "a": 317.8, "r": 665.8, "sketch": 477.8}),
+        ("fastervit-s2", 14, 7, {"imagenet": 1172.3, "v2-matched": 1025.4, "a": 516.1, "r": 698.9}),
+        ("timm-robustness", 25, 14, {"imagenet": 2036.72, "v2-matched": 1762.4, "real": 2171.27, "sketch": 807.33}),
+    ],
+)
+def test_transcription_of_robustness(name: str, rows: int, ours: int, sums: dict[str, float]) -> None:
+    table = TABLES[name].robustness
+    assert len(table) == rows
+    assert sum(row.model in VARIANTS for row in table) == ours == sum(row.model is not None for row in table)
+    assert {suite: sum(row.values[suite] for row in table) for suite in sums} == pytest.approx(sums)
+
+
+def test_robustness_is_shown_as_printed_and_not_measured(calls: list[tuple[int, list[str]]], tmp_path: Path) -> None:
+    page = tmp_path / "table.md"
+    command.tables(names=["fastvit-7", "fastervit-s2", "timm-robustness"], output=page)
+    assert not calls
+    text = page.read_text()
+    assert "| model | params M | madds G | clean | C: mCE | A | R | Sketch | here |" in text
+    cells = line_of(text, "FastViT-SA24")
+    assert cells == ["FastViT-SA24", "20.6", "3.8", "82.6", "55.3", "26.0", "46.5", "34.0", "`fastvit_sa24`"]
+    assert line_of(text, "FasterViT-6") == [
+        "FasterViT-6", "1360.0", "142.0", "85.8", "76.1", "53.7", "57.1", "`fastervit_6`"
+    ]  # fmt: skip
+    assert line_of(text, "fastvit_sa24") == [
+        "fastvit_sa24", "82.71", "72.07", "87.65", "29.00", "46.65", "34.10", "`fastvit_sa24`"
+    ]  # fmt: skip
+
+
+def test_clean_accuracy_is_that_of_the_other_tables() -> None:
+    printed = {row.model: row.top1 for name in ("fastvit-5", "fastervit-1") for row in reversed(TABLES[name].rows)}
+    for name in ("fastvit-7", "fastervit-s2"):
+        for row in TABLES[name].robustness:
+            assert row.model is None or row.values["imagenet"] == printed[row.model]
+
+
 def test_single_rows_are_as_printed() -> None:
     row = row_of("fastvit-5", "ConvNeXt-B*", 224)
     assert (row.parameters_millions, row.multiply_adds_billions, row.gpu_ms, row.phone_ms) == (89.0, 15.4, 13.6, 8.4)
@@ -222,8 +260,8 @@ def test_of_two_records_the_later_file_counts() -> None:
 
 
 def test_an_unknown_table_is_named_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"There is no table 'fastvit-7'\. Nearest: 'fastvit-6'"):
-        command.tables(names=["fastvit-7"])
+    with pytest.raises(UsageError, match=r"There is no table 'fastvit-8'\. Nearest: 'fastvit-"):
+        command.tables(names=["fastvit-8"])
     with pytest.raises(UsageError, match=r"The folder .* does not exist"):
         command.tables(output=tmp_path / "no" / "table.md")
     with pytest.raises(UsageError, match="There is no file"):
