@@ -1,6 +1,5 @@
 """Robustness suites for programs: what `hybridvit evaluate FILES... --suites ...` does."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from hybridvit.evaluate.suites.layout import Choice, Part, open_suite
 from hybridvit.evaluate.suites.options import SuiteOptions
 from hybridvit.evaluate.suites.page import write_page
 from hybridvit.evaluate.suites.predictions import check_predictions, write_predictions
-from hybridvit.evaluate.suites.protocol import CLEAN_OF_C
+from hybridvit.evaluate.suites.protocol import clean_of_c
 from hybridvit.evaluate.suites.run import Subject, check_subject, evaluate_parts
 from hybridvit.evaluate.suites.suites import Suite, is_own, named_suites
 from hybridvit.evaluate.suites.summary import Row, summary
@@ -126,10 +125,9 @@ def _parts(
         for suite, folder in chosen
         for part in open_suite(suite, folder, names or _named_by(suite, folder, subjects[0]), choice, say=say)
     ]
-    takes_all = all(subject.takes_size((224, 224)) for subject in subjects)
     clean = next((part for part in parts if part.suite == "imagenet"), None)
-    if clean is not None and takes_all and any(part.suite == "c" for part in parts):
-        parts.append(dataclasses.replace(clean, suite=CLEAN_OF_C, title=CLEAN_OF_C))
+    if clean is not None and any(part.suite == "c" for part in parts):
+        parts.append(clean_of_c(clean))
     return parts
 
 

@@ -71,6 +71,13 @@ class Work:
         return len(absent), len(targets) - len(absent)
 
 
+class Cut(ImageChange):
+    """A picture in ImageNet-C's geometry, not corrupted."""
+
+    def __call__(self, image: Image.Image, path: str) -> Image.Image:
+        return cut(image, OFFICIAL)
+
+
 class AsStored(ImageChange):
     """A picture as the file of its corrupted copy gives it: cut, corrupted and encoded, without a disk."""
 

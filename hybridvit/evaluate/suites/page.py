@@ -46,10 +46,11 @@ def _accuracies(rows: Sequence[dict[str, Any]]) -> Table:
         values = ", ".join(f"{value:g} ({source})" for source, value in row["published"].items()) or "–"
         top1 = f"{100 * row['top1']:.2f}"
         images = f"{row['num_images']:,}"
-        body.append((_title(row["suite"]), _short(row["file"]), images, top1, f"{low} to {high}", mce, values))
+        names = (_title(row["suite"]), _short(row["file"]), row["protocol"])
+        body.append((*names, images, top1, f"{low} to {high}", mce, values))
     return Table(
         title="Accuracy",
-        head=("Suite", "File", "Images", "Top-1 %", "95 % interval", "mCE %", "Published %"),
+        head=("Suite", "File", "Protocol", "Images", "Top-1 %", "95 % interval", "mCE %", "Published %"),
         rows=body,
         note="Top-1 of suites of corruptions is the mean over all corruptions and severities. mCE is the mean over 15 "
         "corruptions of 100 · the summed errors over AlexNet's, lower is better; its published values are mCE too.",
@@ -62,11 +63,11 @@ def _against_first(rows: Sequence[dict[str, Any]], first: str) -> Table:
         if against := row.get("against_first"):
             low, high = (f"{100 * end:+.2f}" for end in against["interval"])
             p = f"{against['mcnemar_p']:.2g}" if "mcnemar_p" in against else "–"
-            name, difference = _short(row["file"]), f"{100 * against['top1']:+.2f}"
-            body.append((_title(row["suite"]), name, difference, f"{low} to {high}", p, verdict(against)))
+            names = (_title(row["suite"]), _short(row["file"]), row["protocol"])
+            body.append((*names, f"{100 * against['top1']:+.2f}", f"{low} to {high}", p, verdict(against)))
     return Table(
         title=f"Difference to {_short(first)}, in points of top-1",
-        head=("Suite", "File", "Difference", "95 % interval", "McNemar's p", "Verdict"),
+        head=("Suite", "File", "Protocol", "Difference", "95 % interval", "McNemar's p", "Verdict"),
         rows=body,
     )
 
@@ -101,11 +102,12 @@ def _calibration(rows: Sequence[dict[str, Any]]) -> Table:
     names = ("ece", "ece_equal_mass", "rms_calibration")
     return Table(
         title="Calibration",
-        head=("Suite", "File", "ECE %", "ECE, equal mass %", "RMS %", "NLL", "Brier", "Best temperature"),
+        head=("Suite", "File", "Protocol", "ECE %", "ECE, equal mass %", "RMS %", "NLL", "Brier", "Best temperature"),
         rows=[
             (
                 _title(row["suite"]),
                 _short(row["file"]),
+                row["protocol"],
                 *(percent(row, name) for name in names),
                 *(plain(row, name) for name in ("nll", "brier", "temperature")),
             )
@@ -129,7 +131,7 @@ def _corruptions(row: dict[str, Any]) -> Table:
         for name, found in errors.items()
     ]
     return Table(
-        title=f"{_title(row['suite'])}: errors of {_short(row['file'])} in %",
+        title=f"{_title(row['suite'])}, {row['protocol']}: errors of {_short(row['file'])} in %",
         head=("Corruption", *(f"Severity {each}" for each in severities), "Mean", "CE %"),
         rows=body,
         heat=tuple(range(1, len(severities) + 1)),
@@ -140,7 +142,7 @@ def _reliability(result: PartResult) -> Curve:
     answers = result.answers()
     found = reliability(answers.confidence, answers.top1)
     return Curve(
-        title=f"{_title(result.part.suite)}: {_short(result.subject.path)}",
+        title=f"{_title(result.part.suite)} ({result.protocol}): {_short(result.subject.path)}",
         x_label="confidence",
         y_label="accuracy",
         lines={"this file": [point[:2] for point in found], "calibrated": [(0.0, 0.0), (1.0, 1.0)]},
@@ -166,7 +168,7 @@ def _classes(result: PartResult) -> Table:
         interval = f"{100 * low:.0f} to {100 * high:.0f}"
         body.append((in_words([names[label]])[0], f"{number:,}", f"{100 * accuracy:.1f}", interval, taken))
     return Table(
-        title=f"{_title(part.suite)}: the classes that {_short(result.subject.path)} is worst at",
+        title=f"{_title(part.suite)} ({result.protocol}): the classes that {_short(result.subject.path)} is worst at",
         head=("Class", "Images", "Top-1 %", "95 % interval", "Taken for (times)"),
         rows=body,
     )

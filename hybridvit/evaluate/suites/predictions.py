@@ -12,8 +12,8 @@ from hybridvit.errors import UsageError
 from hybridvit.evaluate.suites.labels import subset_indices
 from hybridvit.evaluate.suites.run import PartResult
 
-HEAD = ("file", "part", "image", "answer", "right", "right_top5", "confidence")
-_Line = tuple[str, str, str, int, bool, bool, float]
+HEAD = ("file", "part", "protocol", "image", "answer", "right", "right_top5", "confidence")
+_Line = tuple[str, str, str, str, int, bool, bool, float]
 
 
 def check_predictions(path: Path) -> None:
@@ -43,7 +43,7 @@ def _lines(result: PartResult) -> Iterator[_Line]:
     indices = answers.answer if part.subset is None else subset_indices(part.subset)[answers.answer]
     for place, sample in enumerate(answers.samples):
         yield (
-            *(result.subject.path, part.title, part.identities[sample], int(indices[place])),
+            *(result.subject.path, part.title, result.protocol, part.identities[sample], int(indices[place])),
             *(bool(answers.top1[place]), bool(answers.top5[place]), float(answers.confidence[place])),
         )
 
@@ -52,7 +52,7 @@ def _write_parquet(path: Path, results: Sequence[PartResult]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    kinds = (*(pyarrow.string(),) * 3, pyarrow.int32(), pyarrow.bool_(), pyarrow.bool_(), pyarrow.float64())
+    kinds = (*(pyarrow.string(),) * 4, pyarrow.int32(), pyarrow.bool_(), pyarrow.bool_(), pyarrow.float64())
     schema = pyarrow.schema(list(zip(HEAD, kinds, strict=True)))
     with replacing(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
         for result in results:

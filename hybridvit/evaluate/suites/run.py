@@ -20,7 +20,7 @@ from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.suites.labels import NUM_CLASSES, synsets
 from hybridvit.evaluate.suites.layout import Part
 from hybridvit.evaluate.suites.options import Protocol
-from hybridvit.evaluate.suites.protocol import chosen_protocol, preprocessing_of
+from hybridvit.evaluate.suites.protocol import chosen_protocols, preprocessing_of
 from hybridvit.evaluate.suites.suites import Suite, is_own
 from hybridvit.evaluate.suites.tally import Answers, Tally
 from hybridvit.task import Outputs
@@ -96,7 +96,11 @@ def evaluate_parts(
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     for part in parts:
-        asked = [_Asked.of(subject, part, protocol, folder) for subject in subjects]
+        asked = [
+            _Asked.of(subject, part, name, folder)
+            for subject in subjects
+            for name in chosen_protocols(protocol, part, subject.card, subject.takes_size)
+        ]
         absent = [each for each in asked if force or not each.record.is_file()]
         groups: dict[Preprocessing, list[_Asked]] = defaultdict(list)
         for each in absent:
@@ -120,14 +124,13 @@ class _Asked:
     record: Path  # the file of the result
 
     @classmethod
-    def of(cls, subject: Subject, part: Part, protocol: Protocol, folder: Path) -> "_Asked":
+    def of(cls, subject: Subject, part: Part, protocol: str, folder: Path) -> "_Asked":
         """The record's name is the hash of all that the answers depend on."""
-        name = chosen_protocol(protocol, part, subject.takes_size)
-        preprocessing = preprocessing_of(name, subject.card.preprocessing, part)
+        preprocessing = preprocessing_of(protocol, subject.card.preprocessing, part)
         key = [FORMAT, subject.digest, subject.runtime, part.title, part.listing.fingerprint, asdict(preprocessing)]
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         return cls(
-            subject=subject, protocol=name, preprocessing=preprocessing, record=folder / f"{digest[:DIGITS]}.json"
+            subject=subject, protocol=protocol, preprocessing=preprocessing, record=folder / f"{digest[:DIGITS]}.json"
         )
 
     @property

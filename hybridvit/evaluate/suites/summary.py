@@ -22,28 +22,28 @@ Row = dict[str, Any]
 
 
 def summary(results: Sequence[PartResult], *, whole: bool) -> list[Row]:
-    """One row of JSON values for each suite and file, files in their order; the first file is the reference.
+    """One row of JSON values for each suite, protocol and file, files in their order; the first file is the reference.
 
     `whole` says that all images of each suite were answered: only then are published values set beside.
     """
-    by_suite: dict[str, dict[int, list[PartResult]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, str], dict[int, list[PartResult]]] = defaultdict(lambda: defaultdict(list))
     subjects = list(dict.fromkeys(id(result.subject) for result in results))
     for result in results:
-        by_suite[result.part.suite][subjects.index(id(result.subject))].append(result)
+        groups[result.part.suite, result.protocol][subjects.index(id(result.subject))].append(result)
     rows = []
-    for suite, by_file in by_suite.items():
+    for (suite, protocol), by_file in groups.items():
+        alike = [by_file, *(others for (name, _), others in groups.items() if name == suite)]
+        first = next(found[0] for found in alike if 0 in found)  # in the same protocol, if it was shown it so
         for number in sorted(by_file):
-            found, first = by_file[number], by_file[0]
+            found = by_file[number]
             row = _of_corruptions(found) if found[0].part.corruption else dict(found[0].scores)
             if found[0].part.corruption and suite == "c":
-                clean = by_suite.get(CLEAN_OF_C, {}).get(number)
+                clean = groups.get((CLEAN_OF_C, protocol), {}).get(number)
                 row |= _mean_corruption_error(found, clean[0] if clean else None)
             facts = {
                 "suite": suite,
                 "file": found[0].subject.path,
-                "protocol": ", ".join(
-                    dict.fromkeys(text for each in found for text in (each.protocol, each.part.made) if text)
-                ),
+                "protocol": ", ".join(filter(None, (protocol, found[0].part.made))),
                 "num_skipped": sum(each.num_skipped for each in found),
             }
             if number:
