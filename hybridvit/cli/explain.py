@@ -31,6 +31,7 @@ def explain(
     head: int | None = None,
     window: int | None = None,
     query: str | None = None,
+    beside: str | None = None,
     check: bool = False,
     json: bool = False,
 ) -> None:
@@ -43,6 +44,7 @@ def explain(
       hybridvit explain model.safetensors cat.jpg --draw cam attention --query 120,80 --check
       hybridvit explain model.safetensors cat.jpg --label cat,dog --method hires
       hybridvit explain model.safetensors photos --draw erf positions kernels --output why
+      hybridvit explain v1.safetensors photos --draw erf kernels --beside v4.safetensors
 
     Args:
         model: .safetensors, .pth, .pth.tar or .ckpt; exported files have no gradients and no inner values.
@@ -56,37 +58,20 @@ def explain(
         head: attention head, from 0; by default the mean of all.
         window: window whose attention matrix is drawn, row by row from 0; by default the mean of all.
         query: row,column in pixels of the model's input, whose attention is drawn; by default the centre.
+        beside: a second checkpoint, whose receptive field and kernels are drawn beside those of the first.
         check: shuffle the last stage's weights and tell how far the class map changes, as a rank correlation.
         json: one line with the files and captions.
     """
-    if is_exported(model):
-        raise UsageError(
-            f"{model} is an exported file, which gives no gradients and no inner values. Explain the checkpoint that "
-            "it was made from."
-        )
     drawn: tuple[Draw, ...] = ("cam",) if draw is None else tuple(draw)
-    if not drawn:
-        raise UsageError(
-            "There is nothing to draw. Give --draw one or more of attention, positions, erf, cam, kernels."
-        )
-    if check and "cam" not in drawn:
-        raise UsageError("--check is for class maps. Add cam to --draw, or leave it out.")
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"The output {folder} is a file, but a folder is to be written there. Name another.")
-    from hybridvit.checkpoints import load
+    _check(model, drawn, folder, check=check, beside=beside)
     from hybridvit.data.scan import find_images
-    from hybridvit.explain.drawing import Explaining
+    from hybridvit.explain.drawing import Explaining, draw_positions, side_by_side
     from hybridvit.explain.page import write_drawings
-    from hybridvit.models.backbone import Backbone
 
     files = [Path(path) for path in find_images(pictures)]
-    explained = load(model)
-    if not isinstance(explained, Backbone):
-        raise UsageError(
-            f"{model} answers to the task {explained.card.task}, but only classifiers are explained. Give one of those."
-        )
-    explained.eval()
+    explained = _classifier(model)
+    other = None if beside is None else _classifier(beside)
     asked = Explaining(
         query=_query(query, explained.card.preprocessing.image_size),
         block=block,
@@ -98,9 +83,18 @@ def explain(
         check=check,
     )
     sections = _sections(explained, files, drawn, asked)
+    whole = _whole(explained, files, drawn, asked)
+    if other is not None:
+        names = (Path(model).name, Path(beside or "").name)
+        whole = side_by_side(whole, _whole(other, files, drawn, asked), whose=names)
+    if "positions" in drawn:
+        whole += draw_positions(explained, explained.card.preprocessing.image_size)
+    if whole:
+        sections["The model"] = whole
     given = {"label": label, "stage": stage, "block": block, "head": head, "window": window, "query": query}
+    given |= {"method": None if method == "grad" else method, "beside": beside}
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    options += [*(["--check"] if check else []), *(["--method", method] if method != "grad" else [])]
+    options += ["--check"] if check else []
     command = shlex.join(["hybridvit", "explain", model, *pictures, "--draw", *drawn, *options])
     lead = f"{explained.card.architecture}, {explained.card.form} form, from {Path(model).name}."
     written = write_drawings(sections, folder, lead=lead, command=command)
@@ -113,32 +107,67 @@ def explain(
     remark(f"{written[0]} and {len(written) - 1} files beside it")
 
 
+def _check(model: str, drawn: tuple[Draw, ...], folder: Path, *, check: bool, beside: str | None) -> None:
+    """Raise UsageError for what cannot be drawn, or for options that do nothing."""
+    for path in (model, beside):
+        if path is not None and is_exported(path):
+            raise UsageError(
+                f"{path} is an exported file, which gives no gradients and no inner values. Explain the checkpoint "
+                "that it was made from."
+            )
+    if not drawn:
+        raise UsageError(
+            "There is nothing to draw. Give --draw one or more of attention, positions, erf, cam, kernels."
+        )
+    if check and "cam" not in drawn:
+        raise UsageError("--check is for class maps. Add cam to --draw, or leave it out.")
+    if beside is not None and not {"erf", "kernels"} & set(drawn):
+        raise UsageError("--beside is for receptive fields and kernels. Add erf or kernels to --draw, or leave it out.")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"The output {folder} is a file, but a folder is to be written there. Name another.")
+
+
+def _classifier(path: str) -> "Backbone":
+    from hybridvit.checkpoints import load
+    from hybridvit.models.backbone import Backbone
+
+    model = load(path)
+    if not isinstance(model, Backbone):
+        raise UsageError(
+            f"{path} answers to the task {model.card.task}, but only classifiers are explained. Give one of those."
+        )
+    return model.eval()
+
+
 def _sections(
     model: "Backbone", files: list[Path], draw: tuple[Draw, ...], asked: "Explaining"
 ) -> dict[str, list["Drawing"]]:
+    """The drawings of each picture."""
     from hybridvit.data.preprocess import as_picture, prepare
-    from hybridvit.explain.drawing import (
-        draw_attention,
-        draw_classes,
-        draw_field,
-        draw_kernels,
-        draw_positions,
-        stacked,
-    )
+    from hybridvit.explain.drawing import draw_attention, draw_classes, stacked
 
     preprocessing = model.card.preprocessing
-    arrays = {path: prepare(path, preprocessing) for path in files}
     sections: dict[str, list[Drawing]] = {}
-    for path, array in arrays.items():
+    for path in files if {"cam", "attention"} & set(draw) else ():
+        array = prepare(path, preprocessing)
         image, shown = stacked([array]), as_picture(array, preprocessing)
         drawings = draw_classes(model, image, shown, asked) if "cam" in draw else []
         drawings += draw_attention(model, image, shown, asked) if "attention" in draw else []
         if drawings:
             sections[str(path)] = drawings
-    whole = draw_field(model, stacked([*arrays.values()][:MOST_PICTURES_IN_A_FIELD]), asked) if "erf" in draw else []
-    whole += draw_positions(model, preprocessing.image_size) if "positions" in draw else []
-    whole += draw_kernels(model) if "kernels" in draw else []
-    return sections | ({"The model": whole} if whole else {})
+    return sections
+
+
+def _whole(model: "Backbone", files: list[Path], draw: tuple[Draw, ...], asked: "Explaining") -> list["Drawing"]:
+    """What two models can be compared by: the field over the pictures, and the kernels."""
+    from hybridvit.data.preprocess import prepare
+    from hybridvit.explain.drawing import draw_field, draw_kernels, stacked
+
+    drawings: list[Drawing] = []
+    if "erf" in draw:
+        arrays = [prepare(path, model.card.preprocessing) for path in files[:MOST_PICTURES_IN_A_FIELD]]
+        drawings += draw_field(model, stacked(arrays), asked)
+    return drawings + (draw_kernels(model) if "kernels" in draw else [])
 
 
 def _query(text: str | None, image_size: tuple[int, int]) -> tuple[float, float]:

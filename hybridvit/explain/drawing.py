@@ -1,7 +1,7 @@
 """What is drawn of a model and a picture: each drawing has a picture, a caption, and the numbers behind it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,17 @@ from hybridvit.explain.maps import (
     rollout,
     window_matrix,
 )
-from hybridvit.explain.pictures import bright, enlarged, in_rows, logarithmic, over, signed, with_lines, with_mark
+from hybridvit.explain.pictures import (
+    beside,
+    bright,
+    enlarged,
+    in_rows,
+    logarithmic,
+    over,
+    signed,
+    with_lines,
+    with_mark,
+)
 from hybridvit.explain.positions import block_positions
 from hybridvit.explain.receptive import SHARES, receptive_field
 from hybridvit.explain.recording import StageRecord, record_attention
@@ -187,6 +197,29 @@ def draw_kernels(model: Backbone, *, channels: int = 8) -> list[Drawing]:
             )
         )
     return drawings
+
+
+def side_by_side(ours: Sequence[Drawing], others: Sequence[Drawing], *, whose: tuple[str, str]) -> list[Drawing]:
+    """The drawings of two models, those of one name as one; `whose` says which model each half is of.
+
+    What one of them alone has stands by itself. The numbers of the second have names that begin with "beside_".
+    """
+    theirs = {each.name: each for each in others}
+    drawings = []
+    for each in ours:
+        other = theirs.pop(each.name, None)
+        if other is None:
+            drawings.append(replace(each, title=f"{each.title}, {whose[0]} alone"))
+            continue
+        joined = replace(
+            each,
+            caption=f"Left, {whose[0]}: {each.caption} Right, {whose[1]}: {other.caption}",
+            picture=beside(each.picture, other.picture),
+            numbers=each.numbers | {f"beside_{name}": values for name, values in other.numbers.items()},
+        )
+        drawings.append(joined)
+    alone = [replace(each, title=f"{each.title}, {whose[1]} alone") for each in theirs.values()]
+    return [*drawings, *alone]
 
 
 def _of_stage(stage: StageRecord, shown: Image.Image, asked: Explaining) -> list[Drawing]:

@@ -69,6 +69,14 @@ def in_rows(pictures: list[Image.Image], columns: int, *, gap_px: int = 6) -> Im
     return sheet
 
 
+def beside(left: Image.Image, right: Image.Image, *, gap_px: int = 24) -> Image.Image:
+    """Two pictures of any sizes, white between and below them, as one."""
+    sheet = Image.new("RGB", (left.width + gap_px + right.width, max(left.height, right.height)), "white")
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + gap_px, 0))
+    return sheet
+
+
 def _coloured(values: np.ndarray, colours: np.ndarray) -> Image.Image:
     places = np.linspace(0, 1, len(colours))
     clipped = np.clip(values, 0, 1)

@@ -47,9 +47,33 @@ def test_the_matrix_of_one_window_is_not_the_mean_of_all(files, capsys):
     assert np.abs(matrices[0] - matrices[1]).max() > 1e-4
 
 
+def test_two_models_are_drawn_side_by_side(tmp_path, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "one.png")
+    paths = [str(tmp_path / name) for name in ("small.safetensors", "large.safetensors")]
+    for path, kernel in zip(paths, (3, 7), strict=True):
+        save_checkpoint(trained_like(hybridvit.create_model("fastvit_debug", num_classes=3, ffn_kernel=kernel)), path)
+    folder = tmp_path / "why"
+    words = ["explain", paths[0], str(tmp_path / "one.png"), "--draw", "erf", "kernels", "--output", str(folder)]
+    assert main(words) == 0
+    with Image.open(folder / "0-erf.png") as drawn:
+        alone = drawn.size
+    assert main([*words, "--beside", paths[1], "--json"]) == 0
+    captions = json.loads(capsys.readouterr().out.splitlines()[-1])["captions"]
+    assert captions["erf"].startswith("Left, small.safetensors: What the centre")
+    assert " Right, large.safetensors: What the centre" in captions["erf"]
+    with Image.open(folder / "0-erf.png") as drawn:
+        assert drawn.size == (2 * alone[0] + 24, alone[1])
+    with np.load(folder / "0-erf.npz") as numbers:
+        assert not np.array_equal(numbers["gradient"], numbers["beside_gradient"])
+    assert any(name.startswith("kernels-") and "Right, large" in caption for name, caption in captions.items())
+    assert "--beside" in (folder / "index.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--beside", "other.safetensors"], "--beside is for receptive fields and kernels"),
+        (["--draw", "erf", "--beside", "other.onnx"], "other.onnx is an exported file"),
         (["--draw", "kernels", "attention", "--block", "9"], "--block is 9"),
         (["--query", "99,1"], "--query is 99,1"),
         (["--query", "1"], "row,column"),
