@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 TableName = Literal[
-    *("fastvit-2", "fastvit-5", "fastvit-6", "fastvit-7", "fastervit-1", "fastervit-3", "fastervit-s2"),
+    "fastvit-2",
+    "fastvit-5",
+    "fastvit-6",
+    "fastvit-7",
+    "fastervit-1",
+    "fastervit-3",
+    "fastervit-s2",
     "timm-robustness",
 ]
 
