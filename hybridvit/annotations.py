@@ -19,7 +19,7 @@ def converted(value: Any, annotation: Any, *, name: str, fix: str) -> Any:
 
     Raises UsageError "NAME is 'VALUE', but it must be ... FIX" if that is impossible.
     """
-    if annotation is str and isinstance(value, str):
+    if annotation in (str, bool) and type(value) is annotation:
         return value  # without the parser, whose import takes a tenth of what a command needs to start
     try:
         if value is None and type(None) not in typing.get_args(annotation):
