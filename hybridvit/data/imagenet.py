@@ -31,4 +31,4 @@ def _words_by_id() -> Mapping[str, str]:
     """A table of our own: whoever runs an exported file need not have timm, nor wait until it is imported."""
     lines = Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     rows = (line.split("\t") for line in lines if not line.startswith("#"))
-    return MappingProxyType({name: words for name, words in rows})
+    return MappingProxyType(dict(rows))
