@@ -9,6 +9,7 @@ from hybridvit.export.runners import Runner, TorchRunner
 from hybridvit.export.seal import Trust
 from hybridvit.export.targets import EXPORTERS, exporter_of, load_runner
 from hybridvit.machine.facts import check_threads, usable_cores
+from hybridvit.machine.light import check_whole
 
 if TYPE_CHECKING:
     from hybridvit.models.whole import WholeModel
@@ -28,6 +29,7 @@ def load(
     if is_exported(path):
         return load_runner(Path(path), trust=Trust(changed=trust_changed))
     _check_no_trust(path, trust_changed)
+    check_whole(f"{path} is no exported file, so it")
     from hybridvit.checkpoints import load as load_weights_file
 
     return load_weights_file(path, architecture=architecture)
@@ -65,6 +67,7 @@ def open_runner(
         runner.callers = callers
         return runner
     _check_no_trust(path, trust_changed)
+    check_whole(f"{path} is no exported file, so it")
     import torch
 
     from hybridvit.checkpoints import load as load_weights_file
