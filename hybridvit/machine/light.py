@@ -24,9 +24,9 @@ def check_whole(what: str) -> None:
 
 def in_words(error: ModuleNotFoundError) -> UsageError | None:
     """What to tell of a package that a light installation lacks; None where something else is missing."""
+    if not is_light():
+        return None
     module = (error.name or "").partition(".")[0]
     required, _ = required_and_optional()
     names = {IMPORT_NAMES.get(name, name.replace("-", "_")).partition(".")[0]: name for name in required}
-    if module not in names or not is_light():
-        return None
-    return UsageError(f"This needs the package {names[module]}, and {_FIX}")
+    return UsageError(f"This needs the package {names[module]}, and {_FIX}") if module in names else None
