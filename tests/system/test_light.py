@@ -162,7 +162,7 @@ def _environment(folder: Path) -> str:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
     python = str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    for words in (["--no-deps", str(ROOT)], ["-r", str(ROOT / "requirements-light.txt")]):
+    for words in (["-r", str(ROOT / "requirements-light.txt")], ["--no-deps", str(ROOT)]):
         done = subprocess.run([*pip, *words], capture_output=True, text=True, timeout=300)
         if done.returncode:
             missing("network", f"pip could not install {words[-1]} ({done.stderr[-300:].strip()})")
