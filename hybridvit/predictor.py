@@ -26,7 +26,7 @@ from hybridvit.task import NO_OPTIONS, Outputs, TaskOptions, find_task
 logger = logging.getLogger(__name__)
 
 TILES_AT_ONCE = 1  # of a picture, if nothing else is said: answers to tiles can be large
-_MOST_KEPT_BYTES = 256 << 20  # of decoded pictures in a group
+_MOST_KEPT_BYTES = 256 << 20  # of decoded pictures in the groups that are worked on at once
 
 
 class Prepared(NamedTuple):
@@ -69,7 +69,8 @@ class Predictor:
         workers: int = 1,
     ) -> None:
         self.path = path
-        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed, callers=workers)
+        callers = workers if tiling is None else 1  # tiles are computed one batch after the other
+        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed, callers=callers)
         self.card = self.runner.card
         self.task = find_task(self.card.task).asked(said)
         self.tiling = tiling
@@ -124,10 +125,13 @@ class Predictor:
             if count is not None and count < 1:
                 raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
         at_once = batch or TILES_AT_ONCE
-        groups = _groups(shown, 1 if self.tiling else batch or self.runner.usual_batch)
-        if self.runner.callers > 1 and self.tiling is None:
+        callers = self.runner.callers
+        groups = _groups(
+            shown, 1 if self.tiling else batch or self.runner.usual_batch, most_bytes=_MOST_KEPT_BYTES // callers
+        )
+        if callers > 1:
             answered = side_by_side(
-                groups, lambda group: self._answers(self._made_ready(group, keeps), at_once, most), self.runner.callers
+                groups, lambda group: self._answers(self._made_ready(group, keeps), at_once, most), callers
             )
         else:
             answered = self._one_by_one(groups, keeps, at_once, most)
@@ -136,8 +140,8 @@ class Predictor:
                 yield from answers
 
     def _one_by_one(
-        self, groups: "Generator[list[Shown], None, None]", keeps: bool, at_once: int, most: int | None
-    ) -> "Generator[list[Answer], None, None]":
+        self, groups: Generator[list[Shown], None, None], keeps: bool, at_once: int, most: int | None
+    ) -> Generator[list[Answer], None, None]:
         """The answers to each group, while a thread makes the next one ready."""
 
         def ready() -> Generator[list[tuple[Shown, _Ready]], None, None]:
@@ -208,7 +212,7 @@ class Predictor:
             raise UsageError(f"{self.path} {error}") from error
 
 
-def _groups(shown: Generator[Shown, None, None], size: int) -> Generator[list[Shown], None, None]:
+def _groups(shown: Generator[Shown, None, None], size: int, *, most_bytes: int) -> Generator[list[Shown], None, None]:
     """Pictures that are computed together; fewer where they come decoded and are large."""
     group: list[Shown] = []
     kept_bytes = 0
@@ -216,7 +220,7 @@ def _groups(shown: Generator[Shown, None, None], size: int) -> Generator[list[Sh
         for each in shown:
             group.append(each)
             kept_bytes += _num_bytes(each.content)
-            if len(group) == size or kept_bytes > _MOST_KEPT_BYTES:
+            if len(group) == size or kept_bytes > most_bytes:
                 yield group
                 group, kept_bytes = [], 0
     if group:
