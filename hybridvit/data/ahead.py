@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from typing import TypeVar
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 _STOPS_WITHIN_S = 0.1  # of being told to
 _WAITS_S = 5.0  # at the end for a thread that is stuck in a device or a connection
 
