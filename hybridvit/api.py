@@ -258,7 +258,8 @@ def predict(
             ("camera:0"); one or several.
         top: answers per image, the most probable first; by default 5, or what the file gives if that is less, and of
             several labels those above 50 %.
-        batch: images computed at once, 16 by default; with `tile`, tiles of an image, 1 by default.
+        batch: images computed at once, by default as many as the file's runtime computes fastest; with `tile`, tiles of
+            an image, 1 by default.
         tile: side in pixels of the overlapping tiles that larger images are cut into.
         overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
         every: of videos and cameras, show the model the first and every Nth frame after it.

@@ -17,7 +17,7 @@ from hybridvit.machine.facts import usable_cores
 from hybridvit.predictor import Answer, Predictor
 from hybridvit.task import NO_OPTIONS, TaskOptions
 
-MOST_WORKERS = 16
+MOST_WORKERS = 16  # threads that answer pictures side by side
 
 
 @dataclass(frozen=True, kw_only=True)
