@@ -93,7 +93,7 @@ def _add_health(app: FastAPI, models: Models, metrics: Metrics) -> None:
 
     @app.get("/models", summary="What is served", response_class=Response, responses=_plain(JSON))
     async def listed() -> Response:
-        return _json({"models": [told(served) for served in models.values()]})
+        return _json([told(served) for served in models.values()])
 
     @app.get("/metrics", summary="Numbers for Prometheus", response_class=Response, responses=_plain(CONTENT_TYPE))
     async def numbers() -> Response:

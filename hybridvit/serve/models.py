@@ -71,7 +71,7 @@ class Models(Mapping[str, Served]):
         return {name: served.trouble for name, served in self.items() if not served.is_ready}
 
     async def start(self) -> None:
-        """Start all, one after the other, so that none is measured while another is opened. Raises as `Served.start`."""
+        """Start one after the other, so that none is measured while another is opened. Raises as `Served.start`."""
         if self._started:
             return
         self._started = True

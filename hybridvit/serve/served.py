@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
@@ -23,6 +25,7 @@ from hybridvit.serve.batcher import Answered, Batcher, Computed, Outputs
 from hybridvit.serve.limits import Limits
 from hybridvit.serve.refusals import BadRequest, Internal, Refusal, Stopping, WorkerLost
 from hybridvit.serve.signature import Signature, signature_of
+from hybridvit.serve.uploads import prepare
 from hybridvit.serve.worker import ComputeFailed, Opened, Worker
 from hybridvit.task import find_task
 
@@ -157,12 +160,11 @@ class Served:
             partial(Worker, model.path, device=model.device, threads=model.threads, trust_changed=model.trust_changed)
         )
         self.opened = self._worker.opened
-        image = np.zeros(self._shape, np.float32)
-        computed = await self._in_thread(self._worker.compute, [image])
+        prepared = await self._in_thread(prepare, _grey_picture(self._shape[1:]), self.card)
+        computed = await self._in_thread(self._worker.compute, [prepared.image])
         self.spec = signature_of(self.opened, computed.outputs)
-        frame = Frame.whole(*image.shape[1:])
         try:
-            find_task(self.card.task).results(computed.outputs, [frame], self.card)
+            find_task(self.card.task).results(computed.outputs, [prepared.frame], self.card)
         except UsageError as error:  # such as of features, which are still asked for as tensors
             logger.warning("%s %s", self.model.path, error)
 
@@ -231,7 +233,8 @@ class Served:
             self._crashes.append(loop.time())
             recent = [when for when in self._crashes if loop.time() - when <= WITHIN_S]
             if len(recent) == MOST_CRASHES:
-                return self._give_up(error)
+                self._give_up(error)
+                return
             await asyncio.sleep(PAUSES_S[len(recent) - 1])
             self.on_restart()
             try:
@@ -253,3 +256,10 @@ class Served:
 
     async def _in_thread(self, do, *arguments):
         return await asyncio.get_running_loop().run_in_executor(self._thread, do, *arguments)
+
+
+def _grey_picture(size: tuple[int, int]) -> bytes:
+    """A PNG of that height and width."""
+    file = BytesIO()
+    Image.new("RGB", (size[1], size[0]), "grey").save(file, "PNG")
+    return file.getvalue()

@@ -168,7 +168,7 @@ def prepare(body: bytes, card: ModelCard, *, max_pixels: int = MAX_PIXELS) -> Pr
 
 
 def drawn(body: bytes, card: ModelCard, result: Result, *, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The picture in `body` with an answer on it, as PNG, its longer side at most MOST_SHOWN_PX. Raises as `prepare`."""
+    """The picture in `body` with an answer on it, as PNG of at most MOST_SHOWN_PX a side. Raises as `prepare`."""
     picture = result.draw(_upright(body, card, max_pixels))
     picture.thumbnail((MOST_SHOWN_PX, MOST_SHOWN_PX))
     file = BytesIO()
