@@ -17,9 +17,15 @@ MOST_TENSORS, MOST_AXES, MOST_DEEP = 64, 8, 32
 MOST_JSON_BYTES = 1_000_000  # parsing takes the interpreter from all other clients
 MOST_TENSOR_BYTES = 1 << 30
 LONGEST_NAME = 100  # letters
+PREFIX = "/v2"  # of its addresses
 _OF_REQUEST = ("id", "model_name", "model_version", "parameters", "inputs", "outputs")  # kserve sends the model's name
 _OF_INPUT = ("name", "shape", "datatype", "parameters", "data")
 _OF_OUTPUT = ("name", "parameters")
+
+
+def error_of(code: str, message: str) -> dict[str, str]:
+    """What a response says of an error: clients show this string."""
+    return {"error": f"{code}: {message}"}
 
 
 class TooMuchJSON(BadTensors):

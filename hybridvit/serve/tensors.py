@@ -20,6 +20,7 @@ DTYPES: Mapping[str, np.dtype] = {
     **{f"{kind.upper()}{bits}": np.dtype(f"{kind}{bits}") for kind in ("uint", "int") for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
 }
+_ALLOWED: Mapping[str, set[type]] = {"b": {bool}, "f": {int, float}}  # in JSON, by NumPy's kind; else whole numbers
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -71,8 +72,7 @@ def from_json(data: Any, datatype: str, shape: tuple[int, ...], name: str) -> np
     if datatype == BYTES:
         return bytes_array([_from_base64(each, name) for each in flat]).reshape(shape)
     dtype = DTYPES[datatype]
-    allowed = {"b": {bool}, "f": {int, float}}.get(dtype.kind, {int})
-    if not {type(each) for each in flat} <= allowed:
+    if not {type(each) for each in flat} <= _ALLOWED.get(dtype.kind, {int}):
         refuse(f"Input '{name}' has data that is no {datatype}", "Send such values, and no strings")
     if dtype.kind != "b" and flat:
         largest = float(np.finfo(dtype).max) if dtype.kind == "f" else np.iinfo(dtype).max  # float: of any int
