@@ -18,6 +18,7 @@ from hybridvit.serve.pages import HEADERS, page_files
 from hybridvit.serve.predict import Asked, Predicting
 from hybridvit.serve.refusals import BadRequest, Refusal
 from hybridvit.serve.requests import Requests, refusal_response
+from hybridvit.serve.routes_v2 import router
 from hybridvit.serve.told import told
 
 JSON = "application/json"
@@ -48,6 +49,7 @@ def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
     _add_pages(app)
     _add_health(app, models, metrics)
     _add_predict(app, Predicting(models=models, metrics=metrics))
+    app.include_router(router(models))
     return app
 
 

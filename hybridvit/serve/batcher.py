@@ -117,9 +117,7 @@ class Batcher:
             async with asyncio.timeout(deadline_s):
                 parts = [await entry.future for entry in entries.values()]
         except TimeoutError:
-            raise Deadline(
-                f"The answer took longer than {deadline_s:g} seconds. Ask again, or serve with a longer --deadline."
-            ) from None
+            raise Deadline.after(deadline_s) from None
         finally:
             for number, entry in entries.items():
                 self._waiting.pop(number, None)

@@ -30,12 +30,12 @@ ENVELOPE: dict[str, Any] = {
 }
 
 
-def refused_as() -> dict[int | str, dict[str, Any]]:
-    """The refusals of a route, by status, each with its codes."""
+def refused_as(schema: dict[str, Any] = ENVELOPE) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, by status, each with its codes; `schema` is that of their body."""
     by_status: dict[int | str, list[str]] = {}
     for refusal in EVERY:
         by_status.setdefault(refusal.status, []).append(refusal.code)
     return {
-        status: {"description": " or ".join(codes), "content": {"application/json": {"schema": ENVELOPE}}}
+        status: {"description": " or ".join(codes), "content": {"application/json": {"schema": schema}}}
         for status, codes in by_status.items()
     }

@@ -8,7 +8,7 @@ from hybridvit.errors import ProcessLost, UsageError, nearest
 from hybridvit.serve.limits import Limits
 from hybridvit.serve.refusals import BadRequest, NoSuchModel, Stopping
 from hybridvit.serve.served import Model, Served
-from hybridvit.serve.uploads import DecodePool
+from hybridvit.serve.uploads import Bodies, DecodePool
 
 STOPPING = "The server is stopping. Ask another one, or this one again when it is back."
 
@@ -36,7 +36,7 @@ class Models(Mapping[str, Served]):
     def __init__(self, models: Sequence[Model], limits: Limits) -> None:
         limits.check()
         self.limits, self.is_stopping = limits, False
-        self.pool = DecodePool(limits)
+        self.bodies, self.pool = Bodies(limits), DecodePool(limits)
         self._served = {model.name: Served(model, limits) for model in models}
         self._started = False
 

@@ -13,7 +13,7 @@ from hybridvit.serve.models import Models
 from hybridvit.serve.refusals import BadRequest, Deadline, NotAnImage
 from hybridvit.serve.requests import noted
 from hybridvit.serve.served import Served
-from hybridvit.serve.uploads import Bodies, while_connected
+from hybridvit.serve.uploads import while_connected
 
 NO_PICTURES = ("multipart/form-data", "application/json")  # content types of bodies that are not a picture's own bytes
 
@@ -32,7 +32,7 @@ class Predicting:
 
     def __init__(self, *, models: Models, metrics: Metrics) -> None:
         self._models, self._metrics = models, metrics
-        self._bodies, self._pool = Bodies(models.limits), models.pool
+        self._bodies, self._pool = models.bodies, models.pool
         for served in models.values():
             served.on_batch = lambda size, ms: metrics.batch_size.observe(size)
             served.on_restart = metrics.worker_restarts.inc
@@ -59,9 +59,7 @@ class Predicting:
             async with asyncio.timeout(deadline_s):
                 return await self._answer(served, body, asked, note)
         except TimeoutError:
-            raise Deadline(
-                f"The answer took longer than {deadline_s:g} seconds. Ask again, or serve with a longer --deadline."
-            ) from None
+            raise Deadline.after(deadline_s) from None
 
     async def _answer(self, served: Served, body: bytes, asked: Asked, note: dict[str, Any]) -> Response:
         prepared = await self._pool.prepare(body, served.card)

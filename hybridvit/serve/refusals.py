@@ -100,6 +100,11 @@ class Deadline(Refusal):
 
     status, code = 504, "deadline"
 
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        """That of an answer which took longer than so many seconds."""
+        return cls(f"The answer took longer than {seconds:g} seconds. Ask again, or serve with a longer --deadline.")
+
 
 EVERY = (
     BadRequest, NoSuchModel, TooSlow, TooLarge, NotAnImage, EncodedBody, DamagedImage, TooManyPixels, NotFinite,

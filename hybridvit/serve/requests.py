@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hybridvit.serve.metrics import Metrics
+from hybridvit.serve.protocol_v2 import PREFIX, error_of
 from hybridvit.serve.refusals import Internal, NotFinite, Refusal
 from hybridvit.serve.uploads import ClientGone
 
@@ -41,6 +42,8 @@ def refusal_response(
         code, status, headers = refusal.code, refusal.status, refusal.headers
     noted(scope)["error"] = code
     content = {"error": code, "message": str(refusal), "request_id": noted(scope)["request_id"]}
+    if f"{scope['path']}/".startswith(f"{PREFIX}/"):
+        content = error_of(code, str(refusal))
     return Response(
         json.dumps(content, ensure_ascii=False), status, media_type="application/json", headers=dict(headers or {})
     )

@@ -57,6 +57,7 @@ class Served:
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model, self.name, self.limits = model, model.name, limits
         self.batch_times: Times = {}
+        self.example: Result | None = None  # an answer, where the file gives answers
         self.max_batch = 1
         self.trouble = "it is being opened"  # why it is not ready; empty: it is
         self.lost: ProcessLost | None = None  # for good
@@ -164,7 +165,7 @@ class Served:
         computed = await self._in_thread(self._worker.compute, [prepared.image])
         self.spec = signature_of(self.opened, computed.outputs)
         try:
-            find_task(self.card.task).results(computed.outputs, [prepared.frame], self.card)
+            (self.example,) = find_task(self.card.task).results(computed.outputs, [prepared.frame], self.card)
         except UsageError as error:  # such as of features, which are still asked for as tensors
             logger.warning("%s %s", self.model.path, error)
 
