@@ -5,10 +5,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -30,10 +32,12 @@ from hybridvit.serve.worker import ComputeFailed, Opened, Worker
 from hybridvit.task import find_task
 
 logger = logging.getLogger(__name__)
+Done = TypeVar("Done")
 
 PAUSES_S = (0.5, 1.0, 2.0)  # before a process that was lost is started again
 MOST_CRASHES, WITHIN_S = 3, 600.0
 LOOK_EVERY_S = 0.2  # whether the process is still there
+STUCK_S = 60.0  # for a batch at least, before the process is ended; nobody waits longer than the deadline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Served:
         self.max_batch = 1
         self.trouble = "it is being opened"  # why it is not ready; empty: it is
         self.lost: ProcessLost | None = None  # for good
+        self._stuck_s = max(STUCK_S, 2 * limits.deadline)
         self.on_lost: Callable[[ProcessLost], None] = lambda error: None
         self.on_restart: Callable[[], object] = lambda: None
         self.on_batch: Callable[[int, float], None] = lambda size, ms: None
@@ -115,14 +120,17 @@ class Served:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        self.kill()
-        self._thread.shutdown(wait=True)
-
-    def kill(self) -> None:
-        """End the process at once."""
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.end()
+            worker.child.kill()  # the thread may wait for its answer
+            await self._in_thread(worker.end)
+        self._thread.shutdown()
+
+    def kill(self) -> None:
+        """End the process at once, whatever else goes on, because this one ends too."""
+        if self._worker is not None:
+            with suppress(ValueError, BufferError, OSError):
+                self._worker.end()
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuse all that waits, and all that comes."""
@@ -190,6 +198,7 @@ class Served:
         worker = self._worker
         if worker is None:
             raise WorkerLost(f"The process of the model '{self.name}' is gone. Ask again in a second.")
+        stuck = asyncio.get_running_loop().call_later(self._stuck_s, worker.child.kill)
         try:
             return await self._in_thread(worker.compute, images)
         except ChildDied as error:
@@ -205,6 +214,8 @@ class Served:
             ) from error
         except HybridViTError as error:
             raise BadRequest(str(error)) from error
+        finally:
+            stuck.cancel()
 
     async def _watch(self) -> None:
         """Notice a process that ends while nothing is computed."""
@@ -221,12 +232,13 @@ class Served:
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        worker.end()
+        self.trouble = f"its process {error}"
         self._opened_gate.clear()
-        self._tasks.append(asyncio.create_task(self._restart(error)))
+        self._tasks.append(asyncio.create_task(self._restart(worker, error)))
 
-    async def _restart(self, error: Exception) -> None:
+    async def _restart(self, worker: Worker, error: Exception) -> None:
         loop = asyncio.get_running_loop()
+        await self._in_thread(worker.end)
         while True:
             self.trouble = f"its process {error}"
             logger.error("the process of the model '%s' %s", self.name, error)
@@ -241,8 +253,10 @@ class Served:
                 await self._open()
                 break
             except (ChildDied, ComputeFailed, HybridViTError) as another:
-                self.kill()
                 error = another
+                opened, self._worker = self._worker, None
+                if opened is not None:
+                    await self._in_thread(opened.end)
         self.trouble = ""
         self._opened_gate.set()
 
@@ -254,7 +268,7 @@ class Served:
         self.refuse(WorkerLost(f"The process of the model '{self.name}' is gone for good: it {error}."))
         self.on_lost(self.lost)
 
-    async def _in_thread(self, do, *arguments):
+    async def _in_thread(self, do: Callable[..., Done], *arguments: object) -> Done:
         return await asyncio.get_running_loop().run_in_executor(self._thread, do, *arguments)
 
 

@@ -19,6 +19,7 @@ from hybridvit.errors import UsageError
 from hybridvit.serve.app import create_app
 from hybridvit.serve.limits import DRAIN_S, HEADER_S
 from hybridvit.serve.models import Models
+from hybridvit.serve.served import Served
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -120,6 +121,14 @@ def bound(host: str, port: int) -> socket.socket:
     return listening
 
 
+def at_once(served: Served) -> str:
+    """How many pictures a model computes at once, and what was measured for that, as a line."""
+    times = ", ".join(f"{size}: {1e3 * size / ms:.0f}" for size, ms in served.batch_times.items())
+    return f"up to {served.max_batch} at once" + (
+        f" (measured, pictures per second by batch: {times})" if times else ""
+    )
+
+
 async def run(
     models: Models, listening: socket.socket, *, host: str, certfile: Path | None = None, keyfile: Path | None = None
 ) -> None:
@@ -145,6 +154,8 @@ async def run(
         port = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         server = Server(config, models)
+        for served in models.values():
+            print(f"{served.name}: {at_once(served)}", file=sys.stderr)
         print(f"Serving on {'https' if certfile else 'http'}://{shown}:{port}", flush=True)
         await server.serve(sockets=[listening])
     finally:
