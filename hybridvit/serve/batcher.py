@@ -97,8 +97,8 @@ class Batcher:
             raise self._closed
         if count > self._queue:
             raise BadRequest(
-                f"The request has {count} images, but at most {self._queue} can wait. Send fewer at once, or serve with "
-                "a larger --queue."
+                f"The request has {count} images, but at most {self._queue} can wait. Send fewer at once, or serve "
+                "with a larger --queue."
             )
         if count > self.num_free:
             raise Overloaded(

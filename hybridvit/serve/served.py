@@ -19,7 +19,7 @@ from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.child import ChildDied
 from hybridvit.digest import sha256_of
-from hybridvit.errors import HybridViTError, ProcessLost, UsageError
+from hybridvit.errors import CheckpointError, HybridViTError, ProcessLost, UsageError
 from hybridvit.loading import Device
 from hybridvit.scores import Result
 from hybridvit.serve.batch_size import SIZES, Times, chosen
@@ -79,6 +79,11 @@ class Served:
         return self.opened.card
 
     @property
+    def pid(self) -> int:
+        """Of the process that computes; 0 while there is none."""
+        return self._worker.child.pid if self._worker is not None else 0
+
+    @property
     def is_ready(self) -> bool:
         """Whether it answers now."""
         return not self.trouble
@@ -88,8 +93,8 @@ class Served:
         """Images in the queue."""
         return self._batcher.num_waiting
 
-    async def start(self) -> None:
-        """Open the file in a process of its own, try it on an image, and measure the best size of batches.
+    async def open(self) -> None:
+        """Open the file in a process of its own, and try it on an image.
 
         Raises as `hybridvit.loading.open_runner`, and ProcessLost where the process dies of it.
         """
@@ -97,17 +102,24 @@ class Served:
             await self._open()
         except ChildDied as error:
             raise ProcessLost(f"The process that opened {self.model.path} {error}.") from error
+        except ComputeFailed as error:
+            raise CheckpointError(
+                f"The runtime of {self.model.path} failed on its first image: {str(error).splitlines()[-1]}."
+            ) from error
         path = Path(self.model.path)
         self.sha256 = sha256_of(path) if path.is_file() else self.opened.metadata.get("hybridvit.sha256", "")
+
+    async def start(self) -> None:
+        """Measure the best size of batches, if that is to be measured, and answer from now on."""
         self.max_batch = await self._best_batch()
-        self._opened_gate = asyncio.Event()
-        self._opened_gate.set()
+        self._is_open = asyncio.Event()
+        self._is_open.set()
         self._batcher = Batcher(
             self._compute,
             max_batch=self.max_batch,
             queue=self.limits.queue,
             max_wait_s=self.limits.max_wait_ms / 1e3,
-            ready=self._opened_gate,
+            ready=self._is_open,
             watch=lambda size, ms: self.on_batch(size, ms),
         )
         self._tasks = [asyncio.create_task(self._batcher.run()), asyncio.create_task(self._watch())]
@@ -233,7 +245,7 @@ class Served:
         if worker is None:
             return
         self.trouble = f"its process {error}"
-        self._opened_gate.clear()
+        self._is_open.clear()
         self._tasks.append(asyncio.create_task(self._restart(worker, error)))
 
     async def _restart(self, worker: Worker, error: Exception) -> None:
@@ -258,7 +270,8 @@ class Served:
                 if opened is not None:
                     await self._in_thread(opened.end)
         self.trouble = ""
-        self._opened_gate.set()
+        self._is_open.set()
+        logger.warning("the model '%s' is ready again, in process %d", self.name, self.pid)
 
     def _give_up(self, error: Exception) -> None:
         self.lost = ProcessLost(
