@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 ASK_WITHIN_S = 60.0
+KEPT_S = 2.0  # an idle connection; the server closes it a little later
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -82,10 +84,9 @@ class Caller:
 
     def __call__(self, ask: Ask) -> Said:
         """The response."""
-        connection = getattr(self._kept, "connection", None)
-        if connection is None:
+        connection, since = getattr(self._kept, "last", (None, 0.0))
+        if connection is None or time.monotonic() - since > KEPT_S:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ASK_WITHIN_S)
-            self._kept.connection = connection
         connection.request(ask.method, ask.path, ask.body, ask.headers)
         response = connection.getresponse()
         length = response.headers.get(HEADER_LENGTH)

@@ -15,6 +15,7 @@ from serving import serving
 
 import hybridvit
 from hybridvit.cli import main
+from hybridvit.data.preprocess import prepare
 from hybridvit.export.pipeline import export
 
 CONNECTIONS, NUM_REQUESTS, NUM_OF_OTHERS = 32, 2_000, 300
@@ -38,14 +39,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> P
     """A checkpoint whose answers to the pictures differ, and the pictures."""
     folder = tmp_path_factory.mktemp("equality")
     model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=NUM_CLASSES))
-    with torch.no_grad():
-        for parameter in model.head.parameters():
-            parameter.mul_(200)
+    spread_answers(model, np.stack([prepare(content, model.card.preprocessing) for content in pictures[:40]]))
     hybridvit.save_checkpoint(model, folder / "m.safetensors")
     (folder / "pictures").mkdir()
     for number, content in enumerate(pictures):
         (folder / "pictures" / f"{number:03}.jpg").write_bytes(content)  # what they are is seen by their content
     return folder
+
+
+@torch.no_grad()
+def spread_answers(model: torch.nn.Module, images: np.ndarray) -> None:
+    """Change the classifier so that its logits for these images have no mean and some spread."""
+    logits = model(torch.from_numpy(images))
+    classifier = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    gain = 3 / logits.std(0).mean()
+    classifier.weight.mul_(gain)
+    classifier.bias.copy_(gain * (classifier.bias - logits.mean(0)))
 
 
 @pytest.fixture(scope="module")
