@@ -167,8 +167,8 @@ def _entries(request: Mapping[str, Any], key: str, known: Sequence[str]) -> list
         refuse(f"The {key} are no list of at most {MOST_TENSORS}", "Send one")
     for place, entry in enumerate(entries):
         name = _object(entry, f"{key}[{place}]", known).get("name")
-        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME:
-            refuse(f"{key}[{place}] has no name of at most {LONGEST_NAME} letters", "Send one as a string")
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+            refuse(f"{key}[{place}] has no name of at most {LONGEST_NAME} printable letters", "Send one as a string")
     if len({entry["name"] for entry in entries}) < len(entries):
         refuse(f"The {key} have a name twice", "Send each once")
     return entries

@@ -44,9 +44,8 @@ def refusal_response(
     content = {"error": code, "message": str(refusal), "request_id": noted(scope)["request_id"]}
     if f"{scope['path']}/".startswith(f"{PREFIX}/"):
         content = error_of(code, str(refusal))
-    return Response(
-        json.dumps(content, ensure_ascii=False), status, media_type="application/json", headers=dict(headers or {})
-    )
+    text = json.dumps(content, ensure_ascii=False).encode(errors="replace")  # what was sent may be no text
+    return Response(text, status, media_type="application/json", headers=dict(headers or {}))
 
 
 class Requests:

@@ -87,9 +87,7 @@ def test_the_server_tells_what_it_is_and_that_it_lives(service):
 def test_metadata_describe_both_names_of_a_model(service):
     told = service.get("/v2/models/m").json()
     assert (told["name"], told["versions"], told["platform"]) == ("m", ["1"], "hybridvit_onnxruntime")
-    assert told["inputs"] == [
-        {"name": "image", "datatype": "BYTES", "shape": [-1], "parameters": {"json": "base64"}}
-    ]
+    assert told["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1], "parameters": {"json": "base64"}}]
     assert [(each["name"], each["datatype"], each["shape"]) for each in told["outputs"]] == [
         ("probabilities", "FP32", [-1, -1]),
         ("indices", "INT64", [-1, -1]),
