@@ -1,6 +1,8 @@
 """The routes of a service. `create_app` makes a plain ASGI application, so that any server can host it."""
 
 import json
+import os
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,13 +11,16 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 import hybridvit
+from hybridvit.errors import UsageError
 from hybridvit.serve.documented import PREDICT
+from hybridvit.serve.limits import DEFAULTS
 from hybridvit.serve.metrics import CONTENT_TYPE, Metrics
-from hybridvit.serve.models import Models
+from hybridvit.serve.models import Models, named
 from hybridvit.serve.pages import HEADERS, page_files
 from hybridvit.serve.predict import Predicting
 from hybridvit.serve.refusals import Refusal
 from hybridvit.serve.requests import Requests, refusal_response
+from hybridvit.serve.served import Model
 from hybridvit.serve.told import told
 
 JSON = "application/json"
@@ -46,6 +51,17 @@ def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
     _add_health(app, models, metrics)
     _add_predict(app, Predicting(models=models, metrics=metrics))
     return app
+
+
+def from_env() -> FastAPI:
+    """The application for the models that HYBRIDVIT_MODELS names, as `hybridvit serve` takes them, with usual limits.
+
+    For servers that are given a factory, as in `uvicorn --factory hybridvit.serve.app:from_env`. Raises UsageError.
+    """
+    words = shlex.split(os.environ.get("HYBRIDVIT_MODELS", ""))
+    if not words:
+        raise UsageError("HYBRIDVIT_MODELS names no model. Set it to files, such as 'model.onnx small=small.onnx'.")
+    return create_app(Models([Model(name=name, path=path) for name, path in named(words).items()], DEFAULTS))
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -31,7 +31,7 @@ def overlay(runner: Runner, name: str, image: np.ndarray) -> bytes:
     draw = {"cam": draw_classes, "attention": draw_attention}[name]
     inputs, shown = stacked([image]).to(runner.device), as_picture(image, runner.card.preprocessing)
     drawings = draw(runner.model, inputs, shown, Explaining())
-    over_picture = [each for each in drawings if each.name.endswith(("cam", "rollout"))]
+    over_picture = [each for each in drawings if each.name.startswith(("cam", "attention-rollout"))]
     if not over_picture:
         raise UsageError("The attention of this model cannot be followed over the picture. Leave the overlay out.")
     file = BytesIO()

@@ -19,8 +19,8 @@ from hybridvit.export.runners import ExportedRunner, Outputs, Runner
 from hybridvit.export.spec import GraphSpec
 from hybridvit.loading import Device, open_runner
 from hybridvit.serve.batch_size import Times, measured
-from hybridvit.serve.overlays import offered, overlay
 from hybridvit.serve.batcher import Computed
+from hybridvit.serve.overlays import offered, overlay
 
 BYTES_PER_VALUE = 4  # float32
 
