@@ -19,7 +19,7 @@ from serving import Process, picture, serving
 from hybridvit.predictor import Predictor
 
 SEED, CONNECTIONS = 11, 32
-SILENT_S = 0.5  # a server that says nothing for so long waits for the rest of the request
+SILENT_S = 2.0  # a server that says nothing for so long waits for the rest of the request
 NUM_RIGHT = 100
 NUM_EXAMPLES = 15  # of each operation, by day
 SCHEMATHESIS_WITHIN_S = 400
