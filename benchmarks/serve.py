@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ CONNECTIONS = 32
 TURN_S = 3.0
 STARTED_WITHIN_S = 120.0
 ONE_BY_ONE = 30  # requests of a turn on one connection
+PARTS = ("litserve", "batching", "overhead")
 PHOTO = (500, 375)  # width and height, as in ImageNet
 
 
@@ -163,7 +164,7 @@ def litserve(python: Path, file: Path, picture: bytes, batch: int, timeout_s: fl
         yield Served(port=port, session=session, request=request_of(body, "application/json"))
 
 
-def compared(title: str, servers: dict[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
+def compared(title: str, servers: Mapping[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
     """Answers per second of servers that are asked in turn, and how many times as many the first has."""
     with ExitStack() as stack:
         running = {name: stack.enter_context(contextmanager(start)()) for name, start in servers.items()}
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="for it; by default a made-up photo")
     parser.add_argument("--litserve_python", type=Path, help="of an environment that has litserve")
     parser.add_argument("--files", type=Path, nargs="*", default=[], help="more .onnx files, on photos of 500x375")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="all by default")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -248,7 +250,7 @@ def main() -> None:
     print(f"load before: {load:.1f} on {os.cpu_count()} cores")
     results: list[dict[str, object]] = [{"load_before": load}]
     digits = {"ours": partial(ours, options.digits, picture)}
-    if options.litserve_python is not None:
+    if "litserve" in options.parts and options.litserve_python is not None:
         others = {f"LitServe 32 within {wait_s * 1e3:g} ms": wait_s for wait_s in (0.0, 0.01)}
         servers = digits | {
             name: partial(litserve, options.litserve_python, options.digits, picture, 32, wait_s)
@@ -260,8 +262,10 @@ def main() -> None:
             "ours": partial(ours, file, body),
             "ours, one at a time": partial(ours, file, body, "--max_batch", "1"),
         }
-        results.append(compared(file.stem, servers, rounds=options.rounds))
-        results.append(overhead(file, body, rounds=options.rounds))
+        if "batching" in options.parts:
+            results.append(compared(file.stem, servers, rounds=options.rounds))
+        if "overhead" in options.parts:
+            results.append(overhead(file, body, rounds=options.rounds))
     report("serve", results, output=options.output)
 
 

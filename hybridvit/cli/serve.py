@@ -46,7 +46,7 @@ def serve(
         keyfile: its private key, PEM.
     """
     limits.check()
-    _check_host(host, public)
+    _check_host(host, public, is_encrypted=certfile is not None)
     _check_certificate(certfile, keyfile)
     server = _server()
     from hybridvit.serve.models import Models, named
@@ -75,7 +75,7 @@ def _server():
     return server
 
 
-def _check_host(host: str, public: bool) -> None:
+def _check_host(host: str, public: bool, *, is_encrypted: bool) -> None:
     try:
         is_local = ip_address(host).is_loopback
     except ValueError:
@@ -86,7 +86,8 @@ def _check_host(host: str, public: bool) -> None:
             "that is meant."
         )
     if not is_local:
-        remark(f"Other machines can reach {host}: there is no password, and without --certfile no encryption.")
+        lacks = "no password" if is_encrypted else "no password and, without --certfile, no encryption"
+        remark(f"Other machines can reach {host}: there is {lacks}.")
 
 
 def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:

@@ -18,10 +18,12 @@ from hybridvit.data.decode import decode_image
 from hybridvit.errors import UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.scores import Result
+from hybridvit.serve.app import from_env
 from hybridvit.serve.limits import Limits
 from hybridvit.serve.models import Models, named
 from hybridvit.serve.refusals import EVERY, NotFinite, Overloaded
 from hybridvit.serve.served import Model
+from hybridvit.serve.server import bound
 
 MOST_BYTES, MOST_PIXELS = 200_000, 250_000
 
@@ -90,8 +92,8 @@ def test_a_classifier_in_pytorch_shows_what_speaks_for_its_answer(service: Servi
         answered = service.post(f"/predict?model=torch&overlay={name}", picture())
         assert answered.headers["content-type"] == "image/png"
         assert max(Image.open(io.BytesIO(answered.content)).size) == 384
-    unknown = service.post("/predict?model=torch&overlay=can", picture())
-    refused(unknown, 400, "bad_request", "has no overlay 'can'. Nearest: 'cam'.")
+    unknown = service.post("/predict?model=torch&overlay=camm", picture())
+    refused(unknown, 400, "bad_request", "has no overlay 'camm'. Nearest: 'cam'.")
     refused(service.post("/predict?model=classify&overlay=cam", picture()), 400, "bad_request", "It has none")
     refused(service.post("/predict?model=torch&overlay=cam&picture=1", picture()), 400, "bad_request", "of its own")
 
@@ -304,6 +306,24 @@ def test_models_have_the_names_of_their_files_or_those_that_they_are_given() -> 
 def test_limits_that_nothing_can_be_served_with_are_refused(limits: Limits, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Models([Model(name="a", path="a.onnx")], limits)
+
+
+def test_an_address_that_somebody_serves_at_already_is_refused_before_a_model_is_opened(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", "nowhere.onnx", "--port", str(port)]) == 2
+    assert f"The address 127.0.0.1:{port} cannot be served at: " in capsys.readouterr().err
+
+
+def test_a_factory_serves_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYBRIDVIT_MODELS", raising=False)
+    with pytest.raises(UsageError, match=r"^HYBRIDVIT_MODELS names no model\. Set it to files"):
+        from_env()
+    monkeypatch.setenv("HYBRIDVIT_MODELS", "a.onnx 'small=with space.onnx'")
+    assert "/predict" in from_env().openapi()["paths"]
 
 
 @pytest.mark.parametrize(
