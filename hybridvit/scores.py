@@ -1,13 +1,15 @@
 """What an answer is to a user, and what answers are worth on a set of samples. Importing it needs no torch."""
 
 import heapq
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image
 
     from hybridvit.report.content import Confusion, Curve, Table
@@ -22,6 +24,13 @@ class Result(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The answer by name, for programs that take tensors, with the same shapes for every picture.
+
+        Numbers and strings of bytes (arrays of objects); if nothing else is said its JSON as one string, "answer".
+        """
+        return {"answer": np.array(json.dumps(self.to_dict(), ensure_ascii=False).encode(), object)}
 
     @abstractmethod
     def draw(self, picture: "Image") -> "Image":
@@ -60,7 +69,7 @@ class Scores:
 
     values: Mapping[str, float]  # by the name of the quantity; the headline, and those that this model can be judged by
     parts: "tuple[Table | Confusion | Curve, ...]" = ()  # of a report
-    per_image: "np.ndarray | None" = None
+    per_image: np.ndarray | None = None
     """Of the headline, where it is a mean over images, in the order of this process's samples; bool: right or not."""
     examples: tuple[Example, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)

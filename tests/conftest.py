@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -18,6 +20,9 @@ from hybridvit.models.hat.attention import MapCarriers
 from hybridvit.models.hat.position import CoordinateMLP
 from hybridvit.models.hat.residual import TokenResidual
 from hybridvit.models.registry import find_variant
+
+if TYPE_CHECKING:
+    from serving import Process
 
 SHRUNK = {  # what keeps mixers, windows, layer scale and propagation, but not the size
     "fastvit": {"depths": (1, 1, 2, 1)},
@@ -146,3 +151,20 @@ def debug_model() -> nn.Module:
 def any_debug_model(request) -> nn.Module:
     """The debug size of each family; all its parts run at 64 x 64 pixels."""
     return trained_like(hybridvit.create_model(request.param, num_classes=10))
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small classifier, exported: m.onnx."""
+    from serving import classifier
+
+    return classifier(tmp_path_factory.mktemp("onnx") / "m.onnx")
+
+
+@pytest.fixture(scope="session")
+def process(onnx_file: Path) -> Iterator["Process"]:
+    """`hybridvit serve` of the model m, for all tests that ask as clients do."""
+    from serving import serving
+
+    with serving(onnx_file, "--max_batch", 8) as process:
+        yield process

@@ -37,6 +37,14 @@ class ClassifyResult(Result):
             ]
         }
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The probabilities, indices and names of the classes, each of the length of the list."""
+        return {
+            "probabilities": np.array(self.probabilities, np.float32),
+            "indices": np.array(self.indices, np.int64),
+            "labels": np.array([name.encode() for name in self.names], object),
+        }
+
     def lines(self) -> list[str]:
         return [
             f"  {100 * round(probability, 6):6.2f} %  {name}"
