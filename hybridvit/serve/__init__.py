@@ -1,0 +1,1 @@
+"""A model as a service over HTTP, and the page that people use it by."""
