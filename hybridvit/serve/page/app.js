@@ -7,6 +7,7 @@ import { Panel } from "./panel.js";
 const MOST_BYTES = 10_000_000; // of a file; of a larger one a smaller copy is sent
 const COPY_SIDE_PX = 2048;
 const COPY_QUALITY = 0.92;
+const FEW_PX = 100;
 const FOREVER = new AbortController().signal; // never aborted
 
 const at = (id) => document.getElementById(id);
@@ -67,6 +68,7 @@ async function show(file, remark = "") {
   for (const panel of panels) panel.clear();
   at("trouble").hidden = true;
   zoneBecomes("reading", `Reading ${file.name} …`);
+  say(`Reading ${file.name}`);
   let sent;
   try {
     const bytes = new Blob([await file.arrayBuffer()], { type: file.type });
@@ -105,22 +107,18 @@ function preview(name, remark) {
   at("photo").hidden = false;
   at("note").textContent = remark;
   at("note").hidden = !remark;
-  zoneBecomes("full", "");
-  at("choose").textContent = "Choose another picture";
+  at("hint").textContent = name;
+  zoneBecomes("full", "Choose another picture");
 }
 
 function zoneBecomes(state, text) {
   at("zone").dataset.state = state;
   at("zone").setAttribute("aria-busy", String(state === "reading"));
-  if (text) {
-    at("choose").textContent = text;
-    say(text);
-  }
+  at("choose").textContent = text;
 }
 
 function trouble(message, again) {
-  zoneBecomes(picture ? "full" : "empty", "");
-  at("choose").textContent = "Choose a picture";
+  zoneBecomes(picture ? "full" : "empty", "Choose a picture");
   at("trouble").hidden = false;
   at("trouble").querySelector("p").textContent = message;
   at("trouble").querySelector("button").onclick = again;
@@ -136,6 +134,11 @@ function say(text) {
 function take(files) {
   if (!files.length) return;
   show(files[0], files.length > 1 ? `${files.length} files came; this is the first, ${files[0].name}.` : "");
+}
+
+/** Pixels of a tiny picture are shown as they are. */
+function photoLoaded() {
+  at("photo").classList.toggle("few", at("photo").naturalWidth < FEW_PX);
 }
 
 function photoFailed() {
@@ -170,5 +173,6 @@ for (const button of document.querySelectorAll("[data-file]")) button.addEventLi
 for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, hover);
 document.addEventListener("drop", (event) => take([...event.dataTransfer.files]));
 document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
+at("photo").addEventListener("load", photoLoaded);
 at("photo").addEventListener("error", photoFailed);
 start();

@@ -10,11 +10,13 @@ export class Refusal extends Error {
   /**
    * @param {"refused"|"overloaded"|"stopping"|"gone"} state
    * @param {string} message what the server said, or that it said nothing
-   * @param {number} retryAfterS when to ask again
+   * @param {boolean} mayPass whether the same request may be answered later
+   * @param {number} retryAfterS when that may be
    */
-  constructor(state, message, retryAfterS = 0) {
+  constructor(state, message, mayPass = true, retryAfterS = 0) {
     super(message);
     this.state = state;
+    this.mayPass = mayPass;
     this.retryAfterS = retryAfterS;
   }
 }
@@ -36,7 +38,8 @@ export async function request(address, options, signal) {
 async function refusalOf(response) {
   const body = await response.json().catch(() => ({}));
   const message = body.message ?? `The server answered with ${response.status} and gave no reason.`;
-  return new Refusal(STATES[body.error] ?? "refused", message, Number(response.headers.get("Retry-After")) || 1);
+  const retryAfterS = Number(response.headers.get("Retry-After")) || 1;
+  return new Refusal(STATES[body.error] ?? "refused", message, response.status >= 500, retryAfterS);
 }
 
 /**

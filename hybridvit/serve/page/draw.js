@@ -11,7 +11,7 @@ const SHOWN_ROWS = 8;
 const SURE = 0.5; // a score from which a row counts
 
 /** What a number of a row is called in the head of its column. */
-const HEADS = { share: "Share of the picture", bbox: "Left, top, width, height in px" };
+const HEADS = { share: "Share of the picture", bbox: "Box in px" };
 
 /**
  * An element with its properties and children.
@@ -39,7 +39,7 @@ export function liesInPicture(answer) {
 /** The answer in a few words, for people who hear the page. */
 export function spoken(answer) {
   const rows = listsOf(answer).flatMap(([, list]) => list);
-  if (!rows.length) return "no class";
+  if (!rows.length) return "answered";
   const [first] = rows;
   return `${first.class}, ${percent(first[partOf(first)])}`;
 }
@@ -64,15 +64,18 @@ export function compared(one, other) {
 
 /** What is known of a model, in a line. */
 export function factsOf(model) {
-  const size = model.image_size && `${model.image_size[1]}×${model.image_size[0]} px`;
+  const size = model.input_size && `${model.input_size[1]}×${model.input_size[0]} px`;
   const classes = model.num_classes > 1 && `${model.num_classes.toLocaleString("en")} classes`;
   return [model.task, model.architecture, model.runtime, model.precision, size, classes].filter(Boolean).join(" · ");
 }
 
 function listsOf(answer) {
-  return Object.entries(answer).filter(
-    ([, value]) => Array.isArray(value) && value.every((row) => row !== null && typeof row === "object" && "class" in row),
-  );
+  return Object.entries(answer).filter(([, value]) => isListed(value));
+}
+
+/** Whether a value is a list of rows, each with a class. */
+function isListed(value) {
+  return Array.isArray(value) && value.every((row) => row !== null && typeof row === "object" && "class" in row);
 }
 
 function partOf(row) {
@@ -144,23 +147,26 @@ function isShort(value) {
   return Array.isArray(value) && value.length <= 4 && value.every(Number.isFinite);
 }
 
-/** What is no list of classes: single values, maps of numbers, and how many numbers there are besides. */
+/** What is no list of classes: single values, maps of numbers, and the names of what is only in the JSON. */
 function others(answer) {
   const parts = [];
   const single = element("dl", { className: "values" });
+  const long = [];
   for (const [key, value] of Object.entries(answer)) {
-    if (key === "height" || key === "width") continue; // of the picture, which is said below
+    if (key === "height" || key === "width" || isListed(value)) continue; // of the picture, or shown as a table
     if (key === "warning") {
       parts.unshift(element("p", { className: "note", textContent: value }));
-    } else if (value === null || typeof value !== "object") {
-      single.append(...pair(inWords(key), String(value)));
-    } else if (!Array.isArray(value)) {
+    } else if (isShort(value) || value === null || typeof value !== "object") {
+      single.append(...pair(inWords(key), [value].flat().join(", ")));
+    } else if (Array.isArray(value)) {
+      long.push(inWords(key).toLowerCase());
+    } else {
       parts.push(mapOf(key, value));
-    } else if (value.length && !("class" in Object(value[0]))) {
-      single.append(...pair(inWords(key), shapeOf(value)));
     }
   }
-  return [...(single.children.length ? [single] : []), ...parts];
+  if (single.children.length) parts.unshift(single);
+  if (long.length) parts.push(element("p", { className: "facts", textContent: `Also in the JSON: ${long.join(", ")}.` }));
+  return parts;
 }
 
 function pair(name, text) {
@@ -171,13 +177,6 @@ function mapOf(key, map) {
   const values = element("dl", { className: "values" });
   for (const [name, value] of Object.entries(map)) values.append(...pair(inWords(name), String(value)));
   return element("details", {}, element("summary", { textContent: inWords(key) }), values);
-}
-
-/** A few numbers themselves, or how many there are. */
-function shapeOf(value) {
-  if (isShort(value)) return value.join(", ");
-  const kind = typeof value.flat()[0] === "number" ? "numbers" : "names";
-  return Array.isArray(value[0]) ? `${value.length} × ${value[0].length} ${kind}` : `${value.length} ${kind}`;
 }
 
 function timings(body, networkMs) {

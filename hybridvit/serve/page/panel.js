@@ -72,6 +72,7 @@ export class Panel {
   refuse(error) {
     this.become(error.state ?? "refused");
     this.part(".message p").textContent = error.message;
+    this.part(".message button").hidden = error.mayPass === false;
     this.part(".message").focus();
   }
 
