@@ -82,6 +82,11 @@ class Child:
             raise answer
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child has not ended yet."""
+        return self._process.is_alive()
+
     def interrupt(self) -> None:
         """Do to the child what Ctrl-C does; on Windows that reaches it by itself."""
         if sys.platform != "win32":
