@@ -24,7 +24,7 @@ async function start() {
   at("host").textContent = location.host;
   try {
     const response = await request("models", {}, FOREVER);
-    ({ models } = await response.json());
+    models = await response.json();
   } catch (error) {
     return trouble(error.message, start);
   }
