@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybridvit.serve.refusals import Deadline, Internal, NotFinite, Overloaded, Refusal
+from hybridvit.serve.refusals import BadRequest, Deadline, Internal, NotFinite, Overloaded, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,11 @@ class Batcher:
         """Raise the Refusal that `count` more images would get at once: Overloaded, or that of a closed queue."""
         if self._closed is not None:
             raise self._closed
+        if count > self._queue:
+            raise BadRequest(
+                f"The request has {count} images, but at most {self._queue} can wait. Send fewer at once, or serve "
+                "with a larger --queue."
+            )
         if count > self.num_free:
             raise Overloaded(
                 f"{self.num_waiting} of {self._queue} places in the queue are taken, and this request needs {count}. "

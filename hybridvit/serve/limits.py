@@ -8,7 +8,7 @@ from hybridvit.errors import UsageError
 
 HEADER_S, CHUNK_S, BODY_S = 10.0, 10.0, 30.0
 """The longest that a header may take to come, the next part of a body, and a body in all."""
-DRAIN_S = 8.0  # after a signal to stop, for requests that are there
+DRAIN_S = 7.0  # after a signal to stop, for requests that are there
 MOST_ENTRIES = 1000  # that an answer can be asked to have
 
 

@@ -1,5 +1,7 @@
 """Numbers for Prometheus: requests, how long each stage took, sizes of batches, queues, clients gone, restarts."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -13,17 +15,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        names = {"namespace": "hybridvit", "registry": self._registry}
-        self.requests = Counter("requests", "Requests that ended.", ("model", "code"), **names)
-        self.request_seconds = Histogram(
-            "request_seconds", "From a request's header to the end of its answer.", ("model",), buckets=SECONDS, **names
+        counter, gauge, histogram = (
+            partial(kind, namespace="hybridvit", registry=self._registry) for kind in (Counter, Gauge, Histogram)
         )
-        self.stage_seconds = Histogram("stage_seconds", "Parts of it.", ("stage",), buckets=SECONDS, **names)
-        self.batch_size = Histogram("batch_size", "Pictures computed at once.", buckets=BATCHES, **names)
-        self.queue_length = Gauge("queue_length", "Pictures that wait.", ("model",), **names)
-        self.cancelled = Counter("cancelled", "Requests whose client did not wait for the answer.", **names)
-        self.worker_restarts = Counter("worker_restarts", "Processes of models that were started again.", **names)
-        self.not_finite = Counter("not_finite", "Answers with numbers that were not finite.", **names)
+        self.requests = counter("requests", "Requests that ended.", ("model", "code"))
+        self.request_seconds = histogram(
+            "request_seconds", "From a request's header to the end of its answer.", ("model",), buckets=SECONDS
+        )
+        self.stage_seconds = histogram("stage_seconds", "Parts of it.", ("stage",), buckets=SECONDS)
+        self.batch_size = histogram("batch_size", "Pictures computed at once.", buckets=BATCHES)
+        self.queue_length = gauge("queue_length", "Pictures that wait.", ("model",))
+        self.cancelled = counter("cancelled", "Requests whose client did not wait for the answer.")
+        self.worker_restarts = counter("worker_restarts", "Processes of models that were started again.")
+        self.not_finite = counter("not_finite", "Answers with numbers that were not finite.")
 
     def stages(self, **ms: float) -> None:
         """Milliseconds by stage."""

@@ -71,11 +71,15 @@ class Models(Mapping[str, Served]):
         return {name: served.trouble for name, served in self.items() if not served.is_ready}
 
     async def start(self) -> None:
-        """Start one after the other, so that none is measured while another is opened. Raises as `Served.start`."""
+        """Open all at once, then measure one after the other. Raises as `Served.open`."""
         if self._started:
             return
         self._started = True
         try:
+            opened = await asyncio.gather(*(served.open() for served in self.values()), return_exceptions=True)
+            for error in opened:
+                if error is not None:
+                    raise error
             for served in self.values():
                 await served.start()
         except BaseException:

@@ -5,10 +5,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,7 +19,7 @@ from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.child import ChildDied
 from hybridvit.digest import sha256_of
-from hybridvit.errors import HybridViTError, ProcessLost, UsageError
+from hybridvit.errors import CheckpointError, HybridViTError, ProcessLost, UsageError
 from hybridvit.loading import Device
 from hybridvit.scores import Result
 from hybridvit.serve.batch_size import SIZES, Times, chosen
@@ -30,10 +32,12 @@ from hybridvit.serve.worker import ComputeFailed, Opened, Worker
 from hybridvit.task import find_task
 
 logger = logging.getLogger(__name__)
+Done = TypeVar("Done")
 
 PAUSES_S = (0.5, 1.0, 2.0)  # before a process that was lost is started again
 MOST_CRASHES, WITHIN_S = 3, 600.0
 LOOK_EVERY_S = 0.2  # whether the process is still there
+STUCK_S = 60.0  # for a batch at least, before the process is ended; nobody waits longer than the deadline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Served:
         self.max_batch = 1
         self.trouble = "it is being opened"  # why it is not ready; empty: it is
         self.lost: ProcessLost | None = None  # for good
+        self._stuck_s = max(STUCK_S, 2 * limits.deadline)
         self.on_lost: Callable[[ProcessLost], None] = lambda error: None
         self.on_restart: Callable[[], object] = lambda: None
         self.on_batch: Callable[[int, float], None] = lambda size, ms: None
@@ -74,6 +79,11 @@ class Served:
         return self.opened.card
 
     @property
+    def pid(self) -> int:
+        """Of the process that computes; 0 while there is none."""
+        return self._worker.child.pid if self._worker is not None else 0
+
+    @property
     def is_ready(self) -> bool:
         """Whether it answers now."""
         return not self.trouble
@@ -83,8 +93,8 @@ class Served:
         """Images in the queue."""
         return self._batcher.num_waiting
 
-    async def start(self) -> None:
-        """Open the file in a process of its own, try it on an image, and measure the best size of batches.
+    async def open(self) -> None:
+        """Open the file in a process of its own, and try it on an image.
 
         Raises as `hybridvit.loading.open_runner`, and ProcessLost where the process dies of it.
         """
@@ -92,17 +102,24 @@ class Served:
             await self._open()
         except ChildDied as error:
             raise ProcessLost(f"The process that opened {self.model.path} {error}.") from error
+        except ComputeFailed as error:
+            raise CheckpointError(
+                f"The runtime of {self.model.path} failed on its first image: {str(error).splitlines()[-1]}."
+            ) from error
         path = Path(self.model.path)
         self.sha256 = sha256_of(path) if path.is_file() else self.opened.metadata.get("hybridvit.sha256", "")
+
+    async def start(self) -> None:
+        """Measure the best size of batches, if that is to be measured, and answer from now on."""
         self.max_batch = await self._best_batch()
-        self._opened_gate = asyncio.Event()
-        self._opened_gate.set()
+        self._is_open = asyncio.Event()
+        self._is_open.set()
         self._batcher = Batcher(
             self._compute,
             max_batch=self.max_batch,
             queue=self.limits.queue,
             max_wait_s=self.limits.max_wait_ms / 1e3,
-            ready=self._opened_gate,
+            ready=self._is_open,
             watch=lambda size, ms: self.on_batch(size, ms),
         )
         self._tasks = [asyncio.create_task(self._batcher.run()), asyncio.create_task(self._watch())]
@@ -115,14 +132,17 @@ class Served:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        self.kill()
-        self._thread.shutdown(wait=True)
-
-    def kill(self) -> None:
-        """End the process at once."""
         worker, self._worker = self._worker, None
         if worker is not None:
-            worker.end()
+            worker.child.kill()  # the thread may wait for its answer
+            await self._in_thread(worker.end)
+        self._thread.shutdown()
+
+    def kill(self) -> None:
+        """End the process at once, whatever else goes on, because this one ends too."""
+        if self._worker is not None:
+            with suppress(ValueError, BufferError, OSError):
+                self._worker.end()
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuse all that waits, and all that comes."""
@@ -190,6 +210,7 @@ class Served:
         worker = self._worker
         if worker is None:
             raise WorkerLost(f"The process of the model '{self.name}' is gone. Ask again in a second.")
+        stuck = asyncio.get_running_loop().call_later(self._stuck_s, worker.child.kill)
         try:
             return await self._in_thread(worker.compute, images)
         except ChildDied as error:
@@ -205,6 +226,8 @@ class Served:
             ) from error
         except HybridViTError as error:
             raise BadRequest(str(error)) from error
+        finally:
+            stuck.cancel()
 
     async def _watch(self) -> None:
         """Notice a process that ends while nothing is computed."""
@@ -221,12 +244,13 @@ class Served:
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        worker.end()
-        self._opened_gate.clear()
-        self._tasks.append(asyncio.create_task(self._restart(error)))
+        self.trouble = f"its process {error}"
+        self._is_open.clear()
+        self._tasks.append(asyncio.create_task(self._restart(worker, error)))
 
-    async def _restart(self, error: Exception) -> None:
+    async def _restart(self, worker: Worker, error: Exception) -> None:
         loop = asyncio.get_running_loop()
+        await self._in_thread(worker.end)
         while True:
             self.trouble = f"its process {error}"
             logger.error("the process of the model '%s' %s", self.name, error)
@@ -241,10 +265,13 @@ class Served:
                 await self._open()
                 break
             except (ChildDied, ComputeFailed, HybridViTError) as another:
-                self.kill()
                 error = another
+                opened, self._worker = self._worker, None
+                if opened is not None:
+                    await self._in_thread(opened.end)
         self.trouble = ""
-        self._opened_gate.set()
+        self._is_open.set()
+        logger.warning("the model '%s' is ready again, in process %d", self.name, self.pid)
 
     def _give_up(self, error: Exception) -> None:
         self.lost = ProcessLost(
@@ -254,7 +281,7 @@ class Served:
         self.refuse(WorkerLost(f"The process of the model '{self.name}' is gone for good: it {error}."))
         self.on_lost(self.lost)
 
-    async def _in_thread(self, do, *arguments):
+    async def _in_thread(self, do: Callable[..., Done], *arguments: object) -> Done:
         return await asyncio.get_running_loop().run_in_executor(self._thread, do, *arguments)
 
 

@@ -19,8 +19,10 @@ from hybridvit.errors import UsageError
 from hybridvit.serve.app import create_app
 from hybridvit.serve.limits import DRAIN_S, HEADER_S
 from hybridvit.serve.models import Models
+from hybridvit.serve.served import Served
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MOST_PORT = 65_535
 
 
 class TimedProtocol(H11Protocol):
@@ -106,18 +108,28 @@ class Server(uvicorn.Server):
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket at that address, which does not listen yet. Raises UsageError for one that cannot be had."""
+    if not 0 <= port <= MOST_PORT:
+        raise UsageError(f"--port is {port}, but ports are numbers from 0, for any that is free, to {MOST_PORT}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         if sys.platform != "win32":  # there it would let two servers have one address
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise UsageError(
             f"The address {host}:{port} cannot be served at: {reason}. Use another --host or --port."
         ) from error
     return listening
+
+
+def at_once(served: Served) -> str:
+    """Where a model computes, how many pictures at once, and what was measured for that, as a line."""
+    times = ", ".join(f"{size}: {1e3 * size / ms:.0f}" for size, ms in served.batch_times.items())
+    return f"up to {served.max_batch} at once" + (
+        f" (measured, pictures per second by batch: {times})" if times else ""
+    )
 
 
 async def run(
@@ -145,6 +157,8 @@ async def run(
         port = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         server = Server(config, models)
+        for served in models.values():
+            print(f"{served.name}: {at_once(served)}", file=sys.stderr)
         print(f"Serving on {'https' if certfile else 'http'}://{shown}:{port}", flush=True)
         await server.serve(sockets=[listening])
     finally:

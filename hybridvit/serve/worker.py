@@ -90,13 +90,13 @@ class Worker:
         if not self.child.is_alive:
             self.child.receive()
 
-    def end(self) -> str:
-        """End the process at once, and return what it printed."""
+    def end(self) -> None:
+        """End the process at once."""
+        self.child.end()
         if self._block is not None:
             self._block.close()
             self._block.unlink()
             self._block = None
-        return self.child.end()
 
     def _asked(self, question: object) -> "tuple[Outputs, float] | Times":
         self.child.send(question)
