@@ -10,6 +10,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 import jaxtyping
 import pytest
 import torch
+from pages import browser, chromium, open_page  # noqa: F401  # fixtures; a second conftest.py would hide this one
 from torch import nn
 
 import hybridvit
