@@ -127,9 +127,8 @@ def bound(host: str, port: int) -> socket.socket:
 def at_once(served: Served) -> str:
     """Where a model computes, how many pictures at once, and what was measured for that, as a line."""
     times = ", ".join(f"{size}: {1e3 * size / ms:.0f}" for size, ms in served.batch_times.items())
-    return f"up to {served.max_batch} at once" + (
-        f" (measured, pictures per second by batch: {times})" if times else ""
-    )
+    measured = f" (measured, pictures per second by batch: {times})" if times else ""
+    return f"process {served.pid}, up to {served.max_batch} at once{measured}"
 
 
 async def run(
@@ -159,6 +158,7 @@ async def run(
         server = Server(config, models)
         for served in models.values():
             print(f"{served.name}: {at_once(served)}", file=sys.stderr)
+        listening.listen(config.backlog)  # who reads the next line can connect
         print(f"Serving on {'https' if certfile else 'http'}://{shown}:{port}", flush=True)
         await server.serve(sockets=[listening])
     finally:

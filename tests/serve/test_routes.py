@@ -39,7 +39,6 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         hybridvit.save_checkpoint(trained_like(model), folder / f"{name}.safetensors")
     files = {name: folder / f"{name}.safetensors" for name in made}
     files["classify"] = classifier(folder / "classify.onnx")
-    files["features"] = classifier(folder / "features.onnx", returns="features")
     return files
 
 
@@ -103,7 +102,7 @@ def test_a_model_that_is_not_there_is_refused_with_the_nearest(service: Service)
 
 
 def test_a_request_that_names_none_of_several_models_is_refused(service: Service) -> None:
-    refused(service.post("/predict", picture()), 400, "bad_request", "names no model, and there are 4")
+    refused(service.post("/predict", picture()), 400, "bad_request", "names no model, and there are 3")
 
 
 @pytest.mark.parametrize("query", ["top=0", "top=x", "top=1001", "picture=perhaps"])
@@ -112,7 +111,8 @@ def test_a_query_outside_its_range_is_refused(service: Service, query: str) -> N
 
 
 def test_more_entries_than_a_file_gives_are_refused(service: Service) -> None:
-    refused(service.post("/predict?model=features", picture()), 400, "bad_request", "The model 'features' ")
+    answered = service.post("/predict?model=classify&top=7", picture())
+    refused(answered, 400, "bad_request", "The model 'classify' ")
 
 
 def test_an_empty_body_is_refused(service: Service) -> None:
@@ -210,7 +210,7 @@ def test_an_id_of_a_request_is_echoed_if_it_is_one(service: Service, given: str,
 
 def test_models_are_listed_with_what_they_are(service: Service) -> None:
     listed = {each["name"]: each for each in service.get("/models").json()}
-    assert listed.keys() == {"segment", "detect", "classify", "features"}
+    assert listed.keys() == {"segment", "detect", "classify"}
     one = listed["classify"]
     assert (one["task"], one["runtime"], one["precision"]) == ("classify", "onnxruntime", "fp32")
     assert (one["num_classes"], one["classes"], one["max_batch"]) == (6, list(NAMES), 4)
@@ -225,7 +225,7 @@ def test_a_service_is_ready_when_every_model_is(service: Service, monkeypatch: p
     answered = service.get("/readyz")
     assert (answered.status_code, answered.json()["not_ready"]) == (503, {"detect": "its process ended"})
     monkeypatch.setattr(service.models, "is_stopping", True)
-    assert service.get("/readyz").json()["not_ready"].keys() == {"segment", "detect", "classify", "features"}
+    assert service.get("/readyz").json()["not_ready"].keys() == {"segment", "detect", "classify"}
     assert service.get("/healthz").status_code == 200
 
 
