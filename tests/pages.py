@@ -1,8 +1,11 @@
 """Pages in the system's Chromium: one browser for all tests of a process, and a fresh profile for each page."""
 
+import base64
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from required import missing
@@ -61,3 +64,19 @@ def open_page(browser) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert not errors
+
+
+def hand_over(page: Any, event: str, picture: Path, *, at: str) -> None:
+    """Drop or paste a JPEG at the element of that id."""
+    content = base64.b64encode(picture.read_bytes()).decode()
+    page.evaluate(
+        """([event, name, content, id]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], name, { type: "image/jpeg" }));
+            const details = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+            const made = event === "paste" ? new ClipboardEvent(event, details) : new DragEvent(event, details);
+            document.getElementById(id).dispatchEvent(made);
+        }""",
+        [event, picture.name, content, at],
+    )

@@ -1,6 +1,5 @@
 """The page of a real service, in a real browser: what people see, and what they can do."""
 
-import base64
 import dataclasses
 import io
 import json
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import DESKTOP, PHONE, hand_over
 from PIL import Image
 from saved_models import randomised
 from serving import serving
@@ -18,7 +18,6 @@ import hybridvit
 from hybridvit.cli import main
 
 NAMES = ("<b>bold</b>", "<img src=x onerror=alert(1)>", "plain", "straße", "five")
-PHONE, DESKTOP = (390, 844), (1280, 800)
 OUTLINED = """[document.activeElement, document.activeElement.closest("label")]
     .some((it) => it && getComputedStyle(it).outlineStyle === "solid")"""
 DRAWN = io.BytesIO()
@@ -104,26 +103,10 @@ def printed(model: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> d
     return answer
 
 
-def hand_over(page: Any, event: str, picture: Path) -> None:
-    """Drop or paste a file."""
-    content = base64.b64encode(picture.read_bytes()).decode()
-    page.evaluate(
-        """([event, name, content]) => {
-            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-            const data = new DataTransfer();
-            data.items.add(new File([bytes], name, { type: "image/jpeg" }));
-            const details = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
-            const made = event === "paste" ? new ClipboardEvent(event, details) : new DragEvent(event, details);
-            document.getElementById("zone").dispatchEvent(made);
-        }""",
-        [event, picture.name, content],
-    )
-
-
 @pytest.mark.parametrize("event", ["drop", "paste"])
 def test_what_is_dropped_or_pasted_gets_the_answer_that_predict_prints(opened, files, picture, capsys, event):
     page = opened()
-    hand_over(page, event, picture)
+    hand_over(page, event, picture, at="zone")
 
     result = panel(page, "result")
     answer = printed(files["one"], picture, capsys)
@@ -157,9 +140,8 @@ def test_an_empty_page_says_what_to_do(opened):
 
 def test_a_file_that_is_slow_to_read_is_said_to_be_read_and_a_newer_one_replaces_it(opened, picture):
     page = opened()
-    page.evaluate(
-        "() => { window.kept = File.prototype.arrayBuffer; File.prototype.arrayBuffer = () => new Promise(() => {}); }"
-    )
+    page.evaluate("window.kept = File.prototype.arrayBuffer")
+    page.evaluate("() => { File.prototype.arrayBuffer = () => new Promise(() => {}); }")
     choose(page, picture)
 
     zone = page.locator("#zone[aria-busy=true]")
@@ -223,31 +205,33 @@ def test_what_the_server_refuses_is_said_in_its_words_where_the_focus_goes(opene
     assert "cannot show the file" in page.locator("#note").inner_text()
 
 
-def busy(route: Any) -> None:
-    body = {"error": "overloaded", "message": "64 pictures wait already.", "request_id": "r"}
-    route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
+def refusing(code: str) -> Callable[[Any], None]:
+    """What a server does that answers with that code."""
+    body = {"error": code, "message": f"The server is {code}.", "request_id": "r"}
+    return lambda route: route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
 
 
 def test_a_busy_server_is_asked_once_more_after_the_time_it_names(opened, refused, picture):
     page = opened()
-    page.route("**/predict*", busy, times=1)
+    page.route("**/predict*", refusing("overloaded"), times=1)
     choose(page, picture)
 
     assert "asked again in 1 s" in panel(page, "overloaded").locator(".waiting").inner_text()
     panel(page, "result")
 
 
-def test_a_server_that_stays_busy_is_asked_again_by_a_button(opened, refused, picture):
+@pytest.mark.parametrize(("code", "times"), [("overloaded", 2), ("stopping", 1)])
+def test_a_server_that_stays_busy_or_stops_is_asked_again_by_a_button(opened, refused, picture, code, times):
     page = opened()
     asked = []
     page.on("request", lambda request: asked.append(request.url) if "predict" in request.url else None)
-    page.route("**/predict*", busy)
+    page.route("**/predict*", refusing(code))
     choose(page, picture)
 
-    message = page.locator(".message:focus")
+    message = panel(page, code).locator(".message:focus")
     message.wait_for()
-    assert "64 pictures wait already." in message.inner_text()
-    assert len(asked) == 2
+    assert message.inner_text().startswith(f"The server is {code}.")
+    assert len(asked) == times
     page.unroute("**/predict*")
     message.get_by_role("button", name="Try again").click()
     panel(page, "result")
@@ -277,18 +261,6 @@ def test_a_page_whose_models_cannot_be_listed_can_be_asked_again(open_page, addr
     page.locator("#trouble button").click()
     page.locator("#model option").first.wait_for(state="attached")
     assert page.locator("#trouble").is_hidden()
-
-
-def test_a_server_that_is_stopping_says_so(opened, refused, picture):
-    page = opened()
-    said = {"error": "stopping", "message": "The server is stopping.", "request_id": "r"}
-    page.route("**/predict*", lambda route: route.fulfill(status=503, json=said))
-    choose(page, picture)
-
-    message = panel(page, "stopping").locator(".message:focus")
-    message.wait_for()
-    assert message.inner_text().startswith("The server is stopping.")
-    assert message.get_by_role("button").is_visible()
 
 
 def test_only_a_file_of_more_than_10_mb_is_sent_smaller_and_that_is_said(opened, tmp_path):

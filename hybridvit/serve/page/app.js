@@ -39,7 +39,8 @@ async function start() {
 function choose() {
   const names = new Set([at("model").value, at("other").value].filter(Boolean));
   const before = new Map(panels.map((panel) => [panel.model.name, panel]));
-  panels = [...names].map((name) => before.get(name) ?? new Panel(models.find((model) => model.name === name), say, compare));
+  const newPanel = (name) => new Panel(models.find((model) => model.name === name), say, compare);
+  panels = [...names].map((name) => before.get(name) ?? newPanel(name));
   for (const [name, panel] of before) if (!names.has(name)) panel.clear();
   at("panels").replaceChildren(...panels.map((panel) => panel.root));
   document.title = `${[...names].join(", ")} · hybridvit`;
@@ -50,23 +51,27 @@ function choose() {
 function compare() {
   const bodies = panels.map((panel) => panel.body);
   const isKnown = bodies.length === 2 && bodies.every(Boolean);
-  at("verdict").hidden = !isKnown;
-  if (!isKnown) return;
-  const { same, text } = compared(...bodies);
+  const { same, text } = isKnown ? compared(...bodies) : { same: null, text: "" };
+  at("verdict").hidden = !text;
   at("verdict").dataset.same = same;
   at("verdict").textContent = text;
-  say(text);
+  if (text) say(text);
 }
 
 // Pictures
 
-/** Reads a file and asks the models about it. What was asked before is given up. */
-async function show(file, remark = "") {
+/** Gives up what was read and asked before. Returns the signal that will do so with what begins now. */
+function begin() {
   reading.abort();
   reading = new AbortController();
-  const { signal } = reading;
   for (const panel of panels) panel.clear();
   at("trouble").hidden = true;
+  return reading.signal;
+}
+
+/** Reads a file and asks the models about it. */
+async function show(file, remark = "") {
+  const signal = begin();
   zoneBecomes("reading", `Reading ${file.name} …`);
   say(`Reading ${file.name}`);
   let sent;
@@ -74,7 +79,8 @@ async function show(file, remark = "") {
     const bytes = new Blob([await file.arrayBuffer()], { type: file.type });
     sent = bytes.size > MOST_BYTES ? await smallerCopy(bytes) : { blob: bytes, remark: "" };
   } catch {
-    if (!signal.aborted) trouble(`${file.name} could not be read. Is it a file, and is it still there?`, () => show(file));
+    const message = `${file.name} could not be read. Is it a file, and is it still there?`;
+    if (!signal.aborted) trouble(message, () => show(file));
     return;
   }
   if (signal.aborted) return;
@@ -88,15 +94,16 @@ async function smallerCopy(blob) {
   const image = await createImageBitmap(blob).catch(() => null);
   if (!image) return { blob, remark: "" };
   const scale = Math.min(1, COPY_SIDE_PX / Math.max(image.width, image.height));
-  const canvas = element("canvas", { width: Math.round(image.width * scale), height: Math.round(image.height * scale) });
-  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  const [width, height] = [image.width, image.height].map((side) => Math.round(side * scale));
+  const canvas = element("canvas", { width, height });
+  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
   const copy = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", COPY_QUALITY));
   const megabytes = (blob.size / 1e6).toFixed(1);
   return {
     blob: copy,
     remark:
       `The file has ${megabytes} MB, more than the 10 MB that are sent: the models see a copy of ` +
-      `${canvas.width}×${canvas.height} px, so answers may differ a little from those to the file.`,
+      `${width}×${height} px, so answers may differ a little from those to the file.`,
   };
 }
 
@@ -144,16 +151,16 @@ function photoLoaded() {
 function photoFailed() {
   at("photo").hidden = true;
   at("note").hidden = false;
-  at("note").textContent = "This browser cannot show the file itself. The models were asked all the same.";
+  at("note").append(" This browser cannot show the file itself. The models were asked all the same.");
 }
 
-async function showExample(button) {
-  const name = button.dataset.file;
+async function showExample(name) {
+  const signal = begin();
   try {
-    const response = await request(`assets/${name}`, {}, FOREVER);
+    const response = await request(`assets/${name}`, {}, signal);
     show(new File([await response.blob()], name));
   } catch (error) {
-    trouble(error.message, () => showExample(button));
+    if (!signal.aborted) trouble(error.message, () => showExample(name));
   }
 }
 
@@ -169,7 +176,9 @@ for (const input of [at("file"), at("camera")]) {
   });
 }
 for (const select of [at("model"), at("other")]) select.addEventListener("change", choose);
-for (const button of document.querySelectorAll("[data-file]")) button.addEventListener("click", () => showExample(button));
+for (const button of document.querySelectorAll("[data-file]")) {
+  button.addEventListener("click", () => showExample(button.dataset.file));
+}
 for (const kind of ["dragover", "dragleave", "drop"]) document.addEventListener(kind, hover);
 document.addEventListener("drop", (event) => take([...event.dataTransfer.files]));
 document.addEventListener("paste", (event) => take([...event.clipboardData.files]));

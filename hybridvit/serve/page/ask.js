@@ -29,7 +29,8 @@ export async function request(address, options, signal) {
     response = await fetch(address, { ...options, signal: AbortSignal.any([signal, limit]) });
   } catch {
     signal.throwIfAborted();
-    throw new Refusal("gone", `The server ${limit.aborted ? "did not answer within a minute" : "cannot be reached"}. Is it still running?`);
+    const what = limit.aborted ? "did not answer within a minute" : "cannot be reached";
+    throw new Refusal("gone", `The server ${what}. Is it still running?`);
   }
   if (response.ok) return response;
   throw await refusalOf(response);

@@ -10,6 +10,13 @@ const PARTS = ["probability", "score", "share"]; // numbers from 0 to 1 that row
 const SHOWN_ROWS = 8;
 const SURE = 0.5; // a score from which a row counts
 
+/** What two answers have in common that are the same, by the number of their rows. */
+const SAME = {
+  probability: "Same answer.",
+  score: "The same classes are found.",
+  share: "The same class has the largest share.",
+};
+
 /** What a number of a row is called in the head of its column. */
 const HEADS = { share: "Share of the picture", bbox: "Box in px" };
 
@@ -52,14 +59,16 @@ export function drawn(body, networkMs) {
   return [headline(lists), ...parts, ...others(answer), timings(body, networkMs), asJson(answer)].filter(Boolean);
 }
 
-/** What two answers to one picture have in common: whether they are the same, and a sentence. */
+/** What two answers to one picture have in common: whether they are the same (null: not known), and a sentence. */
 export function compared(one, other) {
-  const [left, right] = [one, other].map((body) => listsOf(answerOf(body)).flatMap(([, rows]) => rows));
+  if (one.task !== other.task) return { same: null, text: "The models answer different questions." };
+  const lists = [one, other].map((body) => listsOf(answerOf(body)).map(([, rows]) => rows));
+  const [left, right] = lists.map((each) => each.flat());
+  if (!lists.flat().length) return { same: null, text: numberDifferences(answerOf(one), answerOf(other)) };
+  if (!left.length && !right.length) return { same: true, text: "Neither finds anything." };
+  const part = partOf(left[0] ?? right[0]);
   const same = JSON.stringify(left.filter(counts).map(nameOf)) === JSON.stringify(right.filter(counts).map(nameOf));
-  if (one.task !== other.task) return { same: false, text: "The models answer different questions." };
-  return left.length || right.length
-    ? { same, text: [same ? "Same answer." : "Answers differ.", rowDifference(left, right)].join(" ") }
-    : { same: null, text: numberDifferences(answerOf(one), answerOf(other)) };
+  return { same, text: `${same ? SAME[part] : "Answers differ."} ${rowDifference(left, right, part)}`.trim() };
 }
 
 /** What is known of a model, in a line. */
@@ -86,7 +95,7 @@ function nameOf(row) {
   return row.class;
 }
 
-/** Whether a row decides if two answers are the same: the first of probabilities and shares, all sure ones of scores. */
+/** Whether a row decides if two answers are the same: the first of probabilities and shares, the sure ones of scores. */
 function counts(row, place) {
   return "score" in row ? row.score >= SURE : place === 0;
 }
@@ -137,7 +146,9 @@ function tableRow(row, places, part) {
   const bar = element("span", { className: "bar" });
   bar.style.setProperty("--part", Math.min(1, Math.max(0, row[part] ?? 0)));
   const name = element("th", { scope: "row" }, element("span", { className: "class", textContent: row.class }), bar);
-  const cells = places.map((key) => element("td", { className: "place", textContent: row[key].map(Math.round).join(", ") }));
+  const cells = places.map((key) => {
+    return element("td", { className: "place", textContent: row[key].map(Math.round).join(", ") });
+  });
   const number = element("td", { className: "number", textContent: part ? percent(row[part]) : "" });
   return element("tr", { className: part === "score" && row[part] < SURE ? "unsure" : "" }, name, ...cells, number);
 }
@@ -165,7 +176,8 @@ function others(answer) {
     }
   }
   if (single.children.length) parts.unshift(single);
-  if (long.length) parts.push(element("p", { className: "facts", textContent: `Also in the JSON: ${long.join(", ")}.` }));
+  const textContent = `Also in the JSON: ${long.join(", ")}.`;
+  if (long.length) parts.push(element("p", { className: "facts", textContent }));
   return parts;
 }
 
@@ -191,16 +203,16 @@ function timings(body, networkMs) {
 
 function asJson(answer) {
   const text = element("pre", { tabIndex: 0 });
-  const details = element("details", { className: "json" }, element("summary", { textContent: "Answer as JSON" }), text);
+  const details = element("details", {}, element("summary", { textContent: "Answer as JSON" }), text);
   details.addEventListener("toggle", () => (text.textContent = JSON.stringify(answer, null, 2)), { once: true });
   return details;
 }
 
-function rowDifference(left, right) {
-  const part = partOf(left[0] ?? right[0]);
+function rowDifference(left, right, part) {
   const known = new Map(right.map((row) => [row.class, row[part]]));
   if (part === "score" || new Set(left.map(nameOf)).size < left.length) return "";
-  const apart = left.filter((row) => known.has(row.class)).map((row) => [Math.abs(row[part] - known.get(row.class)), row]);
+  const shared = left.filter((row) => known.has(row.class));
+  const apart = shared.map((row) => [Math.abs(row[part] - known.get(row.class)), row]);
   if (!apart.length) return "No class is in both lists.";
   const [most, row] = apart.reduce((best, each) => (each[0] > best[0] ? each : best));
   return `Largest difference of ${part === "share" ? "shares" : "probabilities"}: ${most.toFixed(6)} (${row.class}).`;

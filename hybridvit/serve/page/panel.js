@@ -124,7 +124,8 @@ export class Panel {
       const response = await this.predict(query, signal, () => {});
       const address = URL.createObjectURL(await response.blob());
       this.addresses.push(address);
-      return element("img", { src: address, alt: `The picture with the ${name.toLowerCase()} of ${this.model.name} on it` });
+      const alt = `The picture with the ${name.toLowerCase()} of ${this.model.name} on it`;
+      return element("img", { src: address, alt });
     } catch (error) {
       return element("figcaption", { textContent: error.message });
     }
