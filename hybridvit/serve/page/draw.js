@@ -95,7 +95,7 @@ function nameOf(row) {
   return row.class;
 }
 
-/** Whether a row decides if two answers are the same: the first of probabilities and shares, the sure ones of scores. */
+/** Whether a row decides if answers are the same: the first of probabilities and shares, the sure ones of scores. */
 function counts(row, place) {
   return "score" in row ? row.score >= SURE : place === 0;
 }
