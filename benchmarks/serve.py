@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,19 @@ class Served:
     """A server that runs, and the request that it is asked."""
 
     port: int
+    session: int  # of its processes
     request: bytes
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processors that all its processes have taken so far; 0 where there is no /proc."""
+        total = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                values = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+                if int(values[3]) == self.session:
+                    total += int(values[11]) + int(values[12])
+        return total / os.sysconf("SC_CLK_TCK")
 
 
 class Client(asyncio.Protocol):
@@ -114,7 +126,7 @@ def free_port() -> int:
 
 @contextmanager
 def started(command: Sequence[str], port: int) -> Iterator[int]:
-    """A server for the time of a block."""
+    """A server for the time of a block; gives the session of its processes."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ)
     )
@@ -128,7 +140,7 @@ def started(command: Sequence[str], port: int) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > until:
                     raise RuntimeError(f"{' '.join(command)} does not serve.") from None
                 time.sleep(0.1)
-        yield port
+        yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves processes behind
         process.wait()
@@ -138,8 +150,8 @@ def ours(file: Path, picture: bytes, *words: str) -> Iterator[Served]:
     """Our server of one file."""
     port = free_port()
     command = [sys.executable, "-m", "hybridvit", "serve", str(file), "--port", str(port), *words]
-    with started(command, port):
-        yield Served(port=port, request=request_of(picture, "application/octet-stream"))
+    with started(command, port) as session:
+        yield Served(port=port, session=session, request=request_of(picture, "application/octet-stream"))
 
 
 def litserve(python: Path, file: Path, picture: bytes, batch: int, timeout_s: float) -> Iterator[Served]:
@@ -147,8 +159,8 @@ def litserve(python: Path, file: Path, picture: bytes, batch: int, timeout_s: fl
     port = free_port()
     program = Path(__file__).parent / "programs" / "litserve_server.py"
     body = json.dumps({"image": base64.b64encode(picture).decode()}).encode()
-    with started([str(python), str(program), str(file), str(port), str(batch), str(timeout_s)], port):
-        yield Served(port=port, request=request_of(body, "application/json"))
+    with started([str(python), str(program), str(file), str(port), str(batch), str(timeout_s)], port) as session:
+        yield Served(port=port, session=session, request=request_of(body, "application/json"))
 
 
 def compared(title: str, servers: dict[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
@@ -158,20 +170,26 @@ def compared(title: str, servers: dict[str, Callable[[], Iterator[Served]]], *, 
         for served in running.values():
             asyncio.run(throughput(served, 1.0))  # what the first requests set up
         counts: dict[str, list[float]] = {name: [] for name in running}
+        before = {name: served.cpu_s for name, served in running.items()}
         for index in range(rounds):
             for name in list(running) if index % 2 == 0 else list(running)[::-1]:
                 counts[name].append(asyncio.run(throughput(running[name], TURN_S)))
+        spent = {name: served.cpu_s - before[name] for name, served in running.items()}
     first = next(iter(counts.values()))
-    rows = {
+    rows: dict[str, dict[str, float]] = {
         name: {
             "per_second": round(statistics.median(each), 1),
             "first_is_times_as_fast": round(statistics.median(a / b for a, b in zip(first, each, strict=True)), 3),
+            "cpu_ms": round(1e3 * spent[name] / (sum(each) * TURN_S), 3),  # of all processes, for an answer
         }
         for name, each in counts.items()
     }
     print(f"\n{title}: answers per second at {CONNECTIONS} connections, median of {rounds} interleaved rounds")
     for name, row in rows.items():
-        print(f"  {name:<32} {row['per_second']:8.1f}   the first is x{row['first_is_times_as_fast']:.2f}")
+        print(
+            f"  {name:<32} {row['per_second']:8.1f}   the first is x{row['first_is_times_as_fast']:.2f}"
+            f"   {row['cpu_ms']:.2f} ms of processors an answer"
+        )
     return {"title": title, "rows": rows}
 
 

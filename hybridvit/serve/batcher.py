@@ -106,9 +106,10 @@ class Batcher:
                 "Ask again in a second, or serve with a larger --queue or more copies."
             )
 
-    async def ask(self, images: np.ndarray, deadline_s: float) -> Answered:
+    async def ask(self, images: np.ndarray, deadline_s: float | None) -> Answered:
         """The answer to images (n c h w). Raises Overloaded, Deadline, NotFinite, or what the model's process raises.
 
+        Without `deadline_s` the caller sees to it that nobody waits for ever.
         A request that ends early, by its deadline or by being cancelled, leaves nothing in the queue.
         """
         self.check(len(images))
@@ -202,7 +203,9 @@ def _fault(error: Exception) -> Refusal:
 
 def _joined(parts: list[_Part]) -> Answered:
     """The answers to the images of one request. Raises NotFinite."""
-    outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
+    outputs = parts[0].outputs
+    if len(parts) > 1:
+        outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in outputs}
     broken = [name for name, each in outputs.items() if each.dtype.kind == "f" and not np.isfinite(each).all()]
     if broken:
         raise NotFinite(
