@@ -1,7 +1,6 @@
 """The page of a real service, in a real browser: what people see, and what they can do."""
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +19,6 @@ from hybridvit.cli import main
 NAMES = ("<b>bold</b>", "<img src=x onerror=alert(1)>", "plain", "straße", "five")
 OUTLINED = """[document.activeElement, document.activeElement.closest("label")]
     .some((it) => it && getComputedStyle(it).outlineStyle === "solid")"""
-DRAWN = io.BytesIO()
-Image.new("RGB", (6, 5), "green").save(DRAWN, "PNG")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +137,7 @@ def test_an_empty_page_says_what_to_do(opened):
 
 def test_a_file_that_is_slow_to_read_is_said_to_be_read_and_a_newer_one_replaces_it(opened, picture):
     page = opened()
-    page.evaluate("window.kept = File.prototype.arrayBuffer")
+    page.evaluate("() => { window.kept = File.prototype.arrayBuffer; }")
     page.evaluate("() => { File.prototype.arrayBuffer = () => new Promise(() => {}); }")
     choose(page, picture)
 
@@ -325,31 +322,22 @@ def test_an_answer_that_lies_in_the_picture_is_seen_on_it(opened, files, picture
     assert result.locator("tbody .class").all_inner_texts() == [row["class"] for row in answer["classes"]]
 
 
-def test_an_overlay_is_offered_where_the_model_has_one_and_shown_when_asked_for(open_page, address, picture):
-    page = open_page("about:blank")
-
-    def with_overlay(route: Any) -> None:
-        models = route.fetch().json()
-        route.fulfill(json=[models[0] | {"overlays": ["attention"]}, *models[1:]])
-
-    page.route("**/models", with_overlay)
-    page.route(
-        "**/predict?*overlay=attention", lambda route: route.fulfill(body=DRAWN.getvalue(), content_type="image/png")
-    )
-    page.goto(address)
-    page.locator("#model option").first.wait_for(state="attached")
+def test_an_overlay_is_offered_where_the_model_has_one_and_shown_when_asked_for(opened, picture):
+    page = opened()
     choose(page, picture)
 
-    button = panel(page, "result").get_by_role("button", name="attention")
+    button = panel(page, "result").get_by_role("button", name="What speaks for it")
     assert button.get_attribute("aria-pressed") == "false"
     assert page.locator("figure").is_hidden()
     button.click()
     page.locator("figure img").wait_for()
+    assert page.locator("figure img").evaluate("async (it) => (await it.decode(), it.naturalWidth)") > 0
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
     assert page.locator("figure").is_hidden()
-    page.select_option("#model", "other")
-    assert panel(page, "result").locator(".views button").count() == 0
+    page.select_option("#model", "places")
+    panel(page, "result").locator("figure img").wait_for()
+    assert page.locator(".views").is_hidden()
 
 
 @pytest.mark.parametrize("name", ["digit", "shapes", "hand"])

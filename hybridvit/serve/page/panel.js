@@ -4,6 +4,7 @@ import { predict } from "./ask.js";
 import { answerOf, drawn, element, factsOf, liesInPicture, spoken } from "./draw.js";
 
 const ANSWER = "Answer"; // the view of the answer drawn on the picture
+const OVERLAYS = { cam: "What speaks for it", attention: "Where it looks" }; // in words
 
 export class Panel {
   /**
@@ -88,7 +89,8 @@ export class Panel {
 
   /** A button for each picture that the server draws; the answer itself is shown at once if it lies in the picture. */
   offerViews(answer) {
-    const queries = Object.fromEntries((this.model.overlays ?? []).map((name) => [name, { overlay: name }]));
+    const named = (this.model.overlays ?? []).map((name) => [OVERLAYS[name] ?? name, { overlay: name }]);
+    const queries = Object.fromEntries(named);
     const isPlaced = liesInPicture(answer);
     const offered = isPlaced ? { [ANSWER]: { picture: "1" }, ...queries } : queries;
     const buttons = Object.entries(offered).map(([name, query]) => this.viewButton(name, query));
@@ -124,7 +126,7 @@ export class Panel {
       const response = await this.predict(query, signal, () => {});
       const address = URL.createObjectURL(await response.blob());
       this.addresses.push(address);
-      const alt = `The picture with the ${name.toLowerCase()} of ${this.model.name} on it`;
+      const alt = `${this.model.name}: ${name}, drawn on the picture`;
       return element("img", { src: address, alt });
     } catch (error) {
       return element("figcaption", { textContent: error.message });
