@@ -145,7 +145,7 @@ def test_a_file_that_is_slow_to_read_is_said_to_be_read_and_a_newer_one_replaces
     zone.wait_for()
     assert zone.get_attribute("data-state") == "reading"
     assert picture.name in zone.inner_text()
-    page.evaluate("File.prototype.arrayBuffer = window.kept;")
+    page.evaluate("() => { File.prototype.arrayBuffer = window.kept; }")
     choose(page, picture)
     panel(page, "result")
     assert page.locator("#zone").get_attribute("aria-busy") == "false"
