@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -163,7 +163,7 @@ def litserve(python: Path, file: Path, picture: bytes, batch: int, timeout_s: fl
         yield Served(port=port, session=session, request=request_of(body, "application/json"))
 
 
-def compared(title: str, servers: dict[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
+def compared(title: str, servers: Mapping[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
     """Answers per second of servers that are asked in turn, and how many times as many the first has."""
     with ExitStack() as stack:
         running = {name: stack.enter_context(contextmanager(start)()) for name, start in servers.items()}

@@ -77,6 +77,7 @@ class Batcher:
         self.max_batch = max_batch
         self._compute, self._queue, self._max_wait_s, self._watch = compute, queue, max_wait_s, watch
         self._waiting: dict[int, _Entry] = {}  # by number, in the order in which they came
+        self._computed: list[_Entry] = []  # now
         self._numbers = itertools.count()
         self._came, self._ready = asyncio.Event(), ready
         self._closed: Refusal | None = None
@@ -145,12 +146,14 @@ class Batcher:
                 if self._max_wait_s:
                     await self._for_company()
                 if batch := self._take():
+                    self._computed = batch
                     await self._answer(batch)
+                    self._computed = []
 
     def close(self, refusal: Refusal) -> None:
-        """Refuse everything that waits, and all that comes."""
+        """Refuse everything that waits or is computed, and all that comes."""
         self._closed = refusal
-        for entry in self._waiting.values():
+        for entry in (*self._computed, *self._waiting.values()):
             if not entry.future.done():
                 entry.future.set_exception(refusal)
         self._waiting.clear()

@@ -90,8 +90,8 @@ def test_a_classifier_in_pytorch_shows_what_speaks_for_its_answer(service: Servi
         answered = service.post(f"/predict?model=torch&overlay={name}", picture())
         assert answered.headers["content-type"] == "image/png"
         assert max(Image.open(io.BytesIO(answered.content)).size) == 384
-    unknown = service.post("/predict?model=torch&overlay=can", picture())
-    refused(unknown, 400, "bad_request", "has no overlay 'can'. Nearest: 'cam'.")
+    unknown = service.post("/predict?model=torch&overlay=camm", picture())
+    refused(unknown, 400, "bad_request", "has no overlay 'camm'. Nearest: 'cam'.")
     refused(service.post("/predict?model=classify&overlay=cam", picture()), 400, "bad_request", "It has none")
     refused(service.post("/predict?model=torch&overlay=cam&picture=1", picture()), 400, "bad_request", "of its own")
 
