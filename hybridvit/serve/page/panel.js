@@ -1,6 +1,6 @@
 /** One model's place on the page: from the picture that is sent to the answer, or why there is none. */
 
-import { predict } from "./ask.js";
+import { Refusal, predict } from "./ask.js";
 import { answerOf, drawn, element, factsOf, liesInPicture, spoken } from "./draw.js";
 
 const ANSWER = "Answer"; // the view of the answer drawn on the picture
@@ -71,9 +71,10 @@ export class Panel {
   }
 
   refuse(error) {
-    this.become(error.state ?? "refused");
-    this.part(".message p").textContent = error.message;
-    this.part(".message button").hidden = error.mayPass === false;
+    const isSaid = error instanceof Refusal;
+    this.become(isSaid ? error.state : "gone");
+    this.part(".message p").textContent = isSaid ? error.message : `The answer could not be read: ${error.message}.`;
+    this.part(".message button").hidden = isSaid && !error.mayPass;
     this.part(".message").focus();
   }
 
@@ -96,6 +97,7 @@ export class Panel {
     const buttons = Object.entries(offered).map(([name, query]) => this.viewButton(name, query));
     this.part(".views").replaceChildren(...buttons);
     this.part(".views").hidden = Object.keys(queries).length === 0;
+    this.part("figure").replaceChildren(); // of the picture before
     this.part("figure").hidden = true;
     if (isPlaced) this.toggle(buttons[0], ANSWER, offered[ANSWER]);
   }
