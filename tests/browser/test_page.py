@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import DESKTOP, PHONE, hand_over
+from pages import hand_over
 from PIL import Image
 from saved_models import randomised
 from serving import serving
@@ -17,6 +17,7 @@ import hybridvit
 from hybridvit.cli import main
 
 NAMES = ("<b>bold</b>", "<img src=x onerror=alert(1)>", "plain", "straße", "five")
+PHONE, DESKTOP = (390, 844), (1280, 800)
 OUTLINED = """[document.activeElement, document.activeElement.closest("label")]
     .some((it) => it && getComputedStyle(it).outlineStyle === "solid")"""
 
