@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-from conftest import trained_like
 from PIL import Image
+from trained_like import trained_like
 
 import hybridvit
 from hybridvit.export.options import ExportOptions
