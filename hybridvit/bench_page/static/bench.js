@@ -5,7 +5,7 @@ import { lookAround } from "./environment.js";
 import { fetchAll, isolateItself } from "./offline.js";
 import { forgetPartial, keepPartial, partialResult, resultOf, skippedRow } from "./result.js";
 import { Presence, Run } from "./run.js";
-import { byId, showChoice, showEnvironment, showNotIsolated, showProgress, showResult, showVerdict } from "./view.js";
+import { byId, showChoice, showEnvironment, showNotIsolated, showProgress, showResult, showState, showVerdict } from "./view.js";
 
 const CALLS = 3; // timed ones of a turn
 const ALIVE = { phone: 2, desktop: 4 }; // Workers at a time
@@ -65,25 +65,17 @@ async function measure(asked) {
     showResult(page.result);
     if (page.result.bench.length) keepPartial(page.result);
   });
-  showRunning(true);
+  showState("running");
   byId("stop").onclick = () => run.stop();
   const release = await stayAwake();
   try {
     await run.start();
   } finally {
     release();
-    showRunning(false);
   }
   forgetPartial();
   showVerdict(page.result);
-  byId("verdict").scrollIntoView({ block: "nearest" });
-}
-
-function showRunning(isRunning) {
-  byId("choice").hidden = isRunning;
-  byId("running").hidden = !isRunning;
-  byId("partial").hidden = true;
-  if (isRunning) byId("verdict").hidden = byId("actions").hidden = true;
+  scrollTo(0, 0);
 }
 
 /** Keep the screen on, where that is allowed; gives what lets it sleep again. */
@@ -130,6 +122,7 @@ function connect(asked) {
     event.preventDefault();
     measure(asked).catch(failed);
   });
+  byId("again").onclick = () => showState("asking");
   byId("save").onclick = save;
   byId("copy").onclick = copy;
   byId("share-json").hidden = !navigator.canShare?.({ files: [resultFile()] });
@@ -139,8 +132,7 @@ function connect(asked) {
 
 function failed(error) {
   byId("ready").textContent = `This did not work: ${error.message ?? error}`;
-  byId("running").hidden = true;
-  byId("choice").hidden = false;
+  showState("asking");
 }
 
 async function begin() {

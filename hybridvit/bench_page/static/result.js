@@ -28,6 +28,7 @@ export function record(candidate, callsPerTurn) {
     process_spread: rounded(found.spread),
     faults_per_call: null,
     turns_ms: found.turnsMs.map((turns) => turns.map((turn) => rounded(turn))),
+    difference: Number(candidate.error.toPrecision(3)), // from ONNX Runtime where the page was written
   };
 }
 
@@ -143,20 +144,27 @@ export function sentences(records) {
   const ordered = [...records].sort((one, other) => one.median_ms - other.median_ms);
   if (!ordered.length) return ["Nothing could be measured here."];
   const [first] = ordered;
-  const alike = ordered.slice(1).filter((each) => each.model !== first.model && each.low_ms <= first.high_ms);
-  const said = alike.length
-    ? [`${named(first)} and ${alike.map(named).join(", ")} are the fastest here: ${inMs(first)} an image, too close to tell apart.`]
-    : [`${named(first)} is the fastest here: ${inMs(first)} an image.`];
-  const next = ordered.find((each) => each.model !== first.model);
-  if (!alike.length && next) {
-    said[0] = `${named(first)} is the fastest here: ${inMs(first)} an image, ` +
-      `${(next.median_ms / first.median_ms).toFixed(1)} times as fast as ${named(next)}.`;
-  }
+  const ofEach = ordered.filter((each, place) => ordered.findIndex(({ model }) => model === each.model) === place);
+  const said = [fastestInWords(first, ofEach.slice(1))];
   const best = mostAccurate(ordered);
   if (best && best.model !== first.model) {
-    said.push(`The most accurate is ${named(best)}: ${best.top1.toFixed(1)} % top-1 at ${inMs(best)}.`);
+    said.push(`The most accurate is ${named(best)}: ${best.top1.toFixed(1)} % top-1 at ${inMs(best)} an image.`);
   }
   return said;
+}
+
+/** @param {object} first the fastest row @param {object[]} others the fastest row of each other model, in order */
+function fastestInWords(first, others) {
+  const alike = others.filter((each) => each.low_ms <= first.high_ms);
+  if (alike.length) {
+    const names = [first, ...alike].map(named);
+    return `${names.slice(0, -1).join(", ")} and ${names.at(-1)} are the fastest here, too close to tell apart: ` +
+      `${inMs(first)} an image.`;
+  }
+  const [next] = others;
+  if (!next) return `${named(first)} takes ${inMs(first)} an image here.`;
+  return `${named(first)} is the fastest here: ${inMs(first)} an image, ` +
+    `${(next.median_ms / first.median_ms).toFixed(1)} times as fast as ${named(next)}.`;
 }
 
 function mostAccurate(ordered) {

@@ -99,11 +99,18 @@ export function showResult(result) {
   showFigure("tradeoff", records.filter((each) => each.top1 !== null), colours, drawTradeoff);
   showFigure("bars", records.filter((each) => each.top1 === null), colours, drawBars);
   byId("rows").replaceChildren(...records.map((each) => tableRow(each, records[0], colours)));
+  byId("results").classList.toggle("without-top1", records.every((each) => each.top1 === null));
   const leftOut = result.skipped.map((each) => `Left out: ${each.reason}`);
   const remarks = [...leftOut, ...result.conditions.warnings];
+  if (records.length) remarks.unshift(proofInWords(records));
   byId("remarks").replaceChildren(
     ...remarks.map((text) => Object.assign(document.createElement("li"), { textContent: text })),
   );
+}
+
+function proofInWords(records) {
+  const largest = Math.max(...records.map((each) => each.difference)).toExponential(0);
+  return `Checked before it was timed: no answer differs from ONNX Runtime's by more than ${largest} of the largest output.`;
 }
 
 function showFigure(id, records, colours, draw) {
@@ -123,7 +130,7 @@ function tableRow(record, fastest, colours) {
     ["number", `${msInWords(record.low_ms)} – ${msInWords(record.high_ms)}`],
     ["number wide", msInWords(record.p90_ms)],
     ["number wide", record.images_per_s.toFixed(1)],
-    ["number", record.top1 === null ? "–" : record.top1.toFixed(1)],
+    ["number top1", record.top1 === null ? "–" : record.top1.toFixed(1)],
     ["number", `${(record.median_ms / fastest.median_ms).toFixed(2)}×`],
   ];
   row.append(model, ...cells.map(([className, textContent]) => Object.assign(document.createElement("td"), { className, textContent })));
@@ -137,6 +144,13 @@ export function showVerdict(result) {
   byId("verdict").replaceChildren(
     ...lines.map((textContent) => Object.assign(document.createElement("p"), { textContent })),
   );
-  byId("verdict").hidden = false;
-  byId("actions").hidden = false;
+  showState("done");
+}
+
+/** Which parts are there: before, while it measures, and at the end. @param {"asking" | "running" | "done"} state */
+export function showState(state) {
+  byId("choice").hidden = state !== "asking";
+  byId("running").hidden = state !== "running";
+  byId("verdict").hidden = byId("actions").hidden = state !== "done";
+  if (state === "running") byId("partial").hidden = true;
 }
