@@ -76,8 +76,8 @@ def check_spec(spec: GraphSpec, path: Path) -> None:
         )
     if spec.top_k is not None:
         raise UsageError(
-            f"{path} gives the {spec.top_k} most probable classes, but browsers have no TopK on WebGPU, and answers are "
-            "compared by logits. Export it again without --top_k."
+            f"{path} gives the {spec.top_k} most probable classes, but browsers have no TopK on WebGPU, and answers "
+            "are compared by logits. Export it again without --top_k."
         )
 
 

@@ -58,8 +58,8 @@ def bench(
     Models are those of `hybridvit list` and all of timm's by their names, folded alike; checkpoints; exported files.
     Weights of models by name are random: that changes no time. Published top-1 accuracies stand beside them.
 
-    With --from nothing is measured: a result is read, such as that of a phone's browser (`hybridvit bench-page`), shown,
-    and compared with another.
+    With --from nothing is measured: a result is read, such as that of a phone's browser (`hybridvit bench-page`),
+    shown, and compared with another.
 
     Examples:
       hybridvit bench fastvit_t8
@@ -127,15 +127,18 @@ def _earlier(output: Output) -> tuple[float, dict[str, Any] | None]:
 
 
 def _show_earlier(path: str, models: Sequence[str], options: BenchOptions, output: Output) -> int:
-    """Show the result at `path`, compare it, draw it; the exit code. Raises UsageError for what only measuring needs."""
+    """Show the result at `path`, compare it, draw it; the exit code.
+
+    Raises UsageError for what only measuring needs.
+    """
     from hybridvit.charts.tradeoff_rows import machine_of
     from hybridvit.measure.against import SLOWER, compare
     from hybridvit.measure.result import as_csv, read_result
 
     if models or options != DEFAULTS or output.json is not None:
         raise UsageError(
-            f"--from {path} shows what was measured, and measures nothing: leave out models, --json and what says how to "
-            "measure. --against, --tolerance, --chart and --csv go with it."
+            f"--from {path} shows what was measured, and measures nothing: leave out models, --json and what says how "
+            "to measure. --against, --tolerance, --chart and --csv go with it."
         )
     check_outputs(output.csv, chart=output.chart)
     tolerance, before = _earlier(output)

@@ -50,7 +50,7 @@ function spanOf(className, text) {
 export function showEnvironment(environment, manifest) {
   const { browser, cores, isolated, gpu, memoryGib, clockStepMs, system, processor } = environment;
   const core = `${cores} ${cores === 1 ? "core" : "cores"}`;
-  byId("where").textContent = [browser, system, core, gpu ? "WebGPU" : ""].filter(Boolean).join(" · ");
+  byId("where").textContent = [browser.replace(/(\d+)\..*/, "$1"), system, core, gpu ? "WebGPU" : ""].filter(Boolean).join(" · ");
   const facts = {
     Browser: browser,
     System: system,
@@ -123,7 +123,8 @@ function tableRow(record, fastest, colours) {
   const dot = spanOf("dot", "");
   dot.style.background = colours.get(record.model);
   const model = document.createElement("td");
-  model.append(dot, record.precision === "fp32" ? record.model : `${record.model} (${record.precision})`);
+  const isTold = record.precision === "fp32" || record.model.includes(record.precision);
+  model.append(dot, isTold ? record.model : `${record.model} (${record.precision})`);
   const cells = [
     ["", wayOf(record)],
     ["number", msInWords(record.median_ms)],
@@ -131,7 +132,7 @@ function tableRow(record, fastest, colours) {
     ["number wide", msInWords(record.p90_ms)],
     ["number wide", record.images_per_s.toFixed(1)],
     ["number top1", record.top1 === null ? "–" : record.top1.toFixed(1)],
-    ["number", `${(record.median_ms / fastest.median_ms).toFixed(2)}×`],
+    ["number wide", `${(record.median_ms / fastest.median_ms).toFixed(2)}×`],
   ];
   row.append(model, ...cells.map(([className, textContent]) => Object.assign(document.createElement("td"), { className, textContent })));
   return row;
