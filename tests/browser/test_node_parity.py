@@ -3,22 +3,16 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from required import missing
-from trained_like import trained_like
 
-import hybridvit
-from hybridvit.bench_page import write_page
 from hybridvit.bench_page.fixed_input import fixed_input
 from hybridvit.bench_page.page import STATIC
-from hybridvit.export.draft import drafted
-from hybridvit.export.spec import GraphSpec
-from hybridvit.export.targets import EXPORTERS
 
 TESTS = Path(__file__).parents[1]
 CASES = TESTS / "golden" / "latency_cases.json"
@@ -64,21 +58,7 @@ def test_the_input_is_the_same_to_the_last_bit(said: dict[str, Any]) -> None:
     assert np.array_equal(said["pixels"], fixed_input((1, 5, 7, 3), pixels="uint8").ravel())
 
 
-def write_trained_like(names: Sequence[str], folder: Path) -> list[str]:
-    """Files of these models, folded, whose every layer counts; that they equal PyTorch is shown elsewhere."""
-    files = [folder / f"{name}.onnx" for name in names]
-    for name, file in zip(names, files, strict=True):
-        model = trained_like(hybridvit.create_model(name))
-        size = model.card.preprocessing.image_size
-        folded = hybridvit.fold(model, image_size=size if name.startswith("fastervit") else None)
-        with drafted(folded, GraphSpec(image_size=size, batch=1), EXPORTERS["onnx"], file) as draft:
-            draft.write(None)
-    return [str(file) for file in files]
-
-
-def test_answers_in_webassembly_are_those_of_onnx_runtime(tmp_path: Path) -> None:
-    write_page(tmp_path / "page", write_trained_like(MODELS, tmp_path), webgpu=False)
-    errors = node("answers_in_webassembly.mjs", tmp_path / "page")
+def test_answers_in_webassembly_are_those_of_onnx_runtime(bench_pages: Callable[..., Path]) -> None:
+    errors = node("answers_in_webassembly.mjs", bench_pages(*MODELS))
     assert list(errors) == list(MODELS)
     assert max(errors.values()) <= 1e-4, errors
-    print(errors)

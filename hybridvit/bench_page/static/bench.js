@@ -57,7 +57,7 @@ async function measure(asked) {
     return;
   }
   const { environment, manifest } = page;
-  const alive = asked.alive ?? (environment.isPhone ? ALIVE.phone : ALIVE.desktop);
+  const alive = Math.max(2, asked.alive ?? (environment.isPhone ? ALIVE.phone : ALIVE.desktop)); // the anchor, and one
   const options = { rounds: Number(byId("rounds").value), calls: asked.calls, alive };
   const run = new Run(candidates, options, page.presence, (now) => {
     showProgress(now);
