@@ -82,6 +82,15 @@ class Child:
             raise answer
         return answer
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child has not ended yet."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """End the child at once; whoever waits for it is told that it died."""
+        self._process.kill()
+
     def interrupt(self) -> None:
         """Do to the child what Ctrl-C does; on Windows that reaches it by itself."""
         if sys.platform != "win32":

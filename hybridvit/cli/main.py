@@ -24,6 +24,7 @@ SIGNATURES = {
     "corrupt": "hybridvit.cli.corrupt:corrupt",
     "predict": "hybridvit.cli.predict:predict",
     "explain": "hybridvit.cli.explain:explain",
+    "serve": "hybridvit.cli.serve:serve",
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
@@ -37,7 +38,7 @@ SIGNATURES = {
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain",
-    "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
+    "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -1,0 +1,155 @@
+"""The routes of a service. `create_app` makes a plain ASGI application, so that any server can host it."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+import hybridvit
+from hybridvit.serve.documented import BODY, EXAMPLE, refused_as
+from hybridvit.serve.limits import MOST_ENTRIES
+from hybridvit.serve.metrics import CONTENT_TYPE, Metrics
+from hybridvit.serve.models import Models
+from hybridvit.serve.pages import HEADERS, page_files
+from hybridvit.serve.predict import Asked, Predicting
+from hybridvit.serve.refusals import BadRequest, Refusal
+from hybridvit.serve.requests import Requests, refusal_response
+from hybridvit.serve.told import told
+
+JSON = "application/json"
+
+
+def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
+    """The application that answers for `models`, which it starts and stops unless they are started already."""
+    metrics = metrics or Metrics()
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        await models.start()
+        yield
+        await models.stop()
+
+    app = FastAPI(
+        title="hybridvit",
+        version=hybridvit.__version__,
+        description="Answers to pictures.",
+        docs_url=None,  # it would load scripts from another host
+        redoc_url=None,
+        lifespan=running,
+    )
+    app.add_middleware(Requests, metrics=metrics, models=models)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _no_route)
+    _add_pages(app)
+    _add_health(app, models, metrics)
+    _add_predict(app, Predicting(models=models, metrics=metrics))
+    return app
+
+
+def _add_pages(app: FastAPI) -> None:
+    """The page, and what belongs to it."""
+    files = page_files()
+
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return await asset(request, "index.html")
+
+    @app.get("/assets/{name}", include_in_schema=False)
+    async def asset(request: Request, name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404)
+        return files[name].response(request)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return Response(
+            '<!doctype html><title>hybridvit</title><a href="/openapi.json">The schema of this service</a>',
+            media_type="text/html",
+            headers=HEADERS,
+        )
+
+
+def _add_health(app: FastAPI, models: Models, metrics: Metrics) -> None:
+    """What balancers and monitors ask."""
+
+    @app.get("/healthz", summary="Whether the server runs", response_class=Response, responses=_plain(JSON))
+    async def alive() -> Response:
+        return _json({"live": True})
+
+    @app.get(
+        "/readyz",
+        summary="Whether every model answers",
+        response_class=Response,
+        responses=_plain(JSON) | {503: {"description": "Some do not, by name", "content": {JSON: {}}}},
+    )
+    async def ready() -> Response:
+        trouble = models.trouble()
+        return _json({"ready": not trouble, "not_ready": trouble}, 503 if trouble else 200)
+
+    @app.get("/models", summary="What is served", response_class=Response, responses=_plain(JSON))
+    async def listed() -> Response:
+        return _json([told(served) for served in models.values()])
+
+    @app.get("/metrics", summary="Numbers for Prometheus", response_class=Response, responses=_plain(CONTENT_TYPE))
+    async def numbers() -> Response:
+        for name, served in models.items():
+            metrics.queue_length.labels(name).set(served.num_waiting)
+        return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _add_predict(app: FastAPI, predicting: Predicting) -> None:
+    @app.post(
+        "/predict",
+        summary="Answer to the picture that is the request's body",
+        response_class=Response,
+        responses={200: {"description": "The answer", "content": {JSON: {"example": EXAMPLE}, "image/png": {}}}}
+        | refused_as(),
+        openapi_extra=BODY,
+    )
+    async def predict(
+        request: Request,
+        model: Annotated[str | None, Query(description="one of /models; needed where there are several")] = None,
+        top: Annotated[
+            int | None, Query(ge=1, le=MOST_ENTRIES, description="entries of answers that are lists")
+        ] = None,
+        picture: Annotated[bool, Query(description="answer with the picture as PNG, and the answer on it")] = False,
+    ) -> Response:
+        return await predicting.answer(request, Asked(model=model, top=top, picture=picture))
+
+
+def _plain(kind: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "The answer", "content": {kind: {}}}}
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(json.dumps(content, ensure_ascii=False), status, media_type=JSON)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return refusal_response(request.scope, error)
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where, given = str(first["loc"][-1])[:40], str(first.get("input"))[:40]
+    return refusal_response(request.scope, BadRequest(f"{where} is '{given}': {first['msg']}. See /openapi.json."))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "wrong_method"}
+    told = {404: "There is nothing at this address. See /openapi.json.", 405: "This address takes another method."}
+    return refusal_response(
+        request.scope,
+        told.get(error.status_code, str(error.detail)),
+        code=codes.get(error.status_code, "bad_request"),
+        status=error.status_code,
+        headers=dict(error.headers or {}),
+    )
