@@ -38,7 +38,8 @@ SIGNATURES = {
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain",
-    "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
+    "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables", "ablate",
+    *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -10,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 import hybridvit
+from hybridvit.serve.bench_files import PATH, BenchFiles
 from hybridvit.serve.documented import BODY, EXAMPLE, refused_as
 from hybridvit.serve.limits import MOST_ENTRIES
 from hybridvit.serve.metrics import CONTENT_TYPE, Metrics
@@ -23,8 +25,11 @@ from hybridvit.serve.told import told
 JSON = "application/json"
 
 
-def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
-    """The application that answers for `models`, which it starts and stops unless they are started already."""
+def create_app(models: Models, *, metrics: Metrics | None = None, bench: Path | None = None) -> FastAPI:
+    """The application that answers for `models`, which it starts and stops unless they are started already.
+
+    `bench` is the folder of a page that measures in the browser, to be served too.
+    """
     metrics = metrics or Metrics()
 
     @asynccontextmanager
@@ -48,6 +53,8 @@ def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
     _add_pages(app)
     _add_health(app, models, metrics)
     _add_predict(app, Predicting(models=models, metrics=metrics))
+    if bench is not None:
+        app.mount(PATH, BenchFiles(bench))
     return app
 
 
