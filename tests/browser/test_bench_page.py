@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exported import exported
+from fresh import output_of
 
 from hybridvit.cli import main
 from hybridvit.measure.result import COLUMNS, read_result
@@ -163,6 +165,11 @@ def test_an_answer_that_differs_is_not_timed_and_the_figure_is_told(
         assert "Nothing could be measured" in page.inner_text("#verdict")
         said = page.inner_text("#remarks")
     assert "answers something else than ONNX Runtime: 1.0e-2 of the largest output, where 1.0e-4 is allowed" in said
+
+
+def test_a_page_of_exported_files_is_written_without_torch(ort_web: None, tmp_path: Path) -> None:
+    said = output_of("page_without_torch", tmp_path / "page", exported("small", tmp_path))
+    assert json.loads(said) == []
 
 
 def test_the_order_of_a_small_and_a_large_model_is_right(
