@@ -11,12 +11,15 @@ from hybridvit.export.exporter import Quantisation
 from hybridvit.export.spec import GraphSpec
 from hybridvit.export.targets import EXPORTERS
 
-SMALL = {"small": "fp32", "small-int8": "int8"}  # of digits' size: 32 px, ten classes
+SMALL = {  # of digits' size: 32 px, ten classes
+    "small": {},
+    "small-int8": {"precision": "int8"},
+    "small-uint8": {"pixels": "uint8"},
+}
 
 
 def exported(name: str, folder: Path) -> Path:
     """The file of one of SMALL, or of a registered model, for one image at a time."""
-    precision = SMALL.get(name, "fp32")
     path = folder / f"{name}.onnx"
     if not path.exists():
         model = (
@@ -24,8 +27,8 @@ def exported(name: str, folder: Path) -> Path:
         )
         size = (32, 32) if name in SMALL else model.card.preprocessing.image_size
         folded = hybridvit.fold(trained_like(model), image_size=size if name.startswith("fastervit") else None)
-        spec = GraphSpec(image_size=size, batch=1, precision=precision)
+        spec = GraphSpec(image_size=size, batch=1, **SMALL.get(name, {}))
         noise = torch.randn(8, 3, *size, generator=torch.Generator().manual_seed(0))
         with drafted(folded, spec, EXPORTERS["onnx"], path) as draft:
-            draft.write(Quantisation(images=noise) if precision == "int8" else None)
+            draft.write(Quantisation(images=noise) if spec.precision == "int8" else None)
     return path

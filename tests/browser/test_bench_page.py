@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from exported import exported
 from fresh import output_of
+from PIL import Image
 
 from hybridvit.cli import main
+from hybridvit.loading import open_runner
 from hybridvit.measure.result import COLUMNS, read_result
 
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
@@ -170,6 +173,22 @@ def test_an_answer_that_differs_is_not_timed_and_the_figure_is_told(
 def test_a_page_of_exported_files_is_written_without_torch(ort_web: None, tmp_path: Path) -> None:
     said = output_of("page_without_torch", tmp_path / "page", exported("small", tmp_path))
     assert json.loads(said) == []
+
+
+def test_the_page_in_the_docs_answers_as_the_file_does(
+    bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "browser.md").read_text(encoding="utf-8")
+    (tmp_path / "index.html").write_text(text.split("```html\n")[1].split("```")[0], encoding="utf-8")
+    shutil.copytree(bench_pages("small-uint8") / "ort", tmp_path / "ort")
+    file = exported("small-uint8", tmp_path).rename(tmp_path / "model.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    logits = open_runner(file, threads=1)(pixels[None].transpose(0, 3, 1, 2))["logits"]
+    with host(tmp_path, {}) as address:
+        page = open_page(address)
+        until(page, "answer.textContent !== ''")
+        assert page.inner_text("#answer") == f"class {logits.argmax()}"
 
 
 def test_the_order_of_a_small_and_a_large_model_is_right(
