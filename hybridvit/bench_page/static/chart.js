@@ -1,6 +1,6 @@
 // Accuracy over latency with intervals and the Pareto front; and bars of latencies where no accuracy is known.
 
-import { msInWords, wayOf } from "./result.js";
+import { msInWords, shortNames, wayOf } from "./result.js";
 
 const SPACE = "http://www.w3.org/2000/svg";
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]; // Okabe and Ito's
@@ -32,6 +32,7 @@ export function drawTradeoff(svg, records, colours) {
   const front = paretoFront(records);
   svg.append(shape("path", { class: "front", d: steps(front, x, y) }));
   const labels = [];
+  const short = shortNames(records.map((each) => each.model));
   for (const group of byModel(records)) {
     const [fastest, ...slower] = group;
     if (slower.length) {
@@ -40,7 +41,7 @@ export function drawTradeoff(svg, records, colours) {
     }
     for (const each of slower) svg.append(mark(each, { x, y, colour: colours.get(each.model), isFastest: false }));
     svg.append(mark(fastest, { x, y, colour: colours.get(fastest.model), isFastest: true }));
-    labels.push({ text: fastest.model, x: x.at(fastest.median_ms), y: y.at(fastest.top1), isOnFront: front.includes(fastest) });
+    labels.push({ text: short.get(fastest.model), x: x.at(fastest.median_ms), y: y.at(fastest.top1), isOnFront: front.includes(fastest) });
   }
   drawLabels(svg, labels, { width, marks: records.map((each) => ({ x: x.at(each.median_ms), y: y.at(each.top1) })) });
 }
@@ -48,13 +49,14 @@ export function drawTradeoff(svg, records, colours) {
 /** Median milliseconds as bars from 0, the fastest first, with intervals. */
 export function drawBars(svg, records, colours) {
   const ordered = [...records].sort((one, other) => one.median_ms - other.median_ms);
+  const short = shortNames(records.map((each) => each.model));
   const width = begin(svg, ordered.length * BAR.row + 4, "Latency of each candidate. The table below says the same.");
   const longest = Math.max(...ordered.map((each) => each.high_ms));
   const at = (value) => BAR.left + (value / longest) * (width - BAR.left - BAR.right);
   for (const [place, each] of ordered.entries()) {
     const top = place * BAR.row + 22;
     const middle = top + BAR.height / 2;
-    svg.append(words(`${each.model}, ${wayOf(each)}`, { x: BAR.left, y: top - 7, class: "label" }));
+    svg.append(words(`${short.get(each.model)}, ${wayOf(each)}`, { x: BAR.left, y: top - 7, class: "label" }));
     const sides = { x: BAR.left, y: top, width: Math.max(2, at(each.median_ms) - BAR.left), height: BAR.height, rx: 3 };
     svg.append(shape("rect", { ...sides, fill: colours.get(each.model), "fill-opacity": place ? 0.55 : 1 }));
     svg.append(shape("line", { class: "interval", x1: at(each.low_ms), x2: at(each.high_ms), y1: middle, y2: middle }));
@@ -145,7 +147,7 @@ function mark(row, { x, y, colour, isFastest }) {
 
 /** Names beside their marks, each where it covers no other name and no mark. */
 function drawLabels(svg, labels, { width, marks }) {
-  const taken = marks.map((each) => ({ left: each.x - 7, right: each.x + 7, top: each.y - 7, bottom: each.y + 7 }));
+  const taken = marks.map((each) => ({ left: each.x - 6, right: each.x + 6, top: each.y - 5, bottom: each.y + 5 }));
   for (const label of labels.sort((one, other) => one.y - other.y)) {
     const places = [...placesFor(label, width)];
     const free = places.find((place) => !taken.some((other) => overlap(place, other))) ?? places[0];
@@ -155,12 +157,13 @@ function drawLabels(svg, labels, { width, marks }) {
   }
 }
 
+/** Above and below the line of the interval, to the right and to the left of the mark, and then farther away. */
 function* placesFor({ text, x, y }, width) {
   const length = text.length * LETTER_PX;
   const box = (left, bottom) => ({ left, right: left + length, top: bottom - LINE_PX, bottom });
-  for (const shift of [0, -16, 16, -32, 32, -48, 48]) {
-    if (x + 11 + length < width) yield box(x + 11, y + 8 + shift);
-    if (x - 11 - length > MARGIN.left) yield box(x - 11 - length, y + 8 + shift);
+  for (const bottom of [y - 5, y + 22, y - 19, y + 36, y - 33, y + 50]) {
+    if (x + 4 + length < width) yield box(x + 4, bottom);
+    if (x - 4 - length > MARGIN.left) yield box(x - 4 - length, bottom);
   }
   yield box(Math.max(MARGIN.left, Math.min(x - length / 2, width - length)), y - 9);
 }

@@ -116,7 +116,7 @@ function* warnings(run, environment, drift, middle) {
     yield `One call in ten took ${percent(middle)} longer than the median, or more: times are noisy.`;
   }
   const unstable = measured.filter((each) => !each.isStable).map((each) => each.label);
-  if (unstable.length) yield `After 10 seconds of warm-up the time was not stable yet: ${unstable.join("; ")}.`;
+  if (unstable.length) yield `After 10 seconds of warm-up the time was not stable yet: ${some(unstable)}.`;
   const changed = measured.filter((each) => spreadOf(each, run) > MOST_SPREAD);
   for (const each of changed) {
     yield `${each.label} was measured in ${each.numWorkers} Workers, whose medians differ by ` +
@@ -128,8 +128,13 @@ function* warnings(run, environment, drift, middle) {
   const coarse = measured.filter((each) => environment.clockStepMs > COARSE * median(each.timesMs));
   if (coarse.length) {
     yield `The clock of this page, in steps of ${environment.clockStepMs} ms, is coarse for ` +
-      `${coarse.map((each) => each.label).join("; ")}.`;
+      `${some(coarse.map((each) => each.label))}.`;
   }
+}
+
+function some(labels, most = 3) {
+  const more = labels.length > most ? ` and ${labels.length - most} more` : "";
+  return labels.slice(0, most).join("; ") + more;
 }
 
 function spreadOf({ timesMs, processes }, run) {
@@ -141,11 +146,13 @@ function spreadOf({ timesMs, processes }, run) {
  * @param {object[]} records rows of a result
  */
 export function sentences(records) {
+  const short = shortNames(records.map((each) => each.model));
+  const named = (row) => `${short.get(row.model)} (${wayOf(row)})`;
   const ordered = [...records].sort((one, other) => one.median_ms - other.median_ms);
   if (!ordered.length) return ["Nothing could be measured here."];
   const [first] = ordered;
   const ofEach = ordered.filter((each, place) => ordered.findIndex(({ model }) => model === each.model) === place);
-  const said = [fastestInWords(first, ofEach.slice(1))];
+  const said = [fastestInWords(first, ofEach.slice(1), named)];
   const best = mostAccurate(ordered);
   if (best && best.model !== first.model) {
     said.push(`The most accurate is ${named(best)}: ${best.top1.toFixed(1)} % top-1 at ${inMs(best)} an image.`);
@@ -154,7 +161,7 @@ export function sentences(records) {
 }
 
 /** @param {object} first the fastest row @param {object[]} others the fastest row of each other model, in order */
-function fastestInWords(first, others) {
+function fastestInWords(first, others, named) {
   const alike = others.filter((each) => each.low_ms <= first.high_ms);
   if (alike.length) {
     const names = [first, ...alike].map(named);
@@ -171,8 +178,12 @@ function mostAccurate(ordered) {
   return ordered.reduce((best, each) => (each.top1 !== null && each.top1 > (best?.top1 ?? -1) ? each : best), null);
 }
 
-function named(row) {
-  return `${row.model} (${wayOf(row)})`;
+/** Names without the tag behind a dot that timm's have, where that tells them apart. @param {string[]} models */
+export function shortNames(models) {
+  const known = [...new Set(models)];
+  const start = (model) => model.split(".")[0];
+  const isAlone = (model) => known.filter((each) => start(each) === start(model)).length === 1;
+  return new Map(known.map((model) => [model, isAlone(model) ? start(model) : model]));
 }
 
 /** What a row of a result ran on, in words. */

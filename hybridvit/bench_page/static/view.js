@@ -3,7 +3,7 @@
 import { wayInWords } from "./candidate.js";
 import { coloursOf, drawBars, drawTradeoff } from "./chart.js";
 import { usualThreads } from "./environment.js";
-import { msInWords, sentences, wayOf } from "./result.js";
+import { msInWords, sentences, shortNames, wayOf } from "./result.js";
 
 /** The element with that id. */
 export const byId = (id) => document.getElementById(id);
@@ -12,10 +12,11 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 
 /** Models and ways to run as boxes to tick; `asked` are those of the address, if any. */
 export function showChoice(manifest, environment, asked) {
+  const short = shortNames(manifest.models.map((model) => model.record.model));
   const models = manifest.models.map((model, place) => {
     const { model: name, precision, image_size: size, top1 } = model.record;
-    const facts = [precision === "fp32" ? "" : precision, size.replace("x", " × "), top1 === null ? "" : `${top1} %`];
-    return ticked("model", place, name, [...facts, megabytes(model.bytes)].filter(Boolean).join(" · "), true);
+    const facts = [precision === "fp32" ? "" : precision, size.replace("x", " × "), top1 === null ? "" : `${top1.toFixed(1)} %`];
+    return ticked("model", place, short.get(name), [...facts, megabytes(model.bytes)].filter(Boolean).join(" · "), true);
   });
   byId("models").replaceChildren(...models);
   const { threads, webgpuModule } = environment;
@@ -96,9 +97,10 @@ export function showResult(result) {
   const records = [...result.bench].sort((one, other) => one.median_ms - other.median_ms);
   byId("results").hidden = !records.length && !result.skipped.length;
   const colours = coloursOf(records);
+  const short = shortNames(records.map((each) => each.model));
   showFigure("tradeoff", records.filter((each) => each.top1 !== null), colours, drawTradeoff);
   showFigure("bars", records.filter((each) => each.top1 === null), colours, drawBars);
-  byId("rows").replaceChildren(...records.map((each) => tableRow(each, records[0], colours)));
+  byId("rows").replaceChildren(...records.map((each) => tableRow(each, records[0], colours, short)));
   byId("results").classList.toggle("without-top1", records.every((each) => each.top1 === null));
   const leftOut = result.skipped.map((each) => `Left out: ${each.reason}`);
   const remarks = [...leftOut, ...result.conditions.warnings];
@@ -118,24 +120,37 @@ function showFigure(id, records, colours, draw) {
   if (records.length) draw(byId(id).querySelector("svg"), records, colours);
 }
 
-function tableRow(record, fastest, colours) {
+function tableRow(record, fastest, colours, short) {
   const row = document.createElement("tr");
-  const dot = spanOf("dot", "");
-  dot.style.background = colours.get(record.model);
-  const model = document.createElement("td");
-  const isTold = record.precision === "fp32" || record.model.includes(record.precision);
-  model.append(dot, isTold ? record.model : `${record.model} (${record.precision})`);
-  const cells = [
-    ["", wayOf(record)],
-    ["number", msInWords(record.median_ms)],
-    ["number", `${msInWords(record.low_ms)} – ${msInWords(record.high_ms)}`],
-    ["number wide", msInWords(record.p90_ms)],
-    ["number wide", record.images_per_s.toFixed(1)],
-    ["number top1", record.top1 === null ? "–" : record.top1.toFixed(1)],
-    ["number wide", `${(record.median_ms / fastest.median_ms).toFixed(2)}×`],
-  ];
-  row.append(model, ...cells.map(([className, textContent]) => Object.assign(document.createElement("td"), { className, textContent })));
+  const interval = `${msInWords(record.low_ms)} – ${msInWords(record.high_ms)}`;
+  const median = cell("number", msInWords(record.median_ms));
+  median.append(spanOf("quiet small narrow", interval));
+  row.append(
+    nameCell(record, colours.get(record.model), short.get(record.model)),
+    cell("way", wayOf(record)),
+    median,
+    cell("number wide", interval),
+    cell("number wide", msInWords(record.p90_ms)),
+    cell("number wide", record.images_per_s.toFixed(1)),
+    cell("number top1", record.top1 === null ? "–" : record.top1.toFixed(1)),
+    cell("number wide", `${(record.median_ms / fastest.median_ms).toFixed(2)}×`),
+  );
   return row;
+}
+
+function nameCell(record, colour, short) {
+  const made = Object.assign(document.createElement("td"), { title: record.model });
+  const dot = spanOf("dot", "");
+  dot.style.background = colour;
+  const isTold = record.precision === "fp32" || record.model.includes(record.precision);
+  const name = spanOf("model", "");
+  name.append(dot, spanOf("name", isTold ? short : `${short} (${record.precision})`));
+  made.append(name);
+  return made;
+}
+
+function cell(className, textContent) {
+  return Object.assign(document.createElement("td"), { className, textContent });
 }
 
 /** The answer, on top. */
