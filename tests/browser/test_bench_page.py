@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exported import exported
 from fresh import output_of
 from PIL import Image
 
@@ -44,6 +43,12 @@ def host(folder: Path, headers: dict[str, str]) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+def model_of(folder: Path) -> Path:
+    """The only model of a page."""
+    (file,) = (folder / "models").iterdir()
+    return file
 
 
 def finished(page: Any) -> None:
@@ -170,8 +175,8 @@ def test_an_answer_that_differs_is_not_timed_and_the_figure_is_told(
     assert "answers something else than ONNX Runtime: 1.0e-2 of the largest output, where 1.0e-4 is allowed" in said
 
 
-def test_a_page_of_exported_files_is_written_without_torch(ort_web: None, tmp_path: Path) -> None:
-    said = output_of("page_without_torch", tmp_path / "page", exported("small", tmp_path))
+def test_a_page_of_exported_files_is_written_without_torch(bench_pages: Callable[..., Path], tmp_path: Path) -> None:
+    said = output_of("page_without_torch", tmp_path / "page", model_of(bench_pages("small")))
     assert json.loads(said) == []
 
 
@@ -181,7 +186,7 @@ def test_the_page_in_the_docs_answers_as_the_file_does(
     text = (Path(__file__).parents[2] / "docs" / "browser.md").read_text(encoding="utf-8")
     (tmp_path / "index.html").write_text(text.split("```html\n")[1].split("```")[0], encoding="utf-8")
     shutil.copytree(bench_pages("small-uint8") / "ort", tmp_path / "ort")
-    file = exported("small-uint8", tmp_path).rename(tmp_path / "model.onnx")
+    file = shutil.copyfile(model_of(bench_pages("small-uint8")), tmp_path / "model.onnx")
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     logits = open_runner(file, threads=1)(pixels[None].transpose(0, 3, 1, 2))["logits"]

@@ -58,6 +58,32 @@ def test_the_input_is_the_same_to_the_last_bit(said: dict[str, Any]) -> None:
     assert np.array_equal(said["pixels"], fixed_input((1, 5, 7, 3), pixels="uint8").ravel())
 
 
+def timed(model: str, median_ms: float, *, top1: float | None = None, device: str = "cpu", **more: Any) -> dict:
+    """A row of a result with an interval of 2 % around its median."""
+    interval = {"low_ms": 0.98 * median_ms, "high_ms": 1.02 * median_ms}
+    return {"model": model, "median_ms": median_ms, "top1": top1, "device": device, "threads": 4, **interval, **more}
+
+
+def test_the_answer_is_a_sentence_that_names_the_fastest_and_the_most_accurate() -> None:
+    slow = timed("fastvit_sa12", 40.0, top1=80.6)
+    quick, close = timed("fastvit_t8", 10.0, top1=76.2, device="webgpu"), timed("b.tag", 10.2, top1=70.0)
+    other_way = timed("fastvit_t8", 20.0, top1=76.2)
+    clear, alike, single, nothing = node(
+        "sentences_in_javascript.mjs", STATIC, json.dumps([[slow, other_way, quick], [close, quick], [slow], []])
+    )
+    assert clear["sentences"] == [
+        "fastvit_t8 (WebGPU) is the fastest here: 10.0 ms an image, 4.0 times as fast as fastvit_sa12 (4 threads).",
+        "The most accurate is fastvit_sa12 (4 threads): 80.6 % top-1 at 40.0 ms an image.",
+    ]
+    assert clear["front"] == ["fastvit_t8", "fastvit_sa12"]
+    assert alike["sentences"] == [
+        "fastvit_t8 (WebGPU) and b (4 threads) are the fastest here, too close to tell apart: 10.0 ms an image."
+    ]
+    assert alike["front"] == ["fastvit_t8"]
+    assert single["sentences"] == ["fastvit_sa12 (4 threads) takes 40.0 ms an image here."]
+    assert nothing["sentences"] == ["Nothing could be measured here."]
+
+
 def test_answers_in_webassembly_are_those_of_onnx_runtime(bench_pages: Callable[..., Path]) -> None:
     errors = node("answers_in_webassembly.mjs", bench_pages(*MODELS))
     assert list(errors) == list(MODELS)
