@@ -4,6 +4,8 @@ import functools
 import http.server
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fresh import output_of
+from fresh import ENVIRONMENT, output_of
 from PIL import Image
 
 from hybridvit.cli import main
@@ -118,6 +120,22 @@ def test_a_host_without_headers_gets_isolated_and_then_needs_no_network(
     page.goto(f"{address}?{QUICK}&threads=2")
     finished(page)
     assert "small (2 threads)" in page.inner_text("#verdict")
+
+
+def test_a_service_has_the_page_beside_it(bench_pages: Callable[..., Path], open_page: Callable) -> None:
+    model = f"mine={model_of(bench_pages('small'))}"
+    words = [sys.executable, "-m", "hybridvit", "serve", model, "--bench", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().removeprefix("Serving on ").strip()
+            page = open_page(f"{address}/bench/?{QUICK}&threads=2")
+            finished(page)
+            assert "mine (2 threads)" in page.inner_text("#verdict")
+            server.terminate()
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
 
 
 def test_without_isolation_it_measures_with_one_thread_and_says_why(

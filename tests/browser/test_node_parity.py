@@ -58,6 +58,37 @@ def test_the_input_is_the_same_to_the_last_bit(said: dict[str, Any]) -> None:
     assert np.array_equal(said["pixels"], fixed_input((1, 5, 7, 3), pixels="uint8").ravel())
 
 
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Any]:
+    return node("heats_in_javascript.mjs", STATIC)
+
+
+def test_more_candidates_than_workers_take_turns_in_heats_with_the_first_in_each(runs: dict[str, Any]) -> None:
+    heats = runs["heats"]
+    assert "".join(heats["calls"]) == 4 * "abba" + 4 * "acca"
+    assert (heats["mostAlive"], heats["leftAlive"], heats["isComplete"]) == (2, 0, True)
+    assert (heats["workers"], heats["turns"]) == ([2, 1, 1], [16, 8, 8])
+
+
+def test_what_is_wrong_hangs_or_breaks_is_left_out_or_tried_with_one_thread(runs: dict[str, Any]) -> None:
+    faulty = runs["faulty"]
+    assert dict(faulty["skipped"]) == {
+        "wrong": "it answers something else than ONNX Runtime: 5.0e-1 of the largest output, where 1.0e-4 is allowed",
+        "breaks": "it failed: out of memory",
+    }
+    assert (faulty["threads"], faulty["turns"]) == ([1, 4], [8, 8])
+    assert faulty["leftAlive"] == 0
+    same = runs["same"]
+    assert same["skipped"] == [["hangs", "it is measured with 1 thread already, since more did not run"]]
+    assert same["threads"] == [1]
+
+
+def test_a_worker_on_webgpu_is_replaced_before_two_hundred_calls(runs: dict[str, Any]) -> None:
+    gpu = runs["gpu"]
+    assert (gpu["turns"], gpu["workers"]) == ([50], [3])  # 50 turns of 1 + 9 calls, 20 of them to a Worker
+    assert (gpu["mostAlive"], gpu["leftAlive"]) == (1, 0)
+
+
 def timed(model: str, median_ms: float, *, top1: float | None = None, device: str = "cpu", **more: Any) -> dict:
     """A row of a result with an interval of 2 % around its median."""
     interval = {"low_ms": 0.98 * median_ms, "high_ms": 1.02 * median_ms}

@@ -1,6 +1,6 @@
 // The order of a measurement: heats of a few candidates that take turns in rounds, and nothing kept of hidden minutes.
 
-import { LeftOut } from "./candidate.js";
+import { LeftOut, wayInWords } from "./candidate.js";
 import { MIN_ROUNDS, drift, inTurn, median } from "./latency.js";
 
 const UNTIMED_TURNS = 2; // after the page was hidden: caches are cold, and the clock of the processor is low
@@ -122,7 +122,7 @@ export class Run {
       each.way.provider === candidate.way.provider &&
       each.threads === candidate.threads;
     if (this.measured.some(isSame) || this.heat.some(isSame)) {
-      throw new LeftOut(`${candidate.way.threads} threads were asked for, ${candidate.threads} ran, which is measured`);
+      throw new LeftOut(`it is measured with ${wayInWords("wasm", candidate.threads)} already, since more did not run`);
     }
   }
 
