@@ -23,8 +23,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ CONNECTIONS = 32
 TURN_S = 3.0
 STARTED_WITHIN_S = 120.0
 ONE_BY_ONE = 30  # requests of a turn on one connection
+PARTS = ("litserve", "batching", "overhead")
 PHOTO = (500, 375)  # width and height, as in ImageNet
 
 
@@ -47,7 +48,19 @@ class Served:
     """A server that runs, and the request that it is asked."""
 
     port: int
+    session: int  # of its processes
     request: bytes
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processors that all its processes have taken so far; 0 where there is no /proc."""
+        total = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                values = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+                if int(values[3]) == self.session:
+                    total += int(values[11]) + int(values[12])
+        return total / os.sysconf("SC_CLK_TCK")
 
 
 class Client(asyncio.Protocol):
@@ -114,7 +127,7 @@ def free_port() -> int:
 
 @contextmanager
 def started(command: Sequence[str], port: int) -> Iterator[int]:
-    """A server for the time of a block."""
+    """A server for the time of a block; gives the session of its processes."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=dict(os.environ)
     )
@@ -128,7 +141,7 @@ def started(command: Sequence[str], port: int) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > until:
                     raise RuntimeError(f"{' '.join(command)} does not serve.") from None
                 time.sleep(0.1)
-        yield port
+        yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves processes behind
         process.wait()
@@ -138,8 +151,8 @@ def ours(file: Path, picture: bytes, *words: str) -> Iterator[Served]:
     """Our server of one file."""
     port = free_port()
     command = [sys.executable, "-m", "hybridvit", "serve", str(file), "--port", str(port), *words]
-    with started(command, port):
-        yield Served(port=port, request=request_of(picture, "application/octet-stream"))
+    with started(command, port) as session:
+        yield Served(port=port, session=session, request=request_of(picture, "application/octet-stream"))
 
 
 def litserve(python: Path, file: Path, picture: bytes, batch: int, timeout_s: float) -> Iterator[Served]:
@@ -147,31 +160,37 @@ def litserve(python: Path, file: Path, picture: bytes, batch: int, timeout_s: fl
     port = free_port()
     program = Path(__file__).parent / "programs" / "litserve_server.py"
     body = json.dumps({"image": base64.b64encode(picture).decode()}).encode()
-    with started([str(python), str(program), str(file), str(port), str(batch), str(timeout_s)], port):
-        yield Served(port=port, request=request_of(body, "application/json"))
+    with started([str(python), str(program), str(file), str(port), str(batch), str(timeout_s)], port) as session:
+        yield Served(port=port, session=session, request=request_of(body, "application/json"))
 
 
-def compared(title: str, servers: dict[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
+def compared(title: str, servers: Mapping[str, Callable[[], Iterator[Served]]], *, rounds: int) -> dict[str, object]:
     """Answers per second of servers that are asked in turn, and how many times as many the first has."""
     with ExitStack() as stack:
         running = {name: stack.enter_context(contextmanager(start)()) for name, start in servers.items()}
         for served in running.values():
             asyncio.run(throughput(served, 1.0))  # what the first requests set up
         counts: dict[str, list[float]] = {name: [] for name in running}
+        before = {name: served.cpu_s for name, served in running.items()}
         for index in range(rounds):
             for name in list(running) if index % 2 == 0 else list(running)[::-1]:
                 counts[name].append(asyncio.run(throughput(running[name], TURN_S)))
+        spent = {name: served.cpu_s - before[name] for name, served in running.items()}
     first = next(iter(counts.values()))
-    rows = {
+    rows: dict[str, dict[str, float]] = {
         name: {
             "per_second": round(statistics.median(each), 1),
             "first_is_times_as_fast": round(statistics.median(a / b for a, b in zip(first, each, strict=True)), 3),
+            "cpu_ms": round(1e3 * spent[name] / (sum(each) * TURN_S), 3),  # of all processes, for an answer
         }
         for name, each in counts.items()
     }
     print(f"\n{title}: answers per second at {CONNECTIONS} connections, median of {rounds} interleaved rounds")
     for name, row in rows.items():
-        print(f"  {name:<32} {row['per_second']:8.1f}   the first is x{row['first_is_times_as_fast']:.2f}")
+        print(
+            f"  {name:<32} {row['per_second']:8.1f}   the first is x{row['first_is_times_as_fast']:.2f}"
+            f"   {row['cpu_ms']:.2f} ms of processors an answer"
+        )
     return {"title": title, "rows": rows}
 
 
@@ -222,6 +241,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="for it; by default a made-up photo")
     parser.add_argument("--litserve_python", type=Path, help="of an environment that has litserve")
     parser.add_argument("--files", type=Path, nargs="*", default=[], help="more .onnx files, on photos of 500x375")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="all by default")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -230,7 +250,7 @@ def main() -> None:
     print(f"load before: {load:.1f} on {os.cpu_count()} cores")
     results: list[dict[str, object]] = [{"load_before": load}]
     digits = {"ours": partial(ours, options.digits, picture)}
-    if options.litserve_python is not None:
+    if "litserve" in options.parts and options.litserve_python is not None:
         others = {f"LitServe 32 within {wait_s * 1e3:g} ms": wait_s for wait_s in (0.0, 0.01)}
         servers = digits | {
             name: partial(litserve, options.litserve_python, options.digits, picture, 32, wait_s)
@@ -242,8 +262,10 @@ def main() -> None:
             "ours": partial(ours, file, body),
             "ours, one at a time": partial(ours, file, body, "--max_batch", "1"),
         }
-        results.append(compared(file.stem, servers, rounds=options.rounds))
-        results.append(overhead(file, body, rounds=options.rounds))
+        if "batching" in options.parts:
+            results.append(compared(file.stem, servers, rounds=options.rounds))
+        if "overhead" in options.parts:
+            results.append(overhead(file, body, rounds=options.rounds))
     report("serve", results, output=options.output)
 
 

@@ -28,7 +28,7 @@ class Classifier(litserve.LitAPI):
         card = json.loads(self.session.get_modelmeta().custom_metadata_map["hybridvit.card"])
         self.names, prepared = card["class_names"], card["preprocessing"]
         self.size = tuple(prepared["image_size"])
-        self.mean, self.std = (np.float32(prepared[key])[:, None, None] for key in ("mean", "std"))
+        self.mean, self.std = (np.array(prepared[key], np.float32)[:, None, None] for key in ("mean", "std"))
 
     def decode_request(self, request: dict[str, Any], **_: Any) -> np.ndarray:
         """The picture, as the model takes it."""

@@ -77,6 +77,7 @@ class Batcher:
         self.max_batch = max_batch
         self._compute, self._queue, self._max_wait_s, self._watch = compute, queue, max_wait_s, watch
         self._waiting: dict[int, _Entry] = {}  # by number, in the order in which they came
+        self._computed: list[_Entry] = []  # now
         self._numbers = itertools.count()
         self._came, self._ready = asyncio.Event(), ready
         self._closed: Refusal | None = None
@@ -106,9 +107,10 @@ class Batcher:
                 "Ask again in a second, or serve with a larger --queue or more copies."
             )
 
-    async def ask(self, images: np.ndarray, deadline_s: float) -> Answered:
+    async def ask(self, images: np.ndarray, deadline_s: float | None) -> Answered:
         """The answer to images (n c h w). Raises Overloaded, Deadline, NotFinite, or what the model's process raises.
 
+        Without `deadline_s` the caller sees to it that nobody waits for ever.
         A request that ends early, by its deadline or by being cancelled, leaves nothing in the queue.
         """
         self.check(len(images))
@@ -144,12 +146,14 @@ class Batcher:
                 if self._max_wait_s:
                     await self._for_company()
                 if batch := self._take():
+                    self._computed = batch
                     await self._answer(batch)
+                    self._computed = []
 
     def close(self, refusal: Refusal) -> None:
-        """Refuse everything that waits, and all that comes."""
+        """Refuse everything that waits or is computed, and all that comes."""
         self._closed = refusal
-        for entry in self._waiting.values():
+        for entry in (*self._computed, *self._waiting.values()):
             if not entry.future.done():
                 entry.future.set_exception(refusal)
         self._waiting.clear()
@@ -202,7 +206,9 @@ def _fault(error: Exception) -> Refusal:
 
 def _joined(parts: list[_Part]) -> Answered:
     """The answers to the images of one request. Raises NotFinite."""
-    outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in parts[0].outputs}
+    outputs = parts[0].outputs
+    if len(parts) > 1:
+        outputs = {name: np.concatenate([part.outputs[name] for part in parts]) for name in outputs}
     broken = [name for name, each in outputs.items() if each.dtype.kind == "f" and not np.isfinite(each).all()]
     if broken:
         raise NotFinite(

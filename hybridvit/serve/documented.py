@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hybridvit.serve.limits import MOST_ENTRIES
 from hybridvit.serve.refusals import EVERY
 
 EXAMPLE = {
@@ -13,16 +14,6 @@ EXAMPLE = {
     "batch": 4,
     "request_id": "5d2c",
 }
-BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "the bytes of a picture: curl --data-binary @photo.jpg URL/predict",
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("application/octet-stream", "image/jpeg", "image/png")
-        },
-    }
-}
 ENVELOPE: dict[str, Any] = {
     "type": "object",
     "required": ["error", "message", "request_id"],
@@ -30,12 +21,49 @@ ENVELOPE: dict[str, Any] = {
 }
 
 
-def refused_as() -> dict[int | str, dict[str, Any]]:
+def refused_as() -> dict[str, dict[str, Any]]:
     """The refusals of a route, by status, each with its codes."""
-    by_status: dict[int | str, list[str]] = {}
+    by_status: dict[str, list[str]] = {}
     for refusal in EVERY:
-        by_status.setdefault(refusal.status, []).append(refusal.code)
+        by_status.setdefault(str(refusal.status), []).append(refusal.code)
     return {
         status: {"description": " or ".join(codes), "content": {"application/json": {"schema": ENVELOPE}}}
         for status, codes in by_status.items()
     }
+
+
+def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "required": False, "schema": schema}
+
+
+PREDICT: dict[str, Any] = {
+    "post": {
+        "summary": "Answer to the picture that is the request's body",
+        "operationId": "predict",
+        "parameters": [
+            _query("model", "one of /models; needed where there are several", {"type": "string"}),
+            _query(
+                "top", "entries of answers that are lists", {"type": "integer", "minimum": 1, "maximum": MOST_ENTRIES}
+            ),
+            _query("overlay", "one of the model's overlays: answer with it as PNG", {"type": "string"}),
+            _query(
+                "picture",
+                "1: answer with the picture as PNG, and the answer on it",
+                {"enum": ["0", "1", "false", "true"]},
+            ),
+        ],
+        "requestBody": {
+            "required": True,
+            "description": "the bytes of a picture: curl --data-binary @photo.jpg URL/predict",
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/octet-stream", "image/jpeg", "image/png")
+            },
+        },
+        "responses": {
+            "200": {"description": "The answer", "content": {"application/json": {"example": EXAMPLE}, "image/png": {}}}
+        }
+        | refused_as(),
+    }
+}
+"""`/predict`, as OpenAPI describes it."""

@@ -15,9 +15,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        counter, gauge, histogram = (
-            partial(kind, namespace="hybridvit", registry=self._registry) for kind in (Counter, Gauge, Histogram)
-        )
+        counter = partial(Counter, namespace="hybridvit", registry=self._registry)
+        gauge = partial(Gauge, namespace="hybridvit", registry=self._registry)
+        histogram = partial(Histogram, namespace="hybridvit", registry=self._registry)
         self.requests = counter("requests", "Requests that ended.", ("model", "code"))
         self.request_seconds = histogram(
             "request_seconds", "From a request's header to the end of its answer.", ("model",), buckets=SECONDS

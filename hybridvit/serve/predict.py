@@ -2,12 +2,16 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hybridvit.errors import nearest
+from hybridvit.serve.limits import MOST_ENTRIES
 from hybridvit.serve.metrics import Metrics
 from hybridvit.serve.models import Models
 from hybridvit.serve.refusals import BadRequest, Deadline, NotAnImage
@@ -16,6 +20,8 @@ from hybridvit.serve.served import Served
 from hybridvit.serve.uploads import Bodies, while_connected
 
 NO_PICTURES = ("multipart/form-data", "application/json")  # content types of bodies that are not a picture's own bytes
+SWITCH = {"0": False, "1": True, "false": False, "true": True}
+_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,29 @@ class Asked:
     model: str | None = None
     top: int | None = None
     picture: bool = False
+    overlay: str | None = None
+
+    @classmethod
+    def read(cls, query: Mapping[str, str]) -> "Asked":
+        """From the text behind the question mark. Raises BadRequest."""
+        names = [field.name for field in fields(cls)]
+        for name in query:
+            if name not in names:
+                raise BadRequest(f"The query has no '{name[:40]}'. {nearest(name[:40], names)}.")
+        top, picture = query.get("top"), query.get("picture", "0")
+        if top is not None and not (_NUMBER.fullmatch(top) and 1 <= int(top) <= MOST_ENTRIES):
+            raise BadRequest(f"top is '{top[:40]}', but it must be a whole number from 1 to {MOST_ENTRIES}.")
+        if picture not in SWITCH:
+            raise BadRequest(f"picture is '{picture[:40]}', but it must be one of {', '.join(SWITCH)}.")
+        overlay = query.get("overlay")
+        if overlay is not None and (SWITCH[picture] or top is not None):
+            raise BadRequest("An overlay is a picture of its own. Ask for it without top and picture.")
+        return cls(
+            model=query.get("model"),
+            top=None if top is None else int(top),
+            picture=SWITCH[picture],
+            overlay=overlay,
+        )
 
 
 class Predicting:
@@ -37,10 +66,12 @@ class Predicting:
             served.on_batch = lambda size, ms: metrics.batch_size.observe(size)
             served.on_restart = metrics.worker_restarts.inc
 
-    async def answer(self, request: Request, asked: Asked) -> Response:
+    async def answer(self, request: Request) -> Response:
         """The response. Raises Refusal, ClientGone."""
-        served = self._models.chosen(asked.model)
         note = noted(request.scope)
+        note["route"] = "/predict"
+        asked = Asked.read(request.query_params)
+        served = self._models.chosen(asked.model)
         note["model"] = served.name
         _check_kind(request)
         served.check()
@@ -65,7 +96,9 @@ class Predicting:
 
     async def _answer(self, served: Served, body: bytes, asked: Asked, note: dict[str, Any]) -> Response:
         prepared = await self._pool.prepare(body, served.card)
-        answered = await served.ask(prepared.images, self._models.limits.deadline)
+        if asked.overlay is not None:
+            return Response(await served.overlay(asked.overlay, prepared.image), media_type="image/png")
+        answered = await served.ask(prepared.images, None)
         (result,) = served.results(answered.outputs, [prepared.frame], asked.top)
         ms = {"decode": prepared.ms, "queue": answered.queue_ms, "compute": answered.compute_ms}
         self._metrics.stages(**ms)

@@ -2,10 +2,10 @@
 
 import json
 import logging
+import random
 import re
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def noted(scope: Scope) -> dict[str, Any]:
-    """What is known of a request: "request_id", and "model" and "code" once they are known."""
+    """What is known of a request: "request_id", and for its line of log "model", "error" and others, once known."""
     return scope.setdefault("state", {}).setdefault("hybridvit", {"request_id": ""})
 
 
@@ -97,7 +97,7 @@ class Requests:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "request_id": note["request_id"],
             "method": scope["method"],
-            "route": getattr(route, "path", ""),  # not the address: it may hold what is private
+            "route": note.get("route") or getattr(route, "path", ""),  # not the address, which may be private
             "status": status,
             "ms": round(seconds * 1e3, 2),
         }
@@ -109,4 +109,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _ID.fullmatch(text := value.decode("latin-1")):
             return text
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(64):016x}"

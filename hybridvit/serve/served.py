@@ -19,13 +19,13 @@ from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.child import ChildDied
 from hybridvit.digest import sha256_of
-from hybridvit.errors import CheckpointError, HybridViTError, ProcessLost, UsageError
+from hybridvit.errors import CheckpointError, HybridViTError, ProcessLost, UsageError, nearest
 from hybridvit.loading import Device
 from hybridvit.scores import Result
 from hybridvit.serve.batch_size import SIZES, Times, chosen
 from hybridvit.serve.batcher import Answered, Batcher, Computed, Outputs
 from hybridvit.serve.limits import Limits
-from hybridvit.serve.refusals import BadRequest, Internal, Refusal, Stopping, WorkerLost
+from hybridvit.serve.refusals import BadRequest, Internal, Overloaded, Refusal, Stopping, WorkerLost
 from hybridvit.serve.signature import Signature, signature_of
 from hybridvit.serve.uploads import prepare
 from hybridvit.serve.worker import ComputeFailed, Opened, Worker
@@ -37,6 +37,7 @@ Done = TypeVar("Done")
 PAUSES_S = (0.5, 1.0, 2.0)  # before a process that was lost is started again
 MOST_CRASHES, WITHIN_S = 3, 600.0
 LOOK_EVERY_S = 0.2  # whether the process is still there
+MOST_DRAWN = 4  # overlays that are waited for at once: each takes as long as several answers
 STUCK_S = 60.0  # for a batch at least, before the process is ended; nobody waits longer than the deadline
 
 
@@ -64,6 +65,7 @@ class Served:
         self.max_batch = 1
         self.trouble = "it is being opened"  # why it is not ready; empty: it is
         self.lost: ProcessLost | None = None  # for good
+        self._num_drawn = 0
         self._stuck_s = max(STUCK_S, 2 * limits.deadline)
         self.on_lost: Callable[[ProcessLost], None] = lambda error: None
         self.on_restart: Callable[[], object] = lambda: None
@@ -154,8 +156,10 @@ class Served:
         """Raise the Refusal that `count` more images would get at once."""
         self._batcher.check(count)
 
-    async def ask(self, images: np.ndarray, deadline_s: float) -> Answered:
+    async def ask(self, images: np.ndarray, deadline_s: float | None) -> Answered:
         """The answer to images (n c h w, float32, prepared as the card says), with the time that it took.
+
+        Without `deadline_s` the caller sees to it that nobody waits for ever.
 
         Raises Overloaded, WorkerLost, Deadline, NotFinite, Stopping; BadRequest for images of another shape than the
         model takes.
@@ -165,6 +169,23 @@ class Served:
     async def answer(self, images: np.ndarray, deadline_s: float) -> Outputs:
         """As `ask`, the outputs alone, by name."""
         return (await self.ask(images, deadline_s)).outputs
+
+    async def overlay(self, name: str, image: np.ndarray) -> bytes:
+        """A PNG of what an image (c h w) makes of the inside of the model, one of `opened.overlays`.
+
+        Raises BadRequest for another, Overloaded, WorkerLost, Internal.
+        """
+        known = self.opened.overlays
+        if name not in known:
+            fix = f"{nearest(name[:40], known)}" if known else "It has none: only classifiers in PyTorch have"
+            raise BadRequest(f"The model '{self.name}' has no overlay '{name[:40]}'. {fix}.")
+        if self._num_drawn >= MOST_DRAWN:
+            raise Overloaded(f"{self._num_drawn} overlays are waited for. Ask again in a second.")
+        self._num_drawn += 1
+        try:
+            return await self._by_process(lambda worker: worker.draw(name, image))
+        finally:
+            self._num_drawn -= 1
 
     def results(self, outputs: Outputs, frames: Sequence[Frame | None], most: int | None = None) -> Sequence[Result]:
         """What outputs say of pictures. Raises BadRequest for a file that gives no such answer."""
@@ -207,12 +228,16 @@ class Served:
         return chosen(self.batch_times)
 
     async def _compute(self, images: Sequence[np.ndarray]) -> Computed:
+        return await self._by_process(lambda worker: worker.compute(images))
+
+    async def _by_process(self, ask: Callable[[Worker], Done]) -> Done:
+        """What the process answers. Raises WorkerLost, Internal, BadRequest."""
         worker = self._worker
         if worker is None:
             raise WorkerLost(f"The process of the model '{self.name}' is gone. Ask again in a second.")
         stuck = asyncio.get_running_loop().call_later(self._stuck_s, worker.child.kill)
         try:
-            return await self._in_thread(worker.compute, images)
+            return await self._in_thread(ask, worker)
         except ChildDied as error:
             self._crashed(error)
             raise WorkerLost(

@@ -26,6 +26,6 @@ def told(served: Served) -> dict[str, Any]:
         "batch_ms": {str(size): round(ms, 3) for size, ms in served.batch_times.items()},
         "parity": json.loads(parity) if parity else None,
         "ready": served.is_ready,
-        "attention": False,
-        "overlays": [],
+        "attention": "attention" in opened.overlays,
+        "overlays": list(opened.overlays),
     }

@@ -79,15 +79,18 @@ class Bodies:
         if length.isdecimal() and int(length) > self._most_bytes:
             raise self._too_large()
         body = bytearray()
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + BODY_S
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(CHUNK_S) as timer:
                 while True:
-                    message = await asyncio.wait_for(request.receive(), CHUNK_S)
+                    message = await request.receive()
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     self._take(body, message.get("body", b""))
                     if not message.get("more_body", False):
                         return bytes(body)
+                    timer.reschedule(min(ends, loop.time() + CHUNK_S))
         except TimeoutError:
             self.release(len(body))
             raise TooSlow(
@@ -200,16 +203,27 @@ async def while_connected(request: Request, work: Awaitable[Done]) -> Done:
 
     To be called when the body is read: what the server says next is that the client is gone.
     """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+    working = asyncio.current_task()
+    assert working is not None, "requests are tasks"
+    left = False
+
+    def leave(watching: "asyncio.Task[None]") -> None:
+        nonlocal left
+        if not watching.cancelled():
+            left = True
+            working.cancel()
+
+    watching = asyncio.create_task(_gone(request))
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if left and not working.uncancel():
+            raise ClientGone from None
+        raise
     finally:
-        gone.cancel()
-        task.cancel()
+        watching.remove_done_callback(leave)
+        watching.cancel()
 
 
 async def _gone(request: Request) -> None:

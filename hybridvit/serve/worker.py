@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from hybridvit.export.spec import GraphSpec
 from hybridvit.loading import Device, open_runner
 from hybridvit.serve.batch_size import Times, measured
 from hybridvit.serve.batcher import Computed
+from hybridvit.serve.overlays import offered, overlay
 
 BYTES_PER_VALUE = 4  # float32
 
@@ -35,6 +37,7 @@ class Opened:
     runtime: str
     spec: GraphSpec | None  # of an exported file
     metadata: Mapping[str, str] = field(default_factory=dict)
+    overlays: tuple[str, ...] = ()  # that can be drawn of its inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,12 @@ class _Measure:
 @dataclass(frozen=True, kw_only=True)
 class _Failed:
     told: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draw:
+    overlay: str
+    image: np.ndarray  # c h w
 
 
 class Worker:
@@ -85,6 +94,10 @@ class Worker:
         """How long batches of each size take, as far as there is time to find out."""
         return self._asked(_Measure(shape=shape, sizes=sizes))
 
+    def draw(self, overlay: str, image: np.ndarray) -> bytes:
+        """A PNG of what an image (c h w, float32) makes of the inside of the model."""
+        return self._asked(_Draw(overlay=overlay, image=image))
+
     def check(self) -> None:
         """Raise ChildDied if the process is gone."""
         if not self.child.is_alive:
@@ -98,7 +111,7 @@ class Worker:
             self._block.unlink()
             self._block = None
 
-    def _asked(self, question: object) -> "tuple[Outputs, float] | Times":
+    def _asked(self, question: object) -> Any:
         self.child.send(question)
         answer = self.child.receive()
         if isinstance(answer, _Failed):
@@ -127,6 +140,7 @@ def _work(path: str, device: Device, threads: int | None, trust_changed: bool, p
             runtime=runner.runtime,
             spec=exported.spec if exported else None,
             metadata=exported.metadata if exported else {},
+            overlays=() if exported else offered(runner),
         )
     )
     answering = _Answering(runner)
@@ -154,6 +168,8 @@ class _Answering:
     def __call__(self, question: object) -> object:
         if isinstance(question, _Compute):
             return self._compute(question)
+        if isinstance(question, _Draw):
+            return overlay(self._runner, question.overlay, question.image)
         assert isinstance(question, _Measure)
         return measured(self._runner, question.shape, question.sizes)
 

@@ -38,7 +38,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, model in made.items():
         hybridvit.save_checkpoint(trained_like(model), folder / f"{name}.safetensors")
     files = {name: folder / f"{name}.safetensors" for name in made}
-    files["classify"] = classifier(folder / "classify.onnx")
+    files["classify"] = classifier(folder / "classify.onnx", top_k=5)
+    files["torch"] = classifier(folder / "torch.safetensors")
     return files
 
 
@@ -82,6 +83,19 @@ def test_a_picture_with_the_answer_on_it_is_what_the_answer_draws(service: Servi
         assert drawn.tobytes() == result.draw(decode_image(picture())).tobytes()
 
 
+def test_a_classifier_in_pytorch_shows_what_speaks_for_its_answer(service: Service) -> None:
+    overlays = {each["name"]: each["overlays"] for each in service.get("/models").json()}
+    assert overlays == {"torch": ["cam", "attention"], "classify": [], "segment": [], "detect": []}
+    for name in overlays["torch"]:
+        answered = service.post(f"/predict?model=torch&overlay={name}", picture())
+        assert answered.headers["content-type"] == "image/png"
+        assert max(Image.open(io.BytesIO(answered.content)).size) == 384
+    unknown = service.post("/predict?model=torch&overlay=camm", picture())
+    refused(unknown, 400, "bad_request", "has no overlay 'camm'. Nearest: 'cam'.")
+    refused(service.post("/predict?model=classify&overlay=cam", picture()), 400, "bad_request", "It has none")
+    refused(service.post("/predict?model=torch&overlay=cam&picture=1", picture()), 400, "bad_request", "of its own")
+
+
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "image/jpeg", "text/plain", ""])
 def test_whatever_a_body_is_called_its_content_tells_what_it_is(service: Service, kind: str) -> None:
     assert service.post("/predict?model=classify", picture(kind="JPEG"), content_type=kind).status_code == 200
@@ -102,16 +116,16 @@ def test_a_model_that_is_not_there_is_refused_with_the_nearest(service: Service)
 
 
 def test_a_request_that_names_none_of_several_models_is_refused(service: Service) -> None:
-    refused(service.post("/predict", picture()), 400, "bad_request", "names no model, and there are 3")
+    refused(service.post("/predict", picture()), 400, "bad_request", "names no model, and there are 4")
 
 
-@pytest.mark.parametrize("query", ["top=0", "top=x", "top=1001", "picture=perhaps"])
+@pytest.mark.parametrize("query", ["top=0", "top=x", "top=1001", "top=%31%30x", "picture=perhaps", "tops=3"])
 def test_a_query_outside_its_range_is_refused(service: Service, query: str) -> None:
     refused(service.post(f"/predict?model=classify&{query}", picture()), 400, "bad_request", query.partition("=")[0])
 
 
 def test_more_entries_than_a_file_gives_are_refused(service: Service) -> None:
-    answered = service.post("/predict?model=classify&top=7", picture())
+    answered = service.post("/predict?model=classify&top=6", picture())
     refused(answered, 400, "bad_request", "The model 'classify' ")
 
 
@@ -210,7 +224,7 @@ def test_an_id_of_a_request_is_echoed_if_it_is_one(service: Service, given: str,
 
 def test_models_are_listed_with_what_they_are(service: Service) -> None:
     listed = {each["name"]: each for each in service.get("/models").json()}
-    assert listed.keys() == {"segment", "detect", "classify"}
+    assert listed.keys() == {"segment", "detect", "classify", "torch"}
     one = listed["classify"]
     assert (one["task"], one["runtime"], one["precision"]) == ("classify", "onnxruntime", "fp32")
     assert (one["num_classes"], one["classes"], one["max_batch"]) == (6, list(NAMES), 4)
@@ -225,7 +239,7 @@ def test_a_service_is_ready_when_every_model_is(service: Service, monkeypatch: p
     answered = service.get("/readyz")
     assert (answered.status_code, answered.json()["not_ready"]) == (503, {"detect": "its process ended"})
     monkeypatch.setattr(service.models, "is_stopping", True)
-    assert service.get("/readyz").json()["not_ready"].keys() == {"segment", "detect", "classify"}
+    assert service.get("/readyz").json()["not_ready"].keys() == {"segment", "detect", "classify", "torch"}
     assert service.get("/healthz").status_code == 200
 
 

@@ -98,7 +98,7 @@ def test_a_full_queue_is_answered_as_far_as_there_is_time_and_the_rest_refused(s
     assert time.monotonic() - began < SOON_S
     codes = [answer.status_code for answer in answers]
     assert set(codes) == {200, 503}
-    assert 2 <= codes.count(200) <= 6
+    assert 1 <= codes.count(200) <= 6
     assert {answer.json()["error"] for answer in answers if answer.status_code == 503} == {"stopping"}
     check_gone(slow, child)
 
