@@ -14,6 +14,7 @@ from hybridvit.atomic import check_writable
 from hybridvit.bench_page.entry import Asked, entry_of
 from hybridvit.bench_page.ort_web import VERSION, builds, ort_web_files
 from hybridvit.errors import UsageError, some
+from hybridvit.loading import is_exported
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -56,7 +57,7 @@ def write_page(
     _check_target(target)
     if not paths:
         raise UsageError("There is nothing to measure. Name at least one .onnx file.")
-    _check_exist(paths)
+    _check_files(paths)
     files = ort_web_files(None if ort is None else Path(ort), webgpu=webgpu)
     with tempfile.TemporaryDirectory(prefix="hybridvit-bench-page-") as temporary:
         asked = [_asked(each, Path(temporary), show) for each in paths]
@@ -89,8 +90,14 @@ def _parted(model: str) -> tuple[str, str]:
     return (name, path) if is_named and not Path(model).exists() else ("", model)
 
 
-def _check_exist(models: Sequence[str]) -> None:
+def _check_files(models: Sequence[str]) -> None:
+    """Raise UsageError for a file that is not there, or is exported for a runtime that browsers do not have."""
     for path in (_parted(each)[1] for each in models):
+        if is_exported(path) and not path.endswith(".onnx"):
+            raise UsageError(
+                f"{path} is no .onnx file, but the page runs these alone. Export for it: hybridvit export CHECKPOINT "
+                "--to onnx --batch 1"
+            )
         if path.endswith(".onnx") and not Path(path).is_file():
             raise UsageError(
                 f"There is no file {path}. Check the path, or export one: hybridvit export CHECKPOINT --batch 1"

@@ -98,6 +98,7 @@ def test_the_folder_holds_the_page_the_runtime_the_model_and_its_answers(
     [
         ([], "There is nothing to measure. Name at least one .onnx file"),
         (["no.onnx"], "There is no file no.onnx. Check the path, or export one"),
+        (["m.xml"], "m.xml is no .onnx file, but the page runs these alone. Export for it"),
         (["{small}", "small={small}"], r"Two models are called small. Name one of them yourself: NAME=FILE"),
     ],
 )
