@@ -41,8 +41,9 @@ NOTHING = Output()
 
 
 def bench(
-    models: list[str],
+    models: Sequence[str] = (),
     *,
+    from_: str | None = None,
     options: BenchOptions = DEFAULTS,
     output: Output = NOTHING,
 ) -> int:
@@ -57,16 +58,25 @@ def bench(
     Models are those of `hybridvit list` and all of timm's by their names, folded alike; checkpoints; exported files.
     Weights of models by name are random: that changes no time. Published top-1 accuracies stand beside them.
 
+    With --from nothing is measured: a result is read, such as that of a phone's browser (`hybridvit bench-page`),
+    shown, and compared with another.
+
     Examples:
       hybridvit bench fastvit_t8
       hybridvit bench fastvit_t8 fastervit_0 repvit_m1_1 convnext_tiny --runtimes torch onnxruntime openvino \
 --chart pareto.html
       hybridvit bench fastvit_sa12 --runtimes openvino --precisions fp32 bf16 int8 --batch 1 8 32 --csv sweep.csv
       hybridvit bench runs/digits/model.safetensors --json now.json --against before.json
+      hybridvit bench --from phone.json --against earlier.json
 
     Args:
         models: names from `hybridvit list` or of timm, checkpoints, or exported files.
+        from_: JSON of a result, to show and compare it instead of measuring.
     """
+    if from_ is not None:
+        return _show_earlier(from_, models, options, output)
+    if not models:
+        raise UsageError("`hybridvit bench` also needs MODELS, or --from FILE. See `hybridvit bench --help`.")
     from hybridvit.measure.against import SLOWER, check_comparable, compare
     from hybridvit.measure.bench import bench as run_bench
 
@@ -84,7 +94,7 @@ def bench(
     with status_line() as show:
         result = run_bench(models, options, show=show, keep=save, planned=check)
     whole = result.to_dict()
-    _print(result, whole)
+    _print(whole, result.machine.lines(), result.warnings())
     if output.csv is not None:
         write_text(output.csv, result.csv())
     save(result)
@@ -116,18 +126,55 @@ def _earlier(output: Output) -> tuple[float, dict[str, Any] | None]:
     return percent / 100, None if output.against is None else read_result(output.against)
 
 
-def _print(result: "BenchResult", whole: Mapping[str, Any]) -> None:
+def _show_earlier(path: str, models: Sequence[str], options: BenchOptions, output: Output) -> int:
+    """Show the result at `path`, compare it, draw it; the exit code.
+
+    Raises UsageError for what only measuring needs.
+    """
+    from hybridvit.charts.tradeoff_rows import machine_of
+    from hybridvit.measure.against import SLOWER, compare
+    from hybridvit.measure.result import as_csv, read_result
+
+    if models or options != DEFAULTS or output.json is not None:
+        raise UsageError(
+            f"--from {path} shows what was measured, and measures nothing: leave out models, --json and what says how "
+            "to measure. --against, --tolerance, --chart and --csv go with it."
+        )
+    check_outputs(output.csv, chart=output.chart)
+    tolerance, before = _earlier(output)
+    whole = read_result(path)
+    if not whole["bench"]:
+        raise UsageError(f"In {path} nothing was measured: {'; '.join(_left_out(whole)) or 'it was ended before'}.")
+    comparison = None if before is None else compare(whole, before, tolerance=tolerance)
+    _print(whole, machine_of(whole), [*whole["conditions"].get("warnings", ()), *whole.get("notes", ())])
+    if comparison is not None:
+        print("\n" + comparison.text())
+    if output.csv is not None:
+        write_text(output.csv, as_csv(whole["bench"]))
+    if output.chart is not None:
+        from hybridvit.charts.tradeoff import draw
+
+        draw(whole, output.chart)
+    return SLOWER if comparison is not None and comparison.slower else 0
+
+
+def _print(whole: Mapping[str, Any], machine: Sequence[tuple[str, str]], warnings: Sequence[str]) -> None:
     print(table(whole["bench"]))
     print()
-    print(pairs(result.machine.lines()))
+    print(pairs(machine))
     print(f"  {_settings_line(whole)}")
-    left_out = (
+    for line in _left_out(whole):
+        print(f"  Left out: {line}")
+    for warning in warnings:
+        print(f"  Note: {warning}")
+
+
+def _left_out(whole: Mapping[str, Any]) -> list[str]:
+    """What was not measured, each with its reason, once."""
+    reasons = (
         f"{each['model']}, {each['runtime']}, {each['precision']}: {each['reason']}" for each in whole["skipped"]
     )
-    for line in dict.fromkeys(left_out):
-        print(f"  Left out: {line}")
-    for warning in result.warnings():
-        print(f"  Note: {warning}")
+    return list(dict.fromkeys(reasons))
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -135,9 +182,11 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     from hybridvit.measure.result import of_one_load
 
     ordered = [(record, group[0]) for group in of_one_load(records) for record in group]
-    several = {name for name in ("form", "batch", "device") if len({record[name] for record in records}) > 1}
-    left = ["model", "runtime", "precision", *(["form"] if "form" in several else [])]
-    header = (*left, "px", *(["batch"] if "batch" in several else []), "median ms", "95 % interval", "p90", "p99")
+    optional = ("form", "device", "batch", "threads")
+    several = [name for name in optional if len({record[name] for record in records}) > 1]
+    left = ["model", "runtime", "precision", *(name for name in several if name in ("form", "device"))]
+    numbers = [name for name in several if name not in left]
+    header = (*left, "px", *numbers, "median ms", "95 % interval", "p90", "p99")
     lines = [(*header, "images/s", "MiB", "top-1 %", "relative")]
     for record, fastest in ordered:
         height, width = record["image_size"].split("x")
@@ -145,7 +194,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             (
                 *(str(record[name]) for name in left),
                 height if height == width else record["image_size"],
-                *([str(record["batch"])] if "batch" in several else []),
+                *(str(record[name]) for name in numbers),
                 f"{record['median_ms']:.2f}",
                 f"{record['low_ms']:.2f} - {record['high_ms']:.2f}",
                 f"{record['p90_ms']:.2f}",

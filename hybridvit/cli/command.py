@@ -111,7 +111,7 @@ class SignatureCommand(Command):
             return [self._value(parameter.replace(annotation=_item_type(parameter.annotation)), each) for each in text]
         if reader := _reader(parameter.annotation):
             return reader(text)
-        return converted(text, parameter.annotation, name=f"--{parameter.name}", fix=self._see)
+        return converted(text, parameter.annotation, name=f"--{parameter.name.removesuffix('_')}", fix=self._see)
 
     def _parser(self) -> argparse.ArgumentParser:
         """A parser that takes every argument as text; its help says which type each must have."""
@@ -130,6 +130,8 @@ class SignatureCommand(Command):
         texts = ChainMap(self._texts, *map(field_texts, [*self._groups.values(), *self._asked]))
         for parameter in self._parameters.values():
             argument = parser.add_argument(_word(parameter), **_settings(parameter, texts[parameter.name]))
+            if argument.option_strings:  # their word differs from the name of `from_`
+                argument.dest, argument.metavar = parameter.name, argument.metavar or argument.dest.upper()
             argument.required = False  # `_values` names all that are missing
         return parser
 
@@ -153,8 +155,8 @@ def split(words: Sequence[str], parser: argparse.ArgumentParser, name: str) -> t
 
 
 def _word(parameter: inspect.Parameter) -> str:
-    """What stands for a parameter on the command line."""
-    return f"--{parameter.name}" if parameter.kind is parameter.KEYWORD_ONLY else parameter.name
+    """What stands for a parameter on the command line; `from_` is --from, since Python has that word for itself."""
+    return f"--{parameter.name.removesuffix('_')}" if parameter.kind is parameter.KEYWORD_ONLY else parameter.name
 
 
 def _settings(parameter: inspect.Parameter, text: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ SIGNATURES = {
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
     "bench": "hybridvit.cli.bench:bench",
+    "bench-page": "hybridvit.cli.bench_page:bench_page",
     "choose": "hybridvit.cli.choose:choose",
     "mixers": "hybridvit.cli.figures:mixers",
     "stages": "hybridvit.cli.figures:stages",
@@ -37,7 +38,8 @@ SIGNATURES = {
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain",
-    "serve", "fold", "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
+    "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables", "ablate",
+    *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -1,5 +1,6 @@
 """`hybridvit serve`: models as a service."""
 
+from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def serve(
     public: bool = False,
     certfile: Path | None = None,
     keyfile: Path | None = None,
+    bench: bool = False,
 ) -> int:
     """Serve models over HTTP, with a page to try them on.
 
@@ -32,6 +34,7 @@ def serve(
       hybridvit serve runs/digits/model.safetensors
       hybridvit serve model.onnx small=model-int8.onnx --port 8080
       hybridvit serve model.onnx --host 0.0.0.0 --public --certfile cert.pem --keyfile key.pem
+      hybridvit serve model.onnx small=model-int8.onnx --bench
       curl --data-binary @photo.jpg 'http://127.0.0.1:8000/predict?top=3'
 
     Args:
@@ -44,11 +47,13 @@ def serve(
         public: serve to other machines too; needed for a host that they reach.
         certfile: certificate for https, PEM.
         keyfile: its private key, PEM.
+        bench: serve at /bench/ the page of `hybridvit bench-page` too, which times the models in a browser.
     """
     limits.check()
     _check_host(host, public, is_encrypted=certfile is not None)
     _check_certificate(certfile, keyfile)
     server = _server()
+    from hybridvit.serve.bench_files import bench_folder
     from hybridvit.serve.models import Models, named
     from hybridvit.serve.served import Model
 
@@ -58,9 +63,14 @@ def serve(
     ]
     import asyncio
 
-    listening = server.bound(host, port)
-    with listening:
-        asyncio.run(server.run(Models(chosen, limits), listening, host=host, certfile=certfile, keyfile=keyfile))
+    words = [f"{model.name}={model.path}" for model in chosen]
+    with ExitStack() as stack:
+        folder = stack.enter_context(bench_folder(words, trust_changed=trust_changed)) if bench else None
+        listening = stack.enter_context(server.bound(host, port))
+        running = server.run(
+            Models(chosen, limits), listening, host=host, certfile=certfile, keyfile=keyfile, bench=folder
+        )
+        asyncio.run(running)
     return 0
 
 

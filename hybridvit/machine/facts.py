@@ -38,7 +38,7 @@ class MachineCard:
     instruction_sets: tuple[str, ...]
     gpu: str  # "none", or names, memory, CUDA version and driver
     system: str
-    python: str
+    python: str  # "" where none computed, as in a browser
     versions: dict[str, str]  # installed packages only
     environment: dict[str, str]  # variables that decide how threads run, where set
 
@@ -53,7 +53,7 @@ class MachineCard:
             ("Processor", f"{self.processor}, {self.cores} cores usable{memory}"),
             ("Instruction sets", " ".join(self.instruction_sets) or "unknown"),
             ("GPU", self.gpu),
-            ("System", f"{self.system}, Python {self.python}"),
+            ("System", f"{self.system}, Python {self.python}" if self.python else self.system),
             ("Threading", ", ".join(f"{name}={value}" for name, value in self.environment.items()) or "as by default"),
             ("Libraries", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
         ]

@@ -82,7 +82,8 @@ def compare(after: Mapping[str, Any], before: Mapping[str, Any], *, tolerance: f
     then = {key(record): record for record in before["bench"]}
     check_comparable(after["bench"], before)
     both = [name for name in now if name in then]
-    changes = [_change(now[name], then[name], tolerance) for name in both]
+    labels = _labels([now[name] for name in both])
+    changes = [_change(label, now[name], then[name], tolerance) for name, label in zip(both, labels, strict=True)]
     return Comparison(
         changes=tuple(changes),
         only_before=len(then) - len(both),
@@ -91,13 +92,24 @@ def compare(after: Mapping[str, Any], before: Mapping[str, Any], *, tolerance: f
     )
 
 
-def _change(now: Mapping[str, Any], then: Mapping[str, Any], tolerance: float) -> Change:
+def _labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each candidate is called; device and threads only where these alone tell two apart."""
+    short = [
+        ", ".join((each["model"], each["runtime"], each["precision"], f"batch {each['batch']}", each["image_size"]))
+        for each in records
+    ]
+    return [
+        label if short.count(label) == 1 else f"{label}, {each['device']}, threads {each['threads']}"
+        for label, each in zip(short, records, strict=True)
+    ]
+
+
+def _change(label: str, now: Mapping[str, Any], then: Mapping[str, Any], tolerance: float) -> Change:
     verdict = "same"
     if now["low_ms"] > then["high_ms"] and now["median_ms"] > then["median_ms"] * (1 + tolerance):
         verdict = "slower"
     elif now["high_ms"] < then["low_ms"] and now["median_ms"] < then["median_ms"] * (1 - tolerance):
         verdict = "faster"
-    label = ", ".join((now["model"], now["runtime"], now["precision"], f"batch {now['batch']}", now["image_size"]))
     return Change(label=label, before_ms=then["median_ms"], after_ms=now["median_ms"], verdict=verdict)
 
 

@@ -6,13 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridvit.errors import UsageError
 from hybridvit.machine.facts import MachineCard
 from hybridvit.measure.candidate import Candidate
-from hybridvit.measure.counts import Counts
 from hybridvit.measure.latency import Latency
+
+if TYPE_CHECKING:
+    from hybridvit.measure.counts import Counts
 
 FORMAT = 1
 TIMM_COLUMNS = (  # as in timm's tables of results, so that they can be joined
@@ -36,7 +38,7 @@ class BenchRow:
 
     candidate: Candidate
     latency: Latency
-    counts: Counts | None  # of the folded model in fp32; None where it cannot be counted
+    counts: "Counts | None"  # of the folded model in fp32; None where it cannot be counted
     memory_mib: float | None
     is_stable: bool  # whether its time was stable when the clock started
     faults_per_call: float | None = None  # page faults, in the process that has most; None where they are not counted
@@ -128,16 +130,21 @@ class BenchResult:
 
     def csv(self) -> str:
         """The records as CSV: timm's columns first, then ours."""
-        text = io.StringIO()
-        columns = (*TIMM_COLUMNS, *(name for name in COLUMNS if name not in TIMM_COLUMNS))
-        writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(record | _as_timm(record) for record in self.records())
-        return text.getvalue()
+        return as_csv(self.records())
+
+
+def as_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as CSV: timm's columns first, then ours."""
+    text = io.StringIO()
+    columns = (*TIMM_COLUMNS, *(name for name in COLUMNS if name not in TIMM_COLUMNS))
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({**record, **_as_timm(record)} for record in records)
+    return text.getvalue()
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
-    """The result that `hybridvit bench --json` wrote; of an earlier version it lacks LATER.
+    """The result that `hybridvit bench --json` wrote, or the page in a browser; of an earlier version it lacks LATER.
 
     Raises UsageError for any other file.
     """

@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 import hybridvit
 from hybridvit.errors import UsageError
+from hybridvit.serve.bench_files import PATH, BenchFiles
 from hybridvit.serve.documented import PREDICT
 from hybridvit.serve.limits import DEFAULTS
 from hybridvit.serve.metrics import CONTENT_TYPE, Metrics
@@ -27,8 +29,11 @@ from hybridvit.serve.told import told
 JSON = "application/json"
 
 
-def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
-    """The application that answers for `models`, which it starts and stops unless they are started already."""
+def create_app(models: Models, *, metrics: Metrics | None = None, bench: Path | None = None) -> FastAPI:
+    """The application that answers for `models`, which it starts and stops unless they are started already.
+
+    `bench` is the folder of a page that measures in the browser, to be served too.
+    """
     metrics = metrics or Metrics()
 
     @asynccontextmanager
@@ -52,6 +57,8 @@ def create_app(models: Models, *, metrics: Metrics | None = None) -> FastAPI:
     _add_health(app, models, metrics)
     _add_predict(app, Predicting(models=models, metrics=metrics))
     app.include_router(router(models))
+    if bench is not None:
+        app.mount(PATH, BenchFiles(bench))
     return app
 
 

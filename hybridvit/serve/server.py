@@ -134,14 +134,20 @@ def at_once(served: Served) -> str:
 
 
 async def run(
-    models: Models, listening: socket.socket, *, host: str, certfile: Path | None = None, keyfile: Path | None = None
+    models: Models,
+    listening: socket.socket,
+    *,
+    host: str,
+    certfile: Path | None = None,
+    keyfile: Path | None = None,
+    bench: Path | None = None,
 ) -> None:
-    """Start the models, print where they are served, and serve until told to stop.
+    """Start the models, print where they are served, and serve until told to stop; `bench` as for `create_app`.
 
     Raises as `Models.start`; ProcessLost where a model is lost for good.
     """
     config = uvicorn.Config(
-        create_app(models),
+        create_app(models, bench=bench),
         http=TimedProtocol,
         loop="asyncio",
         ws="none",
@@ -160,6 +166,8 @@ async def run(
         server = Server(config, models)
         for served in models.values():
             print(f"{served.name}: {at_once(served)}", file=sys.stderr)
+        if bench is not None:
+            print("The page that measures in the browser is at /bench/.", file=sys.stderr)
         listening.listen(config.backlog)  # who reads the next line can connect
         print(f"Serving on {'https' if certfile else 'http'}://{shown}:{port}", flush=True)
         await server.serve(sockets=[listening])

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from required import missing
@@ -27,14 +28,26 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def browser(chromium: str) -> Iterator:
-    """The browser, without a window."""
+def launch(chromium: str) -> Iterator[Callable]:
+    """Starts the browser, without a window, and with more flags if some are given."""
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        yield started
-        started.close()
+    with sync_playwright() as playwright:  # there can be one at a time
+        started = []
+
+        def launched(*flags: str):
+            started.append(playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, *flags]))
+            return started[-1]
+
+        yield launched
+        for each in started:
+            each.close()
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable):
+    """The browser of all tests."""
+    return launch()
 
 
 @pytest.fixture
@@ -61,3 +74,36 @@ def open_page(browser) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert not errors
+
+
+@pytest.fixture(scope="session")
+def ort_web() -> None:
+    """ONNX Runtime Web is in the cache, or npm puts it there."""
+    from hybridvit.bench_page.ort_web import ort_web_files
+    from hybridvit.errors import UsageError
+
+    try:
+        ort_web_files()
+    except UsageError as error:
+        missing("node", str(error))
+
+
+@pytest.fixture(scope="session")
+def bench_pages(tmp_path_factory: pytest.TempPathFactory, ort_web: None) -> Callable[..., Path]:
+    """Writes the page of these models, each with weights that make every layer count: "small", "small-int8" and names.
+
+    A model is converted once, and so is a page of the same models.
+    """
+    from exported import exported
+
+    from hybridvit.bench_page import write_page
+
+    root, pages = tmp_path_factory.mktemp("pages"), dict[tuple[str, ...], Path]()
+
+    def page_of(*names: str) -> Path:
+        if names not in pages:
+            files = [exported(name, root) for name in names]
+            pages[names] = write_page(root / "-".join(names), files).folder
+        return pages[names]
+
+    return page_of
