@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hybridvit.data.samples import SourceFault
-from hybridvit.errors import UsageError
+from hybridvit.errors import SourceFault, UsageError
 
 Result = TypeVar("Result")
 _RETRIED_STATUS = (408, 425, 429)  # of the 4xx answers; all other ones are final
