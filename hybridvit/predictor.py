@@ -41,6 +41,7 @@ class Answer(NamedTuple):
 
     shown: Shown
     result: Result | ImageDecodeError
+    picture_size: tuple[int, int] | None = None  # height, width of the upright picture, where it could be decoded
 
 
 _Ready: TypeAlias = Prepared | Image.Image | ImageDecodeError
@@ -124,7 +125,9 @@ class Predictor:
         with closing(ahead(self._groups(shown, 1 if self.tiling else batch or BATCH, keeps), 1)) as groups:
             for group in groups:
                 results = self._results([ready for _, ready in group], batch or TILES_AT_ONCE, most)
-                yield from (Answer(each, result) for (each, _), result in zip(group, results, strict=True))
+                yield from (
+                    Answer(each, result, _size_of(ready)) for (each, ready), result in zip(group, results, strict=True)
+                )
 
     def _groups(
         self, shown: Generator[Shown, None, None], size: int, keeps: bool
@@ -191,6 +194,13 @@ class Predictor:
             return self.task.results(outputs, frames, self.card, most=most)
         except UsageError as error:
             raise UsageError(f"{self.path} {error}") from error
+
+
+def _size_of(ready: _Ready) -> tuple[int, int] | None:
+    """Height and width of the upright picture."""
+    if isinstance(ready, Prepared):
+        return ready.frame.picture_size
+    return (ready.height, ready.width) if isinstance(ready, Image.Image) else None
 
 
 def _name_of(source: Content) -> str:

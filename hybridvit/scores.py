@@ -4,13 +4,18 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
     from hybridvit.report.content import Confusion, Curve, Table
+
+
+Kind: TypeAlias = "type | list[Kind] | Columns"
+"""Of JSON values: str, int, float; [kind] for a list of any length; an object by the kinds of its names."""
+Columns: TypeAlias = "Mapping[str, Kind]"
 
 
 class Result(ABC):
@@ -22,6 +27,14 @@ class Result(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Columns:
+        """What `to_dict` has of any picture that the same file answers to, by name, though one picture may lack some.
+
+        It makes tables that are written in parts one table.
+        """
 
     @abstractmethod
     def draw(self, picture: "Image") -> "Image":

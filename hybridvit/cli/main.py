@@ -23,6 +23,7 @@ SIGNATURES = {
     "evaluate": "hybridvit.cli.evaluate:evaluate",
     "corrupt": "hybridvit.cli.corrupt:corrupt",
     "predict": "hybridvit.cli.predict:predict",
+    "batch": "hybridvit.cli.batch:batch",
     "explain": "hybridvit.cli.explain:explain",
     "fold": "hybridvit.cli.fold:fold",
     "export": "hybridvit.cli.export:export",
@@ -35,8 +36,8 @@ SIGNATURES = {
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain",
-    "fold", "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "batch",
+    "explain", "fold", "export", "bench", "choose", "profile", "mixers", "stages", "tables", "ablate", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

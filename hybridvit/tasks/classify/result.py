@@ -11,7 +11,7 @@ from PIL import Image
 from hybridvit.card import ModelCard
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError
-from hybridvit.scores import Result
+from hybridvit.scores import Columns, Result
 from hybridvit.strip import over_a_strip
 from hybridvit.task import Outputs
 
@@ -36,6 +36,10 @@ class ClassifyResult(Result):
                 for name, index, probability in rows
             ]
         }
+
+    @property
+    def columns(self) -> Columns:
+        return {"predictions": [{"class": str, "index": int, "probability": float}]}
 
     def lines(self) -> list[str]:
         return [
