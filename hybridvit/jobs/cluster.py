@@ -21,7 +21,7 @@ from hybridvit.jobs.model_files import copy_model
 from hybridvit.jobs.options import Resources
 from hybridvit.jobs.place import CONTROL, Place, open_place
 from hybridvit.jobs.unit import Receipt
-from hybridvit.jobs.worker import MOST_TRIES, Work, Worker
+from hybridvit.jobs.worker import Work, Worker
 
 _CHECK = f"{CONTROL}/check"
 _CHECK_S = 60.0  # for all machines to read and write a small file
@@ -37,12 +37,6 @@ class RayEngine(Engine):
         self._place, self._resources = place, resources
         model = Path(work.model)
         self._work = replace(work, model=model.name, copied=tuple(copy_model(model, place)))
-
-    @property
-    def num_alive(self) -> int:
-        import ray
-
-        return len(ray.util.state.list_actors(filters=[("state", "=", "ALIVE")])) if ray.is_initialized() else 0
 
     def receipts(self, numbers: Sequence[int]) -> Generator[Receipt | DatasetError | None, None, None]:
         if not numbers:
@@ -64,7 +58,11 @@ class RayEngine(Engine):
     def _connect(self) -> None:
         """To the cluster that is named, or RAY_ADDRESS, or that runs here; else to one that is begun."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is said by this job
         import ray
+
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
 
         settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
@@ -119,7 +117,10 @@ class RayEngine(Engine):
             return True
 
     def _drive(self, numbers: Sequence[int], said: "queue.SimpleQueue[Any]") -> None:
-        """In a thread, for nothing of Ray's waits with a limit of time."""
+        """In a thread, for nothing of Ray's waits with a limit of time.
+
+        Ray gives a unit whose actor or machine was lost to another without end; workers end that.
+        """
         try:
             for receipt in self._pipeline(numbers):
                 fault, receipt = receipt.pop("fault"), receipt
@@ -147,8 +148,6 @@ class RayEngine(Engine):
             compute=pool,
             num_cpus=self._resources.cpus_per_worker,
             num_gpus=self._resources.gpus_per_worker or None,
-            max_restarts=-1,
-            max_task_retries=MOST_TRIES,  # the last goes picture by picture: without end, an image could kill all
         ).iter_rows()
 
 

@@ -20,8 +20,3 @@ class Engine(ABC):
         Closed, it ends all that it has started. Raises what no other unit would be spared: CheckpointError, DiskFull,
         ProcessLost ...
         """
-
-    @property
-    @abstractmethod
-    def num_alive(self) -> int:
-        """Workers that are at work now."""

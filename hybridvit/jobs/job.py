@@ -14,7 +14,7 @@ from hybridvit.atomic import TEMPORARY
 from hybridvit.data.scan import Say, quiet
 from hybridvit.errors import UsageError, command_line, some
 from hybridvit.jobs.model_files import MODEL
-from hybridvit.jobs.notes import TRIES
+from hybridvit.jobs.notes import TRIES, forget_all
 from hybridvit.jobs.place import CONTROL, FolderPlace, Place
 from hybridvit.jobs.unit import Receipt, read_receipt
 from hybridvit.jobs.worker import UNITS
@@ -146,8 +146,7 @@ def finish(place: Place, summary: Mapping[str, Any]) -> None:
     for name in place.names():
         if name.startswith(".") and TEMPORARY in name:
             place.remove(name)
-    for name in place.names(TRIES):
-        place.remove(f"{TRIES}/{name}")
+    forget_all(place)
     place.write(SUMMARY, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
 
 

@@ -11,7 +11,7 @@ from hybridvit.child import Child, ChildDied
 from hybridvit.errors import DatasetError, ProcessLost
 from hybridvit.jobs.engine import TICK_S, Engine
 from hybridvit.jobs.unit import Receipt
-from hybridvit.jobs.worker import MOST_TRIES, Work, Worker
+from hybridvit.jobs.worker import Work, Worker
 
 _ENDING_S = 10.0  # for the threads that wait for processes which were ended
 
@@ -24,10 +24,6 @@ class LocalEngine(Engine):
         self._children: dict[int, Child] = {}
         self._is_closed = threading.Event()
         self._starting = threading.Lock()  # a process is started with variables that are those of all threads
-
-    @property
-    def num_alive(self) -> int:
-        return len(self._children)
 
     def receipts(self, numbers: Sequence[int]) -> Generator[Receipt | DatasetError | None, None, None]:
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -78,7 +74,7 @@ class LocalEngine(Engine):
 
     def _done(self, place: int, number: int) -> Receipt | DatasetError:
         """One unit; as often as its process dies it is given to another."""
-        for _ in range(MOST_TRIES + 1):  # the last goes picture by picture
+        while True:  # a worker raises ProcessLost after too many
             child = self._children.get(place)
             if child is None:
                 with self._starting:
@@ -89,11 +85,9 @@ class LocalEngine(Engine):
             except DatasetError as error:
                 return error
             except ChildDied as error:
-                died = error
                 self._children.pop(place).end()
                 if self._is_closed.is_set():
-                    break
-        raise ProcessLost(f"The process that was to do unit {number} {died}.") from died
+                    raise ProcessLost(f"The process that was to do unit {number} {error}.") from error
 
     def _gpu_of(self, place: int) -> int | None:
         return int(place * self._gpus_each) if self._gpus_each else None

@@ -1,6 +1,7 @@
 """Notes in the job's own folder on units that are being tried.
 
-How often a unit was tried is so known to every machine and outlives each of them, and the driver sees who is alive.
+How often a unit was tried is so known to every machine and outlives each of them, and the driver sees who is alive. A
+job that goes on begins without notes.
 """
 
 import json
@@ -54,6 +55,12 @@ def last_notes(place: Place) -> dict[str, Tried]:
 def count_tries(place: Place, unit: Unit) -> int:
     """How often a unit was begun and not done."""
     return sum(name.rpartition(".")[0] == unit.part for name in place.names(TRIES))
+
+
+def forget_all(place: Place) -> None:
+    """Remove the notes of an earlier start."""
+    for name in place.names(TRIES):
+        place.remove(f"{TRIES}/{name}")
 
 
 def forget(place: Place, unit: Unit) -> None:

@@ -18,7 +18,7 @@ from hybridvit.export.targets import exporter_of
 from hybridvit.jobs.engine import Engine
 from hybridvit.jobs.job import begin, finish, finished, held, parts_there, receipts_there, record_of
 from hybridvit.jobs.local import LocalEngine
-from hybridvit.jobs.notes import Tried, last_notes
+from hybridvit.jobs.notes import Tried, forget_all, last_notes
 from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.place import Place, open_place
 from hybridvit.jobs.survey import Survey, Surveyor
@@ -153,6 +153,7 @@ def _carried_out(place: Place, survey: Survey, engine: Engine, watch: Watch, pat
     missing = [number for number in range(survey.listed.num_units) if number not in there]
     tally = Tally(survey.listed.num_images, receipts_there(place))
     failed: list[DatasetError] = []
+    forget_all(place)
     guard = _Guard(place, patience_s)
     with closing(engine.receipts(missing)) as receipts:
         for receipt in receipts:
@@ -160,7 +161,7 @@ def _carried_out(place: Place, survey: Survey, engine: Engine, watch: Watch, pat
                 failed.append(receipt)
             elif receipt is not None:
                 tally.take(receipt)
-            watch(tally.standing(engine.num_alive, guard.notes(moved=receipt is not None)))
+            watch(tally.standing(guard.notes(moved=receipt is not None)))
     if failed:
         raise DatasetError(
             f"{plural(len(failed), 'unit')} of {survey.listed.num_units:,} could not be read; all others are done, and "

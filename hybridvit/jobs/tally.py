@@ -72,7 +72,7 @@ class Tally:
         mine["rows"] += receipt.rows
         mine["seconds"] = round(mine["seconds"] + receipt.seconds, 3)
 
-    def standing(self, workers: int, notes: Mapping[str, Tried]) -> Standing:
+    def standing(self, notes: Mapping[str, Tried]) -> Standing:
         """With what the notes say of units that are at work; the count does not go back when one is begun again."""
         now = self._clock()
         self._last = max(self._last, self._now + sum(note.done for note in notes.values()))
@@ -84,7 +84,7 @@ class Tally:
             done=self.rows - self._now + self._last,
             total=self.total,
             bad=self.bad,
-            workers=workers,
+            workers=len({note.worker for note in notes.values()}),
             per_second=(self._last - count) / max(now - then, 1e-9),
             per_second_in_all=self._last / max(now - self._began, 1e-9),
         )

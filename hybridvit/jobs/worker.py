@@ -23,6 +23,7 @@ from hybridvit.loading import Device
 
 UNITS = f"{CONTROL}/units.parquet"
 MOST_TRIES = 3
+_MORE_TRIES = 3  # picture by picture: machines can be lost then, too
 DIED = "the process died on this image"
 _MOST_DEAD = 32  # pictures of a unit: with more it is no picture's fault
 
@@ -73,6 +74,11 @@ class Worker:
             forget(self.place, unit)
             return read_receipt(self.place, unit.part)
         tries = count_tries(self.place, unit)
+        if tries > MOST_TRIES + _MORE_TRIES:
+            raise ProcessLost(
+                f"Unit {number} was begun {tries} times, and each time its process died, though its pictures were asked "
+                "for one by one. Look into the memory of the machines and into the log of the system."
+            )
         note = Note(self.place, unit, tries + 1)
         if tries < MOST_TRIES:
             receipt = infer_unit(unit, self.answerer, self.place, folder=self._work.folder, count=note)

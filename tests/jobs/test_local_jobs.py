@@ -179,7 +179,7 @@ def test_a_folder_of_another_job_is_refused_until_it_is_given_up(
 
 def test_what_is_refused_leaves_nothing_behind(model: Path, photos: Callable[..., Path], tmp_path: Path) -> None:
     folder = photos("pictures", ok=1)
-    with pytest.raises(UsageError, match="holds files that are not of such a job: ok-0000.png"):
+    with pytest.raises(UsageError, match=r"holds files that are not of such a job: ok-0000\.png"):
         run_job(model, [folder], folder, resources=ONE)
     with pytest.raises(DatasetError, match="'none' does not exist"):
         run_job(model, ["none"], tmp_path / "answers", resources=ONE)

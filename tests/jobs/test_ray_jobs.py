@@ -1,4 +1,4 @@
-"""Jobs on two Ray nodes, of which one is lost, and whose driver is killed. No network but the machine's own is there."""
+"""Jobs on two Ray nodes, of which one is lost, and whose driver is killed; in a network that ends at this machine."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def jobs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     words = ["unshare", "-n", sys.executable, PROGRAMS / "apart.py", sys.executable, PROGRAMS / "two_nodes.py"]
     done = subprocess.run(
         [*map(str, words), str(model), str(root)],
-        env=ENVIRONMENT | {"PYTHONPATH": path, "RAY_DEDUP_LOGS": "0"},
+        env=ENVIRONMENT | {"PYTHONPATH": path, "RAY_worker_niceness": "0"},
         capture_output=True,
         text=True,
         timeout=500,
