@@ -37,7 +37,7 @@ def batch(
       hybridvit batch features.onnx photos --output vectors --returns features
 
     Args:
-        model: .safetensors, .pth, or any file that `hybridvit export` wrote.
+        model: .safetensors, .pth, or any file that `hybridvit export` wrote, or its URL.
         inputs: images, folders (searched to any depth), patterns in quotes, tar files, Parquet files with a column of
             bytes or paths (FILE.parquet#COLUMN), and URLs of these.
         output: folder to write, or an s3:// URL; it must be new, empty, or of the same command.

@@ -13,6 +13,7 @@ from hybridvit.jobs.engine import TICK_S, Engine
 from hybridvit.jobs.unit import Receipt
 from hybridvit.jobs.worker import Work, Worker
 
+_MOST_DEATHS = 8  # of processes for one unit: workers count those that began it, this counts all
 _ENDING_S = 10.0  # for the threads that wait for processes which were ended
 
 
@@ -73,8 +74,8 @@ class LocalEngine(Engine):
                 child.end()
 
     def _done(self, place: int, number: int) -> Receipt | DatasetError:
-        """One unit; as often as its process dies it is given to another."""
-        while True:  # a worker raises ProcessLost after too many
+        """One unit; as often as its process dies it is given to another. Raises ProcessLost after too many."""
+        for death in range(1, _MOST_DEATHS + 1):
             child = self._children.get(place)
             if child is None:
                 with self._starting:
@@ -86,8 +87,9 @@ class LocalEngine(Engine):
                 return error
             except ChildDied as error:
                 self._children.pop(place).end()
-                if self._is_closed.is_set():
+                if self._is_closed.is_set() or death == _MOST_DEATHS:
                     raise ProcessLost(f"The process that was to do unit {number} {error}.") from error
+        raise AssertionError("the last process is done, or dies")
 
     def _gpu_of(self, place: int) -> int | None:
         return int(place * self._gpus_each) if self._gpus_each else None

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from hybridvit.data.shards.remote import Remote, is_url
 from hybridvit.digest import sha256_of
 from hybridvit.errors import CheckpointError
 from hybridvit.export.targets import exporter_of
@@ -28,6 +29,17 @@ def model_digest(model: Path) -> str:
         return sha256_of(model)
     listed = "".join(f"{name} {sha256_of(path)}\n" for name, path in files.items())
     return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def local_model(text: str, folder: Path) -> Path:
+    """Where a model lies; one behind a URL is fetched into `folder`. Raises SourceFault where it cannot be."""
+    if not is_url(text):
+        return Path(text).expanduser().absolute()
+    remote, (base, _, name) = Remote(text.partition("://")[0]), text.rpartition("/")
+    model = folder / name
+    for path in (model, *(exporter_of(model).companions(model) if is_exported(model) else ())):
+        remote.fetch(f"{base}/{path.name}", path, lambda _: "")
+    return model
 
 
 def copy_model(model: Path, place: Place) -> list[str]:

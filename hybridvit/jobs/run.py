@@ -18,6 +18,7 @@ from hybridvit.export.targets import exporter_of
 from hybridvit.jobs.engine import Engine
 from hybridvit.jobs.job import begin, finish, finished, held, parts_there, receipts_there, record_of
 from hybridvit.jobs.local import LocalEngine
+from hybridvit.jobs.model_files import local_model
 from hybridvit.jobs.notes import Tried, forget_all, last_notes
 from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.place import Place, open_place
@@ -67,9 +68,9 @@ def run_job(
     if resources.engine == "ray":
         _require("ray", "ray")
     words = [os.fspath(each) for each in inputs]
-    place, path = open_place(os.fspath(output)), Path(model).expanduser().absolute()
+    place = open_place(os.fspath(output))
     with held(place, overwrite=wanted.overwrite, say=say), tempfile.TemporaryDirectory(prefix="hybridvit-") as folder:
-        listed = Path(folder, "units.parquet")
+        path, listed = local_model(os.fspath(model), Path(folder)), Path(folder, "units.parquet")
         survey = _survey(path, words, wanted, resources, listed)
         for line in survey.said:
             say(line)

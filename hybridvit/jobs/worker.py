@@ -76,7 +76,7 @@ class Worker:
         tries = count_tries(self.place, unit)
         if tries > MOST_TRIES + _MORE_TRIES:
             raise ProcessLost(
-                f"Unit {number} was begun {tries} times, and each time its process died, though its pictures were asked "
+                f"Unit {number} was begun {tries} times, and each time its process died, though pictures were asked "
                 "for one by one. Look into the memory of the machines and into the log of the system."
             )
         note = Note(self.place, unit, tries + 1)
