@@ -67,7 +67,7 @@ class Shown:
     def __init__(self, show: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._show, self._clock = show, clock
         self._every_s = _ON_TERMINALS_S if sys.stderr.isatty() else _IN_LOGS_S
-        self._next = 0.0
+        self._next = 0.0 if sys.stderr.isatty() else self._clock() + self._every_s
 
     def tell(self, standing: Standing) -> None:
         """The watch of a job."""

@@ -17,7 +17,7 @@ from tables import pace_of, parts_of, rows_of
 from hybridvit.jobs.worker import DIED
 
 pytestmark = pytest.mark.xdist_group("ray")
-PACED, UNIT = 96, 8
+PACED, UNIT = 64, 8
 
 
 def has_namespaces() -> bool:

@@ -1,7 +1,7 @@
 """Some files cannot be opened: Python imports this at its start where the folder is on PYTHONPATH.
 
 A file whose name begins with "kills" ends the process, as a fault in a decoder's C code does; one with "stuck" never
-opens; one with "slow" takes a twentieth of a second.
+opens; one with "slow" takes a tenth of a second.
 """
 
 import os
@@ -19,7 +19,7 @@ def _opened(event: str, arguments: tuple[object, ...]) -> None:
     elif name.startswith("stuck"):
         time.sleep(600)
     elif name.startswith("slow"):
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 sys.addaudithook(_opened)
