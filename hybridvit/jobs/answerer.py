@@ -21,6 +21,7 @@ from hybridvit.jobs.model_files import model_digest
 from hybridvit.jobs.schema import FILES, arrow_type, schema_of
 from hybridvit.loading import Device
 from hybridvit.predictor import Answer, Predictor, Prepared
+from hybridvit.scores import Columns
 
 if TYPE_CHECKING:
     from pyarrow import DataType, Schema
@@ -126,7 +127,8 @@ class Answerer:
             return schema_of({}, metadata).append(self._output_field(picture))
         (result,) = self.predictor([picture], most=self._question.top)
         assert not isinstance(result, ImageDecodeError), "a picture that is decoded needs no decoding"
-        return schema_of(result.columns | ({"files": [FILES]} if self._question.files else {}), metadata)
+        files: Columns = {"files": [FILES]} if self._question.files else {}
+        return schema_of({**result.columns, **files}, metadata)
 
     def _output_field(self, picture: Image.Image) -> Any:
         import pyarrow

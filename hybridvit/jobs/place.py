@@ -4,8 +4,9 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from hybridvit.atomic import check_writable, replacing
 from hybridvit.data.shards.remote import Remote, is_url
@@ -26,7 +27,7 @@ class Place(ABC):
         """The files directly in a folder of it; none where that is not there."""
 
     @abstractmethod
-    def open(self, name: str) -> str | object:
+    def open(self, name: str) -> Any:
         """What pyarrow reads a file from."""
 
     @abstractmethod
@@ -38,7 +39,7 @@ class Place(ABC):
         """Copy a file of it to `target`."""
 
     @abstractmethod
-    def writing(self, name: str) -> "contextmanager[Path]":
+    def writing(self, name: str) -> AbstractContextManager[Path]:
         """A path to write to, which becomes the file `name` when the context is left without an exception."""
 
     @abstractmethod
@@ -94,7 +95,7 @@ class RemotePlace(Place):
     def names(self, folder: str = "") -> list[str]:
         return self._remote.names(self._url(folder).rstrip("/"))
 
-    def open(self, name: str) -> object:
+    def open(self, name: str) -> Any:
         return self._remote.open(self._url(name))
 
     def read(self, name: str) -> bytes:
