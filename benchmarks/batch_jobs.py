@@ -2,8 +2,8 @@
 
     python benchmarks/batch_jobs.py MODEL [--images 320] [--rounds 3]
 
-Pictures are JPEGs of 500x375. The images per second are those of the steady state: of predict from its 32nd answer to the
-last, of batch from each worker's first part to its last. The last line is JSON.
+Pictures are JPEGs of 500x375. The images per second are those of the steady state: of predict from its 32nd answer to
+its last, of batch from each worker's first part to its last. The last line is JSON.
 """
 
 import argparse

@@ -201,7 +201,7 @@ def write_list(words: Sequence[str], target: Path, *, size: int, folder: str, sa
     digest, num_units, num_images = hashlib.sha256(), 0, 0
     with ParquetWriter(target, schema, compression="zstd") as writer:
         for known in units_of(find(words, say=say), size=size, folder=folder):
-            row = {"source": "", "column": "", "images": [], "row_group": 0, "first": 0} | known
+            row: dict[str, Any] = {"source": "", "column": "", "images": [], "row_group": 0, "first": 0} | known
             row["images"] = [_text(each) for each in row["images"]]
             digest.update(json.dumps(row, sort_keys=True).encode())
             writer.write_table(pyarrow.Table.from_pylist([row], schema))
