@@ -5,10 +5,9 @@ or after, the models join its registry as `hybridvit_<name>`.
 """
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-import wrapt
+from hybridvit.after_import import after_import
 
 if TYPE_CHECKING:
     from hybridvit.api import bench, dry_run, evaluate, export, predict, train
@@ -76,6 +75,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-@wrapt.when_imported("timm")
-def _register_with_timm(timm: ModuleType) -> None:
-    import_module("hybridvit.timm_models")
+after_import("timm", lambda: import_module("hybridvit.timm_models"))

@@ -19,6 +19,8 @@ def converted(value: Any, annotation: Any, *, name: str, fix: str) -> Any:
 
     Raises UsageError "NAME is 'VALUE', but it must be ... FIX" if that is impossible.
     """
+    if annotation in (str, bool) and type(value) is annotation:
+        return value  # without the parser, whose import takes a tenth of what a command needs to start
     try:
         if value is None and type(None) not in typing.get_args(annotation):
             raise TypeError  # the parser lets None pass for any type

@@ -8,7 +8,8 @@ from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner, TorchRunner
 from hybridvit.export.seal import Trust
 from hybridvit.export.targets import EXPORTERS, exporter_of, load_runner
-from hybridvit.machine.facts import check_threads
+from hybridvit.machine.facts import check_threads, usable_cores
+from hybridvit.machine.light import check_whole
 
 if TYPE_CHECKING:
     from hybridvit.models.whole import WholeModel
@@ -28,17 +29,25 @@ def load(
     if is_exported(path):
         return load_runner(Path(path), trust=Trust(changed=trust_changed))
     _check_no_trust(path, trust_changed)
+    check_whole(f"{path} is no exported file, so it")
     from hybridvit.checkpoints import load as load_weights_file
 
     return load_weights_file(path, architecture=architecture)
 
 
 def open_runner(
-    path: str | os.PathLike[str], *, device: Device = "cpu", threads: int | None = None, trust_changed: bool = False
+    path: str | os.PathLike[str],
+    *,
+    device: Device = "cpu",
+    threads: int | None = None,
+    trust_changed: bool = False,
+    callers: int = 1,
 ) -> Runner:
     """Any file as a runner: exported files in their own runtime, on the CPU; weights in PyTorch, folded, on `device`.
 
-    `trust_changed` as for `load`. Raises UsageError for a device that is not there, or that the file's runtime does
+    `trust_changed` as for `load`. `callers` is how many threads want to call it at once: where the runtime takes that,
+    each computes on its share of `threads`, which are then as many as there are cores if nothing is said; the runner's
+    own `callers` tells how many may. Raises UsageError for a device that is not there, or that the file's runtime does
     not use; else as `load`.
     """
     check_threads(threads)
@@ -48,8 +57,17 @@ def open_runner(
         exporter = exporter_of(Path(path))
         if threads is not None and not exporter.takes_threads:
             raise UsageError(f"threads is {threads}, but {exporter.title} counts its own. Leave --threads out.")
-        return load_runner(Path(path), threads=threads, trust=Trust(changed=trust_changed))
+        if exporter.runner.takes_callers and callers > 1:
+            cores = threads or usable_cores()
+            callers = min(callers, cores)
+            threads = cores // callers
+        else:
+            callers = 1
+        runner = load_runner(Path(path), threads=threads, trust=Trust(changed=trust_changed))
+        runner.callers = callers
+        return runner
     _check_no_trust(path, trust_changed)
+    check_whole(f"{path} is no exported file, so it")
     import torch
 
     from hybridvit.checkpoints import load as load_weights_file

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from hybridvit.batch import Frame
-from hybridvit.data.ahead import ahead
+from hybridvit.data.ahead import ahead, side_by_side
 from hybridvit.data.decode import ImageSource
 from hybridvit.data.depth import dark, is_dark
 from hybridvit.data.inputs import Content, Shown
@@ -24,9 +25,8 @@ from hybridvit.task import NO_OPTIONS, Outputs, TaskOptions, find_task
 
 logger = logging.getLogger(__name__)
 
-BATCH, TILES_AT_ONCE = 16, 1
-"""Pictures, and tiles of one, that are computed at once if nothing else is said: answers to tiles can be large."""
-_MOST_KEPT_BYTES = 256 << 20  # of decoded pictures in a group
+TILES_AT_ONCE = 1  # of a picture, if nothing else is said: answers to tiles can be large
+_MOST_KEPT_BYTES = 256 << 20  # of decoded pictures in the groups that are worked on at once
 
 
 class Prepared(NamedTuple):
@@ -54,7 +54,8 @@ class Predictor:
     It can be sent to another process as a class with its arguments, as Ray Data's `map_batches` and the datasets
     library's `map` do. Raises as `hybridvit.loading.open_runner`; UsageError for a tiling where the model's task joins
     no tiles. `said` is what its task is told of the pictures, such as {"side": "left"} of hands; UsageError for what
-    the task has no use for.
+    the task has no use for. `workers` threads answer the pictures of a `stream` side by side, each on its share of
+    `threads`, where the file's runtime takes that: many pictures come faster, a single one slower.
     """
 
     def __init__(
@@ -66,15 +67,17 @@ class Predictor:
         trust_changed: bool = False,
         tiling: Tiling | None = None,
         said: TaskOptions = NO_OPTIONS,
+        workers: int = 1,
     ) -> None:
         self.path = path
-        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed)
+        callers = workers if tiling is None else 1  # tiles are computed one batch after the other
+        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed, callers=callers)
         self.card = self.runner.card
         self.task = find_task(self.card.task).asked(said)
         self.tiling = tiling
         if tiling is not None:
             checked(self.task, path)
-        self._has_warned = False
+        self._warning = threading.Lock()  # held by the one thread that warns, and never released
 
     def prepare(self, source: ImageSource | Image.Image) -> Prepared:
         """Decode a file, or the bytes of one, and prepare it as the card says; a decoded picture must be upright.
@@ -88,8 +91,7 @@ class Predictor:
         if isinstance(source, Image.Image):
             return source
         picture, facts = opened(source, self.card.preprocessing, name=name)
-        if self.card.preprocessing.levels is None and not self._has_warned and is_dark(facts):
-            self._has_warned = True
+        if self.card.preprocessing.levels is None and is_dark(facts) and self._warning.acquire(blocking=False):
             logger.warning(dark([facts]))
         return picture
 
@@ -115,39 +117,54 @@ class Predictor:
     ) -> Generator[Answer, None, None]:
         """The answers to a stream of pictures (`hybridvit.data.inputs.pictures`), in their order.
 
-        The next pictures are decoded by a thread while these are computed, `batch` of them at once (of tiles, as many
-        of one picture). With `keeps` each answer has its picture with it, to draw on; without, only the file if it was
-        one. Raises UsageError for a number below 1, and as a call.
+        The next pictures are decoded while these are computed, `batch` of them at once (of tiles, as many of one
+        picture); by default as many as the file's runtime computes fastest. With `keeps` each answer has its picture
+        with it, to draw on; without, only the file if it was one. Raises UsageError for a number below 1, and as a
+        call.
         """
         for option, count in (("top", most), ("batch", batch)):
             if count is not None and count < 1:
                 raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
-        with closing(ahead(self._groups(shown, 1 if self.tiling else batch or BATCH, keeps), 1)) as groups:
-            for group in groups:
-                results = self._results([ready for _, ready in group], batch or TILES_AT_ONCE, most)
-                yield from (
-                    Answer(each, result, _size_of(ready)) for (each, ready), result in zip(group, results, strict=True)
-                )
+        at_once = batch or TILES_AT_ONCE
+        callers = self.runner.callers
+        groups = _groups(
+            shown, 1 if self.tiling else batch or self.runner.usual_batch, most_bytes=_MOST_KEPT_BYTES // callers
+        )
+        if callers > 1:
+            answered = side_by_side(
+                groups, lambda group: self._answers(self._made_ready(group, keeps), at_once, most), callers
+            )
+        else:
+            answered = self._one_by_one(groups, keeps, at_once, most)
+        with closing(answered):
+            for answers in answered:
+                yield from answers
 
-    def _groups(
-        self, shown: Generator[Shown, None, None], size: int, keeps: bool
-    ) -> Generator[list[tuple[Shown, _Ready]], None, None]:
-        """Pictures that are computed together; few of them where their pixels are kept and many."""
-        group: list[tuple[Shown, _Ready]] = []
-        kept_bytes = 0
-        with closing(shown):
-            for each in shown:
-                assert each.content is not None, "a picture that is still to be answered has its content"
-                ready = self._ready(each.content, name=str(each.source))
-                if not keeps and not isinstance(each.content, os.PathLike):
-                    each = each._replace(content=None)
-                group.append((each, ready))
-                kept_bytes += sum(_num_bytes(picture) for picture in (each.content, ready))
-                if len(group) == size or kept_bytes > _MOST_KEPT_BYTES:
-                    yield group
-                    group, kept_bytes = [], 0
-        if group:
-            yield group
+    def _one_by_one(
+        self, groups: Generator[list[Shown], None, None], keeps: bool, at_once: int, most: int | None
+    ) -> Generator[list[Answer], None, None]:
+        """The answers to each group, while a thread makes the next one ready."""
+
+        def ready() -> Generator[list[tuple[Shown, _Ready]], None, None]:
+            with closing(groups):
+                yield from (self._made_ready(group, keeps) for group in groups)
+
+        with closing(ahead(ready(), 1)) as made:
+            yield from (self._answers(group, at_once, most) for group in made)
+
+    def _made_ready(self, group: list[Shown], keeps: bool) -> list[tuple[Shown, _Ready]]:
+        made: list[tuple[Shown, _Ready]] = []
+        for each in group:
+            assert each.content is not None, "a picture that is still to be answered has its content"
+            ready = self._ready(each.content, name=str(each.source))
+            if not keeps and not isinstance(each.content, os.PathLike):
+                each = each._replace(content=None)
+            made.append((each, ready))
+        return made
+
+    def _answers(self, group: Sequence[tuple[Shown, _Ready]], at_once: int, most: int | None) -> list[Answer]:
+        results = self._results([ready for _, ready in group], at_once, most)
+        return [Answer(each, result, _size_of(ready)) for (each, ready), result in zip(group, results, strict=True)]
 
     def _ready(self, source: Content, name: str = "") -> _Ready:
         if isinstance(source, ImageDecodeError):
@@ -194,6 +211,21 @@ class Predictor:
             return self.task.results(outputs, frames, self.card, most=most)
         except UsageError as error:
             raise UsageError(f"{self.path} {error}") from error
+
+
+def _groups(shown: Generator[Shown, None, None], size: int, *, most_bytes: int) -> Generator[list[Shown], None, None]:
+    """Pictures that are computed together; fewer where they come decoded and are large."""
+    group: list[Shown] = []
+    kept_bytes = 0
+    with closing(shown):
+        for each in shown:
+            group.append(each)
+            kept_bytes += _num_bytes(each.content)
+            if len(group) == size or kept_bytes > most_bytes:
+                yield group
+                group, kept_bytes = [], 0
+    if group:
+        yield group
 
 
 def _size_of(ready: _Ready) -> tuple[int, int] | None:

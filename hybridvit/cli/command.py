@@ -50,13 +50,12 @@ class SignatureCommand(Command):
         self.description, self._texts = _read_docstring(inspect.getdoc(function) or "")
         self.summary = self.description.splitlines()[0]
         self._parameters: dict[str, inspect.Parameter] = {}
-        self._of_tasks: dict[str, list[str]] = {}  # the options of tasks, by the parameter that takes those given
+        self._asking = ""  # the parameter that takes what tasks can be told
+        self._asked: list[type] = []  # what that is, once it is looked for
         self._groups: dict[str, Any] = {}  # the dataclasses, by the parameter that takes one
         for each in inspect.signature(function, eval_str=True).parameters.values():
             if each.annotation is TaskOptions:
-                self._of_tasks[each.name] = [name for group in _askings() for name in names_of(group)]
-                for group in _askings():
-                    self._parameters |= _fields(group)
+                self._asking = each.name
             elif dataclasses.is_dataclass(each.annotation):
                 self._groups[each.name] = each.annotation
                 self._parameters |= _fields(each.annotation)
@@ -66,6 +65,7 @@ class SignatureCommand(Command):
 
     def help(self) -> str:
         """Usage, description with examples, arguments, options with defaults."""
+        self._ask_tasks()
         return self._parser().format_help()
 
     def run(self, words: Sequence[str]) -> int:
@@ -73,14 +73,27 @@ class SignatureCommand(Command):
         if "--help" in words or "-h" in words:
             print(self.help(), end="")
             return 0
+        if any(word.startswith("--") and word.partition("=")[0] not in self._options() for word in words):
+            self._ask_tasks()
         self._check_option_names(words)
         values = self._values(words)
-        for name, options in self._of_tasks.items():
-            values[name] = TaskOptions({each: values.pop(each) for each in options if each in values})
+        if self._asked:
+            told = [name for group in self._asked for name in names_of(group) if name in values]
+            values[self._asking] = TaskOptions({each: values.pop(each) for each in told})
         for name, group in self._groups.items():
             named = [field.name for field in dataclasses.fields(group) if field.name in values]
             values[name] = group(**{each: values.pop(each) for each in named})
         return self.function(**values) or 0
+
+    def _ask_tasks(self) -> None:
+        """Add the options of the tasks. Only where they are needed: all tasks are imported for them."""
+        if self._asking and not self._asked:
+            self._asked = [asking for name in TASKS if (asking := find_task(name).asking) is not None]
+            for group in self._asked:
+                self._parameters |= _fields(group)
+
+    def _options(self) -> list[str]:
+        return [_word(each) for each in self._parameters.values() if each.kind is each.KEYWORD_ONLY]
 
     def _values(self, words: Sequence[str]) -> dict[str, Any]:
         """The values of the parameters among `words`, by name. Raises UsageError."""
@@ -114,15 +127,14 @@ class SignatureCommand(Command):
             exit_on_error=False,
         )
         parser.add_argument("-h", "--help", action="help", help="Show this help message and exit.")
-        asked = _askings() if self._of_tasks else []
-        texts = ChainMap(self._texts, *map(field_texts, [*self._groups.values(), *asked]))
+        texts = ChainMap(self._texts, *map(field_texts, [*self._groups.values(), *self._asked]))
         for parameter in self._parameters.values():
             argument = parser.add_argument(_word(parameter), **_settings(parameter, texts[parameter.name]))
             argument.required = False  # `_values` names all that are missing
         return parser
 
     def _check_option_names(self, words: Sequence[str]) -> None:
-        options = [_word(each) for each in self._parameters.values() if each.kind is each.KEYWORD_ONLY]
+        options = self._options()
         for word in words:
             name = word.partition("=")[0]
             if word.startswith("--") and name not in options:
@@ -168,12 +180,6 @@ def _fields(group: Any) -> dict[str, inspect.Parameter]:
         each.name: inspect.Parameter(each.name, kind, default=each.default, annotation=hints[each.name])
         for each in dataclasses.fields(group)
     }
-
-
-def _askings() -> list[type]:
-    """What each task can be told of pictures."""
-    askings = (find_task(name).asking for name in TASKS)
-    return [each for each in askings if each is not None]
 
 
 def _item_type(annotation: Any) -> Any:

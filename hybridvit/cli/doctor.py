@@ -45,6 +45,8 @@ options:
   --json               one JSON object
   --key value          any key of the recipe, as for `hybridvit train`
 
+Where PyTorch and timm are not installed on purpose (docs/light.md), only what runs exported files is required.
+
 Ends with code 0 if everything that is required works, 2 if something does not or the recipe does not fit.
 """
 
@@ -87,15 +89,20 @@ class DoctorCommand(Command):
 
 def examine(output: Path) -> dict[str, Any]:
     """Everything that can be found out without a recipe; "broken" lists the required parts that do not work."""
+    from hybridvit.machine.light import PACKAGES, is_light
     from hybridvit.machine.limits import limits
     from hybridvit.machine.packages import required_and_optional, states_of
 
     required, optional = required_and_optional()
+    light = is_light()
+    left_out = [name for name in required if light and name not in PACKAGES]
+    required = [name for name in required if name not in left_out]
     packages = states_of([*required, *(name for names in optional.values() for name in names)])
     broken = [f"{name}: {_fault(packages[name])}" for name in required if packages[name].state != "works"]
     known = limits(output)
     findings: dict[str, Any] = {"limits": known, "required": required, "optional": optional, "packages": packages}
-    if packages["torch"].state != "works" or packages["timm"].state != "works":
+    findings["left_out"] = left_out
+    if light or packages["torch"].state != "works" or packages["timm"].state != "works":
         return findings | {"machine": [], "devices": [], "backends": {}, "broken": broken, "warnings": []}
     import torch
 
@@ -210,6 +217,11 @@ def text(findings: dict[str, Any]) -> str:
         parts.append(_fit_text(findings))
     parts += [f"Warning: {warning}" for warning in findings["warnings"]]
     parts += [f"Broken: {line}" for line in findings["broken"]]
+    if findings["left_out"]:
+        parts.append(
+            f"Exported files run here, and nothing else: {', '.join(findings['left_out'])} are not installed. For the "
+            "whole library: pip install hybridvit"
+        )
     if not findings["broken"]:
         parts.append("All that is required works.")
     return "\n\n".join(parts)

@@ -134,6 +134,13 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
             raise
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        from hybridvit.machine.light import in_words
+
+        if debug or (missing := in_words(error)) is None:
+            raise
+        print(f"Error: {missing}", file=sys.stderr)
+        return missing.exit_code
     except MemoryError:
         if debug:
             raise

@@ -11,8 +11,7 @@ from typing import NamedTuple, TypeAlias
 from PIL import Image
 
 from hybridvit.data.decode import ImageSource
-from hybridvit.data.scan import Say, find_images, is_video, plural, quiet
-from hybridvit.data.url import fetch, is_url
+from hybridvit.data.scan import Say, find_images, is_url, is_video, plural, quiet
 from hybridvit.data.video import CAMERA, NEEDS_PYAV, Video, have_pyav
 from hybridvit.errors import ImageDecodeError, UsageError
 
@@ -126,6 +125,8 @@ def pictures(inputs: Iterable[Input], taking: FrameTaking = ALL_FRAMES) -> Gener
         elif isinstance(source, Path):
             yield Shown(source, source)
         else:
+            from hybridvit.data.url import fetch  # here, since Python's own packages for the web take long to import
+
             try:
                 yield Shown(source, fetch(source))
             except ImageDecodeError as error:

@@ -25,6 +25,11 @@ SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "
 Say = Callable[[str], None]
 
 
+def is_url(text: str) -> bool:
+    """Whether a word of a command line is an http or https address."""
+    return text.lower().startswith(("http://", "https://"))
+
+
 def quiet(remark: str) -> None:
     """The ear of those who do not want to be told."""
 

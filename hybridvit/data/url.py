@@ -9,18 +9,13 @@ from email.message import Message
 from typing import IO
 
 from hybridvit.data.file_kind import image_format
+from hybridvit.data.scan import is_url
 from hybridvit.errors import ImageDecodeError
 
 MAX_BYTES = 100_000_000  # of a picture
 TIMEOUT_S = 20.0  # without a byte
 MAX_SECONDS = 120.0  # in all
 _CHUNK_BYTES = 1 << 16
-_SCHEMES = ("http", "https")
-
-
-def is_url(text: str) -> bool:
-    """Whether a word of a command line is an http or https address."""
-    return text.lower().startswith(tuple(f"{scheme}://" for scheme in _SCHEMES))
 
 
 def fetch(

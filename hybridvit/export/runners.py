@@ -6,7 +6,7 @@ Arrays are NumPy's, so that a file for another runtime needs no torch to answer.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -33,11 +33,21 @@ Outputs = dict[str, np.ndarray]
 """The answers to a batch by name: "logits", or what a file was exported to give."""
 
 
+BATCH = 16  # images that are computed at once if nothing else is said
+PIXELS_AT_ONCE = 256 * 256  # where a larger batch makes a processor's caches too small for what is between two layers
+
+
 class Runner(ABC):
     """A model ready to answer, whatever file it came from."""
 
     runtime: str  # "torch", "onnxruntime", "openvino" ...
     card: ModelCard
+    callers: int = 1  # threads that may call it at once
+
+    @property
+    def usual_batch(self) -> int:
+        """How many of a stream of images to give it at once if nothing else is said."""
+        return BATCH
 
     @abstractmethod
     def __call__(self, images: "np.ndarray | Tensor") -> Outputs:
@@ -50,9 +60,20 @@ class Runner(ABC):
 class ExportedRunner(Runner):
     """An exported file in its runtime. Subclasses open it, call `describe` with its metadata, and implement `run`."""
 
+    takes_callers: ClassVar[bool] = False  # whether several threads may call it at once
+    likes_small_batches: ClassVar[bool] = False  # up to PIXELS_AT_ONCE
+
     path: Path
     metadata: dict[str, str]
     spec: GraphSpec
+
+    @property
+    def usual_batch(self) -> int:
+        """What the file was exported for; else what is fastest (benchmarks/predict_folder.py)."""
+        if self.spec.batch is not None or not self.likes_small_batches:
+            return self.spec.batch or BATCH
+        height, width = self.spec.image_size
+        return min(BATCH, max(1, PIXELS_AT_ONCE // (height * width)))
 
     @abstractmethod
     def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:

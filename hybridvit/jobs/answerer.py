@@ -65,7 +65,7 @@ class Answerer:
                 f"{model} has the SHA-256 {found[:12]}..., but this job is of a model with {sha256[:12]}.... Put that "
                 "file back, or begin anew with --overwrite."
             )
-        self.predictor = Predictor(model, device=device, threads=threads)
+        self.predictor = Predictor(model, device=device, threads=threads, workers=threads or 1)
         self._question = question
         self._is_whole = question.returns == PREDICTIONS
         metadata = {**card_metadata(self.predictor.card), "hybridvit.model_sha256": sha256}

@@ -1,6 +1,7 @@
 """Run commands one after the other: commands_without_torch.py '[["list"], ["info", "--help"]]'.
 
-Ends with 1 if one of them fails, or if torch was imported for them; the last line is the seconds that they took.
+Ends with 1 if one of them fails, or if torch, torchvision or timm was imported for them; the last line is the seconds
+that they took.
 """
 
 import json
@@ -13,5 +14,5 @@ if __name__ == "__main__":
 
     for words in json.loads(sys.argv[1]):
         assert main(words) == 0, words
-    assert "torch" not in sys.modules, "torch was imported"
+    assert not {"torch", "torchvision", "timm"} & sys.modules.keys(), "torch, torchvision or timm was imported"
     print(time.perf_counter() - began)

@@ -10,6 +10,8 @@ import openvino
 import pytest
 import torch
 from conftest import trained_like
+from fresh import output_of
+from PIL import Image
 from torch import nn
 
 import hybridvit
@@ -53,6 +55,13 @@ def test_two_files_hold_all_that_is_needed(model: nn.Module, exported: ExportRep
     assert runner.card.form == "folded"
     assert json.loads(runner.metadata["hybridvit.parity"])["max_error"] == exported.parity.max_error <= 1e-5
     assert "openvino" in json.loads(runner.metadata["hybridvit.versions"])
+
+
+def test_it_is_answered_without_torch(exported: ExportReport, tmp_path: Path) -> None:
+    Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "a.png")
+    output_of(
+        "commands_without_torch", json.dumps([["predict", str(exported.path), str(tmp_path / "a.png"), "--json"]])
+    )
 
 
 def test_it_computes_in_fp32_whatever_the_cpu_prefers(exported: ExportReport) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import hybridvit
 from hybridvit.cli import main
+from hybridvit.data.inputs import pictures
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
@@ -99,3 +100,27 @@ def test_a_picture_is_prepared_with_the_frame_that_leads_back_to_it(folder: Path
     assert prepared.frame.picture_size == (128, 256)
     assert prepared.frame.crop == (96.0, 32.0, 64.0, 64.0)
     assert prepared.frame.input_size == (32, 32)
+
+
+def test_pictures_are_answered_side_by_side_as_they_are_one_by_one(folder: Path, tmp_path: Path) -> None:
+    shown = [tmp_path / f"{number:02}.png" for number in range(20)]
+    for number, path in enumerate(shown):
+        path.write_bytes(picture(number)[: 90 if number == 7 else None])
+    alone, together = (Predictor(folder / "m.onnx", threads=2, workers=workers) for workers in (1, 2))
+    assert (alone.runner.callers, together.runner.callers) == (1, 2)
+    answers = [list(predictor.stream(pictures(shown), batch=3)) for predictor in (alone, together)]
+    for one, other, path in zip(*answers, shown, strict=True):
+        assert one.shown.source == other.shown.source == path
+        assert isinstance(one.result, ImageDecodeError) == (path == shown[7])
+        if not isinstance(one.result, ImageDecodeError):
+            assert isinstance(other.result, ClassifyResult)
+            assert one.result.indices == other.result.indices
+            assert other.result.probabilities == pytest.approx(one.result.probabilities, abs=1e-6)
+    assert str(answers[0][7].result) == str(answers[1][7].result)
+
+
+def test_threads_are_shared_by_those_who_call(folder: Path) -> None:
+    assert Predictor(folder / "m.onnx", threads=1, workers=4).runner.callers == 1
+    assert Predictor(folder / "m.onnx", threads=6, workers=4).runner.callers == 4
+    assert Predictor(folder / "m.safetensors", workers=4).runner.callers == 1  # PyTorch computes one after the other
+    assert Predictor(folder / "m.onnx").runner.usual_batch == 16  # small pictures

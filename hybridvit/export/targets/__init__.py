@@ -1,5 +1,6 @@
 """Which targets there are, and opening what they wrote."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from hybridvit.errors import UsageError, nearest
@@ -13,6 +14,7 @@ from hybridvit.export.targets.litert import LiteRTExporter
 from hybridvit.export.targets.onnx import OnnxExporter
 from hybridvit.export.targets.openvino import OpenVINOExporter
 from hybridvit.export.targets.tensorrt import TensorRTExporter
+from hybridvit.machine.light import is_light
 
 EXPORTERS: dict[str, Exporter] = {
     exporter.target: exporter
@@ -39,6 +41,9 @@ def load_runner(path: str | Path, *, threads: int | None = None, trust: Trust = 
     """Open an exported file, by its suffix. Raises UsageError for a suffix that no target has."""
     path = Path(path)
     exporter = exporter_of(path)
+    missing = [name.replace("_", "-") for name in exporter.runner_packages if find_spec(name) is None]
+    if missing and is_light():  # an extra would install all that hybridvit requires
+        raise UsageError(f"{path} is run by {exporter.title}, missing here. Run: pip install {' '.join(missing)}")
     exporter.require(exporter.runner_packages)
     return exporter.load_runner(path, threads=threads, trust=trust)
 

@@ -1,6 +1,5 @@
 """Apple's Core AI: an .aimodel for macOS 27 and iOS 27, which Apple's own runtime on the CPU runs on Linux, too."""
 
-import asyncio
 import json
 import platform
 import weakref
@@ -19,6 +18,8 @@ from hybridvit.export.seal import NOTHING_ELSE, Trust
 from hybridvit.export.spec import INPUT
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from torch import Tensor
 
     from hybridvit.export.graph import DeployedModel
@@ -36,6 +37,8 @@ class CoreAIRunner(ExportedRunner):
 
     def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         self.describe(path, _metadata(path), trust=trust)
+        import asyncio
+
         from coreai.authoring.asset import AIModelAsset
 
         self._loop, self._thread = asyncio.new_event_loop(), ThreadPoolExecutor(max_workers=1)
@@ -113,7 +116,7 @@ class CoreAIExporter(Exporter):
         return "" if system in ("Darwin", "Linux") else f"Core AI's runtime is not made for {system}"
 
 
-def _close(loop: asyncio.AbstractEventLoop, thread: ThreadPoolExecutor, executable: Any) -> None:
+def _close(loop: "AbstractEventLoop", thread: ThreadPoolExecutor, executable: Any) -> None:
     """Release a model and the temporary folder it was compiled to."""
     thread.submit(loop.run_until_complete, executable.__aexit__(None, None, None)).result()
     thread.shutdown()

@@ -27,6 +27,8 @@ class OnnxRunner(ExportedRunner):
     """An exported file in ONNX Runtime's CPU provider, which computes in fp32 as written."""
 
     runtime = "onnxruntime"
+    takes_callers = True
+    likes_small_batches = True
 
     def __init__(self, path: Path, threads: int | None = None, trust: Trust = NOTHING_ELSE) -> None:
         import onnxruntime
