@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hybridvit.child import in_child
+from hybridvit.child import ChildDied, in_child
 from hybridvit.data.scan import Say, plural, quiet
 from hybridvit.data.shards.remote import is_url
 from hybridvit.errors import DatasetError, ProcessLost, UsageError, some
@@ -112,7 +112,10 @@ def _survey(model: Path, words: Sequence[str], wanted: Wanted, resources: Resour
         threads=None if threads is None else min(threads, usable_cores()),
         batch=resources.batch if resources.batch != "auto" else None if _is_like_workers(resources) else 1,
     )
-    return in_child(surveyor)
+    try:
+        return in_child(surveyor)
+    except ChildDied as error:
+        raise ProcessLost(f"The process that was to look at the inputs and open {model} {error}.") from error
 
 
 def _work(model: Path, survey: Survey, wanted: Wanted, resources: Resources, place: Place) -> Work:
