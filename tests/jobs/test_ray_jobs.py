@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def has_namespaces() -> bool:
 @pytest.fixture(scope="module")
 def jobs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder with all jobs' folders, and what the program said."""
+    if find_spec("ray") is None:
+        missing("ray", 'pip install "hybridvit[ray]"')
     if not has_namespaces():
         missing("ray", "its ports listen on every interface, so it runs in a namespace of its own: be root on Linux")
     root = tmp_path_factory.mktemp("jobs")
