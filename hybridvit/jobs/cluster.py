@@ -61,8 +61,7 @@ class RayEngine(Engine):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is said by this job
         import ray
 
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.ERROR)
 
         settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
@@ -133,6 +132,7 @@ class RayEngine(Engine):
         import ray
         from ray.data import ActorPoolStrategy, DataContext
 
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # its import has set another
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
