@@ -96,6 +96,11 @@ class Child:
         if sys.platform != "win32":
             os.kill(self.pid, signal.SIGINT)
 
+    def kill(self) -> None:
+        """End the child at once; another thread that waits for its answer is told ChildDied, and calls `end`."""
+        with suppress(ValueError):  # it was put away meanwhile
+            self._process.kill()
+
     def end(self, *, patience_s: float = 0.0) -> str:
         """End the child, at once or after so long, and return all that it printed."""
         self._process.join(patience_s)

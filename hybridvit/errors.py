@@ -40,6 +40,10 @@ class ImageDecodeError(DatasetError):
     """A file that cannot be decoded to the right pixels."""
 
 
+class SourceFault(DatasetError):
+    """The place that images are in cannot be read; no fault of a single image, and never skipped."""
+
+
 class NonFiniteError(HybridViTError):
     """A loss or gradient that is NaN or infinite."""
 

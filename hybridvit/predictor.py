@@ -41,6 +41,7 @@ class Answer(NamedTuple):
 
     shown: Shown
     result: Result | ImageDecodeError
+    picture_size: tuple[int, int] | None = None  # height, width of the upright picture, where it could be decoded
 
 
 _Ready: TypeAlias = Prepared | Image.Image | ImageDecodeError
@@ -163,7 +164,7 @@ class Predictor:
 
     def _answers(self, group: Sequence[tuple[Shown, _Ready]], at_once: int, most: int | None) -> list[Answer]:
         results = self._results([ready for _, ready in group], at_once, most)
-        return [Answer(each, result) for (each, _), result in zip(group, results, strict=True)]
+        return [Answer(each, result, _size_of(ready)) for (each, ready), result in zip(group, results, strict=True)]
 
     def _ready(self, source: Content, name: str = "") -> _Ready:
         if isinstance(source, ImageDecodeError):
@@ -225,6 +226,13 @@ def _groups(shown: Generator[Shown, None, None], size: int, *, most_bytes: int) 
                 group, kept_bytes = [], 0
     if group:
         yield group
+
+
+def _size_of(ready: _Ready) -> tuple[int, int] | None:
+    """Height and width of the upright picture."""
+    if isinstance(ready, Prepared):
+        return ready.frame.picture_size
+    return (ready.height, ready.width) if isinstance(ready, Image.Image) else None
 
 
 def _name_of(source: Content) -> str:

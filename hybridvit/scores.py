@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from hybridvit.report.content import Confusion, Curve, Table
+
+
+Kind: TypeAlias = "type | list[Kind] | Columns"
+"""Of JSON values: str, int, float; [kind] for a list of any length; an object by the kinds of its names."""
+Columns: TypeAlias = "Mapping[str, Kind]"
 
 
 class Result(ABC):
@@ -31,6 +36,14 @@ class Result(ABC):
         Numbers and strings of bytes (arrays of objects); if nothing else is said its JSON as one string, "answer".
         """
         return {"answer": np.array(json.dumps(self.to_dict(), ensure_ascii=False).encode(), object)}
+
+    @property
+    @abstractmethod
+    def columns(self) -> Columns:
+        """What `to_dict` has of any picture that the same file answers to, by name, though one picture may lack some.
+
+        It makes tables that are written in parts one table.
+        """
 
     @abstractmethod
     def draw(self, picture: "Image") -> "Image":

@@ -32,7 +32,7 @@ from hybridvit.models.registry import find_variant
 from hybridvit.quantity import Quantity
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.report.content import Table
-from hybridvit.scores import Example, Result, Scores
+from hybridvit.scores import Columns, Example, Result, Scores
 from hybridvit.task import Metric, Moment, Objective, Outputs, Place, Splits, Task
 
 LARGEST = 10.0  # mm
@@ -76,6 +76,10 @@ class NumberResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         return {"millimetres": round(self.millimetres, 4)}
+
+    @property
+    def columns(self) -> Columns:
+        return {"millimetres": float}
 
     def lines(self) -> list[str]:
         return [f"  {self.millimetres:.2f} mm"]

@@ -79,7 +79,7 @@ class Gallery(Sink):
         self._pictures: list[tuple[str, Result]] = []
 
     def take(self, answer: Answer) -> None:
-        shown, result = answer
+        shown, result = answer.shown, answer.result
         if shown.source != self._of:
             self._finish()
         if isinstance(result, ImageDecodeError) or isinstance(shown.content, ImageDecodeError | None):

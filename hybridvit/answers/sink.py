@@ -18,7 +18,7 @@ class Sink(AbstractContextManager["Sink"], ABC):
 
 def row_of(answer: Answer) -> dict[str, Any]:
     """JSON values: the picture, of a video the frame and its time, and the result's own values, or "error"."""
-    shown, result = answer
+    shown, result = answer.shown, answer.result
     row: dict[str, Any] = {"image": str(shown.source)}
     if shown.frame is not None and shown.seconds is not None:
         row |= {"frame": shown.frame, "seconds": round(shown.seconds, 6)}

@@ -23,6 +23,7 @@ SIGNATURES = {
     "evaluate": "hybridvit.cli.evaluate:evaluate",
     "corrupt": "hybridvit.cli.corrupt:corrupt",
     "predict": "hybridvit.cli.predict:predict",
+    "batch": "hybridvit.cli.batch:batch",
     "explain": "hybridvit.cli.explain:explain",
     "serve": "hybridvit.cli.serve:serve",
     "fold": "hybridvit.cli.fold:fold",
@@ -37,9 +38,9 @@ SIGNATURES = {
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
-    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "explain",
-    "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables", "ablate",
-    *COMMANDS,
+    "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "batch",
+    "explain", "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables",
+    "ablate", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from hybridvit.batch import BadImage, Frame, Sample
 from hybridvit.data.decode import MAX_PIXELS, Changed, ImageSource
 from hybridvit.data.pixels import Pixels
-from hybridvit.data.samples import LabelledImages, Samples, SourceFault
+from hybridvit.data.samples import LabelledImages, Samples
 from hybridvit.data.seeding import derive_seed, seeded, side_of_step
 from hybridvit.data.transforms import Transform
-from hybridvit.errors import ImageDecodeError
+from hybridvit.errors import ImageDecodeError, SourceFault
 
 OnBadImage = Literal["error", "skip"]
 _MOST_REPLACEMENTS = 20  # in a row; a set this bad is refused long before

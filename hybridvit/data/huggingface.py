@@ -10,10 +10,10 @@ import numpy as np
 from hybridvit.data.columns import Column, Names, matched
 from hybridvit.data.encoded import EncodedImages, ImageOptions
 from hybridvit.data.listing import tell_single
-from hybridvit.data.samples import Opened, SourceFault
+from hybridvit.data.samples import Opened
 from hybridvit.data.scan import Say, quiet
 from hybridvit.data.seeding import derive_seed
-from hybridvit.errors import DatasetError, UsageError, nearest, one_line
+from hybridvit.errors import DatasetError, SourceFault, UsageError, nearest, one_line
 
 if TYPE_CHECKING:
     from hybridvit.recipe.groups import DataConfig

@@ -26,9 +26,9 @@ from hybridvit.batch import BadImage, Batch, Patch, Sample
 from hybridvit.child import end_with_parent
 from hybridvit.data.order import EvalOrder, SampleKey, TrainOrder
 from hybridvit.data.pixels import put
-from hybridvit.data.samples import Samples, SourceFault
+from hybridvit.data.samples import Samples
 from hybridvit.data.seeding import generators_kept
-from hybridvit.errors import DatasetError, HybridViTError, ImageDecodeError, UsageError, first_line
+from hybridvit.errors import DatasetError, HybridViTError, ImageDecodeError, SourceFault, UsageError, first_line
 from hybridvit.import_path import without_current_folder
 from hybridvit.main_module import refuse_at_import, refused, runs_again
 

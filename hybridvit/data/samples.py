@@ -12,11 +12,7 @@ from hybridvit.batch import Sample
 from hybridvit.data.decode import ImageChange
 from hybridvit.data.order import Blocks
 from hybridvit.data.pixels import Normalisation, Pixels
-from hybridvit.errors import DatasetError, ImageDecodeError
-
-
-class SourceFault(DatasetError):
-    """The place that the images are in cannot be read; no fault of a single image, and never skipped."""
+from hybridvit.errors import ImageDecodeError, SourceFault
 
 
 class Samples(Dataset[tuple[Tensor, Any]]):

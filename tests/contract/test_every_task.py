@@ -178,6 +178,15 @@ def test_an_exported_file_answers_as_the_checkpoint_does(
     assert judged.scores.values[name] == found.first.values[name]
 
 
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is what `Result.columns` says of it."""
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(fits(each, kind[0]) for each in value)
+    if isinstance(kind, type):
+        return isinstance(value, (int, float) if kind is float else kind)
+    return all(name in kind and fits(each, kind[name]) for name, each in value.items())
+
+
 def test_an_answer_can_be_told_drawn_and_compared(finished: RunResult, pictures: list[Path], tmp_path: Path) -> None:
     predictor = Predictor(finished.model, device="cpu")
     broken = tmp_path / "broken.png"
@@ -186,6 +195,7 @@ def test_an_answer_can_be_told_drawn_and_compared(finished: RunResult, pictures:
     assert isinstance(bad, ImageDecodeError)
     for answer, path in ((first, pictures[0]), (last, pictures[2])):
         assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict()
+        assert fits(answer.to_dict(), answer.columns)
         assert answer.agrees(answer)
         assert all(answer.lines())
         assert all(isinstance(content, bytes) for content in answer.files().values())

@@ -15,11 +15,11 @@ import torch
 from tiny_runs import SHORT, TinyTask, go, short
 
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.machine import lock
+from hybridvit.machine.lock import RunLock
 from hybridvit.task import Splits
 from hybridvit.tasks.classify.config import ClassifyRecipe
-from hybridvit.training.run import lock
 from hybridvit.training.run.folder import open_run
-from hybridvit.training.run.lock import RunLock
 from hybridvit.training.train import train
 
 
@@ -139,7 +139,7 @@ def test_a_folder_in_use_is_refused_at_once_and_a_dead_holder_is_not_obeyed(tmp_
 
 
 def test_a_killed_holder_does_not_keep_the_folder(tmp_path: Path) -> None:
-    program = "import sys, pathlib, time; from hybridvit.training.run.lock import RunLock\n"
+    program = "import sys, pathlib, time; from hybridvit.machine.lock import RunLock\n"
     program += "held = RunLock(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout is not None

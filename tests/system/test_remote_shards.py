@@ -17,13 +17,12 @@ from filelock import FileLock
 from shard_sets import SMALL, pack, write_folder
 
 from hybridvit.data.loader import make_train_loader
-from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards import remote as remote_module
 from hybridvit.data.shards.cache import ShardCache
 from hybridvit.data.shards.images import ShardImages
 from hybridvit.data.shards.remote import Patience, Remote
 from hybridvit.data.transforms import EvalTransform
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import DatasetError, SourceFault, UsageError
 
 IMPATIENT = Patience(attempts=2, first_wait_s=0.01, stall_s=0.5)
 GB = 1_000_000_000

@@ -16,10 +16,9 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.remote import Remote
 from hybridvit.digest import sha256_of
-from hybridvit.errors import UsageError
+from hybridvit.errors import SourceFault, UsageError
 
 _ABANDONED_S = 3600.0  # a file that nothing was written to for so long has no writer any more
 

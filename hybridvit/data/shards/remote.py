@@ -1,15 +1,15 @@
-"""Fetch whole files from URLs, by fsspec: bounded in time, tried again where that can help."""
+"""Read and write whole files behind URLs, by fsspec: bounded in time, tried again where that can help."""
 
 import errno
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hybridvit.data.samples import SourceFault
-from hybridvit.errors import UsageError
+from hybridvit.errors import SourceFault, UsageError
 
 Result = TypeVar("Result")
 _RETRIED_STATUS = (408, 425, 429)  # of the 4xx answers; all other ones are final
@@ -31,7 +31,7 @@ class Patience:
 
 
 class Remote:
-    """Reads files behind URLs of one protocol (http, https, s3, or another that fsspec has).
+    """Reads and writes files behind URLs of one protocol (http, https, s3, or another that fsspec has).
 
     Raises `UsageError` if the package for the protocol is not installed.
     """
@@ -51,7 +51,51 @@ class Remote:
 
     def read(self, url: str) -> str:
         """The text of a small file. Raises `SourceFault`."""
-        return self._try(url, lambda: self._filesystem().cat_file(url).decode("utf-8", errors="replace"))
+        return self.read_bytes(url).decode("utf-8", errors="replace")
+
+    def read_bytes(self, url: str) -> bytes:
+        """The content of a file. Raises `SourceFault`."""
+        return self._try(url, lambda: self._filesystem().cat_file(url))
+
+    def open(self, url: str) -> Any:
+        """A file to read parts of, such as the end of a Parquet file. Raises `SourceFault`."""
+        return self._try(url, lambda: self._filesystem().open(url, "rb"))
+
+    def find(self, url: str) -> list[str]:
+        """The URLs of all files below `url`, sorted; none where nothing is. Raises `SourceFault`."""
+        files = self._filesystem()
+        return sorted(map(files.unstrip_protocol, self._try(url, lambda: files.find(url))))
+
+    def names(self, url: str) -> list[str]:
+        """The names of the files directly in a folder; none where there is no folder. Raises `SourceFault`."""
+
+        def listed() -> list[Any]:
+            try:
+                return self._filesystem().ls(url, detail=True)
+            except FileNotFoundError:
+                return []
+
+        entries = self._try(url, listed)
+        return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in entries if each["type"] == "file")
+
+    def write(self, url: str, source: Path) -> None:
+        """Put a file at `url`, in one request where it is small enough. Raises `SourceFault`."""
+
+        def attempt() -> None:
+            files = self._filesystem()
+            files.makedirs(url.rpartition("/")[0], exist_ok=True)  # object stores have no folders, and make none
+            files.put_file(str(source), url)
+
+        self._try(url, attempt)
+
+    def remove(self, url: str) -> None:
+        """Remove a file, if it is there. Raises `SourceFault`."""
+
+        def attempt() -> None:
+            with suppress(FileNotFoundError):
+                self._filesystem().rm_file(url)
+
+        self._try(url, attempt)
 
     def fetch(self, url: str, target: Path, check: Callable[[Path], str]) -> None:
         """Write the file behind `url` to `target`. `check` says what is wrong with it, or "" if nothing is.

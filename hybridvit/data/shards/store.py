@@ -11,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hybridvit.data.samples import SourceFault
 from hybridvit.data.shards.cache import ShardCache, touch
 from hybridvit.data.shards.index import INDEX, KEYS, SAMPLES, Shard, ShardIndex, read_head
 from hybridvit.data.shards.remote import Patience, Remote, is_url
-from hybridvit.errors import DatasetError, UsageError, command_line
+from hybridvit.errors import DatasetError, SourceFault, UsageError, command_line
 
 _MOST_OPEN = 128  # shards that a process keeps open
 _TOUCH_EVERY_S = 60.0

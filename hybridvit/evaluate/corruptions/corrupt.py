@@ -8,10 +8,9 @@ import numpy as np
 from PIL import Image
 
 from hybridvit.data.decode import ImageChange
-from hybridvit.data.samples import SourceFault
 from hybridvit.data.scan import relative
 from hybridvit.data.seeding import generators_kept
-from hybridvit.errors import UsageError, one_line
+from hybridvit.errors import SourceFault, UsageError, one_line
 from hybridvit.evaluate.corruptions.elastic import elastic_transform
 from hybridvit.evaluate.corruptions.frost import frost
 from hybridvit.evaluate.corruptions.names import ALL, SEVERITIES

@@ -11,7 +11,7 @@ from PIL import Image
 from hybridvit.card import ModelCard
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError
-from hybridvit.scores import Result
+from hybridvit.scores import Columns, Result
 from hybridvit.strip import over_a_strip
 from hybridvit.task import Outputs
 
@@ -44,6 +44,10 @@ class ClassifyResult(Result):
             "indices": np.array(self.indices, np.int64),
             "labels": np.array([name.encode() for name in self.names], object),
         }
+
+    @property
+    def columns(self) -> Columns:
+        return {"predictions": [{"class": str, "index": int, "probability": float}]}
 
     def lines(self) -> list[str]:
         return [

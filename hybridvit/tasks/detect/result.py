@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.scores import Result
+from hybridvit.scores import Columns, Result
 from hybridvit.task import Outputs
 from hybridvit.tasks.detect.data_lists import Category
 from hybridvit.tasks.detect.data_masks import RLE, decode, encode
@@ -44,6 +44,13 @@ class DetectResult(Result):
         """Boxes as left, top, width, height; masks as COCO has them; categories as the data set numbers them."""
         count = len(self.scores) if self.most is None else self.num_shown
         return {"predictions": [self._object(place) for place in range(count)]}
+
+    @property
+    def columns(self) -> Columns:
+        number = type(self.categories[0].id)
+        known: dict[str, Any] = {"class": str, "category_id": number, "score": float, "bbox": [float]}
+        masks: dict[str, Any] = {} if self.masks is None else {"segmentation": {"size": [int], "counts": str}}
+        return {"predictions": [known | masks]}
 
     def _object(self, place: int) -> dict[str, Any]:
         category = self.categories[int(self.labels[place])]

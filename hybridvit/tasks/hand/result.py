@@ -12,7 +12,7 @@ from PIL import Image
 from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.scores import Result
+from hybridvit.scores import Columns, Result
 from hybridvit.task import Outputs
 from hybridvit.tasks.hand.drawn.drawing import (
     TRUTH_COLOUR,
@@ -28,7 +28,7 @@ from hybridvit.tasks.hand.drawn.drawing import (
 from hybridvit.tasks.hand.drawn.mesh_files import Mesh, Skeleton, glb, obj, ply
 from hybridvit.tasks.hand.drawn.shading import SKIN, SkinMap, skin_colours
 from hybridvit.tasks.hand.freihand.camera import root_position, upright_view
-from hybridvit.tasks.hand.mano.angles import joint_angles
+from hybridvit.tasks.hand.mano.angles import LIMITS, joint_angles
 from hybridvit.tasks.hand.mano.hand_assets import MIRROR, HandAssets, Side
 from hybridvit.tasks.hand.mano.keypoints import BONES, FINGERS, KEYPOINTS
 from hybridvit.tasks.hand.mano.quaternion import axis_angles, quaternions
@@ -116,6 +116,26 @@ class HandResult(Result):
         if self.shape is not None:
             found["shape"] = _rounded(self.shape, 5)
         return found | ({"warning": self._warning} if self._warning else {})
+
+    @property
+    def columns(self) -> Columns:
+        known: dict[str, Any] = {
+            "side": str,
+            "hand": str,
+            "box": [float],
+            "keypoint_names": [str],
+            "keypoints_mm": [[float]],
+            "keypoints_px": [[float]],
+            "camera": dict.fromkeys(("scale_per_m", "x", "y"), float),
+        }
+        if self.rotations is not None:
+            known |= {"quaternions_xyzw": [[float]], "axis_angle_with_mean": [float]}
+            known["angles_deg"] = dict.fromkeys(LIMITS, float)
+        if self.position is not None:
+            known["position_m"] = [float]
+        if self.shape is not None:
+            known["shape"] = [float]
+        return known | {"warning": str}
 
     def lines(self) -> list[str]:
         low, high = (extreme(self.pixels(self.vertices), axis=0) for extreme in (np.min, np.max))

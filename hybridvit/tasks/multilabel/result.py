@@ -9,7 +9,7 @@ from PIL import Image
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
-from hybridvit.scores import Result
+from hybridvit.scores import Columns, Result
 from hybridvit.strip import over_a_strip
 from hybridvit.task import Outputs
 
@@ -48,6 +48,11 @@ class MultilabelResult(Result):
             ]
             for key, count in counts.items()
         }
+
+    @property
+    def columns(self) -> Columns:
+        labels: Columns = {"class": str, "index": int, "score": float}
+        return {"predictions": [labels], "top": [labels]}
 
     def lines(self) -> list[str]:
         lines = [

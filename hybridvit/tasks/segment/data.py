@@ -17,9 +17,9 @@ from hybridvit.data.encoded import DrawOptions, EncodedSamples
 from hybridvit.data.listing import Labels, Listing
 from hybridvit.data.loader import stacked
 from hybridvit.data.pixels import Normalisation, Pixels
-from hybridvit.data.samples import Samples, SourceFault
+from hybridvit.data.samples import Samples
 from hybridvit.data.seeding import side_of_step
-from hybridvit.errors import DatasetError, some
+from hybridvit.errors import DatasetError, SourceFault, some
 from hybridvit.starting import preparation_of
 from hybridvit.task import Splits
 from hybridvit.tasks.segment.classes import Map

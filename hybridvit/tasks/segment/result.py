@@ -13,7 +13,7 @@ from hybridvit.batch import Frame
 from hybridvit.card import ModelCard
 from hybridvit.data.tiles import TilePart
 from hybridvit.errors import UsageError
-from hybridvit.scores import Result
+from hybridvit.scores import Columns, Result
 from hybridvit.task import Outputs
 from hybridvit.tasks.segment.masks import Colour, distinct_colours
 
@@ -46,6 +46,10 @@ class SegmentResult(Result):
         shown = self.shares[: self.most or len(self.shares)]
         classes = [{"class": self.names[label], "index": label, "share": round(share, 6)} for label, share in shown]
         return {"height": self.labels.shape[0], "width": self.labels.shape[1], "classes": classes}
+
+    @property
+    def columns(self) -> Columns:
+        return {"height": int, "width": int, "classes": [{"class": str, "index": int, "share": float}]}
 
     def lines(self) -> list[str]:
         return [f"  {100 * share:6.2f} %  {self.names[label]}" for label, share in self.shares[: self.most or TOP]]

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.machine.lock import LOCK, RunLock
 from hybridvit.recipe.file import RECIPE, changed_keys, load_recipe
 from hybridvit.recipe.recipe import Recipe
-from hybridvit.training.run.lock import LOCK, RunLock
 from hybridvit.training.run.snapshot import newest_snapshot, sweep
 
 CHECKPOINTS = "checkpoints"

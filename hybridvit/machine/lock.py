@@ -1,4 +1,4 @@
-"""One process per run folder: a lease that names its holder, and that a killed holder does not keep."""
+"""One process per folder: a lease that names its holder, and that a killed holder does not keep."""
 
 import tempfile
 from collections.abc import Callable
@@ -14,7 +14,7 @@ LEASE_SECONDS = 60.0  # a network file system shows what another machine wrote a
 
 
 class RunLock:
-    """The lock of a run folder, held from construction until `release`.
+    """The lock of the folder of a run or a job, held from construction until `release`.
 
     filelock gives the lease: of a holder in this container or machine it compares id and start time with those of the
     running processes. A holder elsewhere touches the file every few seconds: if that stands still while this process
@@ -38,7 +38,7 @@ class RunLock:
             if self._acquire(seconds=2 * LEASE_SECONDS):
                 return
         raise UsageError(
-            f"The run folder {folder} is in use by {holder}. Wait for it, choose another folder with --output, or, if "
+            f"The folder {folder} is in use by {holder}. Wait for it, choose another folder with --output, or, if "
             f"that machine is known to be off, delete {self.path}."
         )
 
