@@ -66,7 +66,8 @@ def build(name: str, **options: Any) -> Backbone:
     config.check_applicable([key for key in options if key in in_config])
     preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
     card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
-    return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
+    of_model = {"num_classes": variant.num_outputs} | {key: options[key] for key in options if key in of_class}
+    return model_class(config, card=card, **of_model)
 
 
 def described(

@@ -11,7 +11,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
-CropMode = Literal["center", "squash", "fit", "letterbox", "original"]
+CropMode = Literal["center", "squash", "fit", "letterbox", "original", "pad"]
 Form = Literal["training", "released", "folded"]
 """training: all branches; released: folded as the published "reparam" files are; folded: fully."""
 
@@ -23,6 +23,8 @@ class Preprocessing:
     Decode to RGB, turn upright as EXIF says, resize (`crop_mode="center"`: the shorter side to image_size /
     crop_fraction, aspect kept; "squash": both sides to image_size / crop_fraction), cut the centre out, divide by 255,
     subtract `mean`, divide by `std`.
+
+    "pad" puts black around the picture, as much on either side, until it has the aspect of image_size, and resizes it.
 
     Three other modes show the whole picture, its aspect kept. "fit": as large as its shorter and its longer side may be
     (`fit_px`), so that each picture has a size of its own, and `image_size` is one to try a model with. "letterbox": as

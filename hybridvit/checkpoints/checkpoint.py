@@ -237,14 +237,16 @@ def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, ar
             "keys. If it was trained with other options, create that model and use load_weights."
         )
     variant = find_variant(architecture or best)
+    defaults = {"num_classes": variant.num_outputs, "in_chans": 3}
+    weights = variant.published.weights_of(file.path.name, file.prefix)
     return ModelCard(
         architecture=variant.name,
-        options=options_of(tensors),
-        preprocessing=variant.preprocessing,
+        options={name: value for name, value in options_of(tensors).items() if value != defaults[name]},
+        preprocessing=variant.prepared_for(weights),
         class_names=class_names_of(tensors, naming),
         form=form,
         source=f"{file.path.name} ({naming} names)",
-        licence=variant.published.licence_of(file.path.name),
+        licence=weights.licence if weights else "",
     )
 
 

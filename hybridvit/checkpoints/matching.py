@@ -51,15 +51,12 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The options that can be read off the tensors, where they differ from the defaults.
-
-    Windows cannot: no weight depends on them.
-    """
+    """The options that can be read off the tensors. Windows cannot: no weight depends on them."""
     options = {"num_classes": num_classes_of(tensors), "in_chans": 3}
     for name in FIRST_CONVS:
         if name in tensors and tensors[name].ndim == 4 and tensors[name].numel():
             options["in_chans"] = tensors[name].shape[1]
-    return {name: value for name, value in options.items() if value != {"num_classes": 1000, "in_chans": 3}[name]}
+    return options
 
 
 def num_classes_of(tensors: Mapping[str, Tensor]) -> int:

@@ -80,6 +80,8 @@ ROWS: tuple[Names, ...] = (
     Names(f"{BLOCK}.ffn.depthwise.kxk.norm", f"{BLOCK}.convffn.conv.bn", f"{BLOCK}.mlp.conv.bn"),
     Names(f"{BLOCK}.ffn.expand", f"{BLOCK}.convffn.fc1", f"{BLOCK}.mlp.fc1"),
     Names(f"{BLOCK}.ffn.project", f"{BLOCK}.convffn.fc2", f"{BLOCK}.mlp.fc2"),
+    Names(f"{DOWN}.squeeze_excite.reduce", f"{DOWN}.proj.0.se.fc1", f"{DOWN}.proj.0.se.fc1"),
+    Names(f"{DOWN}.squeeze_excite.expand", f"{DOWN}.proj.0.se.fc2", f"{DOWN}.proj.0.se.fc2"),
     Names("expand.squeeze_excite.reduce", "conv_exp.se.reduce", "final_conv.se.fc1"),
     Names("expand.squeeze_excite.expand", "conv_exp.se.expand", "final_conv.se.fc2"),
     Names("head.fc", "head", "head.fc"),
