@@ -1,6 +1,7 @@
 """Which model a set of tensors belongs to, and how the two differ."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import torch
@@ -87,7 +88,12 @@ def best_match(tensors: Mapping[str, Tensor], form: Form, hint: str = "") -> tup
         return equal / (len(found) + len(expected) - equal)
 
     family = family_of(tensors)
-    similarities = {name: similarity(name) for name, variant in VARIANTS.items() if variant.family == family}
+    names = [name for name, variant in VARIANTS.items() if variant.family == family]
+    depths = _depths(tensors)
+    # Those of the same depths are often one or two, and one that is equal leaves no question: the others are not built.
+    similarities = {name: similarity(name) for name in names if VARIANTS[name].config.depths == depths}
+    if 1.0 not in similarities.values():
+        similarities |= {name: similarity(name) for name in names if name not in similarities}
     highest = max(similarities.values())
     best = [name for name, value in similarities.items() if value == highest]
     # The windows of a folded file are tensors, so its own form decides. Of the names in `hint` the longest is meant:
@@ -95,6 +101,16 @@ def best_match(tensors: Mapping[str, Tensor], form: Form, hint: str = "") -> tup
     scores = {name: num_equal(found, _expected(name, form, options)) for name in best}
     chosen = max(best, key=lambda name: (scores[name], len(name) if name in hint else 0))
     return chosen, scores[chosen]
+
+
+def _depths(names: Iterable[str]) -> tuple[int, ...]:
+    """The number of blocks of each stage, by names such as `stages.0.blocks.1.mixer.norm.weight`; () for others."""
+    counts: dict[int, int] = {}
+    for name in names:
+        if match := re.match(r"(?:.+\.)?stages\.(\d{1,3})\.blocks\.(\d{1,3})\.", name):
+            stage, block = int(match[1]), int(match[2])
+            counts[stage] = max(counts.get(stage, 0), block + 1)
+    return tuple(counts[stage] for stage in sorted(counts))
 
 
 @cache
