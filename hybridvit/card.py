@@ -10,6 +10,8 @@ MIN_SIDE_PX = 32  # of an image, in every model
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+RESEARCH_ONLY = "apple-amlr"  # with which the licence of weights begins that nothing commercial may be made of
+
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "fit", "letterbox", "original", "pad"]
 Form = Literal["training", "released", "folded"]
@@ -94,6 +96,16 @@ class ModelCard:
     source: str = "randomly initialised"
     licence: str = ""
     fixed_size: tuple[int, int] | None = None  # the only (height, width) in pixels that this form takes; None: any
+
+    @property
+    def licence_notice(self) -> str:
+        """What whoever uses the weights, or passes on what is made of them, has to know; empty: nothing said here."""
+        if not self.licence.startswith(RESEARCH_ONLY):
+            return ""
+        return (
+            "The weights are under apple-amlr: for research only, not commercial, and so is everything made from them, "
+            "fine-tuned, folded or exported. A copy passed on needs that licence, its notice, and what was changed."
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":

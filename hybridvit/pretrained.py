@@ -1,6 +1,7 @@
 """The weights that a new model begins with: published ones, fetched once, or those of a file."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,9 @@ from hybridvit.models.published import Weights
 from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.with_head import WithHead
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,8 @@ def with_pretrained_weights(model: Backbone, choice: bool | str | Path, *, accep
         licence=weights.licence if weights else "",
         class_names=class_names_of(tensors, naming) if same_classes else (),
     )
+    if known_card.licence_notice:
+        log.warning("%s: %s", source, known_card.licence_notice)
     model.card = dataclasses.replace(
         model.card,
         preprocessing=known_card.preprocessing.for_channels(model.in_chans),

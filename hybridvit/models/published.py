@@ -57,7 +57,9 @@ class Published:
         gave it; None for any other file.
         """
         for _, weights in self.weights:
-            names = {PurePosixPath(url).name for url in (weights.url, weights.folded_url) if url and not weights.prefixes}
+            names = {
+                PurePosixPath(url).name for url in (weights.url, weights.folded_url) if url and not weights.prefixes
+            }
             if file_name in names or (prefix and prefix in weights.prefixes):
                 return weights
         return None

@@ -26,7 +26,9 @@ class FastViTConfig(FamilyConfig):
     downsample: Literal["factorised", "dense"] = "factorised"  # grouped kxk then 1x1, or one 3x3
     downsample_kernel: int = 7  # of the grouped conv, over-parameterised by a 3x3 (by a 1x1 if it is 3 itself)
     downsample_activation: bool = False  # one more between the grouped conv and the 1x1
-    downsample_squeeze_excite: tuple[int, ...] = ()  # stages, by number from 0, whose downsampling weighs its channels before
+    downsample_squeeze_excite: tuple[
+        int, ...
+    ] = ()  # stages, by number from 0, whose downsampling weighs its channels before
     ffn_kernel: int | None = 7  # of the depthwise conv that opens the FFN; None: no such conv
     position_kernel: int = 7
     norm: Literal["batch", "layer", "group"] = "batch"  # of FFN, attention and pooling

@@ -141,7 +141,11 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(dim // ratio, dim, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x * self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * self.gates(x.mean((2, 3), keepdim=True))
+
+    def gates(self, means: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c 1 1"]:
+        """The factors of the channels."""
+        return self.expand(F.relu(self.reduce(means))).sigmoid()
 
 
 def _stem(config: FastViTConfig, in_chans: int) -> nn.Module:
