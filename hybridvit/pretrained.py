@@ -24,7 +24,6 @@ from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.with_head import WithHead
 
-
 log = logging.getLogger(__name__)
 
 

@@ -140,7 +140,7 @@ def _check_one(path: Path) -> Format:
 
 
 def _read_shards(path: Path, shards: Shards, known: Known) -> dict[str, Any]:
-    """All entries of the files, without a value where no model needs it; CheckpointError for one that two have or none."""
+    """All entries of the files, without a value where none is needed; CheckpointError for one that two have or none."""
     entries: dict[str, Any] = {}
     kinds = {file: _check_one(file) for file in shards.files}
     names = {name for file, kind in kinds.items() if kind == "safetensors" for name in _names_in_safetensors(file)[0]}

@@ -28,12 +28,12 @@ CLASSIFIERS = frozenset({Backbone.classifier[0], "head.weight", "head.proj"})
 """What models call the classifier's weight, ours and timm's, Apple's and NVIDIA's."""
 
 PARTS_BESIDE = {
-    "text tower": r"(module\.)?(text|text_encoder|text_model|transformer|token_embedding)\.|(module\.)?text_projection$",
+    "text tower": r"(module\.)?((text|text_encoder|text_model|transformer|token_embedding)\.|text_projection$)",
     "language model": r"(model\.)?(language_model\.)?(layers|embed_tokens|norm)\.|(model\.language_model\.)?lm_head\.",
     "projector": r"model\.(mm_projector|multi_modal_projector)\.",
     "logit scale": r"(module\.)?logit_(scale|bias)$",
 }
-"""What files of image-and-text models and of language models hold beside an image tower, by the names of the tensors."""
+"""What files of image-and-text models and of language models hold beside an image tower, by the tensors' names."""
 _STEM = re.compile(r"(stem|patch_embed)\.")
 
 TRACKED, STATISTIC = "num_batches_tracked", "running_var"

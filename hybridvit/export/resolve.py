@@ -73,8 +73,8 @@ def _returns(model: WholeModel, card: ModelCard, returns: str | None) -> str:
     width = variant.published.embedding_width if variant else None
     if returns == "embeddings" and not (width and model.num_classes and not card.class_names):
         raise UsageError(
-            f"returns is 'embeddings', the projection of an image tower at length 1, and this {card.architecture} has no "
-            "projection. Choose features, the pooled vector."
+            f"returns is 'embeddings', the projection of an image tower at length 1, and this {card.architecture} has "
+            "no projection. Choose features, the pooled vector."
         )
     if returns is None and width and width == model.num_classes and not card.class_names:
         return "embeddings"

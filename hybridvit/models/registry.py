@@ -13,7 +13,6 @@ from hybridvit.models.published import Published, Weights
 from hybridvit.models.swin_hat import cards as swin_hat_cards
 from hybridvit.models.swin_hat import config as swin_hat
 
-
 IMAGENET_CLASSES = 1000
 
 

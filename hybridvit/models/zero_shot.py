@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -87,8 +86,8 @@ def with_text_matrix(model: Backbone, matrix: TextMatrix) -> Backbone:
     projection, width = model.get_classifier(), matrix.embeddings.shape[1]
     if not isinstance(projection, nn.Linear):
         raise UsageError(
-            f"This {model.card.architecture} has no projection into the space of texts, so no text can be compared with "
-            "its answers. Load weights that have one: those inside a language model do not."
+            f"This {model.card.architecture} has no projection into the space of texts, so no text can be compared "
+            "with its answers. Load weights that have one: those inside a language model do not."
         )
     if projection.out_features != width:
         raise UsageError(

@@ -114,7 +114,7 @@ class Attention(Residual):
 
 
 class FoldedAttention(nn.Module):
-    """`Attention` for inference: BatchNorm, or LayerNorm's gain and shift, and layer scale are inside the linear layers."""
+    """`Attention` for inference: BatchNorm, or the affine part of LayerNorm, and layer scale are in linear layers."""
 
     def __init__(self, norm: nn.Module, to_qkv: nn.Linear, to_out: nn.Linear) -> None:
         super().__init__()

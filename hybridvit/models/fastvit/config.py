@@ -110,8 +110,8 @@ class FastViTConfig(FamilyConfig):
         stages, count = self.downsample_squeeze_excite, len(self.depths)
         if not isinstance(stages, tuple) or not all(is_whole(stage, 1) and stage < count for stage in stages):
             raise UsageError(
-                f"downsample_squeeze_excite is {stages!r}, but must be a tuple of stages that begin with a downsampling: "
-                f"here 1 to {count - 1}, where 0 is the first."
+                f"downsample_squeeze_excite is {stages!r}, but must be a tuple of stages that begin with a "
+                f"downsampling: here 1 to {count - 1}, where 0 is the first."
             )
         if len(set(stages)) < len(stages):
             raise UsageError(f"downsample_squeeze_excite is {stages!r}, which names a stage twice. Name each once.")
@@ -178,7 +178,7 @@ VARIANTS: dict[str, FastViTConfig] = {
         mixers=("repmixer", "repmixer", "repmixer", "attention", "attention"),
         stem_scale=False,
         downsample_activation=True,
-        downsample_squeeze_excite=(2,),
+        downsample_squeeze_excite=(3,),  # of 32 channels: timm's reference takes none of fewer than 8 inside
         attention_norm="layer",
     ),
     "fastvit_mci0": _mci((2, 6, 10, 2), 64),

@@ -1,9 +1,9 @@
 """FastViT's names: ours, Apple's and timm's.
 
 A round trip is bit-equal. One tensor alone is laid out otherwise on the way: the projection that Apple's image towers
-end in, `head.proj`, is transposed there, and has no bias, which here and in timm's models is zero to begin with. Sources:
-the released FastViT, MobileCLIP and FastVLM checkpoints (training and "reparam" form) and timm's fastvit models (training
-and reparameterized).
+end in, `head.proj`, is transposed there, and has no bias, which here and in timm's models is zero to begin with.
+Sources: the released FastViT, MobileCLIP and FastVLM checkpoints (training and "reparam" form), timm's fastvit models
+(training and reparameterized).
 """
 
 import re
