@@ -90,12 +90,13 @@ def best_match(tensors: Mapping[str, Tensor], form: Form, hint: str = "") -> tup
     family = family_of(tensors)
     names = [name for name, variant in VARIANTS.items() if variant.family == family]
     depths = _depths(tensors)
-    # Those of the same depths are often one or two, and one that is equal leaves no question: the others are not built.
-    similarities = {name: similarity(name) for name in names if VARIANTS[name].config.depths == depths}
-    if 1.0 not in similarities.values():
-        similarities |= {name: similarity(name) for name in names if name not in similarities}
-    highest = max(similarities.values())
-    best = [name for name, value in similarities.items() if value == highest]
+    # One of the same depths that is equal leaves no question, and the others need not be built.
+    same = [name for name in names if VARIANTS[name].config.depths == depths]
+    best = [name for name in same if _expected(name, form, options) == found]
+    if not best:
+        similarities = {name: similarity(name) for name in names}
+        highest = max(similarities.values())
+        best = [name for name, value in similarities.items() if value == highest]
     # The windows of a folded file are tensors, so its own form decides. Of the names in `hint` the longest is meant:
     # fastervit_4 is part of fastervit_4_21k_224.
     scores = {name: num_equal(found, _expected(name, form, options)) for name in best}
