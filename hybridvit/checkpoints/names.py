@@ -89,9 +89,8 @@ def wanted(names: Collection[str], known: Known = is_known, source: object = "Th
 def parts_beside(names: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The kinds of known parts among what was left out, such as "text tower"; and the names that belong to none."""
     kinds = {name: next((k for k, pattern in PARTS_BESIDE.items() if re.match(pattern, name)), "") for name in names}
-    return tuple(dict.fromkeys(kind for kind in kinds.values() if kind)), tuple(
-        n for n, kind in kinds.items() if not kind
-    )
+    found = tuple(kind for kind in PARTS_BESIDE if kind in kinds.values())
+    return found, tuple(name for name, kind in kinds.items() if not kind)
 
 
 def _prefix(names: Collection[str], known: Known, source: object) -> str:

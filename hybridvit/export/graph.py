@@ -24,7 +24,8 @@ def given_by(model: WholeModel, spec: GraphSpec, images: Tensor) -> tuple[Tensor
         classifier = cast(Any, model)  # of ours or of timm: `resolve` refuses models with a head
         last = classifier.forward_features(images)
         if spec.returns == "map":
-            return (last.float(),)
+            in_order = getattr(getattr(classifier, "head", None), "in_order", None)  # what a rewrite moved, moved back
+            return ((in_order(last) if in_order else last).float(),)
         vector = classifier.forward_head(last, pre_logits=spec.returns == "features")
         return (vector.float() if spec.returns == "features" else normalised(vector),)
     answers = find_task(model.card.task).forward(model, images)

@@ -88,7 +88,7 @@ def test_a_matrix_of_another_width_and_a_model_without_projection_are_refused(tm
 def test_what_is_no_safetensors_file_is_refused_with_the_way_to_write_one(tmp_path: Path) -> None:
     path = tmp_path / "text.safetensors"
     path.write_bytes(b"no")
-    with pytest.raises(UsageError, match="Write it with safetensors.torch.save_file"):
+    with pytest.raises(UsageError, match=r"Write it with safetensors\.torch\.save_file"):
         read_text_matrix(path)
     save_file({"other": torch.ones(2)}, path)
     with pytest.raises(UsageError, match="has no tensor 'text_embeddings' but 'other'"):

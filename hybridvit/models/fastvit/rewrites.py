@@ -103,8 +103,12 @@ class StrandedHead(nn.Module):
         pooled = self.global_pool(x)
         if isinstance(self.fc, nn.Linear) and not pre_logits:
             return self.fc(pooled)
-        pooled = pooled.unflatten(1, (self.num_strands, -1)).transpose(1, 2).flatten(1, 2)  # b (c strands), or .. h w
+        pooled = self.in_order(pooled)
         return pooled if pre_logits else self.fc(pooled)
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """Strands of channels, (b, f) or (b, f, h, w), in the order that they had before."""
+        return x.unflatten(1, (self.num_strands, -1)).transpose(1, 2).flatten(1, 2)  # b (c strands), or b (..) h w
 
 
 def _multiplies(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
