@@ -155,8 +155,9 @@ def _started_pyramid(model: WithHead, choice: bool | str | Path) -> Pyramid:
     options = {key: value for key, value in card.options.items() if key != "num_classes"}
     if card.architecture in VARIANTS:
         whole = build(card.architecture, **options)
-        maps = LastMap if isinstance(model.pyramid, LastMap) else FeaturePyramid
-        return maps(with_pretrained_weights(whole, choice, accepts_folded=False))
+        whole = with_pretrained_weights(whole, choice, accepts_folded=False)
+        like = model.pyramid
+        return FeaturePyramid(whole, like.out_indices) if isinstance(like, FeaturePyramid) else LastMap(whole)
     from hybridvit.models.timm_pyramid import TimmPyramid
 
     name = card.architecture

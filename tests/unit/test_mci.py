@@ -262,6 +262,12 @@ def test_a_tower_answers_with_its_projection_and_a_classifier_with_the_classes_a
     assert timm.create_model("hybridvit_fastvit_mci_debug").num_classes == 16
 
 
+def test_heads_read_the_first_four_maps() -> None:
+    model = hybridvit.create_model("fastvit_mci_debug", task="segment", num_classes=3)
+    assert model.pyramid.strides == [4, 8, 16, 32]
+    assert model(torch.randn(2, 3, 64, 96)).shape[:2] == (2, 3)
+
+
 def test_padding_puts_a_picture_into_the_middle_of_a_black_square() -> None:
     preprocessing = Preprocessing(image_size=(64, 64), crop_mode="pad", crop_fraction=1.0)
     picture = Image.effect_noise((100, 40), 90).convert("RGB")
