@@ -127,10 +127,9 @@ def _info_of_variant(variant: Variant) -> None:
     print(variant.name, pairs(rows), sep="\n")
     rows = [("Source", published.source)]
     if published.parameters_millions is not None:
-        rows += [
-            ("Parameters", f"{published.parameters_millions} M"),
-            ("Multiply-adds", f"{published.multiply_adds_billions} G"),
-        ]
+        rows += [("Parameters", f"{published.parameters_millions} M")]
+    if published.multiply_adds_billions is not None:
+        rows += [("Multiply-adds", f"{published.multiply_adds_billions} G")]
     if published.top1 is not None:
         distilled = f", distilled {published.top1_distilled} %" if published.top1_distilled is not None else ""
         rows += [("Top-1", f"{published.top1} %{distilled} (ImageNet-1k)")]

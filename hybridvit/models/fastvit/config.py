@@ -148,11 +148,12 @@ _S = (64, 128, 256, 512)
 def _mci(depths: tuple[int, ...], width: int) -> FastViTConfig:
     """An image tower of MobileCLIP or MobileCLIP2, with four stages or, as FastVLM's FastViTHD, with five."""
     has_five = len(depths) == 5
+    mixers: tuple[Mixer, ...] = (*_R[:3], *("attention" for _ in depths[3:]))
     return FastViTConfig(
         depths=depths,
         widths=tuple(width * 2**stage for stage in range(len(depths))),
         mlp_ratio=4 if has_five else 3,
-        mixers=("repmixer",) * 3 + ("attention",) * (len(depths) - 3),
+        mixers=mixers,
         stem_scale=not has_five,
         downsample_activation=True,
         downsample_squeeze_excite=() if has_five else (2, 3),

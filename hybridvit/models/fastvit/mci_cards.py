@@ -22,19 +22,19 @@ FASTVLM_INPUT = Preprocessing(
 )
 FASTVLM_PREFIXES = ("model.vision_tower.vision_tower.model.", "model.vision_tower.timm_model.")
 
-_ROWS: dict[int, tuple[float, float, int, float, float | None, float | None]] = {
-    # parameters in millions, multiply-adds in billions (timm's model), width of the projection, milliseconds on the
-    # phone, zero-shot top-1 in % of MobileCLIP and of MobileCLIP2; MobileCLIP's S3 and S4 exist as whole models only
-    0: (11.4, 2.4, 512, 1.5, 67.79, 71.53),
-    1: (21.5, 4.7, 512, 2.5, 72.62, None),
-    2: (35.7, 7.8, 512, 3.6, 74.44, 77.24),
-    3: (125.1, 14.8, 768, 8.0, None, 80.68),
-    4: (321.6, 27.8, 768, 19.6, None, 81.85),
+_ROWS: dict[int, tuple[float, int, float, float | None, float | None]] = {
+    # parameters in millions (as released), width of the projection, milliseconds on the phone, zero-shot top-1 in % of
+    # MobileCLIP and of MobileCLIP2; MobileCLIP's S3 and S4 exist as whole models only
+    0: (11.4, 512, 1.5, 67.79, 71.53),
+    1: (21.5, 512, 2.5, 72.62, None),
+    2: (35.7, 512, 3.6, 74.44, 77.24),
+    3: (125.1, 768, 8.0, None, 80.68),
+    4: (321.6, 768, 19.6, None, 81.85),
 }
 
 
 def _published(size: int) -> Published:
-    parameters, multiply_adds, width, phone_ms, first, second = _ROWS[size]
+    parameters, width, phone_ms, first, second = _ROWS[size]
     paper = _V1 if first else _V2
     weights = (
         *((("apple_mclip", _of_mobileclip(size, first)),) if first else ()),
@@ -49,7 +49,6 @@ def _published(size: int) -> Published:
         std=CLIP_STD if size > 2 else PLAIN_STD,
         embedding_width=width,
         parameters_millions=parameters,
-        multiply_adds_billions=multiply_adds,
         latencies=(Latency(milliseconds=phone_ms, device="iPhone 12 Pro Max, Core ML", batch=1, source=paper),),
         source=paper,
         weights=weights,
