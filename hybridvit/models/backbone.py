@@ -17,7 +17,6 @@ from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_b
 from hybridvit.folding.foldable import Sized, SizeDependent
 from hybridvit.models.checks import check_integer
 from hybridvit.models.head import ClassifierHead, GlobalPool
-from hybridvit.models.registry import num_outputs
 from hybridvit.models.whole import WholeModel
 from hybridvit.tracing import forget_shape, is_traced
 
@@ -68,6 +67,7 @@ class Backbone(WholeModel):
             if not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise UsageError(f"{name} is {rate!r}, but a probability here is at least 0 and below 1.")
         self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
+        self._built_classes = num_classes  # those of the variant, where the card's options name none
         self.first_convs: tuple[str, ...] = config.first_convs  # names of what reads the image, in training form
         self.make_body(config, stochastic_depth(config.depths, drop_path_rate))
         self.head_hidden_size = self.num_features
@@ -213,8 +213,8 @@ class Backbone(WholeModel):
         Class names that are more or fewer than the classes are those of an earlier classifier, and left out.
         """
         now = {"num_classes": self.num_classes, "global_pool": self.head.pool_type}
-        known = {"num_classes": num_outputs(self.card), "global_pool": self.card.options.get("global_pool", "avg")}
-        changed = {name: value for name, value in now.items() if known[name] != value}
+        defaults = {"num_classes": self._built_classes, "global_pool": "avg"}
+        changed = {name: value for name, value in now.items() if self.card.options.get(name, defaults[name]) != value}
         class_names = self.card.class_names if len(self.card.class_names) == self.num_classes else ()
         return replace(self.card, options=self.card.options | changed, class_names=class_names)
 
