@@ -44,6 +44,7 @@ WORDS_OF_OTHERS = {
 """What the code of Apple, NVIDIA and timm calls an option, and what it is called here."""
 
 OF_LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")  # timm's
+MAPS_OF_HEADS = 4  # the most that a head reads: a fifth stage is left out
 OF_CLASSIFIERS = ("global_pool", "drop_rate")
 OF_CREATION = frozenset(
     {"folded", "image_size", "features_only", "pretrained"}
@@ -66,7 +67,8 @@ def build(name: str, **options: Any) -> Backbone:
     config.check_applicable([key for key in options if key in in_config])
     preprocessing = variant.preprocessing.for_channels(options.get("in_chans", 3))
     card = ModelCard(architecture=name, options=options, preprocessing=preprocessing)
-    return model_class(config, card=card, **{key: value for key, value in options.items() if key in of_class})
+    of_model = {"num_classes": variant.num_outputs} | {key: options[key] for key in options if key in of_class}
+    return model_class(config, card=card, **of_model)
 
 
 def described(
@@ -171,7 +173,8 @@ def build_pyramid(name: str, *, last_map: bool = False, **options: Any) -> Pyram
         for option in OF_CLASSIFIERS:
             if option in options:
                 raise UsageError(f"{option} belongs to the classifier of {name}, which a model with a head has not.")
-        return (LastMap if last_map else FeaturePyramid)(build(name, **options))
+        backbone = build(name, **options)
+        return LastMap(backbone) if last_map else FeaturePyramid(backbone, range(len(backbone.stages))[:MAPS_OF_HEADS])
     from hybridvit.models.timm_pyramid import TimmPyramid, is_timm  # seconds: timm
 
     if not is_timm(name):

@@ -10,8 +10,10 @@ MIN_SIDE_PX = 32  # of an image, in every model
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+RESEARCH_ONLY = "apple-amlr"  # with which the licence of weights begins that nothing commercial may be made of
+
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
-CropMode = Literal["center", "squash", "fit", "letterbox", "original"]
+CropMode = Literal["center", "squash", "fit", "letterbox", "original", "pad"]
 Form = Literal["training", "released", "folded"]
 """training: all branches; released: folded as the published "reparam" files are; folded: fully."""
 
@@ -23,6 +25,8 @@ class Preprocessing:
     Decode to RGB, turn upright as EXIF says, resize (`crop_mode="center"`: the shorter side to image_size /
     crop_fraction, aspect kept; "squash": both sides to image_size / crop_fraction), cut the centre out, divide by 255,
     subtract `mean`, divide by `std`.
+
+    "pad" puts black around the picture, as much on either side, until it has the aspect of image_size, and resizes it.
 
     Three other modes show the whole picture, its aspect kept. "fit": as large as its shorter and its longer side may be
     (`fit_px`), so that each picture has a size of its own, and `image_size` is one to try a model with. "letterbox": as
@@ -92,6 +96,16 @@ class ModelCard:
     source: str = "randomly initialised"
     licence: str = ""
     fixed_size: tuple[int, int] | None = None  # the only (height, width) in pixels that this form takes; None: any
+
+    @property
+    def licence_notice(self) -> str:
+        """What whoever uses the weights, or passes on what is made of them, has to know; empty: nothing said here."""
+        if not self.licence.startswith(RESEARCH_ONLY):
+            return ""
+        return (
+            "The weights are under apple-amlr: for research only, not commercial, and so is everything made from them, "
+            "fine-tuned, folded or exported. A copy passed on needs that licence, its notice, and what was changed."
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":

@@ -46,7 +46,8 @@ def create_model(
             of ours, Apple's, NVIDIA's or timm's (for swin_tiny_hat, timm's Swin-T), as `hybridvit.load` takes it.
             Another number of classes than the file's gets a new classifier; another number of channels an adapted stem.
             With a head these are the backbone's weights, or a checkpoint of a model with the same head.
-        features_only: return a pyramid that gives a list of feature maps, of strides 4, 8, 16, 32.
+        features_only: return a pyramid that gives a list of feature maps, of strides 4, 8, 16, 32 (and 64, where a
+            variant has five stages).
         out_indices: which stages the pyramid gives; by default all.
         folded: return the inference form.
         image_size: the size in pixels that images are meant to be prepared to, a side or (height, width); it goes on

@@ -1,6 +1,7 @@
 """The weights that a new model begins with: published ones, fetched once, or those of a file."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,12 @@ from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.backbone_maps import FeaturePyramid, LastMap
+from hybridvit.models.published import Weights
 from hybridvit.models.pyramid import Pyramid
 from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.with_head import WithHead
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,12 @@ class FoundWeights:
 
     path: Path
     source: str
-    licence: str
+    weights: Weights | None  # what is published of them; None for a file that nobody published
+
+    @property
+    def licence(self) -> str:
+        """That of the published weights; empty for others."""
+        return self.weights.licence if self.weights else ""
 
 
 def find_weights(
@@ -53,10 +62,10 @@ def find_weights(
             path = fetch(weights.hub_id, file=weights.file)
         except CheckpointError as error:
             raise CheckpointError(f"{error} A file is passed with {option}.") from error
-        return FoundWeights(path=path, source=source, licence=weights.licence)
+        return FoundWeights(path=path, source=source, weights=weights)
     path = Path(tag or "").expanduser()
     if tag and path.exists():
-        return FoundWeights(path=path, source=tag, licence=variant.published.licence_of(path.name))
+        return FoundWeights(path=path, source=tag, weights=variant.published.weights_of(path.name))
     known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
     if choice is True:
         raise UsageError(f"There are no published weights of {name}. Give the path of a file, or train from scratch.")
@@ -70,8 +79,9 @@ def with_pretrained_weights(model: Backbone, choice: bool | str | Path, *, accep
     """
     variant = find_variant(model.card.architecture)
     found = find_weights(variant.name, choice)
-    path, source, licence = found.path, found.source, found.licence
-    tensors = read_tensors(path, say=False).tensors  # load_weights says it
+    path, source = found.path, found.source
+    file = read_tensors(path, say=False)  # load_weights says it
+    weights, tensors = found.weights or variant.published.weights_of(path.name, file.prefix), file.tensors
     naming = naming_of(tensors, path)
     tensors = to_ours(tensors, naming, path)
     same_classes = 0 < num_classes_of(tensors) == model.num_classes
@@ -79,8 +89,13 @@ def with_pretrained_weights(model: Backbone, choice: bool | str | Path, *, accep
         model = fold(model.eval(), released=form_of(tensors) == "released")
     report = load_weights(model, path, reset_head=not same_classes, adapt_input=True)
     known_card = report.card or dataclasses.replace(
-        model.card, licence=licence, class_names=class_names_of(tensors, naming) if same_classes else ()
+        model.card,
+        preprocessing=variant.prepared_for(weights),
+        licence=weights.licence if weights else "",
+        class_names=class_names_of(tensors, naming) if same_classes else (),
     )
+    if known_card.licence_notice:
+        log.warning("%s: %s", source, known_card.licence_notice)
     model.card = dataclasses.replace(
         model.card,
         preprocessing=known_card.preprocessing.for_channels(model.in_chans),
@@ -140,8 +155,9 @@ def _started_pyramid(model: WithHead, choice: bool | str | Path) -> Pyramid:
     options = {key: value for key, value in card.options.items() if key != "num_classes"}
     if card.architecture in VARIANTS:
         whole = build(card.architecture, **options)
-        maps = LastMap if isinstance(model.pyramid, LastMap) else FeaturePyramid
-        return maps(with_pretrained_weights(whole, choice, accepts_folded=False))
+        whole = with_pretrained_weights(whole, choice, accepts_folded=False)
+        like = model.pyramid
+        return FeaturePyramid(whole, like.out_indices) if isinstance(like, FeaturePyramid) else LastMap(whole)
     from hybridvit.models.timm_pyramid import TimmPyramid
 
     name = card.architecture

@@ -14,27 +14,31 @@ from hybridvit.build import build
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.checkpoints.files import weights_in
 from hybridvit.checkpoints.keymaps import naming_of, to_ours
-from hybridvit.models.backbone import Backbone, timm_cfg
-from hybridvit.models.registry import FAMILIES, VARIANTS, Variant
+from hybridvit.models.backbone import Backbone, pyramid_info, timm_cfg
+from hybridvit.models.registry import VARIANTS, Variant
 
 PREFIX = "hybridvit_"
 
 
 def _default_cfgs(variant: Variant) -> dict[str, dict[str, Any]]:
     """timm's PretrainedCfg entries of one variant, a tag each; without published weights one without a tag."""
-    preprocessing = variant.preprocessing
-    shared = timm_cfg(preprocessing, 3, 1000, FAMILIES[variant.family].first_convs)
-    shared["pool_size"] = tuple(-(-side // 32) for side in preprocessing.image_size)
+    outputs, first_convs = variant.num_outputs, variant.config.first_convs
+    stride = pyramid_info(variant.config.depths)[-1]["reduction"]
     name = PREFIX + variant.name
+
+    def cfg_of(preprocessing: Preprocessing) -> dict[str, Any]:
+        pool_size = tuple(-(-side // stride) for side in preprocessing.image_size)
+        return timm_cfg(preprocessing, 3, outputs, first_convs) | {"pool_size": pool_size}
+
     return {
         f"{name}.{tag}": {
-            **shared,
+            **cfg_of(variant.prepared_for(weights)),
             "hf_hub_id": weights.hub_id,
             "hf_hub_filename": weights.file or None,
             "license": weights.licence,
         }
         for tag, weights in variant.published.weights
-    } or {name: shared}
+    } or {name: cfg_of(variant.preprocessing)}
 
 
 def _our_names(loaded: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -70,13 +74,15 @@ def _build(
 
 
 def _entry_point(variant: str) -> Callable[..., nn.Module]:
+    num_stages = len(VARIANTS[variant].config.depths)
+
     def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         model = build_model_with_cfg(
             lambda **options: _build(variant, **options),
             PREFIX + variant,
             pretrained,
             pretrained_filter_fn=_our_names,
-            feature_cfg={"out_indices": (0, 1, 2, 3), "flatten_sequential": True},
+            feature_cfg={"out_indices": tuple(range(num_stages)), "flatten_sequential": True},
             **kwargs,
         )
         if isinstance(model, Backbone):  # a pyramid is timm's own wrapper

@@ -1,6 +1,7 @@
 """Save models, load them again, and move weights between our names and those of Apple, NVIDIA and timm."""
 
 import io
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -30,10 +31,11 @@ from hybridvit.checkpoints.names import named
 from hybridvit.errors import CheckpointError, MissingPart, UsageError
 from hybridvit.folding.fold import unwrapped
 from hybridvit.models.raw_pixels import RawPixelConv
-from hybridvit.models.registry import find_variant
+from hybridvit.models.registry import VARIANTS, find_variant
 from hybridvit.models.whole import WholeModel
 
 FilePath = str | os.PathLike[str]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,8 @@ def load(path: FilePath, *, architecture: str | None = None) -> WholeModel:
         for name, tensor in tensors.items()
     }
     model.load_state_dict(copies, strict=True, assign=True)
+    if card.licence_notice:
+        log.warning("%s: %s", file.path, card.licence_notice)
     assert not any(value.is_meta for value in (*model.parameters(), *model.buffers()))
     return model.eval()
 
@@ -146,7 +150,7 @@ def load_weights(
     expected = whole.state_dict()
     started = KEY_MAPS[naming].missing(tensors, expected) if start_of(naming) else {}
     tensors |= started
-    _check_form(file, card.form if card else form_of(tensors), whole.card.form)
+    _check_form(file, card.form if card else form_of(tensors), whole.card.form, whole.card.architecture)
     reset = tuple(name for name in whole.classifier if reset_head and name in expected)
     if reset_head:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in whole.classifier}
@@ -237,14 +241,16 @@ def _found_card(file: WeightFile, tensors: dict[str, Tensor], naming: Naming, ar
             "keys. If it was trained with other options, create that model and use load_weights."
         )
     variant = find_variant(architecture or best)
+    defaults = {"num_classes": variant.num_outputs, "in_chans": 3}
+    weights = variant.published.weights_of(file.path.name, file.prefix)
     return ModelCard(
         architecture=variant.name,
-        options=options_of(tensors),
-        preprocessing=variant.preprocessing,
+        options={name: value for name, value in options_of(tensors).items() if value != defaults[name]},
+        preprocessing=variant.prepared_for(weights),
         class_names=class_names_of(tensors, naming),
         form=form,
         source=f"{file.path.name} ({naming} names)",
-        licence=variant.published.licence_of(file.path.name),
+        licence=weights.licence if weights else "",
     )
 
 
@@ -264,13 +270,21 @@ def _built_for(file: WeightFile, card: ModelCard, tensors: Mapping[str, Tensor])
         ) from error
 
 
-def _check_form(file: WeightFile, found: Form, expected: Form) -> None:
+def _training_weights(architecture: str) -> str:
+    """Which published weights can be trained further, as a sentence; empty where there are none."""
+    variant = VARIANTS.get(architecture)
+    tags = [tag for tag, weights in variant.published.weights if not weights.prefixes] if variant else []
+    return f" To train {architecture}, begin with pretrained='{tags[0]}', which is in training form." if tags else ""
+
+
+def _check_form(file: WeightFile, found: Form, expected: Form, architecture: str) -> None:
     if found == expected:
         return
     if expected == "training":
         raise CheckpointError(
-            f"{file.path}: the checkpoint is folded (inference form); it cannot be unfolded. Create with folded=True, "
-            "or use hybridvit.load(path), which gives the folded model."
+            f"{file.path}: the checkpoint is folded (inference form); it cannot be unfolded, since the branches of its "
+            "RepMixers and convolutions are summed in it. Create with folded=True, or use hybridvit.load(path), which "
+            f"gives the folded model.{_training_weights(architecture)}"
         )
     raise CheckpointError(
         f"{file.path}: the checkpoint is in {found} form and the model in {expected} form. Load it into the model it "

@@ -7,7 +7,7 @@ import argparse
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hybridvit.checkpoints.keymaps import is_known
-from hybridvit.checkpoints.names import PARALLEL, Known, Named, named
+from hybridvit.checkpoints.names import PARALLEL, Known, Named, named, parts_beside, wanted
 from hybridvit.checkpoints.shards import Shards, shards_of
 from hybridvit.checkpoints.sniff import STAND_INS, Format, check_pickle, check_zip, file_format
 from hybridvit.errors import CheckpointError, one_line, some
@@ -77,9 +77,10 @@ def read_tensors(path: str | os.PathLike[str], *, known: Known = is_known, say: 
     path = Path(path).expanduser()
     shards = shards_of(path)
     if shards is not None:
-        return _file_of(path, _read_shards(path, shards), known=known, say=say)
+        return _file_of(path, _read_shards(path, shards, known), known=known, say=say)
     if check_file(path) == "safetensors":
-        entries, metadata = _read_safetensors(path)
+        names, metadata = _names_in_safetensors(path)
+        entries = _read_safetensors(path, None if KEY in metadata else wanted(names, known, path))
         return _file_of(path, entries, metadata, known=known, say=say)
     return weights_in(_read_pickle(path), path, known=known, say=say)
 
@@ -104,8 +105,12 @@ def _file_of(
     _check_tensors(path, found.tensors)
     if say and found.prefix.replace(PARALLEL, ""):
         log.warning("%s: its names stand under '%s', which was taken off", path, found.prefix)
-    if say and found.left_out:
-        log.warning("%s: left out, as no part of the model: %s", path, some(found.left_out, quoted=True))
+    kinds, unknown = parts_beside(found.left_out) if found.prefix else ((), found.left_out)
+    if say and kinds:
+        count = len(found.left_out) - len(unknown)
+        log.warning("%s: left aside: %s; %d tensors", path, ", ".join(kinds), count)
+    if say and unknown:
+        log.warning("%s: left out, as no part of the model: %s", path, some(unknown, quoted=True))
     return WeightFile(path, found.tensors, metadata or {}, weight_set, found.prefix, found.left_out)
 
 
@@ -134,12 +139,17 @@ def _check_one(path: Path) -> Format:
     return kind
 
 
-def _read_shards(path: Path, shards: Shards) -> dict[str, Any]:
-    """All entries of the files; CheckpointError for one that two have or none."""
+def _read_shards(path: Path, shards: Shards, known: Known) -> dict[str, Any]:
+    """All entries of the files, without a value where none is needed; CheckpointError for one that two have or none."""
     entries: dict[str, Any] = {}
-    for file in shards.files:
-        in_safetensors = _check_one(file) == "safetensors"
-        found = _read_safetensors(file)[0] if in_safetensors else _weight_set(file, _read_pickle(file), say=False)[0]
+    kinds = {file: _check_one(file) for file in shards.files}
+    names = {name for file, kind in kinds.items() if kind == "safetensors" for name in _names_in_safetensors(file)[0]}
+    needed = wanted(names, known, path) if set(kinds.values()) == {"safetensors"} else None
+    for file, kind in kinds.items():
+        in_safetensors = kind == "safetensors"
+        found = (
+            _read_safetensors(file, needed) if in_safetensors else _weight_set(file, _read_pickle(file), say=False)[0]
+        )
         if twice := [str(name) for name in found if name in entries]:
             raise CheckpointError(f"{path}: {some(twice, quoted=True)} is in two of its files. Fetch them again.")
         entries |= found
@@ -161,9 +171,19 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"{path} is damaged safetensors ({reason}). Fetch or save it again.") from error
 
 
-def _read_safetensors(path: Path) -> tuple[Mapping[Any, Any], dict[str, str]]:
+def _names_in_safetensors(path: Path) -> tuple[list[str], dict[str, str]]:
+    """The names of the tensors, none of which is read, and the metadata."""
     with _open_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        return list(file.keys()), file.metadata() or {}
+
+
+def _read_safetensors(path: Path, needed: Collection[str] | None) -> dict[str, Any]:
+    """The tensors by name; None in place of those that are not needed, so that a large file does not enter memory."""
+    with _open_safetensors(path) as file:
+        return {
+            name: file.get_tensor(name) if needed is None or name in needed else None
+            for name in file.keys()  # noqa: SIM118
+        }
 
 
 def _read_pickle(path: Path) -> object:

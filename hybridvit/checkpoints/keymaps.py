@@ -89,14 +89,14 @@ def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The sou
             )
         renamed.setdefault(ours, value)
         first_names.setdefault(ours, theirs)
-    return renamed
+    return renamed | key_map.implied(tensors, renamed)
 
 
 def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:
     """`tensors` under upstream's names, in the same order; one that upstream lists twice stands there twice.
 
-    Raises CheckpointError for weights that have no name there: the folded form, and options that the released models
-    do not have.
+    Raises CheckpointError for weights that have no name there: the folded form, options that the released models do
+    not have, and values that upstream's layout has no place for.
     """
     key_map = KEY_MAPS[naming]
     translated = key_map.to_theirs(tensors)
@@ -106,7 +106,14 @@ def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:
                 f"'{name}' has no name in {key_map.title}. Only the released architecture does, in {key_map.forms}; "
                 "save other models with save_checkpoint."
             )
-    return {theirs: tensors[name] for name, names in translated.items() for theirs in names}
+    theirs: dict[str, Value] = {}
+    for name, upstream in translated.items():
+        value: Any = tensors[name]
+        if isinstance(value, Tensor) and not upstream:
+            key_map.check_left_out(name, value)
+        for each in upstream:
+            theirs[each] = key_map.their_value(each, value) if isinstance(value, Tensor) else value
+    return theirs
 
 
 def _equal(first: object, second: object) -> bool:

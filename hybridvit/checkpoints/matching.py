@@ -1,6 +1,7 @@
 """Which model a set of tensors belongs to, and how the two differ."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 import torch
@@ -51,15 +52,12 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def options_of(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The options that can be read off the tensors, where they differ from the defaults.
-
-    Windows cannot: no weight depends on them.
-    """
+    """The options that can be read off the tensors. Windows cannot: no weight depends on them."""
     options = {"num_classes": num_classes_of(tensors), "in_chans": 3}
     for name in FIRST_CONVS:
         if name in tensors and tensors[name].ndim == 4 and tensors[name].numel():
             options["in_chans"] = tensors[name].shape[1]
-    return {name: value for name, value in options.items() if value != {"num_classes": 1000, "in_chans": 3}[name]}
+    return options
 
 
 def num_classes_of(tensors: Mapping[str, Tensor]) -> int:
@@ -90,14 +88,30 @@ def best_match(tensors: Mapping[str, Tensor], form: Form, hint: str = "") -> tup
         return equal / (len(found) + len(expected) - equal)
 
     family = family_of(tensors)
-    similarities = {name: similarity(name) for name, variant in VARIANTS.items() if variant.family == family}
-    highest = max(similarities.values())
-    best = [name for name, value in similarities.items() if value == highest]
+    names = [name for name, variant in VARIANTS.items() if variant.family == family]
+    depths = _depths(tensors)
+    # One of the same depths that is equal leaves no question, and the others need not be built.
+    same = [name for name in names if VARIANTS[name].config.depths == depths]
+    best = [name for name in same if _expected(name, form, options) == found]
+    if not best:
+        similarities = {name: similarity(name) for name in names}
+        highest = max(similarities.values())
+        best = [name for name, value in similarities.items() if value == highest]
     # The windows of a folded file are tensors, so its own form decides. Of the names in `hint` the longest is meant:
     # fastervit_4 is part of fastervit_4_21k_224.
     scores = {name: num_equal(found, _expected(name, form, options)) for name in best}
     chosen = max(best, key=lambda name: (scores[name], len(name) if name in hint else 0))
     return chosen, scores[chosen]
+
+
+def _depths(names: Iterable[str]) -> tuple[int, ...]:
+    """The number of blocks of each stage, by names such as `stages.0.blocks.1.mixer.norm.weight`; () for others."""
+    counts: dict[int, int] = {}
+    for name in names:
+        if match := re.match(r"(?:.+\.)?stages\.(\d{1,3})\.blocks\.(\d{1,3})\.", name):
+            stage, block = int(match[1]), int(match[2])
+            counts[stage] = max(counts.get(stage, 0), block + 1)
+    return tuple(counts[stage] for stage in sorted(counts))
 
 
 @cache

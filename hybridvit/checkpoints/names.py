@@ -24,8 +24,17 @@ PARALLEL = "module."
 COUNTS = frozenset({"n_averaged", "total_ops", "total_params"})
 """What AveragedModel counts, and thop leaves behind in every module."""
 
-CLASSIFIERS = frozenset({Backbone.classifier[0], "head.weight"})
+CLASSIFIERS = frozenset({Backbone.classifier[0], "head.weight", "head.proj"})
 """What models call the classifier's weight, ours and timm's, Apple's and NVIDIA's."""
+
+PARTS_BESIDE = {
+    "text tower": r"(module\.)?((text|text_encoder|text_model|transformer|token_embedding)\.|text_projection$)",
+    "language model": r"(model\.)?(language_model\.)?(layers|embed_tokens|norm)\.|(model\.language_model\.)?lm_head\.",
+    "projector": r"model\.(mm_projector|multi_modal_projector)\.",
+    "logit scale": r"(module\.)?logit_(scale|bias)$",
+}
+"""What files of image-and-text models and of language models hold beside an image tower, by the tensors' names."""
+_STEM = re.compile(r"(stem|patch_embed)\.")
 
 TRACKED, STATISTIC = "num_batches_tracked", "running_var"
 MOST_PARTS = 6  # of a prefix; it bounds the work that a file with absurd names can cause
@@ -52,7 +61,7 @@ def named(entries: Mapping[Any, Any], known: Known = is_known, source: object = 
     if len(values) != len(entries):
         raise CheckpointError(f"{source} holds two tensors of one name, so its meaning is in doubt. Save it again.")
     tensors = {name: value.detach() for name, value in values.items() if _is_weight(name, value)}
-    prefix = _prefix(tensors, known)
+    prefix = _prefix(tensors, known, source)
     inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     # The heads of mmpretrain, beside a `backbone.`, have the names of ours.
     own = () if CLASSIFIERS & inside.keys() else Backbone.classifier
@@ -66,8 +75,29 @@ def _is_weight(name: str, value: object) -> bool:
     return isinstance(value, Tensor) and name.rpartition(".")[2] not in COUNTS
 
 
-def _prefix(names: Collection[str], known: Known) -> str:
-    """The prefix that leaves the most names of a known model; of two such models the averaged one, else the first."""
+def wanted(names: Collection[str], known: Known = is_known, source: object = "The source") -> frozenset[str]:
+    """Those of a file's names that `named` takes, so that nothing else of a large file need be read.
+
+    All of them where nothing stands before a model's names. Raises as `named`.
+    """
+    plain = {name: MARKERS.sub("", name) for name in names}
+    prefix = _prefix(plain.values(), known, source)
+    own = {*Backbone.classifier, ""}
+    return frozenset(name for name, bare in plain.items() if bare.startswith(prefix) or bare in own)
+
+
+def parts_beside(names: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The kinds of known parts among what was left out, such as "text tower"; and the names that belong to none."""
+    kinds = {name: next((k for k, pattern in PARTS_BESIDE.items() if re.match(pattern, name)), "") for name in names}
+    found = tuple(kind for kind in PARTS_BESIDE if kind in kinds.values())
+    return found, tuple(name for name, kind in kinds.items() if not kind)
+
+
+def _prefix(names: Collection[str], known: Known, source: object) -> str:
+    """The prefix that leaves the most names of a known model, of two such models that of the averaged one.
+
+    Raises CheckpointError if there are two, with a stem each, of which none is the average of the other.
+    """
     under: dict[str, list[str]] = {"": list(names)}
     for name in names:
         parts = name.split(".", MOST_PARTS + 1)
@@ -77,11 +107,22 @@ def _prefix(names: Collection[str], known: Known) -> str:
     ranked = sorted(under, key=lambda prefix: (-len(under[prefix]), "ema" not in prefix, prefix.count(".")))
     found = next((prefix for prefix in ranked if known(under[prefix])), None)
     if found is not None:
+        rivals = (prefix for prefix in ranked if not prefix.startswith(found) and not found.startswith(prefix))
+        other = next((prefix for prefix in rivals if _has_stem(under[prefix]) and known(under[prefix])), None)
+        if other is not None and _has_stem(under[found]) and "ema" not in found + other:
+            raise CheckpointError(
+                f"{source} holds two models, under '{found}' and under '{other}', and does not say which one is meant. "
+                "Save the tensors of one alone."
+            )
         return found
     prefix = ""
     while names and all(name.startswith(prefix + PARALLEL) for name in names):
         prefix += PARALLEL
     return prefix
+
+
+def _has_stem(names: Collection[str]) -> bool:
+    return any(_STEM.match(name) for name in names)
 
 
 def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

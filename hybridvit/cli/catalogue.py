@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from json import dumps
 from pathlib import Path
 
+from hybridvit.card import Preprocessing
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError, nearest
@@ -113,7 +114,12 @@ def _info_of_variant(variant: Variant) -> None:
         model = build(variant.name).eval()
     training, folded = count(model, size), count(fold(model), size)
     rows = [
-        ("Input", f"{size[0]}x{size[1]} px, {_preprocessing(variant)}"),
+        ("Input", f"{_preprocessing(variant.preprocessing)}; any size from 32 px works"),
+        *(
+            [("Answer", f"an embedding of {width} numbers, in the space of a text tower")]
+            if (width := published.embedding_width)
+            else []
+        ),
         ("Parameters", f"{training.parameters:,} in training, {folded.parameters:,} folded"),
         ("Multiply-adds", f"{training.multiply_adds:,} in training, {folded.multiply_adds:,} folded"),
         *((f"  {kind}", f"{operations:,} folded") for kind, operations in folded.by_kind.items()),
@@ -121,10 +127,9 @@ def _info_of_variant(variant: Variant) -> None:
     print(variant.name, pairs(rows), sep="\n")
     rows = [("Source", published.source)]
     if published.parameters_millions is not None:
-        rows += [
-            ("Parameters", f"{published.parameters_millions} M"),
-            ("Multiply-adds", f"{published.multiply_adds_billions} G"),
-        ]
+        rows += [("Parameters", f"{published.parameters_millions} M")]
+    if published.multiply_adds_billions is not None:
+        rows += [("Multiply-adds", f"{published.multiply_adds_billions} G")]
     if published.top1 is not None:
         distilled = f", distilled {published.top1_distilled} %" if published.top1_distilled is not None else ""
         rows += [("Top-1", f"{published.top1} %{distilled} (ImageNet-1k)")]
@@ -134,18 +139,22 @@ def _info_of_variant(variant: Variant) -> None:
     ]
     print("\nPublished", pairs(rows), sep="\n")
     for tag, weights in published.weights:
+        top1, of_towers = weights.top1, weights.zero_shot_top1
         rows = [
-            ("Top-1", f"{weights.top1} % ({weights.source})"),
+            *([("Top-1", f"{top1} % ({weights.source})")] if top1 else []),
+            *([("Zero-shot top-1", f"{of_towers} %, by their text tower ({weights.source})")] if of_towers else []),
+            *([("Input", _preprocessing(weights.preprocessing))] if weights.preprocessing else []),
             ("From", f"{weights.hub_id} on the Hugging Face hub, or {weights.url}"),
             ("Licence", weights.licence),
         ]
         print(f"\nWeights '{tag}'", pairs(rows), sep="\n")
 
 
-def _preprocessing(variant: Variant) -> str:
-    preprocessing = variant.preprocessing
+def _preprocessing(preprocessing: Preprocessing) -> str:
+    height, width = preprocessing.image_size
     crop = f"{preprocessing.crop_mode} crop {preprocessing.crop_fraction}"
-    return f"{preprocessing.interpolation}, {crop}; any size from 32 px works"
+    crop = "padded with black" if preprocessing.crop_mode == "pad" else crop
+    return f"{height}x{width} px, {preprocessing.interpolation}, {crop}"
 
 
 def _info_of_file(path: str, trust_changed: bool) -> None:
@@ -155,7 +164,6 @@ def _info_of_file(path: str, trust_changed: bool) -> None:
     card = runner.card
     names = in_words(card.class_names)
     prepared = card.preprocessing
-    size = f"{prepared.image_size[0]}x{prepared.image_size[1]} px, {prepared.interpolation}"
     levels = "" if prepared.levels is None else ", black and white at {:g} and {:g}".format(*prepared.levels)
     orientation = "" if prepared.exif_orientation else ", EXIF orientation ignored"
     classes = f"{len(names)}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
@@ -164,7 +172,7 @@ def _info_of_file(path: str, trust_changed: bool) -> None:
         ("Options", dumps(card.options) if card.options else "none"),
         ("Form", card.form),
         ("Runtime", runner.runtime),
-        ("Input", f"{size}, {prepared.crop_mode} crop {prepared.crop_fraction}{orientation}{levels}"),
+        ("Input", f"{_preprocessing(prepared)}{orientation}{levels}"),
         ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
         ("Classes", classes if names else "not named in the file"),
         ("Source", card.source),

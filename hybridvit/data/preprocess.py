@@ -69,6 +69,8 @@ def cut(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     resampling = RESAMPLING[preprocessing.interpolation]
     if shows_all(preprocessing):
         return image.resize(_whole_size(image.size, preprocessing), resampling)
+    if preprocessing.crop_mode == "pad":
+        return _on_black(image, (width, height), resampling)
     resized_width, resized_height, left, top = _placed(image.size, preprocessing)
     if resized_width * resized_height > _MOST_RESIZED_PIXELS:
         across, down = image.width / resized_width, image.height / resized_height
@@ -86,6 +88,10 @@ def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
         return Frame(
             picture_size=(size[1], size[0]), crop=(0.0, 0.0, float(size[0]), float(size[1])), input_size=(height, width)
         )
+    if preprocessing.crop_mode == "pad":
+        across, down = _canvas_size(size, (width, height))
+        crop = (-float((across - size[0]) // 2), -float((down - size[1]) // 2), float(across), float(down))
+        return Frame(picture_size=(size[1], size[0]), crop=crop, input_size=(height, width))
     resized_width, resized_height, left, top = _placed(size, preprocessing)
     across, down = size[0] / resized_width, size[1] / resized_height
     return Frame(
@@ -151,6 +157,28 @@ def fitted_size(size: tuple[int, int], fit_px: tuple[float, float]) -> tuple[int
     scale = min(shorter / min(size), longer / max(size))
     width, height = (max(MIN_SIDE_PX, int(side * scale + 0.5)) for side in size)
     return width, height
+
+
+def _on_black(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    """The picture in the middle of a black canvas of the aspect of `size` (width, height), resized to that."""
+    canvas = _canvas_size(image.size, size)
+    if canvas[0] * canvas[1] > _MOST_RESIZED_PIXELS:  # a sliver: what black it would need is put around it afterwards
+        scale = size[0] / canvas[0], size[1] / canvas[1]
+        image = image.resize(
+            (max(1, round(image.width * scale[0])), max(1, round(image.height * scale[1]))), resampling
+        )
+        canvas = size
+    padded = Image.new(image.mode, canvas)
+    padded.paste(image, ((canvas[0] - image.width) // 2, (canvas[1] - image.height) // 2))
+    return padded.resize(size, resampling)
+
+
+def _canvas_size(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the smallest canvas around a picture of `size` that has the aspect of `wanted`."""
+    width, height = size
+    if width * wanted[1] > height * wanted[0]:
+        return width, round(width * wanted[1] / wanted[0])
+    return round(height * wanted[0] / wanted[1]), height
 
 
 def _placed(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:

@@ -10,6 +10,7 @@ from hybridvit.export.spec import GraphSpec
 from hybridvit.models.raw_pixels import fold_preprocessing
 from hybridvit.models.whole import WholeModel
 from hybridvit.models.with_head import Head
+from hybridvit.models.zero_shot import normalised
 from hybridvit.task import find_task
 
 MOST_IN_BYTES = 256  # classes
@@ -19,9 +20,14 @@ def given_by(model: WholeModel, spec: GraphSpec, images: Tensor) -> tuple[Tensor
     """What `spec` asks of a model, in float32; of the most probable classes, and of the largest, all logits."""
     if spec.returns == "pyramid":
         return tuple(fmap.float() for fmap in model.features(images).values())
-    if spec.returns == "features":
+    if spec.returns in ("features", "embeddings", "map"):
         classifier = cast(Any, model)  # of ours or of timm: `resolve` refuses models with a head
-        return (classifier.forward_head(classifier.forward_features(images), pre_logits=True).float(),)
+        last = classifier.forward_features(images)
+        if spec.returns == "map":
+            in_order = getattr(getattr(classifier, "head", None), "in_order", None)  # what a rewrite moved, moved back
+            return ((in_order(last) if in_order else last).float(),)
+        vector = classifier.forward_head(last, pre_logits=spec.returns == "features")
+        return (vector.float() if spec.returns == "features" else normalised(vector),)
     answers = find_task(model.card.task).forward(model, images)
     return tuple(answers[name] for name in spec.answers)
 

@@ -31,8 +31,10 @@ class ExportOptions:
     uint8: bool = False
     """Take pixels as they are decoded, uint8 (batch, height, width, channels); the normalisation is inside."""
     returns: str | None = None
-    """By default the answers of the model's task: logits, segmentation, detections. Or what its backbone gives: the
-    pooled features (batch, num_features), or the pyramid of feature maps."""
+    """By default the answers of the model's task: logits, segmentation, detections; of an image tower, such as
+    fastvit_mci0, its embeddings (batch, width), of length 1. Or what its backbone gives: the pooled features (batch,
+    num_features), the map that these are the mean of (batch, num_features, height, width), or the pyramid of feature
+    maps."""
     top_k: int | None = None
     """Give the probabilities and indices of so many classes instead of all logits."""
     argmax: bool = False

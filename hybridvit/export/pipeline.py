@@ -88,7 +88,8 @@ def export(
     _check_images(spec, images, quantisation)
     folded = fold(model, image_size=_fixed_size(model, spec))
     original = Original(model, spec)
-    notice = find_task(model.card.task).notice(model.card, spec.answers) if spec.gives_answers else ""
+    own = find_task(model.card.task).notice(model.card, spec.answers) if spec.gives_answers else ""
+    notice = " ".join(filter(None, (own, model.card.licence_notice)))
     original(np.zeros((1, spec.channels, *spec.image_size)))  # refuses a size in its own words, before a converter does
     _log.info("Folded %s before the export.", model.card.architecture)
     with drafted(folded, spec, exporter, path) as draft:

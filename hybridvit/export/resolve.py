@@ -6,6 +6,7 @@ from hybridvit.export.exporter import Exporter
 from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.sizes import check_range
 from hybridvit.export.spec import OF_BACKBONE, PRECISIONS, GraphSpec
+from hybridvit.models.registry import VARIANTS
 from hybridvit.models.whole import WholeModel
 from hybridvit.task import Task, find_task
 
@@ -14,7 +15,7 @@ def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: Exp
     """The graph that a target is to be given. Raises UsageError for what it, or this model, cannot do."""
     target, task = exporter.target, find_task(card.task)
     _check_precision(exporter, options.precision)
-    returns = _returns(task, options.returns)
+    returns = _returns(model, card, options.returns)
     lists = task.lists_objects and returns == task.returns
     if lists:
         _check_lists(exporter, task, options)
@@ -59,13 +60,24 @@ def _check_precision(exporter: Exporter, precision: str) -> None:
         )
 
 
-def _returns(task: Task, returns: str | None) -> str:
-    """What the file returns; by default the answers of the task."""
-    if returns == "features" and task.heads:
+def _returns(model: WholeModel, card: ModelCard, returns: str | None) -> str:
+    """What the file returns; by default the answers of the task, or of an image tower the embedding."""
+    task = find_task(card.task)
+    if returns in ("features", "embeddings", "map") and task.heads:
+        what = {"features": "the pooled vector before a classifier", "map": "the map that a classifier reads"}
         raise UsageError(
-            f"returns is 'features', the pooled vector before a classifier, and a model of the task '{task.name}' has "
-            f"none. Choose {', '.join((task.returns, *task.also_returns))} or pyramid."
+            f"returns is '{returns}', {what.get(returns, 'the vector of an image tower')}, and a model of the task "
+            f"'{task.name}' has none. Choose {', '.join((task.returns, *task.also_returns))} or pyramid."
         )
+    variant = VARIANTS.get(card.architecture)
+    width = variant.published.embedding_width if variant else None
+    if returns == "embeddings" and not (width and model.num_classes and not card.class_names):
+        raise UsageError(
+            f"returns is 'embeddings', the projection of an image tower at length 1, and this {card.architecture} has "
+            "no projection. Choose features, the pooled vector."
+        )
+    if returns is None and width and width == model.num_classes and not card.class_names:
+        return "embeddings"
     known = (task.returns, *task.also_returns, *OF_BACKBONE)
     if returns is not None and returns not in known:
         raise UsageError(

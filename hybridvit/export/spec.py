@@ -11,7 +11,7 @@ from hybridvit.errors import CheckpointError
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Pixels = Literal["float32", "uint8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-OF_BACKBONE = ("features", "pyramid")  # what a file can return instead of the answers of a task
+OF_BACKBONE = ("features", "pyramid", "embeddings", "map")  # what a file can return instead of the answers of a task
 INPUT = "images"  # name of the graph's input
 
 

@@ -203,8 +203,12 @@ def _impossible(runtimes: Sequence[str], precisions: Sequence[Precision], option
 
 
 def published() -> list[str]:
-    """Our variants that weights are published of."""
-    return [name for name, variant in VARIANTS.items() if variant.published.weights]
+    """Our variants that weights of a classifier are published of: an image tower has no accuracy to rank by."""
+    return [
+        name
+        for name, variant in VARIANTS.items()
+        if variant.published.weights and not variant.published.embedding_width
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,6 @@ class Backbone(WholeModel):
     num_features: int  # channels of forward_features
     head_hidden_size: int  # channels of the pre-logits
     classifier = ("head.fc.weight", "head.fc.bias")
-    first_convs: tuple[str, ...]  # names of the convolutions that read the image in training form
     layers_of_stage: tuple[str, str]  # regular expressions behind `stages.N.`: what opens a stage; its numbered blocks
     last_layer: str  # what lies between the stages and the classifier
 
@@ -68,6 +67,8 @@ class Backbone(WholeModel):
             if not isinstance(rate, int | float) or not 0 <= rate < 1:
                 raise UsageError(f"{name} is {rate!r}, but a probability here is at least 0 and below 1.")
         self.card, self.in_chans, self.num_classes = card, in_chans, num_classes
+        self._built_classes = num_classes  # those of the variant, where the card's options name none
+        self.first_convs: tuple[str, ...] = config.first_convs  # names of what reads the image, in training form
         self.make_body(config, stochastic_depth(config.depths, drop_path_rate))
         self.head_hidden_size = self.num_features
         self.head = self.make_head(num_classes, global_pool=global_pool, drop_rate=drop_rate)
@@ -76,7 +77,7 @@ class Backbone(WholeModel):
 
     @abstractmethod
     def make_body(self, config: Any, drop_path_rates: list[list[float]]) -> None:
-        """Register `stem`, `stages` and `expand`, in order of execution; set `num_features` and `first_conv(s)`."""
+        """Register `stem`, `stages` and `expand`, in order of execution; set `num_features` and `first_conv`."""
 
     @abstractmethod
     def make_head(self, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> ClassifierHead:
@@ -98,7 +99,7 @@ class Backbone(WholeModel):
         }
 
     def forward_features(self, x: Num[Tensor, "b c h w"]) -> Float[Tensor, "b f oh ow"]:
-        """The unpooled map of stride 32 that the head reads.
+        """The unpooled map that the head reads, of the last stage's stride: 32, or 64 behind five stages.
 
         Raises:
             UsageError: for an input of the wrong rank, channels or size.
@@ -119,7 +120,7 @@ class Backbone(WholeModel):
         return self.forward_head(self.forward_features(x))
 
     def features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b f oh ow"]]:
-        """The pyramid by name: {"stride_4": ..., "stride_8": ..., "stride_16": ..., "stride_32": ...}.
+        """The pyramid by name: {"stride_4": ..., "stride_8": ..., "stride_16": ..., "stride_32": ...}, one per stage.
 
         Raises:
             UsageError: for an input of the wrong rank, channels or size.
@@ -212,7 +213,7 @@ class Backbone(WholeModel):
         Class names that are more or fewer than the classes are those of an earlier classifier, and left out.
         """
         now = {"num_classes": self.num_classes, "global_pool": self.head.pool_type}
-        defaults = {"num_classes": 1000, "global_pool": "avg"}
+        defaults = {"num_classes": self._built_classes, "global_pool": "avg"}
         changed = {name: value for name, value in now.items() if self.card.options.get(name, defaults[name]) != value}
         class_names = self.card.class_names if len(self.card.class_names) == self.num_classes else ()
         return replace(self.card, options=self.card.options | changed, class_names=class_names)

@@ -13,6 +13,13 @@ from hybridvit.models.published import Published
 class FamilyConfig(ABC):
     """The options of an architecture, as a value. Subclasses add them as fields, and check them."""
 
+    depths: tuple[int, ...]  # blocks per stage
+
+    @property
+    @abstractmethod
+    def first_convs(self) -> tuple[str, ...]:
+        """Names of the convolutions that read the image, in training form."""
+
     @abstractmethod
     def without_effect(self) -> dict[str, tuple[bool, str]]:
         """For options that others can leave without effect: whether they do, and what does."""
@@ -54,6 +61,5 @@ class Family:
     names: str  # module that knows what its tensors are called, imported when first asked
     variants: Mapping[str, Any]  # name -> FamilyConfig
     published: Mapping[str, Published]
-    debug: str  # its tiny size
-    first_convs: tuple[str, ...]  # names of the convolutions that read the image, in training form
+    debugs: tuple[str, ...]  # its tiny sizes; the first stands for every variant that no other has the stages of
     in_timm: bool = False  # timm has the published models, under the same names

@@ -70,11 +70,26 @@ class KeyMap(ABC):
 
     @abstractmethod
     def to_theirs(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """Our names -> all that upstream lists the tensor under, in their order; names that it lacks are left out."""
+        """Our names -> all that upstream lists the tensor under, in their order; names that it lacks are left out.
+
+        None at all for one that upstream's layout implies, if it has a certain value; see `check_left_out`.
+        """
 
     def value(self, name: str, tensor: Tensor) -> Tensor:
         """The tensor that upstream calls `name`, laid out as ours."""
         return tensor
+
+    def their_value(self, theirs: str, tensor: Tensor) -> Tensor:
+        """The inverse of `value`: our tensor, laid out as upstream has what it calls `theirs`."""
+        return tensor
+
+    def implied(self, names: Collection[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a file with upstream's `names` need not hold, beside the `tensors` in our names that it gave."""
+        return {}
+
+    def check_left_out(self, name: str, tensor: Tensor) -> None:
+        """Raise CheckpointError unless upstream's layout, which has no place for our `name`, implies this value."""
+        return
 
     def missing(self, found: Collection[str], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a start lacks of a model with the tensors `expected`, as it is to begin with; `found` are our names."""

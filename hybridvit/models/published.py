@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from hybridvit.card import CropMode
+from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, CropMode, Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,10 @@ class Weights:
     licence: str
     file: str = ""  # in the repository; empty where that has timm's layout
     folded_url: str = ""  # the authors' own file, folded; empty if there is none
-    top1: float  # ImageNet-1k accuracy in %, by the authors
+    top1: float | None = None  # ImageNet-1k accuracy in %, by the authors; None for an image tower
+    zero_shot_top1: float | None = None  # that of a whole image-and-text model by the texts of the classes
+    preprocessing: Preprocessing | None = None  # where it is another than the variant's
+    prefixes: tuple[str, ...] = ()  # what stands before the names in the authors' files, where no others have that
     source: str
 
 
@@ -38,6 +41,9 @@ class Published:
     crop_fraction: float
     crop_mode: CropMode = "center"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    embedding_width: int | None = None  # of the projection that an image tower ends in; None for a classifier
     parameters_millions: float | None = None
     multiply_adds_billions: float | None = None
     top1: float | None = None  # of the paper
@@ -46,12 +52,19 @@ class Published:
     source: str = ""
     weights: tuple[tuple[str, Weights], ...] = ()  # (tag, weights); the first is the default
 
-    def licence_of(self, file_name: str) -> str:
-        """The licence of a published file, by the name that its authors gave it; "" for any other file."""
-        licences = {
-            PurePosixPath(url).name: weights.licence
-            for _, weights in self.weights
-            for url in (weights.url, weights.folded_url)
-            if url
-        }
-        return licences.get(file_name, "")
+    def weights_of(self, file_name: str, prefix: str = "") -> Weights | None:
+        """The published weights in a file, by what stands before its tensors' names or by the name that its authors
+        gave it; None for any other file.
+        """
+        for _, weights in self.weights:
+            names = {
+                PurePosixPath(url).name for url in (weights.url, weights.folded_url) if url and not weights.prefixes
+            }
+            if file_name in names or (prefix and prefix in weights.prefixes):
+                return weights
+        return None
+
+    def licence_of(self, file_name: str, prefix: str = "") -> str:
+        """The licence of a published file; see `weights_of`. "" for any other file."""
+        weights = self.weights_of(file_name, prefix)
+        return weights.licence if weights else ""

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from hybridvit.card import Preprocessing
+from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError, nearest
 from hybridvit.models.family import Family, FamilyConfig
 from hybridvit.models.fastervit import cards as fastervit_cards
 from hybridvit.models.fastervit import config as fastervit
 from hybridvit.models.fastvit import cards as fastvit_cards
 from hybridvit.models.fastvit import config as fastvit
-from hybridvit.models.published import Published
+from hybridvit.models.published import Published, Weights
 from hybridvit.models.swin_hat import cards as swin_hat_cards
 from hybridvit.models.swin_hat import config as swin_hat
+
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,24 @@ class Variant:
             crop_fraction=self.published.crop_fraction,
             crop_mode=self.published.crop_mode,
             interpolation=self.published.interpolation,
+            mean=self.published.mean,
+            std=self.published.std,
         )
+
+    def prepared_for(self, weights: Weights | None) -> Preprocessing:
+        """How images are prepared for these weights, where they say so themselves; else as for the variant."""
+        return weights.preprocessing if weights and weights.preprocessing else self.preprocessing
+
+    @property
+    def num_outputs(self) -> int:
+        """Of a model that is built without `num_classes`: ImageNet's classes, or the projection of an image tower."""
+        return self.published.embedding_width or IMAGENET_CLASSES
+
+    @property
+    def debug(self) -> str:
+        """The debug size that stands for it: of its family's the first with as many stages."""
+        names = FAMILIES[self.family].debugs
+        return next((name for name in names if len(VARIANTS[name].config.depths) == len(self.config.depths)), names[0])
 
 
 FAMILIES: dict[str, Family] = {
@@ -41,8 +60,7 @@ FAMILIES: dict[str, Family] = {
         names="hybridvit.models.fastvit.names",
         variants=fastvit.VARIANTS,
         published=fastvit_cards.PUBLISHED,
-        debug="fastvit_debug",
-        first_convs=("stem.0.conv.kxk.conv", "stem.0.conv.scale.conv"),
+        debugs=("fastvit_debug", "fastvit_mci_debug"),
         in_timm=True,
     ),
     "fastervit": Family(
@@ -50,16 +68,14 @@ FAMILIES: dict[str, Family] = {
         names="hybridvit.models.fastervit.names",
         variants=fastervit.VARIANTS,
         published=fastervit_cards.PUBLISHED,
-        debug="fastervit_debug",
-        first_convs=("stem.0.conv",),
+        debugs=("fastervit_debug",),
     ),
     "swin_hat": Family(
         model="hybridvit.models.swin_hat.model:SwinHAT",  # imports timm
         names="hybridvit.models.swin_hat.names",
         variants=swin_hat.VARIANTS,
         published=swin_hat_cards.PUBLISHED,
-        debug="swin_debug_hat",
-        first_convs=("stem.proj",),
+        debugs=("swin_debug_hat",),
     ),
 }
 VARIANTS: dict[str, Variant] = {
@@ -72,6 +88,13 @@ VARIANTS: dict[str, Variant] = {
 def list_models() -> list[str]:
     """The names that `create_model` takes."""
     return list(VARIANTS)
+
+
+def num_outputs(card: ModelCard) -> int:
+    """How many numbers the classifier of the card's model gives: its classes, or the width of its projection."""
+    variant = VARIANTS.get(card.architecture)
+    default = variant.num_outputs if variant and not card.head else IMAGENET_CLASSES
+    return int(card.options.get("num_classes", default))
 
 
 def find_variant(name: str) -> Variant:

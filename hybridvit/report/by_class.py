@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hybridvit.card import ModelCard
+from hybridvit.models.registry import num_outputs
 from hybridvit.report.content import Table
 
 MOST_ROWS = 200  # classes in the table of a report
@@ -62,7 +63,7 @@ def table_by_class(classes: Sequence[ClassScores], *, by: str) -> Table:
 
 def class_names_of(card: ModelCard) -> tuple[str, ...]:
     """The card's classes, or their numbers if it names none."""
-    return card.class_names or tuple(str(index) for index in range(card.options.get("num_classes", 1000)))
+    return card.class_names or tuple(str(index) for index in range(num_outputs(card)))
 
 
 def percent(share: float) -> float:

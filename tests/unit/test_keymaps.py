@@ -21,7 +21,7 @@ APPLE = json.loads((GOLDEN / "apple_keys.json").read_text())
 NVIDIA = json.loads((GOLDEN / "nvidia_keys.json").read_text())
 FASTVIT = [name for name, variant in VARIANTS.items() if variant.family == "fastvit"]
 FASTERVIT = [name for name, variant in VARIANTS.items() if variant.family == "fastervit"]
-PUBLISHED = [name for name in FASTVIT if name != "fastvit_debug"]
+PUBLISHED = [name for name in FASTVIT if not name.endswith("_debug")]
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -76,9 +76,10 @@ def test_names_and_shapes_are_those_of_nvidias_files(key: str) -> None:
 def test_fastvits_names_survive_the_round_trip(architecture: str, form: str, naming: Naming) -> None:
     names = {name: name for name in ours(architecture, form)}  # each value remembers where it came from
     upstream = from_ours(names, naming)
-    assert len(upstream) == len(names)
+    implied = {"head.fc.bias"} if naming == "apple" and "mci" in architecture else set()  # no bias there
+    assert len(upstream) == len(names) - len(implied)
     assert naming_of(upstream) == naming
-    assert to_ours(upstream, naming) == names
+    assert to_ours(upstream, naming) == {name: name for name in names if name not in implied}
     assert family_of(names) == "fastvit"
 
 

@@ -83,6 +83,10 @@ class FasterViTConfig(FamilyConfig):
             position_hidden=self.position_hidden,
         )
 
+    @property
+    def first_convs(self) -> tuple[str, ...]:
+        return ("stem.0.conv",)
+
     def without_effect(self) -> dict[str, tuple[bool, str]]:
         no_carriers = ("hat" not in self.mixers, "no stage has mixer 'hat', and only these have carriers")
         no_windows = ({"hat", "window"}.isdisjoint(self.mixers), "no stage attends in windows")

@@ -18,7 +18,6 @@ class FasterViT(Backbone):
 
     head: NormHead
     first_conv = "stem.0.conv"
-    first_convs = (first_conv,)
     layers_of_stage = (r"(?:downsample|body\.(?:carriers|position))", r"body\.(?:blocks\.)?(\d+)")
     last_layer = r"head\.norm"
 

@@ -45,14 +45,14 @@ class ConvFFN(Residual):
         super().__init__(dim, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)
         over = "ffn" in config.overparameterised
         if config.ffn_kernel is None:
-            self.depthwise: nn.Module = _norm(config, dim)
+            self.depthwise: nn.Module = _norm(config.norm, dim)
         elif config.norm == "batch":
             self.depthwise = OverparamConv(
                 dim, dim, config.ffn_kernel, groups=dim, scale=over, skip=over, training_form=config.training_form
             )
         else:
             conv = nn.Conv2d(dim, dim, config.ffn_kernel, padding=config.ffn_kernel // 2, groups=dim, bias=False)
-            self.depthwise = nn.Sequential(conv, _norm(config, dim))
+            self.depthwise = nn.Sequential(conv, _norm(config.norm, dim))
         hidden = dim * config.mlp_ratio
         # over-parameterised they are only followed by BatchNorm: a 1x1 has no smaller branch, and the shapes differ
         self.expand = OverparamConv(dim, hidden, 1) if over else nn.Conv2d(dim, hidden, 1)
@@ -95,7 +95,8 @@ class Attention(Residual):
 
     def __init__(self, config: FastViTConfig, dim: int, drop_path_rate: float) -> None:
         super().__init__(dim, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)
-        self.norm = _norm(config, dim)
+        own = config.attention_norm == "layer"
+        self.norm = ChannelLayerNorm(dim, eps=1e-5) if own else _norm(config.attention_norm or config.norm, dim)
         self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.to_out = nn.Linear(dim, dim)
 
@@ -106,12 +107,14 @@ class Attention(Residual):
         norm, qkv = copy.deepcopy(self.norm), Kernel.of(self.to_qkv)
         if is_batch_norm(norm):
             norm, qkv = nn.Identity(), qkv.after(Affine.of(norm))
+        elif type(norm) is ChannelLayerNorm:
+            norm, qkv = norm.plain(), qkv.after(Affine.of_layer_norm(norm, ChannelLayerNorm))
         out = Kernel.of(self.to_out).scaled(exact(self.layer_scale.flatten()))
         return FoldedAttention(norm, qkv.as_linear(self.to_qkv), out.as_linear(self.to_out))
 
 
 class FoldedAttention(nn.Module):
-    """`Attention` for inference: BatchNorm and layer scale are inside the linear layers."""
+    """`Attention` for inference: BatchNorm, or the affine part of LayerNorm, and layer scale are in linear layers."""
 
     def __init__(self, norm: nn.Module, to_qkv: nn.Linear, to_out: nn.Linear) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ class Pooling(Residual):
 
     def __init__(self, config: FastViTConfig, dim: int, drop_path_rate: float) -> None:
         super().__init__(dim, layer_scale_init=config.layer_scale_init, drop_path_rate=drop_path_rate)
-        self.norm = _norm(config, dim)
+        self.norm = _norm(config.norm, dim)
         self.kernel_size = config.mixer_kernel
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -167,13 +170,13 @@ def pool_difference(x: Float[Tensor, "b c h w"], kernel_size: int) -> Float[Tens
     return F.avg_pool2d(x, kernel_size, 1, kernel_size // 2, count_include_pad=False) - x
 
 
-def _norm(config: FastViTConfig, dim: int) -> nn.Module:
+def _norm(name: str, dim: int) -> nn.Module:
     norms: dict[str, Callable[[], nn.Module]] = {
         "batch": lambda: nn.BatchNorm2d(dim),
         "layer": lambda: ChannelLayerNorm(dim, eps=1e-6),
         "group": lambda: nn.GroupNorm(1, dim),
     }
-    return norms[config.norm]()
+    return norms[name]()
 
 
 def _geometry(layer: nn.Module) -> nn.Conv2d:

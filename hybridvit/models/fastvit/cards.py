@@ -1,5 +1,6 @@
 """What Apple published of each FastViT variant: the paper's Tables 5 and 6, and the released weights."""
 
+from hybridvit.models.fastvit import mci_cards
 from hybridvit.models.published import Latency, Published, Weights
 
 _PAPER = "Vasu et al., FastViT, ICCV 2023, Tables 5 and 6"
@@ -57,4 +58,5 @@ def _weights(short: str, tag: str, top1: float) -> Weights:
 PUBLISHED: dict[str, Published] = {
     "fastvit_debug": Published(image_size_px=32, crop_fraction=1.0, source="a size for tests; nothing is published"),
     **{f"fastvit_{short}": _published(short) for short in _ROWS},
+    **mci_cards.PUBLISHED,
 }

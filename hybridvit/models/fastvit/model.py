@@ -26,7 +26,6 @@ class FastViT(Backbone):
         self.expand = ExpandConv(config) if expands else nn.Identity()
         self.num_features = 2 * width if expands else width
         self.first_conv = "stem" if config.stem == "dense" else "stem.0.conv"
-        self.first_convs = (f"{self.first_conv}.kxk.conv", f"{self.first_conv}.scale.conv")
 
     def make_head(self, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> ClassifierHead:
         return ClassifierHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
@@ -48,7 +47,7 @@ class Stage(Unscriptable):
     def __init__(self, config: FastViTConfig, index: int, drop_path_rates: list[float]) -> None:
         super().__init__()
         width = config.widths[index]
-        self.downsample = Downsample(config, config.widths[index - 1], width) if index else nn.Identity()
+        self.downsample = Downsample(config, index) if index else nn.Identity()
         attends = config.mixers[index] == "attention"
         self.position = PositionalEncoding(width, kernel_size=config.position_kernel) if attends else nn.Identity()
         self.blocks = nn.Sequential(*(Block(config, index, rate) for rate in drop_path_rates))
@@ -80,12 +79,16 @@ class ConvUnit(nn.Module):
 class Downsample(nn.Module):
     """Halve the map and change the channels: a grouped k x k convolution of stride 2, then a 1x1 and an activation.
 
-    No activation follows the first: the released models have none there.
+    Nothing stands between the two in FastViT's released models; in MobileCLIP's an activation, and in some stages
+    squeeze-and-excite before that.
     """
 
-    def __init__(self, config: FastViTConfig, in_channels: int, out_channels: int) -> None:
+    def __init__(self, config: FastViTConfig, stage: int) -> None:
         super().__init__()
+        in_channels, out_channels = config.widths[stage - 1], config.widths[stage]
         over = "downsample" in config.overparameterised
+        self.squeeze_excite: nn.Module = nn.Identity()
+        self.activation: nn.Module = nn.Identity()
         kernel_size = config.downsample_kernel
         if config.downsample == "dense":
             self.large: nn.Module = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
@@ -101,13 +104,17 @@ class Downsample(nn.Module):
             scale=over and kernel_size == 3,
             training_form=config.training_form,
         )
+        if stage in config.downsample_squeeze_excite:
+            self.squeeze_excite = SqueezeExcite(out_channels, ratio=4)
+        if config.downsample_activation:
+            self.activation = ACTIVATIONS[config.activation]()
         self.project = ConvUnit(
             OverparamConv(out_channels, out_channels, 1, skip=over, training_form=config.training_form),
             ACTIVATIONS[config.activation](),
         )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        return self.project(self.large(x))
+        return self.project(self.activation(self.squeeze_excite(self.large(x))))
 
 
 class ExpandConv(nn.Module):
@@ -118,7 +125,7 @@ class ExpandConv(nn.Module):
         dim = config.widths[-1]
         over = "head" in config.overparameterised
         self.conv = OverparamConv(dim, 2 * dim, 3, groups=dim, scale=over, training_form=config.training_form)
-        self.squeeze_excite = SqueezeExcite(2 * dim)
+        self.squeeze_excite = SqueezeExcite(2 * dim, ratio=16)
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out h w"]:
@@ -126,15 +133,19 @@ class ExpandConv(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh the channels by their means: 1x1 to 1/16 of them, ReLU, 1x1 back, sigmoid (Hu et al., 2018)."""
+    """Weigh the channels by their means: 1x1 to 1/ratio of them, ReLU, 1x1 back, sigmoid (Hu et al., 2018)."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, ratio: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(dim, dim // 16, 1)
-        self.expand = nn.Conv2d(dim // 16, dim, 1)
+        self.reduce = nn.Conv2d(dim, dim // ratio, 1)
+        self.expand = nn.Conv2d(dim // ratio, dim, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x * self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+        return x * self.gates(x.mean((2, 3), keepdim=True))
+
+    def gates(self, means: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b c 1 1"]:
+        """The factors of the channels."""
+        return self.expand(F.relu(self.reduce(means))).sigmoid()
 
 
 def _stem(config: FastViTConfig, in_chans: int) -> nn.Module:
@@ -142,10 +153,11 @@ def _stem(config: FastViTConfig, in_chans: int) -> nn.Module:
     if config.stem == "dense":
         return nn.Conv2d(in_chans, width, 7, 4, 2)
     over = "stem" in config.overparameterised
+    scale = over and config.stem_scale
     convs = (
-        OverparamConv(in_chans, width, 3, stride=2, scale=over, skip=over, training_form=config.training_form),
+        OverparamConv(in_chans, width, 3, stride=2, scale=scale, skip=over, training_form=config.training_form),
         OverparamConv(
-            width, width, 3, stride=2, groups=width, scale=over, skip=over, training_form=config.training_form
+            width, width, 3, stride=2, groups=width, scale=scale, skip=over, training_form=config.training_form
         ),
         OverparamConv(width, width, 1, skip=over, training_form=config.training_form),
     )

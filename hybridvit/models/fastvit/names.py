@@ -1,14 +1,19 @@
 """FastViT's names: ours, Apple's and timm's.
 
-No tensor changes shape or value on the way, so a round trip is bit-equal. Sources: the released FastViT checkpoints
-(training and "reparam" form) and timm's fastvit models (training and reparameterized).
+A round trip is bit-equal. One tensor alone is laid out otherwise on the way: the projection that Apple's image towers
+end in, `head.proj`, is transposed there, and has no bias, which here and in timm's models is zero to begin with.
+Sources: the released FastViT, MobileCLIP and FastVLM checkpoints (training and "reparam" form), timm's fastvit models
+(training and reparameterized).
 """
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
 
 from hybridvit.card import Form
+from hybridvit.errors import CheckpointError
 from hybridvit.models.key_map import KeyMap, Row, Table
 
 
@@ -80,10 +85,15 @@ ROWS: tuple[Names, ...] = (
     Names(f"{BLOCK}.ffn.depthwise.kxk.norm", f"{BLOCK}.convffn.conv.bn", f"{BLOCK}.mlp.conv.bn"),
     Names(f"{BLOCK}.ffn.expand", f"{BLOCK}.convffn.fc1", f"{BLOCK}.mlp.fc1"),
     Names(f"{BLOCK}.ffn.project", f"{BLOCK}.convffn.fc2", f"{BLOCK}.mlp.fc2"),
+    Names(f"{DOWN}.squeeze_excite.reduce", f"{DOWN}.proj.0.se.fc1", f"{DOWN}.proj.0.se.fc1"),
+    Names(f"{DOWN}.squeeze_excite.expand", f"{DOWN}.proj.0.se.fc2", f"{DOWN}.proj.0.se.fc2"),
     Names("expand.squeeze_excite.reduce", "conv_exp.se.reduce", "final_conv.se.fc1"),
     Names("expand.squeeze_excite.expand", "conv_exp.se.expand", "final_conv.se.fc2"),
     Names("head.fc", "head", "head.fc"),
 )
+
+CLASSIFIER, CLASSIFIER_BIAS = "head.fc.weight", "head.fc.bias"
+PROJECTION = "head.proj"
 
 APPLE = Table(Row(row.ours, row.apple, row.block) for row in ROWS)
 TIMM = Table(Row(row.ours, row.timm, row.block) for row in ROWS)
@@ -115,15 +125,37 @@ class AppleNames(KeyMap):
         staged = {
             name: re.sub(r"^network\.\d+", lambda match: addresses.get(match[0], match[0]), name) for name in names
         }
-        return {name: APPLE.to_ours(place) or name for name, place in staged.items()}
+        translated = {name: APPLE.to_ours(place) or name for name, place in staged.items()}
+        return translated | {name: CLASSIFIER for name in names if name == PROJECTION}
 
     def to_theirs(self, names: Collection[str]) -> dict[str, tuple[str, ...]]:
         addresses = _our_addresses(names)
         place = re.compile(r"^stages\.\d+\.(downsample|position|blocks)")
-        return {
+        translated: dict[str, tuple[str, ...]] = {
             name: (place.sub(lambda match: addresses[match[0]], theirs),)
             for name, theirs in _with_block_kinds(APPLE, names).items()
         }
+        if CLASSIFIER in names and _is_image_tower(names):
+            translated |= {CLASSIFIER: (PROJECTION,), CLASSIFIER_BIAS: ()}
+        return translated
+
+    def value(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor.mT if name == PROJECTION and tensor.ndim == 2 else tensor
+
+    def their_value(self, theirs: str, tensor: Tensor) -> Tensor:
+        return tensor.mT.contiguous() if theirs == PROJECTION else tensor
+
+    def implied(self, names: Collection[str], tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The bias of a projection: zeros, or for a table of shapes theirs."""
+        weight = tensors.get(CLASSIFIER) if PROJECTION in names and CLASSIFIER_BIAS not in tensors else None
+        return {CLASSIFIER_BIAS: weight.new_zeros(len(weight))} if isinstance(weight, Tensor) and weight.ndim else {}
+
+    def check_left_out(self, name: str, tensor: Tensor) -> None:
+        if tensor.any():
+            raise CheckpointError(
+                f"'{name}' is not zero, but the projection of {self.title} has no bias: weights that were trained on "
+                "with one cannot be written in this layout. Use timm's names, or save_checkpoint."
+            )
 
 
 class TimmNames(KeyMap):
@@ -142,6 +174,11 @@ class TimmNames(KeyMap):
 
 
 KEY_MAPS: dict[str, KeyMap] = {"apple": AppleNames(), "timm": TimmNames()}
+
+
+def _is_image_tower(names: Collection[str]) -> bool:
+    """Whether these are our names of one of MobileCLIP's or FastVLM's towers, which end in a projection."""
+    return any(name.startswith("stages.4.") or ".downsample.squeeze_excite." in name for name in names)
 
 
 def _with_block_kinds(table: Table, names: Collection[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def doubling_as_depthwise(model: nn.Module) -> nn.Module:
     rewritten = copy.deepcopy(model)
     for name, module in list(rewritten.named_modules()):
         if isinstance(module, Downsample) and isinstance(module.project, ConvUnit) and _multiplies(module.large):
-            rewritten.set_submodule(name, StrandedDownsample(module.large, module.project).eval())
+            rewritten.set_submodule(name, StrandedDownsample(module, module.large, module.project).eval())
         if isinstance(module, Backbone) and isinstance(module.expand, ExpandConv) and _multiplies(module.expand.conv):
             module.expand = expand = StrandedExpand(module.expand.conv, module.expand)
             module.set_submodule("head", StrandedHead(module.head, len(expand.depthwise)))
@@ -32,13 +32,21 @@ def doubling_as_depthwise(model: nn.Module) -> nn.Module:
 
 
 class StrandedDownsample(nn.Module):
-    """`Downsample` with one depthwise convolution per output of each channel, each before its part of the 1x1."""
+    """`Downsample` with one depthwise convolution per output of each channel, each before its part of the 1x1.
 
-    def __init__(self, large: nn.Conv2d, project: ConvUnit) -> None:
+    What stands between the two works on each channel by itself but for squeeze-and-excite, which sees the means of all.
+    """
+
+    def __init__(self, downsample: Downsample, large: nn.Conv2d, project: ConvUnit) -> None:
         super().__init__()
         assert isinstance(project.conv, nn.Conv2d)
         strands = list(_strands(large))
         self.depthwise: nn.ModuleList = nn.ModuleList(strands)
+        self.weigh: nn.Module = nn.Identity()
+        if isinstance(downsample.squeeze_excite, SqueezeExcite):
+            order = _strand_order(large.out_channels, len(strands))
+            self.weigh = StrandedSqueezeExcite(_reordered(downsample.squeeze_excite, order))
+        self.between: nn.Module = downsample.activation
         self.project: nn.ModuleList = nn.ModuleList(
             conv_like(project.conv, project.conv.weight[:, index :: len(strands)], None if index else project.conv.bias)
             for index in range(len(strands))
@@ -46,10 +54,24 @@ class StrandedDownsample(nn.Module):
         self.activation: nn.Module = project.activation
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
-        first, *others = (project(conv(x)) for conv, project in zip(self.depthwise, self.project, strict=True))
+        strands = self.weigh([conv(x) for conv in self.depthwise])
+        first, *others = (project(self.between(strand)) for strand, project in zip(strands, self.project, strict=True))
         for other in others:
             first = first + other
         return self.activation(first)
+
+
+class StrandedSqueezeExcite(nn.Module):
+    """`SqueezeExcite` on channels that lie strand by strand, each strand a map of its own."""
+
+    def __init__(self, squeeze_excite: SqueezeExcite) -> None:
+        super().__init__()
+        self.inside = squeeze_excite
+
+    def forward(self, strands: list[Tensor]) -> list[Tensor]:
+        """Each (b, c, h, w), weighed by the means of all."""
+        gates = self.inside.gates(torch.cat([strand.mean((2, 3), keepdim=True) for strand in strands], 1))
+        return [strand * gate for strand, gate in zip(strands, gates.chunk(len(strands), 1), strict=True)]
 
 
 class StrandedExpand(nn.Module):
@@ -81,7 +103,12 @@ class StrandedHead(nn.Module):
         pooled = self.global_pool(x)
         if isinstance(self.fc, nn.Linear) and not pre_logits:
             return self.fc(pooled)
-        return pooled.unflatten(1, (self.num_strands, -1)).transpose(1, 2).flatten(1, 2)  # b (c strands), or b (..) h w
+        pooled = self.in_order(pooled)
+        return pooled if pre_logits else self.fc(pooled)
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """Strands of channels, (b, f) or (b, f, h, w), in the order that they had before."""
+        return x.unflatten(1, (self.num_strands, -1)).transpose(1, 2).flatten(1, 2)  # b (c strands), or b (..) h w
 
 
 def _multiplies(layer: nn.Module) -> TypeGuard[nn.Conv2d]:

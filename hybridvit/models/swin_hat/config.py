@@ -56,6 +56,10 @@ class SwinHATConfig(FamilyConfig):
             position_hidden=self.position_hidden,
         )
 
+    @property
+    def first_convs(self) -> tuple[str, ...]:
+        return ("stem.proj",)
+
     def without_effect(self) -> dict[str, tuple[bool, str]]:
         has_carriers = bool(self.carrier_size and self.carrier_stages)
         without_effect = {"propagate": (not has_carriers, "no stage has carriers")}

@@ -30,7 +30,6 @@ class SwinHAT(Backbone):
     """Swin with carriers; see `Backbone` for arguments and interface."""
 
     first_conv = "stem.proj"
-    first_convs = (first_conv,)
     layers_of_stage = (r"(?:downsample|attention\.carriers)", r"attention\.blocks\.(\d+)")
     last_layer = r"head\.norm"
 

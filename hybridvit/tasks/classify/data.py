@@ -13,6 +13,7 @@ from hybridvit.data.samples import LabelledImages
 from hybridvit.data.table import ENDINGS, all_listed, is_table, list_table
 from hybridvit.data.transforms import EvalTransform
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.models.registry import num_outputs
 from hybridvit.starting import add_remarks_on_depth, prepared
 from hybridvit.task import Splits
 from hybridvit.tasks.classify.config import SOURCES, ClassifyData, ClassifyRecipe
@@ -86,7 +87,7 @@ def open_labelled(
         on_bad_image=on_bad_image,
     )
     add_remarks_on_depth(images, card.preprocessing)
-    num_classes = card.options.get("num_classes", 1000)
+    num_classes = num_outputs(card)
     if len(images.class_names) != num_classes:
         raise DatasetError(
             f"{root} has {len(images.class_names)} classes, but the model answers with {num_classes} classes and "

@@ -61,7 +61,7 @@ def _schedule(schedule: ScheduleConfig) -> ScheduleConfig:
 
 def debug_size(model: str) -> str:
     """The debug size of a model's family; a model of timm has none, and another family's stands for it."""
-    return FAMILIES[find_variant(model).family].debug if model in VARIANTS else next(iter(FAMILIES.values())).debug
+    return find_variant(model).debug if model in VARIANTS else next(iter(FAMILIES.values())).debugs[0]
 
 
 def debug_options(recipe: Recipe, model: str, image_size: int) -> dict[str, Any]:
