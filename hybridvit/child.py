@@ -88,15 +88,6 @@ class Child:
         return self._process.is_alive()
 
     def kill(self) -> None:
-        """End the child at once; whoever waits for it is told that it died."""
-        self._process.kill()
-
-    def interrupt(self) -> None:
-        """Do to the child what Ctrl-C does; on Windows that reaches it by itself."""
-        if sys.platform != "win32":
-            os.kill(self.pid, signal.SIGINT)
-
-    def kill(self) -> None:
         """End the child at once; another thread that waits for its answer is told ChildDied, and calls `end`."""
         with suppress(ValueError):  # it was put away meanwhile
             self._process.kill()
