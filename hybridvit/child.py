@@ -87,6 +87,11 @@ class Child:
         """Whether the child has not ended yet."""
         return self._process.is_alive()
 
+    def interrupt(self) -> None:
+        """Do to the child what Ctrl-C does; on Windows that reaches it by itself."""
+        if sys.platform != "win32":
+            os.kill(self.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """End the child at once; another thread that waits for its answer is told ChildDied, and calls `end`."""
         with suppress(ValueError):  # it was put away meanwhile
