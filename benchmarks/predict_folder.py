@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from comparison import report
@@ -42,7 +43,7 @@ DECODING, RUNTIME, PREDICT = "decoding", "runtime", "predict --json"
 def exported(name: str, folder: Path) -> Path:
     """A file of ONNX Runtime, with random weights and ImageNet's classes."""
     torch.manual_seed(0)
-    model = hybridvit.create_model(name).eval()
+    model: Any = hybridvit.create_model(name).eval()
     model.card = dataclasses.replace(model.card, class_names=class_names())
     return hybridvit.export(model, folder / f"{name}.onnx").path
 

@@ -112,7 +112,8 @@ def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:
         if isinstance(value, Tensor) and not upstream:
             key_map.check_left_out(name, value)
         for each in upstream:
-            theirs[each] = key_map.their_value(each, value) if isinstance(value, Tensor) else value
+            laid_out: Any = key_map.their_value(each, value) if isinstance(value, Tensor) else value
+            theirs[each] = laid_out
     return theirs
 
 

@@ -63,7 +63,7 @@ class RayEngine(Engine):
 
         logging.getLogger("ray").setLevel(logging.ERROR)
 
-        settings = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         address = self._resources.address or os.environ.get("RAY_ADDRESS")
         try:
             if address:

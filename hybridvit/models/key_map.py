@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -83,7 +84,7 @@ class KeyMap(ABC):
         """The inverse of `value`: our tensor, laid out as upstream has what it calls `theirs`."""
         return tensor
 
-    def implied(self, names: Collection[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def implied(self, names: Collection[str], tensors: Mapping[str, Any]) -> dict[str, Any]:
         """What a file with upstream's `names` need not hold, beside the `tensors` in our names that it gave."""
         return {}
 

@@ -21,9 +21,9 @@ ENVELOPE: dict[str, Any] = {
 }
 
 
-def refused_as(schema: dict[str, Any] = ENVELOPE) -> dict[str, dict[str, Any]]:
+def refused_as(schema: dict[str, Any] = ENVELOPE) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, by status, each with its codes; `schema` is that of their body."""
-    by_status: dict[str, list[str]] = {}
+    by_status: dict[int | str, list[str]] = {}
     for refusal in EVERY:
         by_status.setdefault(str(refusal.status), []).append(refusal.code)
     return {

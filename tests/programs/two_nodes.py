@@ -50,7 +50,7 @@ class Jobs:
             self.model, [self.root / pictures], self.root / name, wanted=wanted, resources=resources, say=print
         ).summary
 
-    def with_a_node_lost(self, name: str, node: object) -> dict[str, Any]:
+    def with_a_node_lost(self, name: str, node: Any) -> dict[str, Any]:
         """A job that loses a node once it has two parts."""
 
         def lose() -> None:
