@@ -34,6 +34,7 @@ from hybridvit.data.imagenet import class_names
 from hybridvit.data.inputs import pictures
 from hybridvit.machine.facts import usable_cores
 from hybridvit.measure.latency import take_turns
+from hybridvit.models.backbone import Backbone
 from hybridvit.predictor import Predictor
 
 DECODING, RUNTIME, PREDICT = "decoding", "runtime", "predict --json"
@@ -43,6 +44,7 @@ def exported(name: str, folder: Path) -> Path:
     """A file of ONNX Runtime, with random weights and ImageNet's classes."""
     torch.manual_seed(0)
     model = hybridvit.create_model(name).eval()
+    assert isinstance(model, Backbone)
     model.card = dataclasses.replace(model.card, class_names=class_names())
     return hybridvit.export(model, folder / f"{name}.onnx").path
 
