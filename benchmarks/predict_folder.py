@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from comparison import report
@@ -35,6 +34,7 @@ from hybridvit.data.imagenet import class_names
 from hybridvit.data.inputs import pictures
 from hybridvit.machine.facts import usable_cores
 from hybridvit.measure.latency import take_turns
+from hybridvit.models.backbone import Backbone
 from hybridvit.predictor import Predictor
 
 DECODING, RUNTIME, PREDICT = "decoding", "runtime", "predict --json"
@@ -43,7 +43,8 @@ DECODING, RUNTIME, PREDICT = "decoding", "runtime", "predict --json"
 def exported(name: str, folder: Path) -> Path:
     """A file of ONNX Runtime, with random weights and ImageNet's classes."""
     torch.manual_seed(0)
-    model: Any = hybridvit.create_model(name).eval()
+    model = hybridvit.create_model(name).eval()
+    assert isinstance(model, Backbone)
     model.card = dataclasses.replace(model.card, class_names=class_names())
     return hybridvit.export(model, folder / f"{name}.onnx").path
 
