@@ -5,9 +5,10 @@ or after, the models join its registry as `hybridvit_<name>`.
 """
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hybridvit.after_import import after_import
+import wrapt
 
 if TYPE_CHECKING:
     from hybridvit.api import bench, dry_run, evaluate, export, predict, train
@@ -75,4 +76,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-after_import("timm", lambda: import_module("hybridvit.timm_models"))
+@wrapt.when_imported("timm")
+def _register_with_timm(timm: ModuleType) -> None:
+    import_module("hybridvit.timm_models")

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from hybridvit.errors import UsageError
 from hybridvit.machine.packages import IMPORT_NAMES, required_and_optional
 
-PACKAGES = ("docstring-parser", "jsonargparse", "numpy", "pillow", "pyyaml", "rich")
+PACKAGES = ("docstring-parser", "jsonargparse", "numpy", "pillow", "pyyaml", "rich", "wrapt")
 """What it has of the packages that hybridvit requires; beside them, the runtimes of its files."""
 WITHOUT = ("torch", "torchvision", "timm")
 _FIX = "this installation has only what runs exported files. Run: pip install hybridvit"
