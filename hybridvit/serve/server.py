@@ -110,6 +110,7 @@ def bound(host: str, port: int) -> socket.socket:
     """A socket at that address, which does not listen yet. Raises UsageError for one that cannot be had."""
     if not 0 <= port <= MOST_PORT:
         raise UsageError(f"--port is {port}, but ports are numbers from 0, for any that is free, to {MOST_PORT}.")
+    listening = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -117,9 +118,10 @@ def bound(host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
-        reason = error.strerror or error
+        if listening is not None:
+            listening.close()
         raise UsageError(
-            f"The address {host}:{port} cannot be served at: {reason}. Use another --host or --port."
+            f"The address {host}:{port} cannot be served at: {error.strerror or error}. Use another --host or --port."
         ) from error
     return listening
 
