@@ -38,6 +38,7 @@ from hybridvit.predictor import Predictor
 CONNECTIONS = 32
 TURN_S = 3.0
 STARTED_WITHIN_S = 120.0
+ENDED_WITHIN_S = 15.0
 ONE_BY_ONE = 30  # requests of a turn on one connection
 PARTS = ("litserve", "batching", "overhead")
 PHOTO = (500, 375)  # width and height, as in ImageNet
@@ -143,7 +144,11 @@ def started(command: Sequence[str], port: int) -> Iterator[int]:
                 time.sleep(0.1)
         yield process.pid
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves processes behind
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(ENDED_WITHIN_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves processes behind
         process.wait()
 
 

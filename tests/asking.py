@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-ASK_WITHIN_S = 60.0
+ASK_WITHIN_S = 150.0
 KEPT_S = 2.0  # an idle connection; the server closes it a little later
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

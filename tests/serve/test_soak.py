@@ -49,7 +49,7 @@ def ask_for(caller: Caller, seconds: float, numbers: count) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("seconds", [20, pytest.param(600, marks=pytest.mark.nightly)])
 def test_memory_grows_by_no_more_than_30_mb(onnx_file, seconds):
-    with serving(onnx_file, "--max_batch", 8) as process:
+    with serving(onnx_file, "--max_batch", 8, "--deadline", 120) as process:  # what is tried is memory, not speed
         caller, numbers = Caller(process.port), count()
         made = ask_for(caller, SETTLED_AFTER_S, numbers)
         before = resident_bytes(process)
