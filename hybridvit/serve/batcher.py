@@ -124,7 +124,7 @@ class Batcher:
             async with asyncio.timeout(deadline_s):
                 parts = [await entry.future for entry in entries.values()]
         except TimeoutError:
-            assert deadline_s is not None, "what has no deadline ends by none"
+            assert deadline_s is not None, "without one there is no timer"
             raise Deadline.after(deadline_s) from None
         finally:
             for number, entry in entries.items():

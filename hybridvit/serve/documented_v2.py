@@ -78,4 +78,5 @@ def as_json(*refused: int) -> Responses:
     return answer | {status: {"description": "Refused, or not ready", "content": _PLAIN} for status in refused}
 
 
-ANSWERS: Responses = {200: {"description": "The outputs", "content": _PLAIN | _BINARY}, **refused_as(_ERROR)}
+ANSWERS: Responses = {200: {"description": "The outputs", "content": _PLAIN | _BINARY}}
+ANSWERS |= {int(status): told for status, told in refused_as(_ERROR).items()}
