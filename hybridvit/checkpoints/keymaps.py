@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -89,7 +89,8 @@ def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The sou
             )
         renamed.setdefault(ours, value)
         first_names.setdefault(ours, theirs)
-    return renamed | key_map.implied(tensors, renamed)
+    implied: Any = key_map.implied(tensors, cast(Any, renamed))
+    return renamed | implied
 
 
 def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:
@@ -112,7 +113,8 @@ def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:
         if isinstance(value, Tensor) and not upstream:
             key_map.check_left_out(name, value)
         for each in upstream:
-            theirs[each] = key_map.their_value(each, value) if isinstance(value, Tensor) else value
+            laid_out: Any = key_map.their_value(each, value) if isinstance(value, Tensor) else value
+            theirs[each] = laid_out
     return theirs
 
 
