@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -89,7 +89,8 @@ def to_ours(tensors: dict[str, Value], naming: Naming, source: object = "The sou
             )
         renamed.setdefault(ours, value)
         first_names.setdefault(ours, theirs)
-    return renamed | key_map.implied(tensors, renamed)
+    implied: Any = key_map.implied(tensors, cast(Any, renamed))
+    return renamed | implied
 
 
 def from_ours(tensors: dict[str, Value], naming: Naming) -> dict[str, Value]:

@@ -89,9 +89,9 @@ def frame_of(size: tuple[int, int], preprocessing: Preprocessing) -> Frame:
             picture_size=(size[1], size[0]), crop=(0.0, 0.0, float(size[0]), float(size[1])), input_size=(height, width)
         )
     if preprocessing.crop_mode == "pad":
-        canvas_width, canvas_height = _canvas_size(size, (width, height))
-        left, top = (canvas_width - size[0]) // 2, (canvas_height - size[1]) // 2
-        crop = (-float(left), -float(top), float(canvas_width), float(canvas_height))
+        canvas = _canvas_size(size, (width, height))
+        left_of, above = ((whole - side) // 2 for whole, side in zip(canvas, size, strict=True))
+        crop = (-float(left_of), -float(above), float(canvas[0]), float(canvas[1]))
         return Frame(picture_size=(size[1], size[0]), crop=crop, input_size=(height, width))
     resized_width, resized_height, left, top = _placed(size, preprocessing)
     across, down = size[0] / resized_width, size[1] / resized_height

@@ -148,7 +148,7 @@ _S = (64, 128, 256, 512)
 def _mci(depths: tuple[int, ...], width: int) -> FastViTConfig:
     """An image tower of MobileCLIP or MobileCLIP2, with four stages or, as FastVLM's FastViTHD, with five."""
     has_five = len(depths) == 5
-    mixers = _R[:3] + _A[3:] * len(depths[3:])
+    mixers: tuple[Mixer, ...] = (*_R[:3], *_A[3:] * (len(depths) - 3))
     return FastViTConfig(
         depths=depths,
         widths=tuple(width * 2**stage for stage in range(len(depths))),
