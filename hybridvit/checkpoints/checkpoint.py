@@ -283,7 +283,7 @@ def _check_form(file: WeightFile, found: Form, expected: Form, architecture: str
     if expected == "training":
         raise CheckpointError(
             f"{file.path}: the checkpoint is folded (inference form); it cannot be unfolded, since the branches of its "
-            "RepMixers and convolutions are summed in it. Create with folded=True, or use hybridvit.load(path), which "
+            "layers are summed in it. Create with folded=True, or use hybridvit.load(path), which "
             f"gives the folded model.{_training_weights(architecture)}"
         )
     raise CheckpointError(

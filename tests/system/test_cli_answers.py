@@ -29,7 +29,7 @@ def test_list_shows_published_figures_and_the_licence(capsys: pytest.CaptureFixt
     assert main(["list"]) == 0
     text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if line.startswith("fastvit_sa12"))
-    assert row.split() == ["fastvit_sa12", "256", "10.9", "1.9", "80.9", "81.9", "1.6", "2.5", "-"]
+    assert row.split() == ["fastvit_sa12", "256", "10.9", "1.9", "80.9", "81.9", "1.6", "2.5", "-", "-"]
     assert "Licence:" in text
     assert main(["list", "--json", "--pattern", "*t8"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

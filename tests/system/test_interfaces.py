@@ -1,6 +1,7 @@
 """The models inside other libraries: timm, segmentation_models_pytorch, torchvision, transformers."""
 
 import json
+import math
 from collections import OrderedDict
 
 import pytest
@@ -16,11 +17,17 @@ from transformers import TimmBackbone, TimmBackboneConfig
 
 import hybridvit
 from hybridvit.errors import UsageError
+from hybridvit.models.registry import find_variant
 
 NAMES = [f"hybridvit_{name}" for name in hybridvit.list_models()]
 DEBUG = "hybridvit_fastvit_debug"
 DEBUGS = (DEBUG, "hybridvit_fastervit_debug")
 FROM_TIMM = pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
+
+
+def shallow(name):
+    """Depths of one block in each stage."""
+    return (1,) * len(find_variant(name).config.depths)
 
 
 def test_timm_lists_our_names_beside_its_own():
@@ -32,13 +39,13 @@ def test_timm_lists_our_names_beside_its_own():
 @pytest.mark.parametrize("name", first_of_each_kind())
 def test_timms_conformance_list(name):
     with torch.device("meta"):
-        model = timm.create_model(f"hybridvit_{name}", depths=(1, 1, 1, 1)).eval()
+        model = timm.create_model(f"hybridvit_{name}", depths=shallow(name)).eval()
         cfg = model.default_cfg
         images = torch.empty(1, *cfg["input_size"])
         fmap = model.forward_features(images)
         assert fmap.shape[1:] == (model.num_features, *cfg["pool_size"])
         assert model.forward_head(fmap, pre_logits=True).shape == (1, model.head_hidden_size)
-        assert model(images).shape == (1, model.num_classes) == (1, 1000)
+        assert model(images).shape == (1, model.num_classes) == (1, cfg["num_classes"])
         names = model.state_dict()
         for layer in (cfg["classifier"], *cfg["first_conv"]):
             assert f"{layer}.weight" in names
@@ -49,7 +56,7 @@ def test_timms_conformance_list(name):
         assert model(images).shape == fmap.shape
         model.reset_classifier(7, "avg")
         assert model(images).shape == (1, 7)
-        unpooled = timm.create_model(f"hybridvit_{name}", depths=(1, 1, 1, 1), num_classes=0, global_pool="").eval()
+        unpooled = timm.create_model(f"hybridvit_{name}", depths=shallow(name), num_classes=0, global_pool="").eval()
         assert unpooled(images).shape == fmap.shape
         unpooled.reset_classifier(7)  # which needs a pooled vector
         assert unpooled(images).shape == (1, 7)
@@ -68,15 +75,15 @@ def test_timm_places_our_models_and_refuses_unknown_options_as_its_own(name):
 @pytest.mark.parametrize("name", first_of_each_kind())
 def test_timms_feature_pyramid(name):
     with torch.device("meta"):
-        options = {"in_chans": 1, "depths": (1, 1, 1, 1)}
+        options = {"in_chans": 1, "depths": shallow(name)}
         pyramid = timm.create_model(f"hybridvit_{name}", features_only=True, **options).eval()
         maps = pyramid(torch.empty(1, 1, 96, 160))
         model = timm.create_model(f"hybridvit_{name}")
-    assert pyramid.feature_info.reduction() == [4, 8, 16, 32]
+    assert pyramid.feature_info.reduction() == [4 * 2**stage for stage in range(len(shallow(name)))]
     assert [fmap.shape[1] for fmap in maps] == pyramid.feature_info.channels()
-    assert [info["module"] for info in model.feature_info] == [f"stages.{index}" for index in range(4)]
+    assert [info["module"] for info in model.feature_info] == [f"stages.{index}" for index in range(len(shallow(name)))]
     for info, fmap in zip(model.feature_info, maps, strict=True):
-        assert fmap.shape[-1] == 160 // info["reduction"]
+        assert fmap.shape[-1] == math.ceil(160 / info["reduction"])
 
 
 @pytest.mark.parametrize("indices", [None, 2, [0, 3], [-1], (1,)])
