@@ -37,8 +37,9 @@ test test-nightly: .venv/ready
 	$(TEST) 3 $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system tests/contract/test_every_task.py \
 		$(SHAPES)
 	$(TEST) 2 $(SELECTED) --dist loadscope tests/deployment tests/contract/test_every_target.py
-# of processes, browsers and clusters: one at a time, for they assert times
-	$(TEST) 1 $(SELECTED) tests/browser
+	$(TEST) 2 $(SELECTED) --dist loadscope tests/serve tests/jobs
+# apart, for Playwright leaves an event loop in its process
+	$(TEST) 2 $(SELECTED) --dist loadscope tests/browser
 
 # The browser of the tests, where there is none and the system's packages can be installed; else these are skipped.
 browser:

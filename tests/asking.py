@@ -5,17 +5,15 @@ import http.client
 import json
 import socket
 import struct
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 ASK_WITHIN_S = 150.0
-KEPT_S = 2.0  # an idle connection; the server closes it a little later
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -77,20 +75,19 @@ def v2_binary(pictures: Sequence[bytes], model: str, **more: Any) -> Ask:
 
 
 class Caller:
-    """Asks one service; each thread has a connection that it keeps."""
+    """Asks one service, each time on a connection of its own."""
 
     def __init__(self, port: int) -> None:
-        self._port, self._kept = port, threading.local()
+        self._port = port
 
     def __call__(self, ask: Ask) -> Said:
         """The response."""
-        connection, since = getattr(self._kept, "last", (None, 0.0))
-        if connection is None or time.monotonic() - since > KEPT_S:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ASK_WITHIN_S)
-        connection.request(ask.method, ask.path, ask.body, ask.headers)
-        response = connection.getresponse()
-        length = response.headers.get(HEADER_LENGTH)
-        return Said(status=response.status, body=response.read(), header_bytes=None if length is None else int(length))
+        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=ASK_WITHIN_S)) as connection:
+            connection.request(ask.method, ask.path, ask.body, ask.headers)
+            response = connection.getresponse()
+            length = response.headers.get(HEADER_LENGTH)
+            header_bytes = None if length is None else int(length)
+            return Said(status=response.status, body=response.read(), header_bytes=header_bytes)
 
     def get(self, path: str) -> Said:
         """The response to a question."""

@@ -1,8 +1,8 @@
 """Models of each family, and the layers in them that a fold would read."""
 
 import torch
-from conftest import trained_like
 from torch import nn
+from trained_like import trained_like
 
 import hybridvit
 

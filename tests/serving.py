@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,9 +120,15 @@ class Process:
 
     def pid_of(self, name: str) -> int:
         """The process that computes a model, the last that the log tells of."""
-        told = re.findall(
-            rf"^{name}: process (\d+)|^the model '{name}' is ready again, in process (\d+)", self.log.getvalue(), re.M
-        )
+        until = time.monotonic() + WITHIN_S
+        told: list[tuple[str, str]] = []
+        while not told and time.monotonic() < until:  # what is printed may be read a little later
+            time.sleep(0.01)
+            told = re.findall(
+                rf"^{name}: process (\d+)|^the model '{name}' is ready again, in process (\d+)",
+                self.log.getvalue(),
+                re.M,
+            )
         return int(max(told[-1]))
 
     def signal(self, number: int) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import trained_like
 from detectors import detector
 from PIL import Image
 from serving import NAMES, Service, classifier, picture
+from trained_like import trained_like
 
 import hybridvit
 from hybridvit.cli import main

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asking import HEADER_LENGTH, Said, array_of, v2_binary, v2_json
-from conftest import trained_like
 from serving import NAMES, Service, classifier, picture
+from trained_like import trained_like
 
 import hybridvit
 from hybridvit.predictor import Predictor
