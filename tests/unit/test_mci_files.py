@@ -119,7 +119,7 @@ def test_a_released_tower_cannot_be_trained_and_the_weights_that_can_are_named()
     with torch.device("meta"):
         released = hybridvit.fold(hybridvit.create_model("fastvit_mci3").eval(), released=True)
         model = hybridvit.create_model("fastvit_mci3")
-    with pytest.raises(CheckpointError, match=r"branches of its RepMixers .* pretrained='apple_mclip2_dfndr2b'"):
+    with pytest.raises(CheckpointError, match=r"branches of its layers .* pretrained='apple_mclip2_dfndr2b'"):
         load_weights(model, {name: torch.zeros(value.shape) for name, value in released.state_dict().items()})
 
 
