@@ -21,7 +21,7 @@ def options(words: Sequence[str]) -> set[str]:
 def known() -> set[str]:
     names = set(inspect.signature(serve).parameters)
     limits = inspect.signature(serve).parameters["limits"].default
-    return names | {field for field in vars(limits)}
+    return names | set(vars(limits))
 
 
 def test_kserve_starts_the_service_with_options_that_it_has() -> None:
