@@ -14,7 +14,7 @@ import pyarrow
 import pytest
 from fresh import output_of
 from pyarrow import parquet
-from tables import pace_of, parts_of, rows_of
+from jobs.tables import pace_of, parts_of, rows_of
 
 import hybridvit
 from hybridvit.cli import main

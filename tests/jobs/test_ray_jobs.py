@@ -13,7 +13,7 @@ import pytest
 from fresh import ENVIRONMENT, PROGRAMS
 from PIL import Image
 from required import missing
-from tables import pace_of, parts_of, rows_of
+from jobs.tables import pace_of, parts_of, rows_of
 
 from hybridvit.jobs.worker import DIED
 
