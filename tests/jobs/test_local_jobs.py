@@ -14,7 +14,6 @@ import pyarrow
 import pytest
 from fresh import output_of
 from pyarrow import parquet
-from jobs.tables import pace_of, parts_of, rows_of
 
 import hybridvit
 from hybridvit.cli import main
@@ -23,6 +22,7 @@ from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.run import run_job
 from hybridvit.jobs.worker import DIED
 from hybridvit.scores import Result
+from jobs.tables import pace_of, parts_of, rows_of
 
 ONE = Resources(workers="1", batch=4)
 SMALL = Wanted(unit=10)

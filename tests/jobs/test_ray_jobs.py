@@ -13,9 +13,9 @@ import pytest
 from fresh import ENVIRONMENT, PROGRAMS
 from PIL import Image
 from required import missing
-from jobs.tables import pace_of, parts_of, rows_of
 
 from hybridvit.jobs.worker import DIED
+from jobs.tables import pace_of, parts_of, rows_of
 
 pytestmark = pytest.mark.xdist_group("ray")
 PACED, UNIT = 64, 8
