@@ -10,4 +10,4 @@ from fresh import output_of
 def test_a_forward_pass_has_no_page_faults_where_freed_memory_is_kept() -> None:
     before, after = map(int, output_of("page_faults").split())
     assert before > 1000  # the reason to ask for it
-    assert after < before / 20  # not none: a system that is short of memory takes single pages back
+    assert after < 20
