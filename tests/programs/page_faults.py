@@ -17,7 +17,7 @@ CALLS, ROUNDS = 5, 5
 
 
 def faults(model: nn.Module, images: Tensor) -> int:
-    """Of a call after the first few, on average over the best of a few rounds: a busy system takes single pages back."""
+    """Of a call after the first few, in the best of a few rounds: a busy system takes single pages back."""
     with torch.inference_mode():
         for _ in range(CALLS):
             model(images)
