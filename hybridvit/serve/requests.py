@@ -51,8 +51,8 @@ def refusal_response(
 class Requests:
     """ASGI middleware; Starlette's own base class hides that a client is gone."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, models: Mapping[str, object]) -> None:
-        self._app, self._metrics, self._models = app, metrics, models
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry out one request."""
