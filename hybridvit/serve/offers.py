@@ -123,10 +123,8 @@ class PictureOffer(Offer):
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, each in enumerate(prepared):
             by_shape.setdefault(each.image.shape, []).append(place)
-        deadline_s = self._models.limits.deadline
         answers = await _all(
-            self.served.ask(np.stack([prepared[place].image for place in places]), deadline_s)
-            for places in by_shape.values()
+            self.served.ask(np.stack([prepared[place].image for place in places])) for places in by_shape.values()
         )
         results: dict[int, Result] = {}
         for places, answered in zip(by_shape.values(), answers, strict=True):
@@ -158,7 +156,7 @@ class TensorOffer(Offer):
         if images.dtype == np.uint8:
             images = images.transpose(0, 3, 1, 2).astype(np.float32)  # b c h w, as runners of raw pixels take them
         try:
-            answered = await self.served.ask(images, self._models.limits.deadline)
+            answered = await self.served.ask(images)
         except NotFinite as error:
             raise BadRequest(f"{error} The input may have values that no picture has.") from error
         note["batch"] = answered.batch
