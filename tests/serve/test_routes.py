@@ -1,5 +1,7 @@
 """Each route and each refusal of a service, for the models of several tasks."""
 
+import asyncio
+import dataclasses
 import gzip
 import io
 import json
@@ -7,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asking import v2_json
 from detectors import detector
 from PIL import Image
-from serving import NAMES, Service, classifier, picture
+from serving import NAMES, WITHIN_S, Service, classifier, picture
 from trained_like import trained_like
 
 import hybridvit
@@ -21,6 +24,7 @@ from hybridvit.scores import Result
 from hybridvit.serve.app import from_env
 from hybridvit.serve.limits import Limits
 from hybridvit.serve.models import Models, named
+from hybridvit.serve.predict import Asked
 from hybridvit.serve.refusals import EVERY, NotFinite, Overloaded
 from hybridvit.serve.served import Model
 from hybridvit.serve.server import bound
@@ -207,6 +211,36 @@ def test_a_full_queue_an_answer_that_is_late_and_one_that_is_no_number_are_told_
     assert {Overloaded.code, NotFinite.code} <= raised.keys()
 
 
+def test_an_answer_that_takes_longer_than_it_may_is_refused_in_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(*_: object) -> None:
+        await asyncio.sleep(2 * WITHIN_S)
+
+    monkeypatch.setattr(service.models, "limits", dataclasses.replace(service.models.limits, deadline=0.2))
+    monkeypatch.setattr(service.models["classify"], "ask", ask)
+    refused(service.post("/predict?model=classify", picture()), 504, "deadline", "took longer than 0.2 seconds")
+    answered = service.ask("POST", "/v2/models/classify/infer", content=v2_json([picture()], "classify").body)
+    assert answered.status_code == 504
+    assert answered.json()["error"].startswith("deadline: The answer took longer than 0.2 seconds")
+
+
+@pytest.mark.parametrize("address", ["/predict?model=classify", "/v2/models/classify/infer"])
+def test_a_full_queue_refuses_a_body_unread(service: Service, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    read: list[int] = []
+
+    async def parts():
+        read.append(1)
+        yield picture()
+
+    def check(*_: object) -> None:
+        raise Overloaded("The queue is full.")
+
+    monkeypatch.setattr(service.models["classify"], "check", check)
+    assert service.ask("POST", address, content=parts()).status_code == 503
+    assert not read
+
+
 def test_a_fault_of_the_server_is_told_without_what_went_wrong_and_logged_with_it(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,6 +314,21 @@ def test_the_schema_has_every_route_and_every_refusal(service: Service) -> None:
     for refusal in EVERY:
         assert refusal.code in told[str(refusal.status)]["description"]
     assert "/openapi.json" in service.get("/docs").text
+
+
+def test_the_schema_of_predict_has_what_is_asked_and_answered(service: Service) -> None:
+    told = service.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    assert {each["name"] for each in told["parameters"]} == {each.name for each in dataclasses.fields(Asked)}
+    example = told["responses"]["200"]["content"]["application/json"]["example"]
+    answered = service.post("/predict?model=classify&top=1", picture()).json()
+    assert _kinds(example) == _kinds(answered)
+
+
+def _kinds(value: object) -> object:
+    """The shape of JSON: its names, and the types of its values."""
+    if isinstance(value, dict):
+        return {name: _kinds(each) for name, each in value.items()}
+    return [_kinds(each) for each in value] if isinstance(value, list) else type(value)
 
 
 def test_models_have_the_names_of_their_files_or_those_that_they_are_given() -> None:
