@@ -141,12 +141,13 @@ class TensorOffer(Offer):
     @property
     def inputs(self) -> list[dict[str, Any]]:
         taken = self.served.spec.input
-        return [{"name": taken.name, "datatype": taken.dtype, "shape": list(taken.shape)}]
+        return [{"name": taken.name, "datatype": taken.datatype, "shape": list(taken.shape)}]
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
         return [
-            {"name": each.name, "datatype": each.dtype, "shape": list(each.shape)} for each in self.served.spec.outputs
+            {"name": each.name, "datatype": each.datatype, "shape": list(each.shape)}
+            for each in self.served.spec.outputs
         ]
 
     async def answer(self, request: Request, note: dict[str, Any]) -> list[Tensor]:
