@@ -126,6 +126,11 @@ class PictureOffer(Offer):
         answers = await _all(
             self.served.ask(np.stack([prepared[place].image for place in places])) for places in by_shape.values()
         )
+        note["ms"] = {
+            "decode": max(each.ms for each in prepared),
+            "queue": max(each.queue_ms for each in answers),
+            "compute": max(each.compute_ms for each in answers),
+        }
         results: dict[int, Result] = {}
         for places, answered in zip(by_shape.values(), answers, strict=True):
             note["batch"] = answered.batch
@@ -160,7 +165,7 @@ class TensorOffer(Offer):
             answered = await self.served.ask(images)
         except NotFinite as error:
             raise BadRequest(f"{error} The input may have values that no picture has.") from error
-        note["batch"] = answered.batch
+        note |= {"ms": {"queue": answered.queue_ms, "compute": answered.compute_ms}, "batch": answered.batch}
         wanted = request.outputs or answered.outputs
         return [Tensor(name=name, values=answered.outputs[name]) for name in wanted]
 

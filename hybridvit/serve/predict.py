@@ -59,7 +59,7 @@ class Predicting:
     """Answers to pictures."""
 
     def __init__(self, *, models: Models, metrics: Metrics) -> None:
-        self._models, self._metrics = models, metrics
+        self._models = models
         self._bodies, self._pool = models.bodies, models.pool
         for served in models.values():
             served.on_batch = lambda size, ms: metrics.batch_size.observe(size)
@@ -91,8 +91,7 @@ class Predicting:
         answered = await served.ask(prepared.images)
         (result,) = served.results(answered.outputs, [prepared.frame], asked.top)
         ms = {"decode": prepared.ms, "queue": answered.queue_ms, "compute": answered.compute_ms}
-        self._metrics.stages(**ms)
-        note["batch"] = answered.batch
+        note |= {"ms": ms, "batch": answered.batch}
         if asked.picture:
             return Response(await self._pool.draw(body, served.card, result), media_type="image/png")
         content = {

@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,16 +19,11 @@ from trained_like import trained_like
 import hybridvit
 from hybridvit.cli import main
 from hybridvit.data.decode import decode_image
-from hybridvit.errors import UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.scores import Result
-from hybridvit.serve.app import from_env
 from hybridvit.serve.limits import Limits
-from hybridvit.serve.models import Models, named
 from hybridvit.serve.predict import Asked
 from hybridvit.serve.refusals import EVERY, NotFinite, Overloaded
-from hybridvit.serve.served import Model
-from hybridvit.serve.server import bound
 
 MOST_BYTES, MOST_PIXELS = 200_000, 250_000
 
@@ -290,10 +286,23 @@ def test_metrics_count_requests_by_model_and_code(service: Service) -> None:
     assert before.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert count(after, answered) - count(before.text, answered) == 1
     assert count(after, batches) - count(before.text, batches) == 1
-    for stage in ("decode", "queue", "compute"):
-        assert f'hybridvit_stage_seconds_count{{stage="{stage}"}}' in after
     assert 'hybridvit_queue_length{model="classify"} 0.0' in after
     assert "hybridvit_worker_restarts_total 0.0" in after
+
+
+@pytest.mark.parametrize("address", ["/predict?model=classify", "/v2/models/classify/infer"])
+def test_metrics_have_the_stages_of_every_answer(service: Service, address: str) -> None:
+    def seconds() -> dict[tuple[str, str], float]:
+        found = re.findall(r'^hybridvit_stage_seconds_(\w+){stage="(\w+)"} (.+)$', service.get("/metrics").text, re.M)
+        return {(what, stage): float(value) for what, stage, value in found}
+
+    body = picture() if address.startswith("/predict") else v2_json([picture()], "classify").body
+    before = seconds()
+    assert service.post(address, body).status_code == 200
+    after = seconds()
+    for stage in ("decode", "queue", "compute"):
+        assert after["count", stage] == before.get(("count", stage), 0) + 1
+        assert 0 < after["sum", stage] - before.get(("sum", stage), 0) < WITHIN_S
 
 
 def test_a_line_of_log_tells_of_a_request_but_of_no_picture(
@@ -329,66 +338,3 @@ def _kinds(value: object) -> object:
     if isinstance(value, dict):
         return {name: _kinds(each) for name, each in value.items()}
     return [_kinds(each) for each in value] if isinstance(value, list) else type(value)
-
-
-def test_models_have_the_names_of_their_files_or_those_that_they_are_given() -> None:
-    assert named(["runs/a.onnx", "small=b.onnx", "x/y=z.onnx"]) == {
-        "a": "runs/a.onnx",
-        "small": "b.onnx",
-        "y=z": "x/y=z.onnx",
-    }
-    with pytest.raises(UsageError, match=r"^Two models are called 'a': a\.onnx and b/a\.onnx\. Give one another"):
-        named(["a.onnx", "b/a.onnx"])
-
-
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [
-        (Limits(queue=0), "--queue is 0, but it must be at least 1"),
-        (Limits(deadline=0), "--deadline is 0, but it must be at least 0.001"),
-        (Limits(deadline=float("nan")), "--deadline is nan"),
-        (Limits(max_batch=0), "--max_batch is 0"),
-        (Limits(max_batch=65), "--max_batch is 65, but only --queue 64 pictures may wait"),
-        (Limits(max_wait_ms=-1), "--max_wait_ms is -1"),
-    ],
-)
-def test_limits_that_nothing_can_be_served_with_are_refused(limits: Limits, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Models([Model(name="a", path="a.onnx")], limits)
-
-
-def test_an_address_that_somebody_serves_at_already_is_refused_before_a_model_is_opened(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with bound("127.0.0.1", 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert main(["serve", "nowhere.onnx", "--port", str(port)]) == 2
-    assert f"The address 127.0.0.1:{port} cannot be served at: " in capsys.readouterr().err
-
-
-def test_a_factory_serves_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HYBRIDVIT_MODELS", raising=False)
-    with pytest.raises(UsageError, match=r"^HYBRIDVIT_MODELS names no model\. Set it to files"):
-        from_env()
-    monkeypatch.setenv("HYBRIDVIT_MODELS", "a.onnx 'small=with space.onnx'")
-    assert "/predict" in from_env().openapi()["paths"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["a.onnx", "--host", "0.0.0.0"], "Add --public"),
-        (["a.onnx", "--certfile", "a.pem"], "go together"),
-        (["a.onnx", "--certfile", "a.pem", "--keyfile", "b.pem"], "there is no such file"),
-        (["nowhere.onnx", "--port", "0"], "There is no file nowhere.onnx"),
-        (["a.onnx", "--port", "70000"], "70000"),
-        (["a.onnx", "a.onnx"], "Two models are called 'a'"),
-    ],
-)
-def test_what_cannot_be_served_is_told_before_anything_is(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["serve", *words]) in (2, 5)
-    assert message in capsys.readouterr().err
