@@ -50,7 +50,7 @@ def create_app(models: Models, *, metrics: Metrics | None = None, bench: Path | 
         redoc_url=None,
         lifespan=running,
     )
-    app.add_middleware(Requests, metrics=metrics, models=models)
+    app.add_middleware(Requests, metrics=metrics)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_route)
     _add_pages(app)
@@ -152,10 +152,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "wrong_method"}
-    told = {404: "There is nothing at this address. See /openapi.json.", 405: "This address takes another method."}
+    messages = {404: "There is nothing at this address. See /openapi.json.", 405: "This address takes another method."}
     return refusal_response(
         request.scope,
-        told.get(error.status_code, str(error.detail)),
+        messages.get(error.status_code, str(error.detail)),
         code=codes.get(error.status_code, "bad_request"),
         status=error.status_code,
         headers=dict(error.headers or {}),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybridvit.serve.refusals import BadRequest, Deadline, Internal, NotFinite, Overloaded, Refusal
+from hybridvit.serve.refusals import BadRequest, Internal, NotFinite, Overloaded, Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +107,10 @@ class Batcher:
                 "Ask again in a second, or serve with a larger --queue or more copies."
             )
 
-    async def ask(self, images: np.ndarray, deadline_s: float | None) -> Answered:
-        """The answer to images (n c h w). Raises Overloaded, Deadline, NotFinite, or what the model's process raises.
+    async def ask(self, images: np.ndarray) -> Answered:
+        """The answer to images (n c h w). Raises Overloaded, NotFinite, or what the model's process raises.
 
-        Without `deadline_s` the caller sees to it that nobody waits for ever.
-        A request that ends early, by its deadline or by being cancelled, leaves nothing in the queue.
+        The caller sees to it that nobody waits for ever; a request that is cancelled leaves nothing in the queue.
         """
         self.check(len(images))
         loop = asyncio.get_running_loop()
@@ -121,11 +120,7 @@ class Batcher:
         self._waiting |= entries
         self._came.set()
         try:
-            async with asyncio.timeout(deadline_s):
-                parts = [await entry.future for entry in entries.values()]
-        except TimeoutError:
-            assert deadline_s is not None, "without one there is no timer"
-            raise Deadline.after(deadline_s) from None
+            parts = [await entry.future for entry in entries.values()]
         finally:
             for number, entry in entries.items():
                 self._waiting.pop(number, None)

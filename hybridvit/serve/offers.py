@@ -123,11 +123,14 @@ class PictureOffer(Offer):
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for place, each in enumerate(prepared):
             by_shape.setdefault(each.image.shape, []).append(place)
-        deadline_s = self._models.limits.deadline
         answers = await _all(
-            self.served.ask(np.stack([prepared[place].image for place in places]), deadline_s)
-            for places in by_shape.values()
+            self.served.ask(np.stack([prepared[place].image for place in places])) for places in by_shape.values()
         )
+        note["ms"] = {
+            "decode": max(each.ms for each in prepared),
+            "queue": max(each.queue_ms for each in answers),
+            "compute": max(each.compute_ms for each in answers),
+        }
         results: dict[int, Result] = {}
         for places, answered in zip(by_shape.values(), answers, strict=True):
             note["batch"] = answered.batch
@@ -143,12 +146,13 @@ class TensorOffer(Offer):
     @property
     def inputs(self) -> list[dict[str, Any]]:
         taken = self.served.spec.input
-        return [{"name": taken.name, "datatype": taken.dtype, "shape": list(taken.shape)}]
+        return [{"name": taken.name, "datatype": taken.datatype, "shape": list(taken.shape)}]
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
         return [
-            {"name": each.name, "datatype": each.dtype, "shape": list(each.shape)} for each in self.served.spec.outputs
+            {"name": each.name, "datatype": each.datatype, "shape": list(each.shape)}
+            for each in self.served.spec.outputs
         ]
 
     async def answer(self, request: Request, note: dict[str, Any]) -> list[Tensor]:
@@ -158,10 +162,10 @@ class TensorOffer(Offer):
         if images.dtype == np.uint8:
             images = images.transpose(0, 3, 1, 2).astype(np.float32)  # b c h w, as runners of raw pixels take them
         try:
-            answered = await self.served.ask(images, self._models.limits.deadline)
+            answered = await self.served.ask(images)
         except NotFinite as error:
             raise BadRequest(f"{error} The input may have values that no picture has.") from error
-        note["batch"] = answered.batch
+        note |= {"ms": {"queue": answered.queue_ms, "compute": answered.compute_ms}, "batch": answered.batch}
         wanted = request.outputs or answered.outputs
         return [Tensor(name=name, values=answered.outputs[name]) for name in wanted]
 

@@ -1,6 +1,5 @@
 """`POST /predict`: the bytes of a picture in, the answer out."""
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from hybridvit.errors import nearest
 from hybridvit.serve.limits import MOST_ENTRIES
 from hybridvit.serve.metrics import Metrics
 from hybridvit.serve.models import Models
-from hybridvit.serve.refusals import BadRequest, Deadline, NotAnImage
+from hybridvit.serve.refusals import BadRequest, NotAnImage, within
 from hybridvit.serve.requests import noted
 from hybridvit.serve.served import Served
 from hybridvit.serve.uploads import while_connected
@@ -60,7 +59,7 @@ class Predicting:
     """Answers to pictures."""
 
     def __init__(self, *, models: Models, metrics: Metrics) -> None:
-        self._models, self._metrics = models, metrics
+        self._models = models
         self._bodies, self._pool = models.bodies, models.pool
         for served in models.values():
             served.on_batch = lambda size, ms: metrics.batch_size.observe(size)
@@ -80,27 +79,19 @@ class Predicting:
         try:
             if not body:
                 raise BadRequest("The body is empty. Send the bytes of a picture: curl --data-binary @photo.jpg URL.")
-            return await while_connected(request, self._in_time(served, body, asked, note))
+            async with within(self._models.limits.deadline):
+                return await while_connected(request, self._answer(served, body, asked, note))
         finally:
             self._bodies.release(len(body))
-
-    async def _in_time(self, served: Served, body: bytes, asked: Asked, note: dict[str, Any]) -> Response:
-        deadline_s = self._models.limits.deadline
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await self._answer(served, body, asked, note)
-        except TimeoutError:
-            raise Deadline.after(deadline_s) from None
 
     async def _answer(self, served: Served, body: bytes, asked: Asked, note: dict[str, Any]) -> Response:
         prepared = await self._pool.prepare(body, served.card)
         if asked.overlay is not None:
             return Response(await served.overlay(asked.overlay, prepared.image), media_type="image/png")
-        answered = await served.ask(prepared.images, None)
+        answered = await served.ask(prepared.images)
         (result,) = served.results(answered.outputs, [prepared.frame], asked.top)
         ms = {"decode": prepared.ms, "queue": answered.queue_ms, "compute": answered.compute_ms}
-        self._metrics.stages(**ms)
-        note["batch"] = answered.batch
+        note |= {"ms": ms, "batch": answered.batch}
         if asked.picture:
             return Response(await self._pool.draw(body, served.card, result), media_type="image/png")
         content = {

@@ -1,5 +1,8 @@
 """Why a request gets no answer: each reason has a code, an HTTP status, and a sentence with value, rule and fix."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 
@@ -100,14 +103,18 @@ class Deadline(Refusal):
 
     status, code = 504, "deadline"
 
-    @classmethod
-    def after(cls, seconds: float) -> "Deadline":
-        """That of an answer which took longer than so many seconds."""
-        return cls(f"The answer took longer than {seconds:g} seconds. Ask again, or serve with a longer --deadline.")
 
-
-EVERY = (
-    BadRequest, NoSuchModel, TooSlow, TooLarge, NotAnImage, EncodedBody, DamagedImage, TooManyPixels, NotFinite,
-    Internal, Overloaded, WorkerLost, Stopping, Deadline,
-)  # fmt: skip
+EVERY: tuple[type[Refusal], ...] = tuple(Refusal.__subclasses__())
 """All of them, for documentation and tests."""
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Time for an answer: a block that takes longer is cancelled. Raises Deadline then."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Deadline(
+            f"The answer took longer than {seconds:g} seconds. Ask again, or serve with a longer --deadline."
+        ) from None

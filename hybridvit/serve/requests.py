@@ -25,7 +25,10 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def noted(scope: Scope) -> dict[str, Any]:
-    """What is known of a request: "request_id", and for its line of log "model", "error" and others, once known."""
+    """What is known of a request: "request_id", and for its line of log "model", "error" and others, once known.
+
+    "ms" are its stages in milliseconds, for the metrics.
+    """
     return scope.setdefault("state", {}).setdefault("hybridvit", {"request_id": ""})
 
 
@@ -51,8 +54,8 @@ def refusal_response(
 class Requests:
     """ASGI middleware; Starlette's own base class hides that a client is gone."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, models: Mapping[str, object]) -> None:
-        self._app, self._metrics, self._models = app, metrics, models
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry out one request."""
@@ -92,6 +95,7 @@ class Requests:
         model = note.get("model", "")
         self._metrics.requests.labels(model, str(status)).inc()
         self._metrics.request_seconds.labels(model).observe(seconds)
+        self._metrics.stages(**note.get("ms", {}))
         if note.get("error") == NotFinite.code:
             self._metrics.not_finite.inc()
         route = scope.get("route")

@@ -4,7 +4,6 @@ Each model is offered under two names with one queue: NAME takes the bytes of pi
 takes what the graph takes and gives what it gives.
 """
 
-import asyncio
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from hybridvit.serve.models import Models
 from hybridvit.serve.offers import VERSION, Offer, shown
 from hybridvit.serve.offers import offer as offered
 from hybridvit.serve.protocol_v2 import PREFIX, TooMuchJSON, read_request, write_answer
-from hybridvit.serve.refusals import BadRequest, Deadline, TooLarge
+from hybridvit.serve.refusals import BadRequest, TooLarge, within
 from hybridvit.serve.requests import noted
 from hybridvit.serve.tensors import BadTensors
 from hybridvit.serve.uploads import while_connected
@@ -41,17 +40,10 @@ class Protocol:
         body = await self._models.bodies.read(http)
         note["bytes"] = len(body)
         try:
-            return await while_connected(http, self._in_time(offer, body, http.headers.get(HEADER_LENGTH), note))
+            async with within(self._models.limits.deadline):
+                return await while_connected(http, self._answer(offer, body, http.headers.get(HEADER_LENGTH), note))
         finally:
             self._models.bodies.release(len(body))
-
-    async def _in_time(self, offer: Offer, body: bytes, length: str | None, note: dict[str, Any]) -> Response:
-        deadline_s = self._models.limits.deadline
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await self._answer(offer, body, length, note)
-        except TimeoutError:
-            raise Deadline.after(deadline_s) from None
 
     async def _answer(self, offer: Offer, body: bytes, length: str | None, note: dict[str, Any]) -> Response:
         if length is not None and not (length.isdecimal() and len(length) < 12):

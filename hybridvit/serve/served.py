@@ -157,19 +157,14 @@ class Served:
         """Raise the Refusal that `count` more images would get at once."""
         self._batcher.check(count)
 
-    async def ask(self, images: np.ndarray, deadline_s: float | None) -> Answered:
+    async def ask(self, images: np.ndarray) -> Answered:
         """The answer to images (n c h w, float32, prepared as the card says), with the time that it took.
 
-        Without `deadline_s` the caller sees to it that nobody waits for ever.
+        The caller sees to it that nobody waits for ever.
 
-        Raises Overloaded, WorkerLost, Deadline, NotFinite, Stopping; BadRequest for images of another shape than the
-        model takes.
+        Raises Overloaded, WorkerLost, NotFinite, Stopping; BadRequest for images of another shape than the model takes.
         """
-        return await self._batcher.ask(images, deadline_s)
-
-    async def answer(self, images: np.ndarray, deadline_s: float) -> Outputs:
-        """As `ask`, the outputs alone, by name."""
-        return (await self.ask(images, deadline_s)).outputs
+        return await self._batcher.ask(images)
 
     async def overlay(self, name: str, image: np.ndarray) -> bytes:
         """A PNG of what an image (c h w) makes of the inside of the model, one of `opened.overlays`.

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from hybridvit.export.spec import INPUT
+from hybridvit.serve.tensors import datatype_of
 from hybridvit.serve.worker import Opened
 
 ANY = -1  # a side of any length
-DTYPES = {"f4": "FP32", "f2": "FP16", "f8": "FP64", "u1": "UINT8", "i4": "INT32", "i8": "INT64", "b1": "BOOL"}
-"""The Open Inference Protocol's names, by NumPy's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tensor:
+class TensorSpec:
     """An input or an output; ANY stands for sides that vary."""
 
     name: str
-    dtype: str
+    datatype: str  # as the Open Inference Protocol calls it
     shape: tuple[int, ...]
 
 
@@ -26,8 +25,8 @@ class Tensor:
 class Signature:
     """The ends of a model. An input of UINT8 is (batch, height, width, channels), one of FP32 (b c h w)."""
 
-    input: Tensor
-    outputs: tuple[Tensor, ...]
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
 
 
 def signature_of(opened: Opened, outputs: Mapping[str, np.ndarray]) -> Signature:
@@ -37,14 +36,14 @@ def signature_of(opened: Opened, outputs: Mapping[str, np.ndarray]) -> Signature
     is_one_size = len(spec.sizes) == 1 and spec.range_px is None if spec is not None else False
     size = (spec.image_size if spec is not None else preprocessing.image_size) if is_one_size else (ANY, ANY)
     if spec is not None and spec.pixels == "uint8":
-        taken = Tensor(name=INPUT, dtype="UINT8", shape=(batch, *size, spec.channels))
+        taken = TensorSpec(name=INPUT, datatype="UINT8", shape=(batch, *size, spec.channels))
     else:
         channels = spec.channels if spec is not None else len(preprocessing.mean)
-        taken = Tensor(name=INPUT, dtype="FP32", shape=(batch, channels, *size))
+        taken = TensorSpec(name=INPUT, datatype="FP32", shape=(batch, channels, *size))
     return Signature(
         input=taken,
         outputs=tuple(
-            Tensor(name=name, dtype=DTYPES[each.dtype.str[1:]], shape=(batch, *_rest(each.shape, is_one_size)))
+            TensorSpec(name=name, datatype=datatype_of(each.dtype), shape=(batch, *_rest(each.shape, is_one_size)))
             for name, each in outputs.items()
         ),
     )

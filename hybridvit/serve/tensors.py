@@ -21,7 +21,7 @@ DTYPES: Mapping[str, np.dtype] = {
     **{f"FP{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
 }
 _ALLOWED: Mapping[str, set[type]] = {"b": {bool}, "f": {int, float}}  # in JSON, by NumPy's kind; else whole numbers
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()} | {np.dtype(object): BYTES}
 
 
 class BadTensors(UsageError):
@@ -38,7 +38,12 @@ class Tensor:
     @property
     def datatype(self) -> str:
         """As the protocol calls it."""
-        return BYTES if self.values.dtype == object else _NAMES[self.values.dtype]
+        return datatype_of(self.values.dtype)
+
+
+def datatype_of(dtype: np.dtype) -> str:
+    """The protocol's name of NumPy's type."""
+    return _NAMES[dtype]
 
 
 def bytes_array(strings: Sequence[bytes]) -> np.ndarray:

@@ -21,6 +21,7 @@ from hybridvit.export.pipeline import export
 CONNECTIONS, NUM_REQUESTS, NUM_OF_OTHERS = 32, 2_000, 300
 DEADLINE_S, GONE_WITHIN_S = 30.0, 10.0
 SAME = {"rtol": 1e-5, "atol": 1e-6}
+LEAST_APART = 1e-4  # probabilities of two pictures: thirty times what counts as the same
 NUM_CLASSES = 10
 OTHERS = [
     "safetensors",
@@ -36,10 +37,10 @@ def pictures() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Path:
-    """A checkpoint whose answers to the pictures differ, and the pictures."""
+    """A checkpoint that has an answer of its own for each picture, and the pictures."""
     folder = tmp_path_factory.mktemp("equality")
     model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=NUM_CLASSES))
-    spread_answers(model, np.stack([prepare(content, model.card.preprocessing) for content in pictures[:40]]))
+    tell_apart(model, np.stack([prepare(content, model.card.preprocessing) for content in pictures]))
     hybridvit.save_checkpoint(model, folder / "m.safetensors")
     (folder / "pictures").mkdir()
     for number, content in enumerate(pictures):
@@ -48,15 +49,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> P
 
 
 @torch.no_grad()
-def spread_answers(model: torch.nn.Module, images: np.ndarray) -> None:
-    """Change the classifier so that half of the classes compete for these images, and the others are far from it.
+def tell_apart(model: torch.nn.Module, images: np.ndarray) -> None:
+    """Give norms the statistics of these images, as training does, and let all classes compete for them.
 
-    Without a gain, and with logits of others that are large, rounding stays as small as in any model.
+    With other statistics all pictures look nearly alike to each layer, and so little apart that two answers which were
+    exchanged could pass for equal; a gain at the end would make rounding larger too.
     """
-    logits = model(torch.from_numpy(images))
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean of what comes
+    model.train()(torch.from_numpy(images))
     classifier = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1]
-    classifier.bias.sub_(logits.mean(0))
-    classifier.bias[NUM_CLASSES // 2 :] -= 5.0
+    classifier.bias.sub_(model.eval()(torch.from_numpy(images)).mean(0))
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +85,28 @@ def predicted(folder: Path, capsys: pytest.CaptureFixture[str]):
         assert main(words) == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [Path(row["image"]).stem for row in rows] == [f"{number:03}" for number in range(len(rows))]
-        firsts = [row["predictions"][0]["index"] for row in rows]
+        answers = [row["predictions"] for row in rows]
+        firsts = [answer[0]["index"] for answer in answers]
         assert len(set(firsts)) >= 3, "a test of equality needs answers that differ"
-        return [row["predictions"] for row in rows]
+        chances = np.array([[by_index[place] for place in range(NUM_CLASSES)] for by_index in map(_chances, answers)])
+        apart = np.abs(chances[:, None] - chances).max(axis=2)[np.triu_indices(len(rows), 1)]
+        assert apart.min() >= LEAST_APART, "answers of two pictures could be exchanged unseen"
+        return answers
 
     return of
+
+
+def _chances(predictions: list[dict]) -> dict[int, float]:
+    """The probability of each class by its index, the largest first."""
+    return {each["index"]: each["probability"] for each in predictions}
 
 
 def check(said: Said, place: int, predictions: list[dict]) -> None:
     """Raise AssertionError where an answer is not that of `hybridvit predict`."""
     assert said.status == 200, said.body[:300]
-    wanted = {each["index"]: each["probability"] for each in predictions}
+    wanted = _chances(predictions)
     if "predictions" in said.json:
-        given = {each["index"]: each["probability"] for each in said.json["predictions"]}
+        given = _chances(said.json["predictions"])
     else:
         chances, indices = array_of(said, "probabilities")[0], array_of(said, "indices")[0]
         given = dict(zip(indices.tolist(), chances.tolist(), strict=True))

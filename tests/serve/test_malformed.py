@@ -20,6 +20,7 @@ from hybridvit.predictor import Predictor
 
 SEED, CONNECTIONS = 11, 32
 SILENT_S = 2.0  # a server that says nothing for so long waits for the rest of the request
+EXPECTED = {0, 100, 200, 400, 404, 405, 413, 415, 422}  # of damaged requests; 0: no answer, as the rest is waited for
 NUM_RIGHT = 100
 NUM_EXAMPLES = 15  # of each operation, by day
 SCHEMATHESIS_WITHIN_S = 550
@@ -50,7 +51,7 @@ def check_well(process: Process, predictor: Predictor) -> None:
     """Raise AssertionError where the service has failed, or does not answer as before."""
     log = process.log.getvalue()
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
-    assert 500 not in statuses(process)
+    assert not [status for status in statuses(process) if status >= 500]
     caller = Caller(process.port)
     pictures = [picture(seed) for seed in range(10)]
     wanted = [result.to_dict()["predictions"] for result in predictor(pictures)]
@@ -107,8 +108,8 @@ def test_damaged_requests_are_refused_and_nothing_fails(service, predictor, coun
     before = len(statuses(service))
     answers = asyncio.run(send_all(service.port, requests))
     assert len(answers) == count
-    failed = [request[:300] for request, answer in zip(requests, answers, strict=True) if answer == 500]
-    assert not failed, failed[:3]
+    strange = [(code, request[:300]) for request, code in zip(requests, answers, strict=True) if code not in EXPECTED]
+    assert not strange, strange[:3]
     check_well(service, predictor)
     codes = {code: answers.count(code) for code in sorted(set(answers))}
     print(f"\n{count} damaged requests: {codes} (0: no answer); {len(statuses(service)) - before} in the log")

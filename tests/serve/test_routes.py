@@ -1,29 +1,29 @@
 """Each route and each refusal of a service, for the models of several tasks."""
 
+import asyncio
+import dataclasses
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asking import v2_json
 from detectors import detector
 from PIL import Image
-from serving import NAMES, Service, classifier, picture
+from serving import NAMES, WITHIN_S, Service, classifier, picture
 from trained_like import trained_like
 
 import hybridvit
 from hybridvit.cli import main
 from hybridvit.data.decode import decode_image
-from hybridvit.errors import UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.scores import Result
-from hybridvit.serve.app import from_env
 from hybridvit.serve.limits import Limits
-from hybridvit.serve.models import Models, named
+from hybridvit.serve.predict import Asked
 from hybridvit.serve.refusals import EVERY, NotFinite, Overloaded
-from hybridvit.serve.served import Model
-from hybridvit.serve.server import bound
 
 MOST_BYTES, MOST_PIXELS = 200_000, 250_000
 
@@ -207,6 +207,36 @@ def test_a_full_queue_an_answer_that_is_late_and_one_that_is_no_number_are_told_
     assert {Overloaded.code, NotFinite.code} <= raised.keys()
 
 
+def test_an_answer_that_takes_longer_than_it_may_is_refused_in_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(*_: object) -> None:
+        await asyncio.sleep(2 * WITHIN_S)
+
+    monkeypatch.setattr(service.models, "limits", dataclasses.replace(service.models.limits, deadline=0.2))
+    monkeypatch.setattr(service.models["classify"], "ask", ask)
+    refused(service.post("/predict?model=classify", picture()), 504, "deadline", "took longer than 0.2 seconds")
+    answered = service.ask("POST", "/v2/models/classify/infer", content=v2_json([picture()], "classify").body)
+    assert answered.status_code == 504
+    assert answered.json()["error"].startswith("deadline: The answer took longer than 0.2 seconds")
+
+
+@pytest.mark.parametrize("address", ["/predict?model=classify", "/v2/models/classify/infer"])
+def test_a_full_queue_refuses_a_body_unread(service: Service, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    read: list[int] = []
+
+    async def parts():
+        read.append(1)
+        yield picture()
+
+    def check(*_: object) -> None:
+        raise Overloaded("The queue is full.")
+
+    monkeypatch.setattr(service.models["classify"], "check", check)
+    assert service.ask("POST", address, content=parts()).status_code == 503
+    assert not read
+
+
 def test_a_fault_of_the_server_is_told_without_what_went_wrong_and_logged_with_it(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -256,10 +286,23 @@ def test_metrics_count_requests_by_model_and_code(service: Service) -> None:
     assert before.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert count(after, answered) - count(before.text, answered) == 1
     assert count(after, batches) - count(before.text, batches) == 1
-    for stage in ("decode", "queue", "compute"):
-        assert f'hybridvit_stage_seconds_count{{stage="{stage}"}}' in after
     assert 'hybridvit_queue_length{model="classify"} 0.0' in after
     assert "hybridvit_worker_restarts_total 0.0" in after
+
+
+@pytest.mark.parametrize("address", ["/predict?model=classify", "/v2/models/classify/infer"])
+def test_metrics_have_the_stages_of_every_answer(service: Service, address: str) -> None:
+    def seconds() -> dict[tuple[str, str], float]:
+        found = re.findall(r'^hybridvit_stage_seconds_(\w+){stage="(\w+)"} (.+)$', service.get("/metrics").text, re.M)
+        return {(what, stage): float(value) for what, stage, value in found}
+
+    body = picture() if address.startswith("/predict") else v2_json([picture()], "classify").body
+    before = seconds()
+    assert service.post(address, body).status_code == 200
+    after = seconds()
+    for stage in ("decode", "queue", "compute"):
+        assert after["count", stage] == before.get(("count", stage), 0) + 1
+        assert 0 < after["sum", stage] - before.get(("sum", stage), 0) < WITHIN_S
 
 
 def test_a_line_of_log_tells_of_a_request_but_of_no_picture(
@@ -282,64 +325,16 @@ def test_the_schema_has_every_route_and_every_refusal(service: Service) -> None:
     assert "/openapi.json" in service.get("/docs").text
 
 
-def test_models_have_the_names_of_their_files_or_those_that_they_are_given() -> None:
-    assert named(["runs/a.onnx", "small=b.onnx", "x/y=z.onnx"]) == {
-        "a": "runs/a.onnx",
-        "small": "b.onnx",
-        "y=z": "x/y=z.onnx",
-    }
-    with pytest.raises(UsageError, match=r"^Two models are called 'a': a\.onnx and b/a\.onnx\. Give one another"):
-        named(["a.onnx", "b/a.onnx"])
+def test_the_schema_of_predict_has_what_is_asked_and_answered(service: Service) -> None:
+    told = service.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    assert {each["name"] for each in told["parameters"]} == {each.name for each in dataclasses.fields(Asked)}
+    example = told["responses"]["200"]["content"]["application/json"]["example"]
+    answered = service.post("/predict?model=classify&top=1", picture()).json()
+    assert _kinds(example) == _kinds(answered)
 
 
-@pytest.mark.parametrize(
-    ("limits", "message"),
-    [
-        (Limits(queue=0), "--queue is 0, but it must be at least 1"),
-        (Limits(deadline=0), "--deadline is 0, but it must be at least 0.001"),
-        (Limits(deadline=float("nan")), "--deadline is nan"),
-        (Limits(max_batch=0), "--max_batch is 0"),
-        (Limits(max_batch=65), "--max_batch is 65, but only --queue 64 pictures may wait"),
-        (Limits(max_wait_ms=-1), "--max_wait_ms is -1"),
-    ],
-)
-def test_limits_that_nothing_can_be_served_with_are_refused(limits: Limits, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Models([Model(name="a", path="a.onnx")], limits)
-
-
-def test_an_address_that_somebody_serves_at_already_is_refused_before_a_model_is_opened(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with bound("127.0.0.1", 0) as taken:
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert main(["serve", "nowhere.onnx", "--port", str(port)]) == 2
-    assert f"The address 127.0.0.1:{port} cannot be served at: " in capsys.readouterr().err
-
-
-def test_a_factory_serves_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HYBRIDVIT_MODELS", raising=False)
-    with pytest.raises(UsageError, match=r"^HYBRIDVIT_MODELS names no model\. Set it to files"):
-        from_env()
-    monkeypatch.setenv("HYBRIDVIT_MODELS", "a.onnx 'small=with space.onnx'")
-    assert "/predict" in from_env().openapi()["paths"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["a.onnx", "--host", "0.0.0.0"], "Add --public"),
-        (["a.onnx", "--certfile", "a.pem"], "go together"),
-        (["a.onnx", "--certfile", "a.pem", "--keyfile", "b.pem"], "there is no such file"),
-        (["nowhere.onnx", "--port", "0"], "There is no file nowhere.onnx"),
-        (["a.onnx", "--port", "70000"], "70000"),
-        (["a.onnx", "a.onnx"], "Two models are called 'a'"),
-    ],
-)
-def test_what_cannot_be_served_is_told_before_anything_is(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["serve", *words]) in (2, 5)
-    assert message in capsys.readouterr().err
+def _kinds(value: object) -> object:
+    """The shape of JSON: its names, and the types of its values."""
+    if isinstance(value, dict):
+        return {name: _kinds(each) for name, each in value.items()}
+    return [_kinds(each) for each in value] if isinstance(value, list) else type(value)

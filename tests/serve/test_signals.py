@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,10 +52,10 @@ def asked(process: Process, count: int) -> list["Future[httpx.Response]"]:
     return futures
 
 
-def wait_until(what: "object", within_s: float = SOON_S) -> None:
+def wait_until(what: Callable[[], bool], within_s: float = SOON_S) -> None:
     """Wait until `what()` is true."""
     until = time.monotonic() + within_s
-    while not what():  # type: ignore[operator]
+    while not what():
         assert time.monotonic() < until, "it did not happen in time"
         time.sleep(0.05)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridvit.serve.batcher import Batcher, Computed
-from hybridvit.serve.refusals import BadRequest, Deadline, Internal, NotFinite, Overloaded, Refusal, Stopping
+from hybridvit.serve.refusals import BadRequest, Deadline, Internal, NotFinite, Overloaded, Refusal, Stopping, within
 
 
 class Clock(selectors.DefaultSelector):
@@ -77,7 +77,8 @@ class Running:
 
 
 async def twice(batcher: Batcher, *values: float, deadline_s: float = 10.0, side: int = 2) -> list[float]:
-    answered = await batcher.ask(images_of(*values, side=side), deadline_s)
+    async with within(deadline_s):
+        answered = await batcher.ask(images_of(*values, side=side))
     return [float(row.flat[0]) for row in answered.outputs["twice"]]
 
 
