@@ -18,7 +18,7 @@ from hybridvit.jobs.units import Unit, image_members, open_table
 def pictures(unit: Unit, folder: str) -> Generator[Shown, None, None]:
     """The pictures, named as the answers call them; of one that cannot be had, why. Relative paths begin at `folder`.
 
-    Raises SourceFault for a tar or Parquet file that cannot be read any more.
+    Raises DatasetError for a tar or Parquet file that cannot be read any more.
     """
     if unit.form == "tar":
         yield from _of_tar(unit.source, folder)

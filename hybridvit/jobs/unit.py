@@ -56,7 +56,7 @@ def infer_unit(
 ) -> Receipt:
     """Answer a unit and write its part, whole or not at all; relative paths begin at `folder`.
 
-    Raises SourceFault where a tar or Parquet file of it cannot be read, DiskFull where the part cannot be written.
+    Raises DatasetError where a tar or Parquet file of it cannot be read, DiskFull where the part cannot be written.
     """
     with closing(answerer.rows(pictures(unit, folder))) as rows:
         return write_part(unit, rows, answerer.schema, out, count=count)

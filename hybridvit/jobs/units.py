@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -146,15 +147,16 @@ def image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
-def open_table(table: str, folder: str) -> "ParquetFile":
-    """A Parquet file, opened. Raises DatasetError for what is none."""
+@contextmanager
+def open_table(table: str, folder: str) -> "Iterator[ParquetFile]":
+    """A Parquet file, opened. Raises DatasetError for what is none, here or where damage shows once it is read."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
-        if is_url(table):
-            return ParquetFile(Remote(table.partition("://")[0]).open(table))
-        return ParquetFile(os.path.join(folder, table))
+        source = Remote(table.partition("://")[0]).open(table) if is_url(table) else os.path.join(folder, table)
+        with ParquetFile(source) as file:
+            yield file
     except (ArrowException, OSError) as error:
         raise DatasetError(f"{table} cannot be read as Parquet: {one_line(error)}. Write it again.") from error
 

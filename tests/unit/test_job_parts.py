@@ -96,6 +96,17 @@ def test_what_is_no_input_is_refused_before_the_work(tmp_path: Path, word: str, 
         listed(tmp_path, tmp_path / word)
 
 
+def test_damage_inside_a_table_is_a_fault_of_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"image": [bytes(range(256)) * 8] * 2}), table, use_dictionary=False)
+    (unit,) = listed(tmp_path, table)
+    damaged = bytearray(table.read_bytes())
+    damaged[4:200] = bytes(196)  # pages, not the end of the file, which says what is in it
+    table.write_bytes(damaged)
+    with pytest.raises(DatasetError, match=r"t\.parquet cannot be read as Parquet"):
+        list(pictures(unit, str(tmp_path)))
+
+
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     (tmp_path / "clip.mp4").write_bytes(b"")
