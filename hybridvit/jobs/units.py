@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hybridvit.data.scan import LeftOut, Say, extensions, is_image, plural, quiet, walk
 from hybridvit.data.shards.remote import Remote, is_url
+from hybridvit.data.shards.tar import members_of, open_tar
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
 
 if TYPE_CHECKING:
@@ -128,11 +129,8 @@ def units_of(inputs: Inputs, *, size: int, folder: str) -> Iterator[dict[str, An
 
 def count_members(tar: str, folder: str) -> int:
     """The images in a tar file. Raises DatasetError for one without, or that is damaged."""
-    try:
-        with tarfile.open(os.path.join(folder, tar), "r:") as archive:
-            count = sum(1 for _ in image_members(archive))
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"{tar} is no whole tar file: {error}. Fetch or write it again.") from error
+    with open_tar(os.path.join(folder, tar), tar) as archive:
+        count = sum(1 for _ in image_members(archive))
     if not count:
         raise DatasetError(f"{tar} has no images: no member there ends in one of {extensions()}.")
     return count
@@ -140,8 +138,7 @@ def count_members(tar: str, folder: str) -> int:
 
 def image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members that are named like images."""
-    for member in archive:
-        archive.members.clear()  # type: ignore[attr-defined]  # not in the stub; it would keep all of them
+    for member in members_of(archive):
         name = member.name.rpartition("/")[2]
         if member.isreg() and not name.startswith(".") and is_image(name):
             yield member
