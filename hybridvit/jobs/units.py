@@ -137,10 +137,11 @@ def count_members(tar: str, folder: str) -> int:
 
 
 def image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members that are named like images."""
+    """The members that are named like images. Raises DatasetError for a name that no table can hold."""
     for member in members_of(archive):
         name = member.name.rpartition("/")[2]
         if member.isreg() and not name.startswith(".") and is_image(name):
+            _check_text(member.name)
             yield member
 
 
@@ -201,7 +202,8 @@ def write_list(words: Sequence[str], target: Path, *, size: int, folder: str, sa
     with ParquetWriter(target, schema, compression="zstd") as writer:
         for known in units_of(find(words, say=say), size=size, folder=folder):
             row: dict[str, Any] = {"source": "", "column": "", "images": [], "row_group": 0, "first": 0} | known
-            row["images"] = [_text(each) for each in row["images"]]
+            for name in (row["source"], *row["images"]):
+                _check_text(name)
             digest.update(json.dumps(row, sort_keys=True).encode())
             writer.write_table(pyarrow.Table.from_pylist([row], schema))
             num_units, num_images = num_units + 1, num_images + max(known["num_images"], 0)
@@ -210,13 +212,12 @@ def write_list(words: Sequence[str], target: Path, *, size: int, folder: str, sa
     return Listed(num_units, num_images, digest.hexdigest())
 
 
-def _text(path: str) -> str:
-    """Raises DatasetError for a name that is no Unicode, which no table can hold."""
+def _check_text(path: str) -> None:
+    """Raise DatasetError for a name that is no Unicode, which no table can hold."""
     try:
         path.encode()
     except UnicodeEncodeError as error:
         raise DatasetError(f"{path!r} is no name in UTF-8, and tables hold no other. Rename the file.") from error
-    return path
 
 
 def read_units(file: "ParquetFile", numbers: Iterable[int]) -> Iterator[Unit]:

@@ -1,5 +1,6 @@
 """What jobs are made of: lists of units, pace, batch sizes, options."""
 
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_what_is_no_input_is_refused_before_the_work(tmp_path: Path, word: str, 
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=message):
         listed(tmp_path, tmp_path / word)
+
+
+def test_a_name_that_no_table_can_hold_is_refused_before_the_work(tmp_path: Path) -> None:
+    wild = "caf\udce9.png"  # as Python reads a byte of Latin-1
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.add(image(tmp_path / "one.png"), wild)
+    words = ["s.tar"]
+    if sys.platform == "linux":  # other systems take no such name
+        with tarfile.open(tmp_path / f"{wild}.tar", "w") as archive:
+            archive.add(tmp_path / "one.png", "one.png")
+        image(tmp_path / "photos" / wild)
+        words += [f"{wild}.tar", "photos"]
+    for word in words:
+        with pytest.raises(DatasetError, match=r"caf\\udce9\.png.* is no name in UTF-8"):
+            listed(tmp_path, tmp_path / word)
 
 
 def test_damage_inside_a_table_is_a_fault_of_the_table(tmp_path: Path) -> None:
