@@ -23,7 +23,7 @@ from hybridvit.machine.lock import RunLock
 
 FORMAT = 1
 JOB, SUMMARY = f"{CONTROL}/job.json", f"{CONTROL}/summary.json"
-PART = re.compile(r"part-(\d{5,})-of-(\d{5,})\.parquet")
+PART = re.compile(r"part-\d{5,}-of-\d{5,}\.parquet")
 _READERS = 16
 
 
@@ -127,11 +127,6 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         was, value = before["units"]["num_images"], now["units"]["num_images"]
         found.append(f"the images that lie there: {was:,} were listed, now {value:,}" + (" others" * (was == value)))
     return found
-
-
-def parts_there(place: Place) -> list[int]:
-    """The numbers of the units whose parts are there."""
-    return [int(match[1]) for match in map(PART.fullmatch, place.names()) if match]
 
 
 def receipts_there(place: Place) -> list[Receipt]:
