@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import DatasetError, OutOfMemory, UsageError
 from hybridvit.jobs.answerer import best_batch
 from hybridvit.jobs.job import begin, record_of
 from hybridvit.jobs.notes import Tried
@@ -200,6 +200,20 @@ def test_the_smallest_batch_that_is_nearly_the_fastest_is_taken(
     per_call_s: float, per_image_s: float, best: int
 ) -> None:
     assert best_batch(lambda size: time.sleep(per_call_s + size * per_image_s), (1, 2, 4, 8)) == best
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_a_batch_that_memory_does_not_hold_is_not_taken(most: int) -> None:
+    def answer(size: int) -> None:
+        if size > most:
+            raise OutOfMemory("too large")
+        time.sleep(0.01)
+
+    if most:
+        assert best_batch(answer, (1, 2, 4)) == most
+    else:
+        with pytest.raises(OutOfMemory, match="too large"):
+            best_batch(answer, (1, 2, 4))
 
 
 @pytest.mark.parametrize(
