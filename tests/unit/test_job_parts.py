@@ -13,6 +13,7 @@ from pyarrow import parquet
 from hybridvit.errors import DatasetError, OutOfMemory, UsageError
 from hybridvit.jobs.answerer import best_batch
 from hybridvit.jobs.job import begin, record_of
+from hybridvit.jobs.local import visible_gpu
 from hybridvit.jobs.notes import Tried
 from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.pictures import pictures
@@ -200,6 +201,11 @@ def test_the_smallest_batch_that_is_nearly_the_fastest_is_taken(
     per_call_s: float, per_image_s: float, best: int
 ) -> None:
     assert best_batch(lambda size: time.sleep(per_call_s + size * per_image_s), (1, 2, 4, 8)) == best
+
+
+@pytest.mark.parametrize(("visible", "own"), [(None, "1"), ("2,GPU-7f", "GPU-7f"), ("3", ""), ("", "")])
+def test_a_worker_takes_one_of_the_gpus_that_the_job_may_use(visible: str | None, own: str) -> None:
+    assert visible_gpu(1, visible) == own
 
 
 @pytest.mark.parametrize("most", [0, 1, 2])
