@@ -80,6 +80,8 @@ class LocalEngine(Engine):
             if child is None:
                 with self._starting:
                     child = self._children[place] = Child(partial(_serve, self._work, self._gpu_of(place)))
+                if self._is_closed.is_set():  # meanwhile, when this one was not there to be ended
+                    child.kill()
             child.send(number)
             try:
                 return child.receive()
