@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+import hybridvit
 from hybridvit.errors import DatasetError, OutOfMemory, UsageError
 from hybridvit.jobs.answerer import best_batch
+from hybridvit.jobs.cluster import reply
 from hybridvit.jobs.job import begin, record_of
 from hybridvit.jobs.local import visible_gpu
 from hybridvit.jobs.notes import Tried
@@ -177,6 +179,17 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     place.write("_job/job.json", b'{"format": 2}')
     with pytest.raises(UsageError, match="is a job of another version"):
         begin(place, record, tmp_path / "list")
+
+
+def test_a_machine_with_another_version_or_another_folder_is_found_out(tmp_path: Path) -> None:
+    place = FolderPlace(str(tmp_path))
+    place.write("_job/check/driver", b"token")
+    version = hybridvit.__version__
+    assert reply(place.root, "token", "node", "0.0.0") == f"has hybridvit {version}"
+    assert reply(place.root, "other", "node", version) == "sees another folder there"
+    assert place.names("_job/check") == ["driver"]
+    assert not reply(place.root, "token", "node", version)
+    assert place.read("_job/check/node") == b"token"
 
 
 def test_pace_and_time_left_are_of_the_last_minute() -> None:
