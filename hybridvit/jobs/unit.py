@@ -40,11 +40,6 @@ class Receipt:
     num_bytes: int = 0  # of the file
     worker: str = ""  # machine and process
 
-    @property
-    def node(self) -> str:
-        """The machine."""
-        return self.worker.partition("/")[0]
-
 
 def this_worker() -> str:
     """The machine and the process."""

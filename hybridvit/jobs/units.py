@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hybridvit.data.scan import LeftOut, Say, extensions, is_image, plural, quiet, walk
+from hybridvit.data.scan import LeftOut, Say, extensions, is_image, quiet, walk
 from hybridvit.data.shards.remote import Remote, is_url
 from hybridvit.data.shards.tar import members_of, open_tar
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
@@ -225,8 +225,3 @@ def read_units(file: "ParquetFile", numbers: Iterable[int]) -> Iterator[Unit]:
     for number in numbers:
         (row,) = file.read_row_group(number).to_pylist()
         yield Unit(number=number, of=file.num_row_groups, **(row | {"images": tuple(row["images"])}))
-
-
-def about(units: Listed) -> str:
-    """The list in words."""
-    return f"{plural(units.num_images, 'image')} in {plural(units.num_units, 'unit')}"
