@@ -148,6 +148,9 @@ def test_a_place_behind_a_url_is_as_a_folder(tmp_path: Path) -> None:
         place.write("_job/note", b"2")
         place.write("_job/note", b"3")
         assert place.names() == ["part"]
+        assert [place.has(name) for name in ("part", "_job/note", "_job", "none", "none/none")] == [
+            *[True] * 2, *[False] * 3
+        ]  # fmt: skip
         assert place.read("_job/note") == b"3"
         place.fetch("part", tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == b"1"
