@@ -199,7 +199,7 @@ def test_pace_and_time_left_are_of_the_last_minute() -> None:
     clock = iter([0.0, 10.0, 100.0, 130.0]).__next__
     tally = Tally(1000, [Receipt(unit=0, rows=100, bad=1, seconds=1, worker="a/1")], clock=clock)
     tally.take(Receipt(unit=1, rows=50, bad=0, seconds=1, worker="a/2"))
-    first = tally.standing({"part-1": Tried("a/1", 10, 0.0)})
+    first = tally.standing({"part-1": Tried(2, "a/1", 10, 0.0)})
     assert (first.done, first.bad, first.workers, first.per_second) == (160, 1, 1, 6.0)
     assert tally.standing({}).done == 160  # a unit that is begun again takes nothing back
     tally.take(Receipt(unit=2, rows=310, bad=0, seconds=1, worker="a/2"))
@@ -210,6 +210,14 @@ def test_pace_and_time_left_are_of_the_last_minute() -> None:
     assert str(last) == ("460 of 1,000 images, 10.0/s in the last minute, 2.8/s in all, 0 workers, 1 bad, 54 s left")
     assert Standing(done=0, total=9, bad=0, workers=1, per_second=0.0, per_second_in_all=0.0).seconds_left is None
     assert [duration(seconds) for seconds in (5, 65, 7200)] == ["5 s", "1 min 05 s", "2 h 00 min"]
+
+
+def test_a_unit_that_is_done_is_not_counted_by_its_last_note_too() -> None:
+    tally = Tally(100, [])
+    notes = {"part-0": Tried(0, "a/1", 40, 0.0)}
+    assert tally.standing(notes).done == 40
+    tally.take(Receipt(unit=0, rows=50, bad=0, seconds=1, worker="a/1"))
+    assert tally.standing(notes).done == 50
 
 
 @pytest.mark.parametrize(("per_call_s", "per_image_s", "best"), [(0.02, 0.0, 8), (0.0, 0.01, 1)])
