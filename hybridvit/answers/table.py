@@ -1,6 +1,7 @@
 """Answers as one file: Parquet for data frames, or JSON lines; one row for each picture, or frame of a video."""
 
 from contextlib import ExitStack
+from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
 from types import TracebackType
@@ -51,13 +52,11 @@ class ParquetFile(Sink):
     """Columns of the same names as the keys of JSON lines; lists and objects stay such, as pandas shows them."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
+        if find_spec("pyarrow") is None:
             raise UsageError(
                 f'{path} is Parquet, which needs the package pyarrow. Run: pip install "hybridvit[parquet]", or give a '
                 "name that ends in .jsonl."
-            ) from error
+            )
         self._path = path
         self._rows: list[dict[str, Any]] = []
         self._tables: list[Table] = []

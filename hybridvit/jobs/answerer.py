@@ -161,7 +161,8 @@ class Answerer:
 def best_batch(answer: Any, sizes: Sequence[int]) -> int:
     """The smallest of `sizes` with nearly the most pictures per second, found in turns within a few seconds.
 
-    One that memory does not hold ends the trial, and so do those that follow a size that took too long.
+    One that memory does not hold ends the trial, and so do those that follow a size that took too long. Raises
+    OutOfMemory where memory does not hold even the first.
     """
     fastest: dict[int, float] = {}
     ends = time.monotonic() + BUDGET_S
@@ -171,6 +172,8 @@ def best_batch(answer: Any, sizes: Sequence[int]) -> int:
             try:
                 answer(size)
             except OutOfMemory:
+                if not fastest:
+                    raise
                 break
             seconds = (time.perf_counter() - began) / size
             fastest[size] = min(seconds, fastest.get(size, seconds))

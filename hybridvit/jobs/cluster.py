@@ -56,7 +56,7 @@ class RayEngine(Engine):
             ray.shutdown()
 
     def _connect(self) -> None:
-        """To the cluster that is named, or RAY_ADDRESS, or that runs here; else to one that is begun."""
+        """To the cluster that is named, or of RAY_ADDRESS; else to one that is begun here."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong is said by this job
         import ray
@@ -83,11 +83,11 @@ class RayEngine(Engine):
 
         token = secrets.token_hex(8)
         self._place.write(f"{_CHECK}/driver", token.encode())
-        check = ray.remote(num_cpus=0)(_reply)
+        check = ray.remote(num_cpus=0)(reply)
         asked = {
             check.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False), max_retries=0
-            ).remote(self._place.root, token, node["NodeID"]): node
+            ).remote(self._place.root, token, node["NodeID"], hybridvit.__version__): node
             for node in ray.nodes()
             if node["Alive"]
         }
@@ -122,7 +122,7 @@ class RayEngine(Engine):
         """
         try:
             for receipt in self._pipeline(numbers):
-                fault, receipt = receipt.pop("fault"), receipt
+                fault = receipt.pop("fault")
                 said.put(DatasetError(fault) if fault else Receipt(**receipt))
             said.put(_ENDED)
         except BaseException as error:  # whatever it is, the job's own thread raises it
@@ -167,8 +167,10 @@ class RayWorker:
         return {name: [value] for name, value in (asdict(receipt) | {"fault": fault}).items()}
 
 
-def _reply(root: str, token: str, node: str) -> str:
-    """What is wrong with the job's folder as this machine sees it."""
+def reply(root: str, token: str, node: str, version: str) -> str:
+    """On a machine of the cluster: what is wrong with its hybridvit, or with the job's folder as it sees that."""
+    if hybridvit.__version__ != version:
+        return f"has hybridvit {hybridvit.__version__}"
     place = open_place(root)
     if place.read(f"{_CHECK}/driver") != token.encode():
         return "sees another folder there"

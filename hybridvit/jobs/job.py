@@ -23,7 +23,7 @@ from hybridvit.machine.lock import RunLock
 
 FORMAT = 1
 JOB, SUMMARY = f"{CONTROL}/job.json", f"{CONTROL}/summary.json"
-PART = re.compile(r"part-(\d{5,})-of-(\d{5,})\.parquet")
+PART = re.compile(r"part-\d{5,}-of-\d{5,}\.parquet")
 _READERS = 16
 
 
@@ -48,7 +48,7 @@ def held(place: Place, *, overwrite: bool, say: Say = quiet) -> Iterator[None]:
             clear(place)
         yield
     finally:
-        is_begun = Path(place.root, JOB).exists()
+        is_begun = place.has(JOB)
         lock.release()
         if not is_begun:
             for folder in (control, control.parent):
@@ -60,7 +60,7 @@ def _check_ours(place: Place) -> None:
     names = place.names()
     others = [name for name in names if not PART.fullmatch(name) and not (name.startswith(".") and TEMPORARY in name)]
     has_parts = len(names) > len(others)
-    if others or (has_parts and JOB.rpartition("/")[2] not in place.names(CONTROL)):
+    if others or (has_parts and not place.has(JOB)):
         raise UsageError(
             f"--output is {place}, which holds files that are not of such a job: {some(others or names)}. Give a new "
             "folder."
@@ -99,7 +99,7 @@ def begin(place: Place, record: dict[str, Any], listed: Path) -> None:
 
     Raises UsageError with the differences of another job.
     """
-    if JOB.rpartition("/")[2] in place.names(CONTROL):
+    if place.has(JOB):
         before = json.loads(place.read(JOB))
         if before.get("format") != FORMAT:
             raise UsageError(f"{place} is a job of another version of hybridvit. Finish it with that, or --overwrite.")
@@ -129,11 +129,6 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return found
 
 
-def parts_there(place: Place) -> list[int]:
-    """The numbers of the units whose parts are there."""
-    return [int(match[1]) for match in map(PART.fullmatch, place.names()) if match]
-
-
 def receipts_there(place: Place) -> list[Receipt]:
     """The receipts of the parts that are there, from these themselves."""
     parts = [name for name in place.names() if PART.fullmatch(name)]
@@ -152,6 +147,4 @@ def finish(place: Place, summary: Mapping[str, Any]) -> None:
 
 def finished(place: Place) -> dict[str, Any] | None:
     """The summary of a job that is done."""
-    if SUMMARY.rpartition("/")[2] not in place.names(CONTROL):
-        return None
-    return json.loads(place.read(SUMMARY))
+    return json.loads(place.read(SUMMARY)) if place.has(SUMMARY) else None

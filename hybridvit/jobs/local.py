@@ -80,6 +80,8 @@ class LocalEngine(Engine):
             if child is None:
                 with self._starting:
                     child = self._children[place] = Child(partial(_serve, self._work, self._gpu_of(place)))
+                if self._is_closed.is_set():  # meanwhile, when this one was not there to be ended
+                    child.kill()
             child.send(number)
             try:
                 return child.receive()
@@ -98,7 +100,7 @@ class LocalEngine(Engine):
 def _serve(work: Work, gpu: int | None, pipe: Connection) -> None:
     """Do the units whose numbers come."""
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpu(gpu, os.environ.get("CUDA_VISIBLE_DEVICES"))
     worker = Worker(work)
     while True:
         try:
@@ -109,3 +111,8 @@ def _serve(work: Work, gpu: int | None, pipe: Connection) -> None:
             pipe.send(worker.do(number))
         except DatasetError as error:
             pipe.send(error)
+
+
+def visible_gpu(number: int, visible: str | None) -> str:
+    """What CUDA_VISIBLE_DEVICES is to be for one of the GPUs that it shows now; empty where it shows fewer."""
+    return str(number) if visible is None else "".join(visible.split(",")[number : number + 1])

@@ -1,6 +1,7 @@
 """The files of a model: what has to be copied to answer elsewhere, and what tells it from others."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 from hybridvit.data.shards.remote import Remote, is_url
@@ -47,7 +48,7 @@ def copy_model(model: Path, place: Place) -> list[str]:
     files = files_of(model)
     for name, path in files.items():
         with place.writing(f"{MODEL}/{name}") as target:
-            target.write_bytes(path.read_bytes())
+            shutil.copyfile(path, target)
     return list(files)
 
 

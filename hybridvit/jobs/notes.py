@@ -23,7 +23,7 @@ class Note:
 
     def __init__(self, place: Place, unit: Unit, number: int) -> None:
         self._place, self._name = place, f"{TRIES}/{unit.part}.{number}"
-        self._next = 0.0
+        self._unit, self._next = unit.number, 0.0
         self(0)
 
     def __call__(self, done: int) -> None:
@@ -31,13 +31,14 @@ class Note:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _NOTE_EVERY_S
-            said = {"worker": this_worker(), "done": done, "at": time.time()}
+            said = {"unit": self._unit, "worker": this_worker(), "done": done, "at": time.time()}
             self._place.write(self._name, json.dumps(said).encode())
 
 
 class Tried(NamedTuple):
     """The last note on a unit."""
 
+    unit: int
     worker: str
     done: int
     at: float  # by the clock of the machine that wrote it: is compared with nothing but the one before

@@ -1,7 +1,6 @@
 """The pictures of a unit, one after the other, wherever they lie."""
 
 import os
-import tarfile
 import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from typing import Any
 
 from hybridvit.data.inputs import Content, Shown
 from hybridvit.data.shards.remote import Remote, is_url
+from hybridvit.data.shards.tar import open_tar
 from hybridvit.data.url import fetch
 from hybridvit.errors import ImageDecodeError, SourceFault
 from hybridvit.jobs.units import Unit, image_members, open_table
@@ -18,7 +18,7 @@ from hybridvit.jobs.units import Unit, image_members, open_table
 def pictures(unit: Unit, folder: str) -> Generator[Shown, None, None]:
     """The pictures, named as the answers call them; of one that cannot be had, why. Relative paths begin at `folder`.
 
-    Raises SourceFault for a tar or Parquet file that cannot be read any more.
+    Raises DatasetError for a tar or Parquet file that cannot be read any more.
     """
     if unit.form == "tar":
         yield from _of_tar(unit.source, folder)
@@ -48,13 +48,10 @@ def _of_tar(tar: str, folder: str) -> Generator[Shown, None, None]:
         if is_url(tar):
             path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="hybridvit-")), "shard.tar")
             Remote(tar.partition("://")[0]).fetch(tar, Path(path), lambda _: "")
-        try:
-            archive = stack.enter_context(tarfile.open(path, "r:"))
-            for member in image_members(archive):
-                file = archive.extractfile(member)
-                yield Shown(f"{tar}/{member.name}", file.read() if file is not None else b"")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise SourceFault(f"{tar} is no whole tar file: {error}. Fetch or write it again.") from error
+        archive = stack.enter_context(open_tar(path, tar))
+        for member in image_members(archive):
+            file = archive.extractfile(member)
+            yield Shown(f"{tar}/{member.name}", file.read() if file is not None else b"")
 
 
 def _of_table(unit: Unit, folder: str) -> Generator[Shown, None, None]:

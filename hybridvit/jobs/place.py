@@ -27,6 +27,10 @@ class Place(ABC):
         """The files directly in a folder of it; none where that is not there."""
 
     @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    @abstractmethod
     def open(self, name: str) -> Any:
         """What pyarrow reads a file from."""
 
@@ -62,6 +66,9 @@ class FolderPlace(Place):
         path = Path(self.root, folder)
         return sorted(each.name for each in path.iterdir() if each.is_file()) if path.is_dir() else []
 
+    def has(self, name: str) -> bool:
+        return Path(self.root, name).is_file()
+
     def open(self, name: str) -> str:
         return str(Path(self.root, name))
 
@@ -94,6 +101,9 @@ class RemotePlace(Place):
 
     def names(self, folder: str = "") -> list[str]:
         return self._remote.names(self._url(folder).rstrip("/"))
+
+    def has(self, name: str) -> bool:
+        return self._remote.has(self._url(name))
 
     def open(self, name: str) -> Any:
         return self._remote.open(self._url(name))

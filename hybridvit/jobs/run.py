@@ -16,7 +16,7 @@ from hybridvit.data.shards.remote import is_url
 from hybridvit.errors import DatasetError, ProcessLost, UsageError, some
 from hybridvit.export.targets import exporter_of
 from hybridvit.jobs.engine import Engine
-from hybridvit.jobs.job import begin, finish, finished, held, parts_there, receipts_there, record_of
+from hybridvit.jobs.job import begin, finish, finished, held, receipts_there, record_of
 from hybridvit.jobs.local import LocalEngine
 from hybridvit.jobs.model_files import local_model
 from hybridvit.jobs.notes import Tried, forget_all, last_notes
@@ -153,9 +153,9 @@ def _engine(work: Work, resources: Resources, place: Place) -> Engine:
 
 
 def _carried_out(place: Place, survey: Survey, engine: Engine, watch: Watch, patience_s: float) -> dict[str, Any]:
-    there = set(parts_there(place))
-    missing = [number for number in range(survey.listed.num_units) if number not in there]
-    tally = Tally(survey.listed.num_images, receipts_there(place))
+    before = receipts_there(place)
+    missing = sorted(set(range(survey.listed.num_units)).difference(receipt.unit for receipt in before))
+    tally = Tally(survey.listed.num_images, before)
     failed: list[DatasetError] = []
     forget_all(place)
     guard = _Guard(place, patience_s)

@@ -53,6 +53,7 @@ class Tally:
         self.total = total
         self.rows = self.bad = 0
         self.workers: dict[str, dict[str, Any]] = {}
+        self._units: set[int] = set()  # that are done
         self._now = 0  # images that this process has seen done
         self._last = 0  # as of the last standing
         self._history: deque[tuple[float, int]] = deque([(self._began, 0)])
@@ -65,6 +66,7 @@ class Tally:
         self._now += receipt.rows
 
     def _count(self, receipt: Receipt) -> None:
+        self._units.add(receipt.unit)
         self.rows += receipt.rows
         self.bad += receipt.bad
         mine = self.workers.setdefault(receipt.worker, {"units": 0, "rows": 0, "seconds": 0.0})
@@ -73,9 +75,13 @@ class Tally:
         mine["seconds"] = round(mine["seconds"] + receipt.seconds, 3)
 
     def standing(self, notes: Mapping[str, Tried]) -> Standing:
-        """With what the notes say of units that are at work; the count does not go back when one is begun again."""
+        """With what the notes say of units that are at work; the count does not go back when one is begun again.
+
+        Notes are older than receipts: those on a unit that is done by now count for nothing.
+        """
         now = self._clock()
-        self._last = max(self._last, self._now + sum(note.done for note in notes.values()))
+        at_work = sum(note.done for note in notes.values() if note.unit not in self._units)
+        self._last = max(self._last, self._now + at_work)
         self._history.append((now, self._last))
         while now - self._history[0][0] > _MINUTE and len(self._history) > 1:
             self._history.popleft()

@@ -40,11 +40,6 @@ class Receipt:
     num_bytes: int = 0  # of the file
     worker: str = ""  # machine and process
 
-    @property
-    def node(self) -> str:
-        """The machine."""
-        return self.worker.partition("/")[0]
-
 
 def this_worker() -> str:
     """The machine and the process."""
@@ -56,7 +51,7 @@ def infer_unit(
 ) -> Receipt:
     """Answer a unit and write its part, whole or not at all; relative paths begin at `folder`.
 
-    Raises SourceFault where a tar or Parquet file of it cannot be read, DiskFull where the part cannot be written.
+    Raises DatasetError where a tar or Parquet file of it cannot be read, DiskFull where the part cannot be written.
     """
     with closing(answerer.rows(pictures(unit, folder))) as rows:
         return write_part(unit, rows, answerer.schema, out, count=count)

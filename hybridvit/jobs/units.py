@@ -6,12 +6,14 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hybridvit.data.scan import LeftOut, Say, extensions, is_image, plural, quiet, walk
+from hybridvit.data.scan import LeftOut, Say, extensions, is_image, quiet, walk
 from hybridvit.data.shards.remote import Remote, is_url
+from hybridvit.data.shards.tar import members_of, open_tar
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
 
 if TYPE_CHECKING:
@@ -127,34 +129,32 @@ def units_of(inputs: Inputs, *, size: int, folder: str) -> Iterator[dict[str, An
 
 def count_members(tar: str, folder: str) -> int:
     """The images in a tar file. Raises DatasetError for one without, or that is damaged."""
-    try:
-        with tarfile.open(os.path.join(folder, tar), "r:") as archive:
-            count = sum(1 for _ in image_members(archive))
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"{tar} is no whole tar file: {error}. Fetch or write it again.") from error
+    with open_tar(os.path.join(folder, tar), tar) as archive:
+        count = sum(1 for _ in image_members(archive))
     if not count:
         raise DatasetError(f"{tar} has no images: no member there ends in one of {extensions()}.")
     return count
 
 
 def image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members that are named like images."""
-    for member in archive:
-        archive.members.clear()  # type: ignore[attr-defined]  # not in the stub; it would keep all of them
+    """The members that are named like images. Raises DatasetError for a name that no table can hold."""
+    for member in members_of(archive):
         name = member.name.rpartition("/")[2]
         if member.isreg() and not name.startswith(".") and is_image(name):
+            _check_text(member.name)
             yield member
 
 
-def open_table(table: str, folder: str) -> "ParquetFile":
-    """A Parquet file, opened. Raises DatasetError for what is none."""
+@contextmanager
+def open_table(table: str, folder: str) -> "Iterator[ParquetFile]":
+    """A Parquet file, opened. Raises DatasetError for what is none, here or where damage shows once it is read."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
-        if is_url(table):
-            return ParquetFile(Remote(table.partition("://")[0]).open(table))
-        return ParquetFile(os.path.join(folder, table))
+        source = Remote(table.partition("://")[0]).open(table) if is_url(table) else os.path.join(folder, table)
+        with ParquetFile(source) as file:
+            yield file
     except (ArrowException, OSError) as error:
         raise DatasetError(f"{table} cannot be read as Parquet: {one_line(error)}. Write it again.") from error
 
@@ -202,7 +202,8 @@ def write_list(words: Sequence[str], target: Path, *, size: int, folder: str, sa
     with ParquetWriter(target, schema, compression="zstd") as writer:
         for known in units_of(find(words, say=say), size=size, folder=folder):
             row: dict[str, Any] = {"source": "", "column": "", "images": [], "row_group": 0, "first": 0} | known
-            row["images"] = [_text(each) for each in row["images"]]
+            for name in (row["source"], *row["images"]):
+                _check_text(name)
             digest.update(json.dumps(row, sort_keys=True).encode())
             writer.write_table(pyarrow.Table.from_pylist([row], schema))
             num_units, num_images = num_units + 1, num_images + max(known["num_images"], 0)
@@ -211,13 +212,12 @@ def write_list(words: Sequence[str], target: Path, *, size: int, folder: str, sa
     return Listed(num_units, num_images, digest.hexdigest())
 
 
-def _text(path: str) -> str:
-    """Raises DatasetError for a name that is no Unicode, which no table can hold."""
+def _check_text(path: str) -> None:
+    """Raise DatasetError for a name that is no Unicode, which no table can hold."""
     try:
         path.encode()
     except UnicodeEncodeError as error:
         raise DatasetError(f"{path!r} is no name in UTF-8, and tables hold no other. Rename the file.") from error
-    return path
 
 
 def read_units(file: "ParquetFile", numbers: Iterable[int]) -> Iterator[Unit]:
@@ -225,8 +225,3 @@ def read_units(file: "ParquetFile", numbers: Iterable[int]) -> Iterator[Unit]:
     for number in numbers:
         (row,) = file.read_row_group(number).to_pylist()
         yield Unit(number=number, of=file.num_row_groups, **(row | {"images": tuple(row["images"])}))
-
-
-def about(units: Listed) -> str:
-    """The list in words."""
-    return f"{plural(units.num_images, 'image')} in {plural(units.num_units, 'unit')}"

@@ -70,7 +70,7 @@ class Worker:
     def do(self, number: int) -> Receipt:
         """Do a unit, or find that it was done. Raises as `infer_unit`; ProcessLost where it is no picture's fault."""
         unit = self.unit(number)
-        if unit.part in self.place.names():
+        if self.place.has(unit.part):
             forget(self.place, unit)
             return read_receipt(self.place, unit.part)
         tries = count_tries(self.place, unit)

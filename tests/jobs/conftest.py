@@ -4,13 +4,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import saved_models
 from fresh import ENVIRONMENT, PROGRAMS
-from PIL import Image
 
 from hybridvit.export.pipeline import export
+from jobs.photos import write_photos
 
 OPENING = PROGRAMS / "opening"
 
@@ -28,17 +27,7 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     """Writes so many pictures of each start of a name into a folder: photos("pictures", ok=20, bad=1)."""
 
     def written(name: str, **counts: int) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        for start, count in counts.items():
-            for number in range(count):
-                path = folder / f"{start}-{number:04}.png"
-                if start == "bad":
-                    path.write_bytes(b"no picture")
-                    continue
-                pixels = np.random.default_rng(number).integers(0, 256, (30 + number % 7, 40, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path)
-        return folder
+        return write_photos(tmp_path / name, **counts)
 
     return written
 

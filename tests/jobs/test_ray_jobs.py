@@ -8,13 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fresh import ENVIRONMENT, PROGRAMS
-from PIL import Image
 from required import missing
 
 from hybridvit.jobs.worker import DIED
+from jobs.photos import write_photos
 from jobs.tables import pace_of, parts_of, rows_of
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -34,16 +33,8 @@ def jobs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, d
     if not has_namespaces():
         missing("ray", "its ports listen on every interface, so it runs in a namespace of its own: be root on Linux")
     root = tmp_path_factory.mktemp("jobs")
-    for folder, counts in (("paced", {"slow": PACED}), ("mixed", {"a": 9, "bad": 2, "kills": 1, "z": 8})):
-        (root / folder).mkdir()
-        for start, count in counts.items():
-            for number in range(count):
-                path = root / folder / f"{start}-{number:04}.png"
-                if start == "bad":
-                    path.write_bytes(b"no picture")
-                else:
-                    pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(path)
+    write_photos(root / "paced", slow=PACED)
+    write_photos(root / "mixed", a=9, bad=2, kills=1, z=8)
     path = f"{PROGRAMS / 'opening'}:{ENVIRONMENT['PYTHONPATH']}"
     words = ["unshare", "-n", sys.executable, PROGRAMS / "apart.py", sys.executable, PROGRAMS / "two_nodes.py"]
     done = subprocess.run(

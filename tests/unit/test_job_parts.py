@@ -1,5 +1,6 @@
 """What jobs are made of: lists of units, pace, batch sizes, options."""
 
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hybridvit.errors import DatasetError, UsageError
+import hybridvit
+from hybridvit.errors import DatasetError, OutOfMemory, UsageError
 from hybridvit.jobs.answerer import best_batch
+from hybridvit.jobs.cluster import reply
 from hybridvit.jobs.job import begin, record_of
+from hybridvit.jobs.local import visible_gpu
 from hybridvit.jobs.notes import Tried
 from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.pictures import pictures
@@ -96,6 +100,32 @@ def test_what_is_no_input_is_refused_before_the_work(tmp_path: Path, word: str, 
         listed(tmp_path, tmp_path / word)
 
 
+def test_a_name_that_no_table_can_hold_is_refused_before_the_work(tmp_path: Path) -> None:
+    wild = "caf\udce9.png"  # as Python reads a byte of Latin-1
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        archive.add(image(tmp_path / "one.png"), wild)
+    words = ["s.tar"]
+    if sys.platform == "linux":  # other systems take no such name
+        with tarfile.open(tmp_path / f"{wild}.tar", "w") as archive:
+            archive.add(tmp_path / "one.png", "one.png")
+        image(tmp_path / "photos" / wild)
+        words += [f"{wild}.tar", "photos"]
+    for word in words:
+        with pytest.raises(DatasetError, match=r"caf\\udce9\.png.* is no name in UTF-8"):
+            listed(tmp_path, tmp_path / word)
+
+
+def test_damage_inside_a_table_is_a_fault_of_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    parquet.write_table(pyarrow.table({"image": [bytes(range(256)) * 8] * 2}), table, use_dictionary=False)
+    (unit,) = listed(tmp_path, table)
+    damaged = bytearray(table.read_bytes())
+    damaged[4:200] = bytes(196)  # pages, not the end of the file, which says what is in it
+    table.write_bytes(damaged)
+    with pytest.raises(DatasetError, match=r"t\.parquet cannot be read as Parquet"):
+        list(pictures(unit, str(tmp_path)))
+
+
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     image(tmp_path / "a.png")
     (tmp_path / "clip.mp4").write_bytes(b"")
@@ -118,6 +148,9 @@ def test_a_place_behind_a_url_is_as_a_folder(tmp_path: Path) -> None:
         place.write("_job/note", b"2")
         place.write("_job/note", b"3")
         assert place.names() == ["part"]
+        assert [place.has(name) for name in ("part", "_job/note", "_job", "none", "none/none")] == [
+            *[True] * 2, *[False] * 3
+        ]  # fmt: skip
         assert place.read("_job/note") == b"3"
         place.fetch("part", tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == b"1"
@@ -151,11 +184,22 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
         begin(place, record, tmp_path / "list")
 
 
+def test_a_machine_with_another_version_or_another_folder_is_found_out(tmp_path: Path) -> None:
+    place = FolderPlace(str(tmp_path))
+    place.write("_job/check/driver", b"token")
+    version = hybridvit.__version__
+    assert reply(place.root, "token", "node", "0.0.0") == f"has hybridvit {version}"
+    assert reply(place.root, "other", "node", version) == "sees another folder there"
+    assert place.names("_job/check") == ["driver"]
+    assert not reply(place.root, "token", "node", version)
+    assert place.read("_job/check/node") == b"token"
+
+
 def test_pace_and_time_left_are_of_the_last_minute() -> None:
     clock = iter([0.0, 10.0, 100.0, 130.0]).__next__
     tally = Tally(1000, [Receipt(unit=0, rows=100, bad=1, seconds=1, worker="a/1")], clock=clock)
     tally.take(Receipt(unit=1, rows=50, bad=0, seconds=1, worker="a/2"))
-    first = tally.standing({"part-1": Tried("a/1", 10, 0.0)})
+    first = tally.standing({"part-1": Tried(2, "a/1", 10, 0.0)})
     assert (first.done, first.bad, first.workers, first.per_second) == (160, 1, 1, 6.0)
     assert tally.standing({}).done == 160  # a unit that is begun again takes nothing back
     tally.take(Receipt(unit=2, rows=310, bad=0, seconds=1, worker="a/2"))
@@ -168,11 +212,38 @@ def test_pace_and_time_left_are_of_the_last_minute() -> None:
     assert [duration(seconds) for seconds in (5, 65, 7200)] == ["5 s", "1 min 05 s", "2 h 00 min"]
 
 
+def test_a_unit_that_is_done_is_not_counted_by_its_last_note_too() -> None:
+    tally = Tally(100, [])
+    notes = {"part-0": Tried(0, "a/1", 40, 0.0)}
+    assert tally.standing(notes).done == 40
+    tally.take(Receipt(unit=0, rows=50, bad=0, seconds=1, worker="a/1"))
+    assert tally.standing(notes).done == 50
+
+
 @pytest.mark.parametrize(("per_call_s", "per_image_s", "best"), [(0.02, 0.0, 8), (0.0, 0.01, 1)])
 def test_the_smallest_batch_that_is_nearly_the_fastest_is_taken(
     per_call_s: float, per_image_s: float, best: int
 ) -> None:
     assert best_batch(lambda size: time.sleep(per_call_s + size * per_image_s), (1, 2, 4, 8)) == best
+
+
+@pytest.mark.parametrize(("visible", "own"), [(None, "1"), ("2,GPU-7f", "GPU-7f"), ("3", ""), ("", "")])
+def test_a_worker_takes_one_of_the_gpus_that_the_job_may_use(visible: str | None, own: str) -> None:
+    assert visible_gpu(1, visible) == own
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_a_batch_that_memory_does_not_hold_is_not_taken(most: int) -> None:
+    def answer(size: int) -> None:
+        if size > most:
+            raise OutOfMemory("too large")
+        time.sleep(0.01)
+
+    if most:
+        assert best_batch(answer, (1, 2, 4)) == most
+    else:
+        with pytest.raises(OutOfMemory, match="too large"):
+            best_batch(answer, (1, 2, 4))
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,17 @@ class Remote:
         files = self._filesystem()
         return sorted(map(files.unstrip_protocol, self._try(url, lambda: files.find(url))))
 
+    def has(self, url: str) -> bool:
+        """Whether there is such a file. Raises `SourceFault` where that cannot be told."""
+
+        def attempt() -> bool:
+            try:
+                return bool(self._filesystem().info(url)["type"] == "file")
+            except FileNotFoundError:
+                return False
+
+        return self._try(url, attempt)
+
     def names(self, url: str) -> list[str]:
         """The names of the files directly in a folder; none where there is no folder. Raises `SourceFault`."""
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from hybridvit.data.file_kind import image_endings
 from hybridvit.data.scan import LeftOut, plural
 from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
+from hybridvit.data.shards.tar import members_of, open_tar
 from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError, UsageError
 
@@ -83,25 +84,22 @@ def scan_shard(path: Path, class_names: Sequence[str] | None = None, label_key: 
     labels = {name: label for label, name in enumerate(class_names)} if class_names else None
     entries: list[Entry] = []
     num_without_image, num_by_key, left_out = 0, 0, LeftOut()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for key, members in _samples(archive):
-                kinds = [kind for kind in members if f".{kind.lower()}" in image_endings()]
-                if len(kinds) > 1:
-                    raise DatasetError(
-                        f"{path} has {len(kinds)} images under the key '{key}' ({', '.join(kinds)}), and which of "
-                        "them is meant is unknown. Keep one per key."
-                    )
-                if not kinds:
-                    num_without_image += 1
-                    left_out.endings.update(f".{kind.lower()}" for kind in members)
-                    continue
-                num_by_key += "cls" not in members
-                image = members[kinds[0]]
-                label = _label(archive, path, key, members, label_key, labels)
-                entries.append(Entry(key=key, kind=kinds[0], offset=image.offset_data, length=image.size, label=label))
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(f"{path} is no whole tar file: {error}. Fetch or write it again.") from error
+    with open_tar(path, path) as archive:
+        for key, members in _samples(archive):
+            kinds = [kind for kind in members if f".{kind.lower()}" in image_endings()]
+            if len(kinds) > 1:
+                raise DatasetError(
+                    f"{path} has {len(kinds)} images under the key '{key}' ({', '.join(kinds)}), and which of "
+                    "them is meant is unknown. Keep one per key."
+                )
+            if not kinds:
+                num_without_image += 1
+                left_out.endings.update(f".{kind.lower()}" for kind in members)
+                continue
+            num_by_key += "cls" not in members
+            image = members[kinds[0]]
+            label = _label(archive, path, key, members, label_key, labels)
+            entries.append(Entry(key=key, kind=kinds[0], offset=image.offset_data, length=image.size, label=label))
     if not entries:
         known = " ".join(sorted(image_endings()))
         raise DatasetError(f"{path} has no images: no member there ends in one of {known}{left_out.advice}.")
@@ -124,8 +122,7 @@ def _entries(folder: Path) -> list[Path]:
 def _samples(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Key -> {what follows the first dot of the file name: member}, for members that stand together."""
     current, members = "", dict[str, tarfile.TarInfo]()
-    for member in archive:
-        archive.members.clear()  # type: ignore[attr-defined]  # not in the stub; it would keep all of them
+    for member in members_of(archive):
         if not member.isreg() or member.issparse():
             continue
         folder, slash, name = member.name.rpartition("/")
