@@ -83,6 +83,12 @@ def test_what_is_wrong_hangs_or_breaks_is_left_out_or_tried_with_one_thread(runs
     assert same["threads"] == [1]
 
 
+def test_one_that_is_lost_is_not_opened_again_and_the_next_takes_part_in_every_heat(runs: dict[str, Any]) -> None:
+    lost = runs["lost"]
+    assert lost["skipped"] == [["breaks", "it failed: out of memory"]]
+    assert (lost["turns"], lost["workers"], lost["mostAlive"]) == ([16, 8], [2, 1], 2)
+
+
 def test_a_worker_on_webgpu_is_replaced_before_two_hundred_calls(runs: dict[str, Any]) -> None:
     gpu = runs["gpu"]
     assert (gpu["turns"], gpu["workers"]) == ([50], [3])  # 50 turns of 1 + 9 calls, 20 of them to a Worker

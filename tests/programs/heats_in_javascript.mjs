@@ -86,6 +86,7 @@ const said = {
     ["wrong", "hangs", "breaks", "good"].map((name) => candidate(name, 4)),
     { rounds: 8, calls: 1, alive: 4 },
   ),
+  lost: await ran(["breaks", "a", "b"].map((name) => candidate(name, 2)), { rounds: 8, calls: 1, alive: 2 }),
   same: await ran([candidate("hangs", 4), candidate("hangs", 1)], { rounds: 8, calls: 1, alive: 4 }),
   gpu: await ran([candidate("gpu", 1, "webgpu")], { rounds: 50, calls: 9, alive: 4 }),
 };

@@ -25,7 +25,7 @@ export class Presence {
 /** All that happened: what the page draws and the result is made of. */
 export class Run {
   /**
-   * @param {Candidate[]} candidates the first is the anchor, which takes part in every heat
+   * @param {Candidate[]} candidates the first that can be timed is the anchor, which takes part in every heat
    * @param {{rounds: number, calls: number, alive: number}} options `alive`: Workers at a time
    * @param {Presence} presence
    * @param {(run: Run) => void} changed called after each step
@@ -43,24 +43,26 @@ export class Run {
     this.waiting = [...candidates];
   }
 
-  /** The candidates that were timed, also if one was lost later on its way. */
+  /** The candidates that were timed, without those that were lost on their way. */
   get measured() {
-    const lost = new Set(this.skipped.map((each) => each.candidate));
-    return this.candidates.filter((each) => each.timesMs.length && !lost.has(each));
+    return this.candidates.filter((each) => each.timesMs.length && !this.isLost(each));
+  }
+
+  isLost(candidate) {
+    return this.skipped.some((left) => left.candidate === candidate);
   }
 
   async start() {
-    let anchor = null;
     while (this.waiting.length && !this.isStopped) {
       this.heat = [];
       this.round = 0;
+      const [anchor] = this.measured;
       if (anchor && (await this.opened(anchor))) this.heat.push(anchor);
       while (this.waiting.length && this.heat.length < this.options.alive && !this.isStopped) {
         const next = this.waiting.shift();
         if (await this.opened(next)) this.heat.push(next);
       }
-      anchor ??= this.heat[0];
-      if (this.heat.some((each) => each !== anchor || !each.timesMs.length)) await this.rounds();
+      if (this.heat.some((each) => each !== anchor)) await this.rounds();
       this.heat.forEach((each) => each.close());
     }
     this.candidates.forEach((each) => each.close());
@@ -81,7 +83,7 @@ export class Run {
         if (this.isStopped) break;
         await this.guarded(candidate, () => this.turn(candidate, calls));
       }
-      this.heat = this.heat.filter((each) => !this.skipped.some((left) => left.candidate === each));
+      this.heat = this.heat.filter((each) => !this.isLost(each));
       if (!this.heat.length) return;
       this.round += 1;
       this.say(`round ${this.round} of ${rounds}`);
