@@ -26,12 +26,14 @@ export class Presence {
 export class Run {
   /**
    * @param {Candidate[]} candidates the first that can be timed is the anchor, which takes part in every heat
-   * @param {{rounds: number, calls: number, alive: number}} options `alive`: Workers at a time
+   * @param {{rounds: number, calls: number, alive: number}} options `rounds`: MIN_ROUNDS at least; `alive`: Workers at
+   *   a time
    * @param {Presence} presence
    * @param {(run: Run) => void} changed called after each step
    */
   constructor(candidates, options, presence, changed) {
-    Object.assign(this, { candidates, options, presence, changed });
+    Object.assign(this, { candidates, presence, changed });
+    this.options = { ...options, rounds: Math.max(options.rounds, MIN_ROUNDS) };
     this.skipped = []; // {candidate, reason}
     this.drifts = [];
     this.numInterrupted = 0;
@@ -78,7 +80,7 @@ export class Run {
   async rounds() {
     const { rounds, calls } = this.options;
     const before = new Map(this.heat.map((each) => [each, each.timesMs.length]));
-    for (this.round = 0; this.round < Math.max(rounds, MIN_ROUNDS) && !this.isStopped; ) {
+    for (this.round = 0; this.round < rounds && !this.isStopped; ) {
       for (const candidate of inTurn(this.heat, this.round)) {
         if (this.isStopped) break;
         await this.guarded(candidate, () => this.turn(candidate, calls));
@@ -157,11 +159,9 @@ export class Run {
     return sum + (this.waiting.length + heats) * (usual * rounds + 2);
   }
 
-  /** The share of all turns that are done, for a bar. */
+  /** The share of what is asked for that is done, for a bar. */
   get share() {
-    const { rounds } = this.options;
-    const seen = this.candidates.length - this.waiting.length - this.heat.length;
-    const ofHeat = this.heat.length * (this.round / rounds);
-    return Math.min(1, (seen + ofHeat) / Math.max(1, this.candidates.length));
+    const shareOf = (each) => (this.isLost(each) ? 1 : Math.min(1, each.processes.length / this.options.rounds));
+    return this.candidates.reduce((sum, each) => sum + shareOf(each), 0) / this.candidates.length;
   }
 }
