@@ -15,6 +15,7 @@ SMALL = {  # of digits' size: 32 px, ten classes
     "small": {},
     "small-int8": {"precision": "int8"},
     "small-uint8": {"pixels": "uint8"},
+    "small-top5": {"pixels": "uint8", "top_k": 5},
 }
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from hybridvit.bench_page.entry import Asked
 from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.prepare import prepared
+from hybridvit.measure.result import without_clock
 from hybridvit.measure.subject import find_subject
-from hybridvit.peers import published_accuracy
 
 
 def converted(name: str, folder: Path, show: Callable[[str], None]) -> Asked:
@@ -30,18 +30,8 @@ def converted(name: str, folder: Path, show: Callable[[str], None]) -> Asked:
     )
     show(f"converting {name}")
     path = Path(prepared(candidate, folder).file)
-    counts, (height, width) = counted(subject, subject.image_size), subject.image_size
-    published = published_accuracy(subject.name, height) if height == width else None
     return Asked(
         name=Path(subject.name).stem if subject.kind == "weights" else subject.name,
         path=path,
-        known={
-            "family": subject.family,
-            "parameters": counts and counts.parameters,
-            "multiply_adds": counts and counts.multiply_adds,
-            "activations": counts and counts.activations,
-            "top1": published and published.top1,
-            "top1_of": published.training if published else "",
-            "top1_source": published.source if published else "",
-        },
+        known={"family": subject.family, **without_clock(candidate, counted(subject, subject.image_size))},
     )

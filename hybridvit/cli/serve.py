@@ -53,8 +53,8 @@ def serve(
     _check_host(host, public, is_encrypted=certfile is not None)
     _check_certificate(certfile, keyfile)
     server = _server()
-    from hybridvit.serve.bench_files import bench_folder
     from hybridvit.serve.models import Models, named
+    from hybridvit.serve.pages import bench_folder
     from hybridvit.serve.served import Model
 
     chosen = [

@@ -49,12 +49,7 @@ class BenchRow:
 
         `turns_ms` has one list for each process, with the median of each of its turns in order.
         """
-        from hybridvit.peers import published_accuracy
-
         of, times, (low, high) = self.candidate, self.latency, self.latency.interval_ms
-        height, width = of.image_size
-        is_published = of.precision != "int8" and height == width
-        published = published_accuracy(of.subject.name, height) if is_published else None
         return of.record() | {
             "median_ms": round(times.median_ms, 4),
             "low_ms": round(low, 4),
@@ -65,17 +60,29 @@ class BenchRow:
             "rounds": len(times.turns_ms),
             "calls": len(times.times_ms),
             "memory_mib": None if self.memory_mib is None else round(self.memory_mib, 1),
-            "parameters": self.counts and self.counts.parameters,
-            "multiply_adds": self.counts and self.counts.multiply_adds,
-            "activations": self.counts and self.counts.activations,
-            "top1": published and published.top1,
-            "top1_of": published.training if published else "",
-            "top1_source": published.source if published else "",
+            **without_clock(of, self.counts),
             "processes": len(times.process_medians_ms),
             "process_spread": round(times.process_spread, 4),
             "faults_per_call": None if self.faults_per_call is None else round(self.faults_per_call, 1),
             "turns_ms": [[round(turn, 4) for turn in turns] for turns in times.turns_by_process_ms],
         }
+
+
+def without_clock(candidate: Candidate, counts: "Counts | None") -> dict[str, Any]:
+    """The columns that nothing is measured for: what was counted, and the published accuracy of these weights."""
+    from hybridvit.peers import published_accuracy
+
+    height, width = candidate.image_size
+    is_published = candidate.precision != "int8" and height == width
+    published = published_accuracy(candidate.subject.name, height) if is_published else None
+    return {
+        "parameters": counts and counts.parameters,
+        "multiply_adds": counts and counts.multiply_adds,
+        "activations": counts and counts.activations,
+        "top1": published and published.top1,
+        "top1_of": published.training if published else "",
+        "top1_source": published.source if published else "",
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,11 @@ from starlette.exceptions import HTTPException
 
 import hybridvit
 from hybridvit.errors import UsageError
-from hybridvit.serve.bench_files import PATH, BenchFiles
 from hybridvit.serve.documented import PREDICT
 from hybridvit.serve.limits import DEFAULTS
 from hybridvit.serve.metrics import CONTENT_TYPE, Metrics
 from hybridvit.serve.models import Models, named
-from hybridvit.serve.pages import HEADERS, page_files
+from hybridvit.serve.pages import BENCH, HEADERS, PAGE, PageFiles
 from hybridvit.serve.predict import Predicting
 from hybridvit.serve.refusals import Refusal
 from hybridvit.serve.requests import Requests, refusal_response
@@ -58,7 +57,7 @@ def create_app(models: Models, *, metrics: Metrics | None = None, bench: Path | 
     _add_predict(app, Predicting(models=models, metrics=metrics))
     app.include_router(router(models))
     if bench is not None:
-        app.mount(PATH, BenchFiles(bench))
+        app.mount(BENCH, PageFiles(directory=bench, html=True))
     return app
 
 
@@ -75,7 +74,7 @@ def from_env() -> FastAPI:
 
 def _add_pages(app: FastAPI) -> None:
     """The page, and what belongs to it."""
-    files = page_files()
+    files = PageFiles(directory=PAGE)
 
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
@@ -83,9 +82,7 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/assets/{name}", include_in_schema=False)
     async def asset(request: Request, name: str) -> Response:
-        if name not in files:
-            raise HTTPException(404)
-        return files[name].response(request)
+        return await files.get_response(name, request.scope)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

@@ -9,6 +9,7 @@ EXAMPLE = {
     "model": "digits",
     "task": "classify",
     "predictions": [{"class": "7", "index": 7, "probability": 0.998123}],
+    "lies_in_picture": False,
     "size": [32, 32],
     "ms": {"decode": 1.2, "queue": 0.4, "compute": 3.1},
     "batch": 4,

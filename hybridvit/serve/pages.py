@@ -1,15 +1,17 @@
-"""The files of the page, from memory: what is not among them cannot be asked for."""
+"""The files of the pages that a service shows: its own, and that which measures in the browser."""
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import files
-from mimetypes import guess_type
-from pathlib import PurePosixPath
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 
-from starlette.requests import Request
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
+PAGE = Path(__file__).parent / "page"
+BENCH = "/bench"  # where the page that measures is
 POLICY = "default-src 'self'; img-src 'self' blob: data:; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:"
 HEADERS = {
     "Cache-Control": "no-cache",
@@ -21,31 +23,24 @@ HEADERS = {
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}  # whatever a system says
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
-    """One file of a page."""
+class PageFiles(StaticFiles):
+    """The files of a folder, isolated from other pages, which gives them threads."""
 
-    content: bytes
-    kind: str
-    tag: str
-
-    def response(self, request: Request) -> Response:
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
         """The file, or that the browser has it already."""
-        headers = HEADERS | {"ETag": self.tag}
-        if self.tag in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(self.content, media_type=self.kind, headers=headers)
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers.update(HEADERS)
+        if kind := TYPES.get(PurePath(full_path).suffix):
+            response.headers["Content-Type"] = kind
+        return response
 
 
-def page_files() -> Mapping[str, File]:
-    """By name."""
-    folder = files("hybridvit.serve").joinpath("page")
-    if not folder.is_dir():
-        return {}
-    return {each.name: file_of(each.name, each.read_bytes()) for each in folder.iterdir() if each.is_file()}
+@contextmanager
+def bench_folder(models: Sequence[str], *, trust_changed: bool) -> Iterator[Path]:
+    """The page that measures these models, in a folder that is gone afterwards. Raises as `write_page`."""
+    from hybridvit.bench_page import write_page
 
-
-def file_of(name: str, content: bytes) -> File:
-    """A file by its name and content."""
-    kind = TYPES.get(PurePosixPath(name).suffix) or guess_type(name)[0] or "application/octet-stream"
-    return File(content=content, kind=kind, tag=f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    with tempfile.TemporaryDirectory(prefix="hybridvit-bench-") as temporary:
+        yield write_page(Path(temporary, "page"), models, trust_changed=trust_changed).folder

@@ -98,6 +98,7 @@ class Predicting:
             "model": served.name,
             "task": served.card.task,
             **result.to_dict(),
+            "lies_in_picture": result.lies_in_picture,
             "size": list(prepared.size),
             "ms": {stage: round(value, 2) for stage, value in ms.items()},
             "batch": answered.batch,

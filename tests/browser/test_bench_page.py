@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported import exported
 from fresh import ENVIRONMENT, output_of
 from PIL import Image
 
 from hybridvit.cli import main
 from hybridvit.loading import open_runner
+from hybridvit.measure.counts import counted
 from hybridvit.measure.result import COLUMNS, read_result
+from hybridvit.measure.subject import find_subject
 
+DOCS = Path(__file__).parents[2] / "docs"
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 QUICK = "start&rounds=8&calls=1&webgpu=0"
 KEYS = {"format", "bench", "skipped", "settings", "conditions", "machine", "complete"}
@@ -198,20 +202,61 @@ def test_a_page_of_exported_files_is_written_without_torch(bench_pages: Callable
     assert json.loads(said) == []
 
 
+def test_names_are_converted_and_counted_and_files_are_taken_as_they_are(
+    bench_pages: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = model_of(bench_pages("small"))
+    assert main(["bench-page", str(tmp_path / "page"), "fastvit_debug", f"mine={file}", "--no_webgpu"]) == 0
+    models = json.loads((tmp_path / "page" / "manifest.json").read_text(encoding="utf-8"))["models"]
+    counts = counted(find_subject("fastvit_debug"), (32, 32))
+    assert counts is not None
+    names = ("model", "family", "parameters", "multiply_adds")
+    assert [tuple(each["record"][name] for name in names) for each in models] == [
+        ("fastvit_debug", "fastvit", counts.parameters, counts.multiply_adds),
+        ("mine", "fastvit", None, None),
+    ]
+    assert (tmp_path / "page" / models[1]["file"]).read_bytes() == file.read_bytes()
+
+
+def photo(folder: Path, file: Path) -> dict[str, np.ndarray]:
+    """Write photo.png of noise to `folder`; what a file that takes the pixels of 32 x 32 px answers to it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "photo.png")
+    return open_runner(file, threads=1)(pixels[None].transpose(0, 3, 1, 2))
+
+
 def test_the_page_in_the_docs_answers_as_the_file_does(
     bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path
 ) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "browser.md").read_text(encoding="utf-8")
+    text = (DOCS / "browser.md").read_text(encoding="utf-8")
     (tmp_path / "index.html").write_text(text.split("```html\n")[1].split("```")[0], encoding="utf-8")
     shutil.copytree(bench_pages("small-uint8") / "ort", tmp_path / "ort")
     file = shutil.copyfile(model_of(bench_pages("small-uint8")), tmp_path / "model.onnx")
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    logits = open_runner(file, threads=1)(pixels[None].transpose(0, 3, 1, 2))["logits"]
+    logits = photo(tmp_path, file)["logits"]
     with host(tmp_path, {}) as address:
         page = open_page(address)
         until(page, "answer.textContent !== ''")
         assert page.inner_text("#answer") == f"class {logits.argmax()}"
+
+
+def test_the_program_for_browsers_in_the_docs_answers_as_the_file_does(
+    bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path
+) -> None:
+    text = (DOCS / "deploy.md").read_text(encoding="utf-8").partition("### ONNX: a browser")[2]
+    program = text.split("```js\n")[1].split("```")[0].replace("256", "32")  # the side of this model's images
+    before = 'const file = await (await fetch("photo.png")).blob();'
+    after = "window.found = [[...indices.data].map(Number), [...probabilities.data]];"
+    (tmp_path / "index.html").write_text(
+        f'<link rel="icon" href="data:,"><script type="module">{before}\n{program}\n{after}</script>', encoding="utf-8"
+    )
+    shutil.copytree(bench_pages("small") / "ort", tmp_path / "node_modules" / "onnxruntime-web" / "dist")
+    answers = photo(tmp_path, exported("small-top5", tmp_path).rename(tmp_path / "model.onnx"))
+    with host(tmp_path, {}) as address:
+        page = open_page(address)
+        until(page, "'found' in window")
+        indices, probabilities = page.evaluate("found")
+    assert indices == answers["indices"].ravel().tolist()
+    assert probabilities == pytest.approx(answers["probabilities"].ravel(), abs=1e-5)
 
 
 def test_the_order_of_a_small_and_a_large_model_is_right(

@@ -81,6 +81,19 @@ def test_what_is_wrong_hangs_or_breaks_is_left_out_or_tried_with_one_thread(runs
     same = runs["same"]
     assert same["skipped"] == [["hangs", "it is measured with 1 thread already, since more did not run"]]
     assert same["threads"] == [1]
+    assert (same["rounds"], same["turns"]) == (8, [8])  # three were asked for: too few for an interval
+
+
+def test_the_bar_goes_from_nothing_to_all_and_never_back(runs: dict[str, Any]) -> None:
+    assert {name: (run["shares"], run["isShareRising"]) for name, run in runs.items()} == dict.fromkeys(
+        runs, ([0, 1], True)
+    )
+
+
+def test_one_that_is_lost_is_not_opened_again_and_the_next_takes_part_in_every_heat(runs: dict[str, Any]) -> None:
+    lost = runs["lost"]
+    assert lost["skipped"] == [["breaks", "it failed: out of memory"]]
+    assert (lost["turns"], lost["workers"], lost["mostAlive"]) == ([16, 8], [2, 1], 2)
 
 
 def test_a_worker_on_webgpu_is_replaced_before_two_hundred_calls(runs: dict[str, Any]) -> None:

@@ -65,7 +65,8 @@ function candidate(name, threads, provider = "wasm") {
 async function ran(candidates, options) {
   calls.length = 0;
   mostAlive = 0;
-  const run = new Run(candidates, options, new Presence(document), () => {});
+  const shares = [];
+  const run = new Run(candidates, options, new Presence(document), (now) => shares.push(now.share));
   await run.start();
   return {
     calls: [...calls],
@@ -76,6 +77,9 @@ async function ran(candidates, options) {
     workers: run.measured.map((each) => each.numWorkers),
     turns: run.measured.map((each) => each.processes.length),
     isComplete: run.isComplete,
+    rounds: run.options.rounds,
+    isShareRising: shares.every((share, place) => !place || share >= shares[place - 1]),
+    shares: [shares[0], shares.at(-1)],
   };
 }
 
@@ -86,7 +90,8 @@ const said = {
     ["wrong", "hangs", "breaks", "good"].map((name) => candidate(name, 4)),
     { rounds: 8, calls: 1, alive: 4 },
   ),
-  same: await ran([candidate("hangs", 4), candidate("hangs", 1)], { rounds: 8, calls: 1, alive: 4 }),
+  lost: await ran(["breaks", "a", "b"].map((name) => candidate(name, 2)), { rounds: 8, calls: 1, alive: 2 }),
+  same: await ran([candidate("hangs", 4), candidate("hangs", 1)], { rounds: 3, calls: 1, alive: 4 }),
   gpu: await ran([candidate("gpu", 1, "webgpu")], { rounds: 50, calls: 9, alive: 4 }),
 };
 console.log(JSON.stringify(said));

@@ -64,6 +64,7 @@ def test_answers_of_every_task_are_what_predict_prints_for_the_same_bytes(
         assert answered.status_code == 200
         told = answered.json()
         assert (told["model"], told["task"], told["size"], told["batch"]) == (name, name, [50, 40], 1)
+        assert told["lies_in_picture"] == (name != "classify")
         assert told["ms"].keys() == {"decode", "queue", "compute"}
         assert told["request_id"] == answered.headers["x-request-id"]
         ours = printed.partition(', "')[2].removesuffix("}")  # behind the image

@@ -1,12 +1,17 @@
 """The files of the service's page: small, without anything from elsewhere, and in colours that can be read."""
 
+import asyncio
 import re
-from importlib.resources import files
 from itertools import product
 
+import httpx
 import pytest
 
-PAGE = files("hybridvit.serve").joinpath("page")
+from hybridvit.serve.app import create_app
+from hybridvit.serve.limits import Limits
+from hybridvit.serve.models import Models
+from hybridvit.serve.pages import PAGE
+
 NAMES = {each.name for each in PAGE.iterdir() if each.is_file()}
 TEXTS = {name: PAGE.joinpath(name).read_text(encoding="utf-8") for name in NAMES if not name.startswith("example-")}
 MOST_BYTES, MOST_EXAMPLE_BYTES = 40_000, 60_000
@@ -43,6 +48,32 @@ def test_every_file_that_the_page_asks_for_is_there():
     asked |= set(re.findall(r'data-file="([\w.-]+)"', TEXTS["index.html"]))
 
     assert asked | {"index.html"} == NAMES
+
+
+def test_every_file_is_served_isolated_by_its_type_and_not_sent_again():
+    async def asked() -> list[tuple[str, httpx.Response, httpx.Response]]:
+        models = Models([], Limits())
+        transport = httpx.ASGITransport(create_app(models))
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            answers = []
+            for name in NAMES:
+                first = await client.get("/" if name == "index.html" else f"/assets/{name}")
+                answers.append(
+                    (name, first, await client.get(first.url, headers={"If-None-Match": first.headers["etag"]}))
+                )
+        await models.stop()
+        return answers
+
+    kinds = {"html": "text/html", "js": "text/javascript", "css": "text/css", "png": "image/png", "jpg": "image/jpeg"}
+    for name, first, again in asyncio.run(asked()):
+        assert first.content == PAGE.joinpath(name).read_bytes()
+        assert first.headers["content-type"].partition(";")[0] == kinds[name.rpartition(".")[2]]
+        assert (again.status_code, again.content) == (304, b"")
+        for answer in (first, again):
+            assert answer.headers["content-security-policy"].startswith("default-src 'self'; ")
+            assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+            assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
+            assert answer.headers["cache-control"] == "no-cache"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,7 @@ import { Presence, Run } from "./run.js";
 import { byId, showChoice, showEnvironment, showNotIsolated, showProgress, showResult, showState, showVerdict } from "./view.js";
 
 const CALLS = 3; // timed ones of a turn
+const SAVING_SECONDS = 60; // some browsers read what they save after the click
 const ALIVE = { phone: 2, desktop: 4 }; // Workers at a time
 const page = { manifest: null, environment: null, result: null };
 
@@ -98,7 +99,7 @@ const resultFile = () => new File([resultText()], "bench.json", { type: "applica
 function save() {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(resultFile()), download: "bench.json" });
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), SAVING_SECONDS * 1000);
 }
 
 async function copy() {

@@ -27,7 +27,7 @@ export async function lookAround(manifest) {
   };
 }
 
-/** 1, 2, 4 ... up to the cores, the largest up to USUAL_THREADS last. */
+/** 1, 2, 4 ... up to the cores. */
 function threadCounts(cores) {
   return [1, 2, 4, 8, 16].filter((count) => count <= cores);
 }

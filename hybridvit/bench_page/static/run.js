@@ -25,13 +25,15 @@ export class Presence {
 /** All that happened: what the page draws and the result is made of. */
 export class Run {
   /**
-   * @param {Candidate[]} candidates the first is the anchor, which takes part in every heat
-   * @param {{rounds: number, calls: number, alive: number}} options `alive`: Workers at a time
+   * @param {Candidate[]} candidates the first that can be timed is the anchor, which takes part in every heat
+   * @param {{rounds: number, calls: number, alive: number}} options `rounds`: MIN_ROUNDS at least; `alive`: Workers at
+   *   a time
    * @param {Presence} presence
    * @param {(run: Run) => void} changed called after each step
    */
   constructor(candidates, options, presence, changed) {
-    Object.assign(this, { candidates, options, presence, changed });
+    Object.assign(this, { candidates, presence, changed });
+    this.options = { ...options, rounds: Math.max(options.rounds, MIN_ROUNDS) };
     this.skipped = []; // {candidate, reason}
     this.drifts = [];
     this.numInterrupted = 0;
@@ -43,24 +45,26 @@ export class Run {
     this.waiting = [...candidates];
   }
 
-  /** The candidates that were timed, also if one was lost later on its way. */
+  /** The candidates that were timed, without those that were lost on their way. */
   get measured() {
-    const lost = new Set(this.skipped.map((each) => each.candidate));
-    return this.candidates.filter((each) => each.timesMs.length && !lost.has(each));
+    return this.candidates.filter((each) => each.timesMs.length && !this.isLost(each));
+  }
+
+  isLost(candidate) {
+    return this.skipped.some((left) => left.candidate === candidate);
   }
 
   async start() {
-    let anchor = null;
     while (this.waiting.length && !this.isStopped) {
       this.heat = [];
       this.round = 0;
+      const [anchor] = this.measured;
       if (anchor && (await this.opened(anchor))) this.heat.push(anchor);
       while (this.waiting.length && this.heat.length < this.options.alive && !this.isStopped) {
         const next = this.waiting.shift();
         if (await this.opened(next)) this.heat.push(next);
       }
-      anchor ??= this.heat[0];
-      if (this.heat.some((each) => each !== anchor || !each.timesMs.length)) await this.rounds();
+      if (this.heat.some((each) => each !== anchor)) await this.rounds();
       this.heat.forEach((each) => each.close());
     }
     this.candidates.forEach((each) => each.close());
@@ -76,12 +80,12 @@ export class Run {
   async rounds() {
     const { rounds, calls } = this.options;
     const before = new Map(this.heat.map((each) => [each, each.timesMs.length]));
-    for (this.round = 0; this.round < Math.max(rounds, MIN_ROUNDS) && !this.isStopped; ) {
+    for (this.round = 0; this.round < rounds && !this.isStopped; ) {
       for (const candidate of inTurn(this.heat, this.round)) {
         if (this.isStopped) break;
         await this.guarded(candidate, () => this.turn(candidate, calls));
       }
-      this.heat = this.heat.filter((each) => !this.skipped.some((left) => left.candidate === each));
+      this.heat = this.heat.filter((each) => !this.isLost(each));
       if (!this.heat.length) return;
       this.round += 1;
       this.say(`round ${this.round} of ${rounds}`);
@@ -155,11 +159,9 @@ export class Run {
     return sum + (this.waiting.length + heats) * (usual * rounds + 2);
   }
 
-  /** The share of all turns that are done, for a bar. */
+  /** The share of what is asked for that is done, for a bar. */
   get share() {
-    const { rounds } = this.options;
-    const seen = this.candidates.length - this.waiting.length - this.heat.length;
-    const ofHeat = this.heat.length * (this.round / rounds);
-    return Math.min(1, (seen + ofHeat) / Math.max(1, this.candidates.length));
+    const shareOf = (each) => (this.isLost(each) ? 1 : Math.min(1, each.processes.length / this.options.rounds));
+    return this.candidates.reduce((sum, each) => sum + shareOf(each), 0) / this.candidates.length;
   }
 }

@@ -2,7 +2,7 @@
 
 import { wayInWords } from "./candidate.js";
 import { coloursOf, drawBars, drawTradeoff } from "./chart.js";
-import { usualThreads } from "./environment.js";
+import { usualThreads, webgpuBuild } from "./environment.js";
 import { msInWords, sentences, shortNames, wayOf } from "./result.js";
 
 /** The element with that id. */
@@ -29,10 +29,10 @@ export function showChoice(manifest, environment, asked) {
   if (asked.rounds) byId("rounds").append(new Option(`${asked.rounds}`, asked.rounds, true, true));
 }
 
-function absent({ webgpuModule, gpu }, manifest) {
+function absent({ gpu }, manifest) {
   const said = [];
-  if (!("webgpu" in manifest.builds || "jspi" in manifest.builds)) said.push("This page was written without WebGPU.");
-  else if (!webgpuModule) said.push(gpu ? "WebGPU cannot be used here." : "No WebGPU in this browser.");
+  if (!webgpuBuild(manifest)) said.push("This page was written without WebGPU.");
+  else if (!gpu) said.push("No WebGPU in this browser.");
   return [...said, "WebNN is not measured."].join(" ");
 }
 

@@ -5,7 +5,7 @@
  * Every text is set as text, never as markup: names of classes come from files.
  */
 
-const ENVELOPE = ["model", "task", "size", "ms", "batch", "request_id"];
+const ENVELOPE = ["model", "task", "lies_in_picture", "size", "ms", "batch", "request_id"];
 const PARTS = ["probability", "score", "share"]; // numbers from 0 to 1 that rows are ranked by
 const SHOWN_ROWS = 8;
 const SURE = 0.5; // a score from which a row counts
@@ -35,12 +35,6 @@ export function element(tag, properties = {}, ...children) {
 /** The task's answer without what the server adds to every one. */
 export function answerOf(body) {
   return Object.fromEntries(Object.entries(body).filter(([key]) => !ENVELOPE.includes(key)));
-}
-
-/** Whether the answer is about places in the picture, so that it is to be seen in the picture. */
-export function liesInPicture(answer) {
-  const rows = answer.predictions;
-  return !rows || rows.some((row) => Object.values(row).some((value) => typeof value === "object"));
 }
 
 /** The answer in a few words, for people who hear the page. */

@@ -1,7 +1,7 @@
 /** One model's place on the page: from the picture that is sent to the answer, or why there is none. */
 
 import { Refusal, predict } from "./ask.js";
-import { answerOf, drawn, element, factsOf, liesInPicture, spoken } from "./draw.js";
+import { answerOf, drawn, element, factsOf, spoken } from "./draw.js";
 
 const ANSWER = "Answer"; // the view of the answer drawn on the picture
 const OVERLAYS = { cam: "What speaks for it", attention: "Where it looks" }; // in words
@@ -79,20 +79,18 @@ export class Panel {
   }
 
   show(body, tookMs) {
-    const answer = answerOf(body);
     this.body = body;
     this.part(".said").replaceChildren(...drawn(body, tookMs));
     this.become("result");
-    this.offerViews(answer);
-    this.say(`${this.model.name}: ${spoken(answer)}`);
+    this.offerViews(body.lies_in_picture);
+    this.say(`${this.model.name}: ${spoken(answerOf(body))}`);
     this.changed();
   }
 
   /** A button for each picture that the server draws; the answer itself is shown at once if it lies in the picture. */
-  offerViews(answer) {
+  offerViews(isPlaced) {
     const named = (this.model.overlays ?? []).map((name) => [OVERLAYS[name] ?? name, { overlay: name }]);
     const queries = Object.fromEntries(named);
-    const isPlaced = liesInPicture(answer);
     const offered = isPlaced ? { [ANSWER]: { picture: "1" }, ...queries } : queries;
     const buttons = Object.entries(offered).map(([name, query]) => this.viewButton(name, query));
     this.part(".views").replaceChildren(...buttons);
