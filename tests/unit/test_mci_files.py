@@ -19,6 +19,7 @@ from hybridvit.checkpoints.checkpoint import save_upstream
 from hybridvit.checkpoints.files import read_tensors
 from hybridvit.checkpoints.keymaps import from_ours, to_ours
 from hybridvit.checkpoints.matching import shapes_of, skeleton
+from hybridvit.checkpoints.metadata import to_metadata
 from hybridvit.errors import CheckpointError
 from hybridvit.models.fastvit.mci_cards import FASTVLM_INPUT
 from hybridvit.models.registry import find_variant
@@ -156,6 +157,19 @@ def test_a_published_file_says_its_licence_when_it_is_loaded(
         assert opened.card.preprocessing == FASTVLM_INPUT
         assert opened.card.licence.startswith("apple-amlr")
     assert caplog.text.count("for research only, not commercial") == 2
+
+
+def test_a_folded_file_of_another_version_is_refused_with_the_way_to_a_new_one(tmp_path: Path) -> None:
+    folded = hybridvit.fold(tower())
+    tensors = {
+        name.replace(".to_qkv.bias", ".norm.bias"): value for name, value in folded.state_dict().items()
+    }  # LayerNorm's shift apart, as before it was folded
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path, metadata=to_metadata(folded.card, tensors))
+    with pytest.raises(
+        CheckpointError, match=r"does not fit\. .* another version .* fold again what it was folded from"
+    ):
+        load(path)
 
 
 @pytest.mark.parametrize(("classes", "told"), [(0, "no projection"), (5, "5 outputs")])
