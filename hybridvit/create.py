@@ -45,6 +45,7 @@ def create_model(
         pretrained: True for the default published weights, a tag ("apple_dist_in1k") for others, or a path to a file
             of ours, Apple's, NVIDIA's or timm's (for swin_tiny_hat, timm's Swin-T), as `hybridvit.load` takes it.
             Another number of classes than the file's gets a new classifier; another number of channels an adapted stem.
+            A projection into the space of a text tower is never made anew.
             With a head these are the backbone's weights, or a checkpoint of a model with the same head.
         features_only: return a pyramid that gives a list of feature maps, of strides 4, 8, 16, 32 (and 64, where a
             variant has five stages).
@@ -76,7 +77,7 @@ def create_model(
             model = with_pretrained_backbone(model, pretrained)
         else:
             assert isinstance(model, Backbone)
-            model = with_pretrained_weights(model, pretrained, accepts_folded=folded)
+            model = with_pretrained_weights(model, pretrained, accepts_folded=folded, keeps_head=not features_only)
     model.card = dataclasses.replace(model.card, preprocessing=learnt.prepared(model.card.preprocessing, size))
     result: nn.Module = FeaturePyramid(model, out_indices) if isinstance(model, Backbone) and features_only else model
     return fold(result.eval()) if folded else result

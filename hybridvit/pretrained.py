@@ -72,10 +72,13 @@ def find_weights(
     raise UsageError(f"No weights '{choice}' for {name}: it is neither a tag nor an existing file. {known}.")
 
 
-def with_pretrained_weights(model: Backbone, choice: bool | str | Path, *, accepts_folded: bool) -> Backbone:
+def with_pretrained_weights(
+    model: Backbone, choice: bool | str | Path, *, accepts_folded: bool, keeps_head: bool = True
+) -> Backbone:
     """`model` with published weights or a file's, and a card that says where they come from.
 
-    Folded files need a folded model: with `accepts_folded` a folded copy of `model` takes them.
+    Folded files need a folded model: with `accepts_folded` a folded copy of `model` takes them. Raises CheckpointError
+    for an image tower that would answer with a projection that nobody trained, unless its head is not kept.
     """
     variant = find_variant(model.card.architecture)
     found = find_weights(variant.name, choice)
@@ -85,6 +88,8 @@ def with_pretrained_weights(model: Backbone, choice: bool | str | Path, *, accep
     naming = naming_of(tensors, path)
     tensors = to_ours(tensors, naming, path)
     same_classes = 0 < num_classes_of(tensors) == model.num_classes
+    if keeps_head and not same_classes:
+        _check_classifier(model, source, num_classes_of(tensors))
     if accepts_folded and form_of(tensors) != "training":
         model = fold(model.eval(), released=form_of(tensors) == "released")
     report = load_weights(model, path, reset_head=not same_classes, adapt_input=True)
@@ -104,6 +109,17 @@ def with_pretrained_weights(model: Backbone, choice: bool | str | Path, *, accep
         licence=known_card.licence,
     )
     return model
+
+
+def _check_classifier(model: Backbone, source: str, found: int) -> None:
+    """Refuse to make up the projection of an image tower: only a classifier that was asked for may begin anew."""
+    width = find_variant(model.card.architecture).published.embedding_width
+    if width is not None and "num_classes" not in model.card.options:
+        raise CheckpointError(
+            f"{source} has {f'{found} outputs' if found else 'no projection'}, but {model.card.architecture} answers "
+            f"with a projection to {width}, and a random one means nothing. Pass num_classes=0 for the tower alone, or "
+            "num_classes=N for a new classifier of N classes."
+        )
 
 
 def with_pretrained_backbone(model: WithHead, choice: bool | str | Path) -> WithHead:
@@ -155,7 +171,7 @@ def _started_pyramid(model: WithHead, choice: bool | str | Path) -> Pyramid:
     options = {key: value for key, value in card.options.items() if key != "num_classes"}
     if card.architecture in VARIANTS:
         whole = build(card.architecture, **options)
-        whole = with_pretrained_weights(whole, choice, accepts_folded=False)
+        whole = with_pretrained_weights(whole, choice, accepts_folded=False, keeps_head=False)
         like = model.pyramid
         return FeaturePyramid(whole, like.out_indices) if isinstance(like, FeaturePyramid) else LastMap(whole)
     from hybridvit.models.timm_pyramid import TimmPyramid

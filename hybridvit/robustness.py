@@ -12,7 +12,6 @@ from hybridvit.data.scan import Say, quiet, subfolders
 from hybridvit.digest import sha256_of
 from hybridvit.errors import DatasetError, UsageError
 from hybridvit.evaluate.run import answering
-from hybridvit.evaluate.suites.labels import NUM_CLASSES
 from hybridvit.evaluate.suites.layout import Choice, Part, open_suite
 from hybridvit.evaluate.suites.options import SuiteOptions
 from hybridvit.evaluate.suites.page import write_page
@@ -24,6 +23,7 @@ from hybridvit.evaluate.suites.summary import Row, summary
 from hybridvit.export.runners import ExportedRunner, TorchRunner
 from hybridvit.export.seal import KEY
 from hybridvit.loading import Device, is_exported, open_runner
+from hybridvit.models.registry import num_outputs
 from hybridvit.task import find_task
 
 
@@ -138,7 +138,7 @@ def _named_by(suite: Suite, folder: Path, subject: Subject) -> tuple[str, ...]:
     """
     if not is_own(suite) or not folder.is_dir():
         return ()
-    names, num_classes = tuple(subfolders(str(folder))), subject.card.options.get("num_classes", NUM_CLASSES)
+    names, num_classes = tuple(subfolders(str(folder))), num_outputs(subject.card)
     if len(names) != num_classes:
         raise DatasetError(
             f"{folder} has {len(names)} classes, but {subject.path} answers with {num_classes} classes and does not "

@@ -18,6 +18,8 @@ from hybridvit.checkpoints.files import WeightFile, read_tensors
 from hybridvit.checkpoints.keymaps import KEY_MAPS, Naming, form_of, from_ours, naming_of, start_of, to_ours
 from hybridvit.checkpoints.matching import (
     FIRST_CONVS,
+    ONE_MODEL,
+    OTHER_VERSION,
     best_match,
     check_names,
     class_names_of,
@@ -97,6 +99,7 @@ def load(path: FilePath, *, architecture: str | None = None) -> WholeModel:
     """
     file = read_tensors(path)
     card, tensors = card_of(file), file.tensors
+    fix = OTHER_VERSION if card else ONE_MODEL  # a card is of these very tensors
     if card is None:
         naming = naming_of(tensors, file.path)
         if start_of(naming):
@@ -112,7 +115,7 @@ def load(path: FilePath, *, architecture: str | None = None) -> WholeModel:
         raise CheckpointError(f"{file.path} holds {card.architecture}, you asked for {architecture}.")
     model = _built_for(file, card, tensors)
     expected = model.state_dict()
-    check_names(str(file.path), tensors, expected, card.architecture, card.form)
+    check_names(str(file.path), tensors, expected, card.architecture, card.form, fix=fix)
     copies = {  # the file may be memory-mapped, and folded layers need a memory layout of their own
         name: torch.empty_like(expected[name], device="cpu", dtype=tensor.dtype).copy_(tensor)
         for name, tensor in tensors.items()

@@ -17,6 +17,10 @@ from hybridvit.models.registry import VARIANTS
 from hybridvit.models.whole import WholeModel
 from hybridvit.task import find_task
 
+ONE_MODEL = "use the checkpoint and options of one model"
+OTHER_VERSION = (
+    "another version of this library wrote that form of the model. Load it there, or fold again what it was folded from"
+)
 MAX_LINES = 12  # the most differences that a message lists
 _STEMS = (
     "stem.0.conv.kxk.conv.weight",
@@ -125,12 +129,18 @@ def num_equal(found: Shapes, expected: Shapes) -> int:
 
 
 def check_names(
-    source: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], asked: str, form: Form
+    source: str,
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    asked: str,
+    form: Form,
+    *,
+    fix: str = ONE_MODEL,
 ) -> None:
     """Demand that the two have the same names, shapes and kinds of number.
 
     Raises CheckpointError with the differences (-: of the model, not in the file; +: of the file, not in the model),
-    and with the registered architecture that fits better, if there is one.
+    and with the registered architecture that fits better, if there is one, else with `fix`.
     """
     have, want = shapes_of(found), shapes_of(expected)
     differing = [name for name in want | have if have.get(name) != want.get(name)]
@@ -147,7 +157,7 @@ def check_names(
         if best != asked and (score > equal or score == len(have)):
             advice = f"It looks like {best} ({score}/{len(have)} keys), you asked for {asked}: create that one instead."
         else:
-            advice = f"It has {equal} of the {len(want)} keys of {asked}: use the checkpoint and options of one model."
+            advice = f"It has {equal} of the {len(want)} keys of {asked}: {fix}."
         more = [f"  and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
         raise CheckpointError(
             "\n".join([f"{source} does not fit. {advice} Differences (- model, + file):", *lines[:MAX_LINES], *more])

@@ -63,8 +63,3 @@ class Published:
             if file_name in names or (prefix and prefix in weights.prefixes):
                 return weights
         return None
-
-    def licence_of(self, file_name: str, prefix: str = "") -> str:
-        """The licence of a published file; see `weights_of`. "" for any other file."""
-        weights = self.weights_of(file_name, prefix)
-        return weights.licence if weights else ""

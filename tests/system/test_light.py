@@ -122,7 +122,10 @@ def test_what_is_installed_is_as_new_as_the_whole_library_wants() -> None:
     extras = project["optional-dependencies"]
     assert set(lines[0]) <= {*project["dependencies"], *extras["export"]}
     assert set(lines[1]) == {"-r requirements-light.txt", *extras["serve"]}
-    assert {line.partition(">=")[0] for line in lines[0]} == {*light.PACKAGES, "onnxruntime"}
+    names = [line.partition(">=")[0] for line in lines[0]]
+    assert set(names) == {*light.PACKAGES, "onnxruntime"}
+    said = (ROOT / "docs" / "light.md").read_text(encoding="utf-8").splitlines()
+    assert f"pip install {' '.join(names)}" in said  # what is to be typed
 
 
 def test_an_environment_without_torch_runs_exported_files(thousand: Path, picture: Path, tmp_path: Path) -> None:

@@ -301,7 +301,8 @@ def test_every_published_file_has_a_name_and_a_tag() -> None:
             assert tag == ("nvidia_in21k_ft_in1k" if "21k" in name else "nvidia_in1k")
             assert weights.file.startswith(name)
             assert weights.url.endswith(f"{weights.hub_id}/resolve/main/{weights.file}")
-            assert variant.published.licence_of(weights.file) == LICENCE
+            assert variant.published.weights_of(weights.file) == weights
+            assert weights.licence == LICENCE
     with pytest.raises(UsageError, match=r"No weights 'apple_in1k' for fastervit_0.*Published weights: nvidia_in1k"):
         hybridvit.create_model("fastervit_0", pretrained="apple_in1k", **NARROW)
 

@@ -19,6 +19,7 @@ from hybridvit.checkpoints.checkpoint import save_upstream
 from hybridvit.checkpoints.files import read_tensors
 from hybridvit.checkpoints.keymaps import from_ours, to_ours
 from hybridvit.checkpoints.matching import shapes_of, skeleton
+from hybridvit.checkpoints.metadata import to_metadata
 from hybridvit.errors import CheckpointError
 from hybridvit.models.fastvit.mci_cards import FASTVLM_INPUT
 from hybridvit.models.registry import find_variant
@@ -156,6 +157,38 @@ def test_a_published_file_says_its_licence_when_it_is_loaded(
         assert opened.card.preprocessing == FASTVLM_INPUT
         assert opened.card.licence.startswith("apple-amlr")
     assert caplog.text.count("for research only, not commercial") == 2
+
+
+def test_a_folded_file_of_another_version_is_refused_with_the_way_to_a_new_one(tmp_path: Path) -> None:
+    folded = hybridvit.fold(tower())
+    tensors = {
+        name.replace(".to_qkv.bias", ".norm.bias"): value for name, value in folded.state_dict().items()
+    }  # LayerNorm's shift apart, as before it was folded
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path, metadata=to_metadata(folded.card, tensors))
+    with pytest.raises(
+        CheckpointError, match=r"does not fit\. .* another version .* fold again what it was folded from"
+    ):
+        load(path)
+
+
+@pytest.mark.parametrize(("classes", "told"), [(0, "no projection"), (5, "5 outputs")])
+def test_no_projection_is_made_up_for_a_file_without_one(classes: int, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    source = trained_like(hybridvit.create_model("fastvit_mci_debug", num_classes=classes))
+    hybridvit.save_checkpoint(source, path)
+    with pytest.raises(
+        CheckpointError, match=rf"has {told}, .* projection to 16, .* Pass num_classes=0 .* num_classes=N"
+    ):
+        hybridvit.create_model("fastvit_mci_debug", pretrained=path)
+    images = torch.randn(1, 3, 64, 64)
+    alone = hybridvit.create_model("fastvit_mci_debug", pretrained=path, num_classes=0).eval()
+    assert torch.equal(alone.forward_features(images), source.forward_features(images))
+    assert hybridvit.create_model("fastvit_mci_debug", pretrained=path, num_classes=3).num_classes == 3
+    pyramid = hybridvit.create_model("fastvit_mci_debug", pretrained=path, features_only=True).eval()
+    assert all(map(torch.equal, pyramid(images), source.features(images).values()))
+    segmenter = hybridvit.create_model("fastvit_mci_debug", task="segment", num_classes=2, pretrained=path)
+    assert torch.equal(segmenter.pyramid.backbone.stem[0].conv.kxk.conv.weight, source.stem[0].conv.kxk.conv.weight)
 
 
 def sparse(path: Path, tensors: Tensors, filling: dict[str, int]) -> None:

@@ -159,6 +159,9 @@ def test_other_classes_and_outputs_are_refused(tmp_path):
     with pytest.raises(UsageError, match="such as 'cat', but the suites a are of the 1,000 classes"):
         check_subject(few, [SUITES["a"]])
     check_subject(few, [Suite(name="own", title="own", layout="classes")])
+    tower = dataclasses.replace(few, card=ModelCard(architecture="fastvit_mci0"))  # which answers with an embedding
+    with pytest.raises(UsageError, match="m answers with 512 classes, but the suites a are"):
+        check_subject(tower, [SUITES["a"]])
     features = dataclasses.replace(few, answer=lambda batch: {"features": torch.zeros(len(batch.samples), 3)})
     with pytest.raises(UsageError, match="gives features, but suites need logits"):
         evaluate_parts([features], [part_of(right)], tmp_path)

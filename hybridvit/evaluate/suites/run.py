@@ -23,6 +23,7 @@ from hybridvit.evaluate.suites.options import Protocol
 from hybridvit.evaluate.suites.protocol import chosen_protocols, preprocessing_of
 from hybridvit.evaluate.suites.suites import Suite, is_own
 from hybridvit.evaluate.suites.tally import Answers, Tally
+from hybridvit.models.registry import num_outputs
 from hybridvit.task import Outputs
 
 FORMAT = 1
@@ -66,7 +67,7 @@ def check_subject(subject: Subject, suites: Sequence[Suite]) -> None:
     card = subject.card
     if card.task != "classify":
         raise UsageError(f"{subject.path} is a model of the task '{card.task}', but suites are for classifiers.")
-    num_classes = card.options.get("num_classes", NUM_CLASSES)
+    num_classes = num_outputs(card)
     speaks = card.class_names == synsets() if card.class_names else num_classes == NUM_CLASSES
     official = [suite.name for suite in suites if not is_own(suite)]
     if official and not speaks:

@@ -36,11 +36,19 @@ _ROWS: dict[int, tuple[float, int, float, float | None, float | None]] = {
 def _published(size: int) -> Published:
     parameters, width, phone_ms, first, second = _ROWS[size]
     paper = _V1 if first else _V2
-    weights = (
-        *((("apple_mclip", _of_mobileclip(size, first)),) if first else ()),
-        *((("apple_mclip2_dfndr2b", _of_mobileclip2(size, second)),) if second else ()),
-        *((("apple_fastvlm_0.5b", _of_fastvlm()),) if size == 3 else ()),
-    )
+    weights: dict[str, Weights] = {}
+    if first:
+        weights["apple_mclip"] = _of_mobileclip(
+            f"apple/mobileclip_s{size}_timm", url=f"{_FILES}/mobileclip_s{size}.pt", top1=first
+        )
+    if second:
+        weights["apple_mclip2_dfndr2b"] = _of_mobileclip(
+            f"timm/fastvit_mci{size}.apple_mclip2_dfndr2b",
+            url=f"{_HUB}/MobileCLIP2-S{size}/resolve/main/mobileclip2_s{size}.pt",
+            top1=second,
+        )
+    if size == 3:
+        weights["apple_fastvlm_0.5b"] = _of_fastvlm()
     return Published(
         image_size_px=256,
         crop_fraction=1.0,
@@ -51,28 +59,12 @@ def _published(size: int) -> Published:
         parameters_millions=parameters,
         latencies=(Latency(milliseconds=phone_ms, device="iPhone 12 Pro Max, Core ML", batch=1, source=paper),),
         source=paper,
-        weights=weights,
+        weights=tuple(weights.items()),
     )
 
 
-def _of_mobileclip(size: int, top1: float) -> Weights:
-    return Weights(
-        hub_id=f"apple/mobileclip_s{size}_timm",
-        url=f"{_FILES}/mobileclip_s{size}.pt",
-        licence=_LICENCE,
-        zero_shot_top1=top1,
-        source=_RELEASE,
-    )
-
-
-def _of_mobileclip2(size: int, top1: float) -> Weights:
-    return Weights(
-        hub_id=f"timm/fastvit_mci{size}.apple_mclip2_dfndr2b",
-        url=f"{_HUB}/MobileCLIP2-S{size}/resolve/main/mobileclip2_s{size}.pt",
-        licence=_LICENCE,
-        zero_shot_top1=top1,
-        source=_RELEASE,
-    )
+def _of_mobileclip(hub_id: str, *, url: str, top1: float) -> Weights:
+    return Weights(hub_id=hub_id, url=url, licence=_LICENCE, zero_shot_top1=top1, source=_RELEASE)
 
 
 def _of_fastvlm() -> Weights:
