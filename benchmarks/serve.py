@@ -4,8 +4,8 @@
     python benchmarks/serve.py --digits runs/demo/model.onnx --litserve_python OTHER/bin/python
     python benchmarks/serve.py --digits runs/demo/model.onnx --files t8.onnx sa12.onnx     # without LitServe
 
-All servers run at once, and are asked in turn, every other round backwards: a server that is not asked takes no time of
-a processor. A ratio is the median of those of the rounds. Requests come from this process over connections that stay
+All servers run at once, and are asked in turn, every other round backwards. Those that are not asked are stopped:
+LitServe's wait for requests by asking again and again, which takes up to a whole processor. A ratio is the median of those of the rounds. Requests come from this process over connections that stay
 open, which takes a tenth of the time that the servers take for them; the next one is sent when the answer is there.
 The overhead is the time of a request on one connection less that of `Predictor` in this process for the same bytes.
 """
@@ -102,6 +102,16 @@ class Client(asyncio.Protocol):
             self.ended.set_exception(RuntimeError(f"the server closed a connection: {error}"))
 
 
+@contextmanager
+def awake(served: Served) -> Iterator[None]:
+    """The processes of a server, which are stopped before and after, run for the time of a block."""
+    os.killpg(served.session, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.killpg(served.session, signal.SIGSTOP)
+
+
 async def throughput(served: Served, seconds: float) -> float:
     """Answers per second on CONNECTIONS connections."""
     loop, began = asyncio.get_running_loop(), time.perf_counter()
@@ -145,6 +155,8 @@ def started(command: Sequence[str], port: int) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGCONT)  # one that is stopped ends only when it goes on
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDED_WITHIN_S)
         with suppress(ProcessLookupError):
@@ -175,11 +187,13 @@ def compared(title: str, servers: Mapping[str, Callable[[], Iterator[Served]]], 
         running = {name: stack.enter_context(contextmanager(start)()) for name, start in servers.items()}
         for served in running.values():
             asyncio.run(throughput(served, 1.0))  # what the first requests set up
+            os.killpg(served.session, signal.SIGSTOP)
         counts: dict[str, list[float]] = {name: [] for name in running}
         before = {name: served.cpu_s for name, served in running.items()}
         for index in range(rounds):
             for name in list(running) if index % 2 == 0 else list(running)[::-1]:
-                counts[name].append(asyncio.run(throughput(running[name], TURN_S)))
+                with awake(running[name]):
+                    counts[name].append(asyncio.run(throughput(running[name], TURN_S)))
         spent = {name: served.cpu_s - before[name] for name, served in running.items()}
     first = next(iter(counts.values()))
     rows: dict[str, dict[str, float]] = {

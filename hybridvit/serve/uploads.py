@@ -1,9 +1,11 @@
 """From the bytes of a request to prepared images: counted as they come, decoded by a few threads."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -37,6 +39,7 @@ from hybridvit.task import find_task
 MOST_SHOWN_PX = 2048  # of the longer side of a picture that is answered with
 BODIES_HELD = 64  # of the largest size: more bytes than that are not held at once
 FASTEST = 1  # of PNG's levels of compression
+SMALL_BYTES, SMALL_PIXELS = 16_384, 128 * 128  # what is decoded sooner than it is handed to a thread
 
 Done = TypeVar("Done")
 
@@ -128,8 +131,12 @@ class DecodePool:
         self._threads = ThreadPoolExecutor(limits.decode_threads, thread_name_prefix="decode")
 
     async def prepare(self, body: bytes, card: ModelCard) -> Prepared:
-        """As `prepare`, in one of the threads. Raises Overloaded too."""
-        return await self.do(partial(prepare, body, card, max_pixels=self._limits.max_pixels))
+        """As `prepare`: a small picture at once, another in one of the threads. Raises Overloaded too."""
+        most = self._limits.max_pixels
+        if len(body) <= SMALL_BYTES and math.prod(card.preprocessing.image_size) <= SMALL_PIXELS:
+            with suppress(TooManyPixels):  # the head tells the size, before anything is decoded
+                return prepare(body, card, max_pixels=min(most, SMALL_PIXELS))
+        return await self.do(partial(prepare, body, card, max_pixels=most))
 
     async def draw(self, body: bytes, card: ModelCard, result: Result) -> bytes:
         """The picture in `body` with an answer on it, as PNG."""
