@@ -5,9 +5,10 @@
     python benchmarks/serve.py --digits runs/demo/model.onnx --files t8.onnx sa12.onnx     # without LitServe
 
 All servers run at once, and are asked in turn, every other round backwards. Those that are not asked are stopped:
-LitServe's wait for requests by asking again and again, which takes up to a whole processor. A ratio is the median of those of the rounds. Requests come from this process over connections that stay
-open, which takes a tenth of the time that the servers take for them; the next one is sent when the answer is there.
-The overhead is the time of a request on one connection less that of `Predictor` in this process for the same bytes.
+LitServe's wait for requests by asking again and again, which takes up to a whole processor. A ratio is the median of
+those of the rounds. Requests come from this process over connections that stay open, which takes a tenth of the time
+that the servers take for them; the next one is sent when the answer is there. The overhead is the time of a request on
+one connection less that of `Predictor` in this process for the same bytes.
 """
 
 import argparse
