@@ -49,6 +49,11 @@ class Result(ABC):
     def draw(self, picture: "Image") -> "Image":
         """A copy of the upright picture with the answer on it."""
 
+    @property
+    def colours(self) -> Mapping[str, tuple[int, int, int]]:
+        """The red, green and blue that `draw` gives each class of the answer, where it does."""
+        return {}
+
     @abstractmethod
     def agrees(self, other: "Result") -> bool:
         """Whether both are the same answer, as a person would say."""

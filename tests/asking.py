@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -75,19 +76,23 @@ def v2_binary(pictures: Sequence[bytes], model: str, **more: Any) -> Ask:
 
 
 class Caller:
-    """Asks one service, each time on a connection of its own."""
+    """Asks one service: each time on a connection of its own, or on one that each thread keeps."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, *, keep: bool = False) -> None:
+        self.port = port
+        self._kept = threading.local() if keep else None
 
     def __call__(self, ask: Ask) -> Said:
         """The response."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=ASK_WITHIN_S)) as connection:
-            connection.request(ask.method, ask.path, ask.body, ask.headers)
-            response = connection.getresponse()
-            length = response.headers.get(HEADER_LENGTH)
-            header_bytes = None if length is None else int(length)
-            return Said(status=response.status, body=response.read(), header_bytes=header_bytes)
+        if self._kept is None:
+            with closing(self._connected()) as connection:
+                return _said(connection, ask)
+        if not hasattr(self._kept, "connection"):
+            self._kept.connection = self._connected()
+        return _said(self._kept.connection, ask)
+
+    def _connected(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ASK_WITHIN_S)
 
     def get(self, path: str) -> Said:
         """The response to a question."""
@@ -95,13 +100,21 @@ class Caller:
 
     def leave(self, ask: Ask) -> None:
         """Send a request and be gone, as clients are whose user closes the page."""
-        with socket.create_connection(("127.0.0.1", self._port), ASK_WITHIN_S) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), ASK_WITHIN_S) as connection:
             connection.sendall(raw(ask))
 
     def number(self, name: str) -> float:
         """The sum of a metric over its labels."""
         lines = self.get("/metrics").body.decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def _said(connection: http.client.HTTPConnection, ask: Ask) -> Said:
+    connection.request(ask.method, ask.path, ask.body, ask.headers)
+    response = connection.getresponse()
+    length = response.headers.get(HEADER_LENGTH)
+    header_bytes = None if length is None else int(length)
+    return Said(status=response.status, body=response.read(), header_bytes=header_bytes)
 
 
 def raw(ask: Ask) -> bytes:

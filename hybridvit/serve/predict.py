@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hybridvit.errors import nearest
+from hybridvit.scores import Result
 from hybridvit.serve.limits import MOST_ENTRIES
 from hybridvit.serve.metrics import Metrics
 from hybridvit.serve.models import Models
@@ -99,12 +100,18 @@ class Predicting:
             "task": served.card.task,
             **result.to_dict(),
             "lies_in_picture": result.lies_in_picture,
+            **({"colours": colours} if (colours := _colours(result)) else {}),
             "size": list(prepared.size),
             "ms": {stage: round(value, 2) for stage, value in ms.items()},
             "batch": answered.batch,
             "request_id": note["request_id"],
         }
         return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
+
+
+def _colours(result: Result) -> dict[str, str]:
+    """Those of the classes in the drawing, as pages write them."""
+    return {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in result.colours.items()}
 
 
 def _check_kind(request: Request) -> None:

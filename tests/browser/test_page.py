@@ -15,6 +15,7 @@ from serving import serving
 
 import hybridvit
 from hybridvit.cli import main
+from hybridvit.tasks.segment.result import palette_of
 
 NAMES = ("<b>bold</b>", "<img src=x onerror=alert(1)>", "plain", "straße", "five")
 PHONE, DESKTOP = (390, 844), (1280, 800)
@@ -321,6 +322,10 @@ def test_an_answer_that_lies_in_the_picture_is_seen_on_it(opened, files, picture
     answer = printed(files["places"], picture, capsys)
     assert answer_of(result) == answer
     assert result.locator("tbody .class").all_inner_texts() == [row["class"] for row in answer["classes"]]
+    shown = hybridvit.load(files["places"]).card
+    wanted = ["rgb({}, {}, {})".format(*palette_of(shown)[row["index"]]) for row in answer["classes"]]
+    patches = result.locator("tbody .colour")
+    assert patches.evaluate_all("them => them.map((it) => getComputedStyle(it).backgroundColor)") == wanted
 
 
 def test_an_overlay_is_offered_where_the_model_has_one_and_shown_when_asked_for(opened, picture):

@@ -53,6 +53,13 @@ def service(paths: dict[str, Path]) -> Iterator[Service]:
     service.close()
 
 
+def named_in_colours(told: dict) -> set[str]:
+    """The classes of an answer that have a colour in its drawing."""
+    if told["task"] == "segment":
+        return {row["class"] for row in told["classes"]}
+    return {row["class"] for row in told["predictions"] if row.get("score", 0) >= 0.5}
+
+
 def test_answers_of_every_task_are_what_predict_prints_for_the_same_bytes(
     service: Service, paths: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +72,7 @@ def test_answers_of_every_task_are_what_predict_prints_for_the_same_bytes(
         told = answered.json()
         assert (told["model"], told["task"], told["size"], told["batch"]) == (name, name, [50, 40], 1)
         assert told["lies_in_picture"] == (name != "classify")
+        assert told.get("colours", {}).keys() == named_in_colours(told)
         assert told["ms"].keys() == {"decode", "queue", "compute"}
         assert told["request_id"] == answered.headers["x-request-id"]
         ours = printed.partition(', "')[2].removesuffix("}")  # behind the image

@@ -51,7 +51,7 @@ def ask_for(caller: Caller, seconds: float, numbers: count, least: int = 0) -> i
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-@pytest.mark.parametrize("seconds", [20, pytest.param(600, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("seconds", [20, pytest.param(600, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])])
 def test_memory_grows_by_no_more_than_30_mb(onnx_file, seconds):
     with serving(onnx_file, "--max_batch", 8, "--deadline", 120) as process:  # what is tried is memory, not speed
         caller, numbers = Caller(process.port), count()

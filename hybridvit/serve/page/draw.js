@@ -5,7 +5,7 @@
  * Every text is set as text, never as markup: names of classes come from files.
  */
 
-const ENVELOPE = ["model", "task", "lies_in_picture", "size", "ms", "batch", "request_id"];
+const ENVELOPE = ["model", "task", "lies_in_picture", "colours", "size", "ms", "batch", "request_id"];
 const PARTS = ["probability", "score", "share"]; // numbers from 0 to 1 that rows are ranked by
 const SHOWN_ROWS = 8;
 const SURE = 0.5; // a score from which a row counts
@@ -49,7 +49,7 @@ export function spoken(answer) {
 export function drawn(body, networkMs) {
   const answer = answerOf(body);
   const lists = listsOf(answer);
-  const parts = lists.flatMap(([key, rows]) => listed(lists.length > 1 ? inWords(key) : "", rows));
+  const parts = lists.flatMap(([key, rows]) => listed(lists.length > 1 ? inWords(key) : "", rows, body.colours ?? {}));
   return [headline(lists), ...parts, ...others(answer), timings(body, networkMs), asJson(answer)].filter(Boolean);
 }
 
@@ -109,24 +109,24 @@ function headline(lists) {
   return element("p", { className: "headline" }, element("strong", { textContent: first.class }));
 }
 
-function listed(caption, rows) {
+function listed(caption, rows, colours) {
   if (!rows.length) {
     return [element("p", { className: "none", textContent: `${caption || "Found"}: nothing.` })];
   }
   const rest = rows.slice(SHOWN_ROWS);
-  const parts = [table(caption, rows.slice(0, SHOWN_ROWS))];
+  const parts = [table(caption, rows.slice(0, SHOWN_ROWS), colours)];
   if (rest.length) {
-    parts.push(element("details", {}, element("summary", { textContent: `${rest.length} more` }), table("", rest)));
+    parts.push(element("details", {}, element("summary", { textContent: `${rest.length} more` }), table("", rest, colours)));
   }
   return parts;
 }
 
-function table(caption, rows) {
+function table(caption, rows, colours) {
   const part = partOf(rows[0]);
   const places = Object.keys(rows[0]).filter((key) => isShort(rows[0][key]));
   const heads = ["Class", ...places.map((key) => HEADS[key] ?? inWords(key)), HEADS[part] ?? inWords(part ?? "")];
   const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text })));
-  const body = rows.map((row) => tableRow(row, places, part));
+  const body = rows.map((row) => tableRow(row, places, part, colours[row.class]));
   return element(
     "table",
     { className: "rows" },
@@ -136,10 +136,17 @@ function table(caption, rows) {
   );
 }
 
-function tableRow(row, places, part) {
+/** A row of a table; `colour` is that of its class in the picture, if it has one. */
+function tableRow(row, places, part, colour) {
   const bar = element("span", { className: "bar" });
   bar.style.setProperty("--part", Math.min(1, Math.max(0, row[part] ?? 0)));
-  const name = element("th", { scope: "row" }, element("span", { className: "class", textContent: row.class }), bar);
+  const label = element("span", { className: "class", textContent: row.class });
+  if (colour) {
+    const patch = element("span", { className: "colour" });
+    patch.style.background = colour;
+    label.prepend(patch);
+  }
+  const name = element("th", { scope: "row" }, label, bar);
   const cells = places.map((key) => {
     return element("td", { className: "place", textContent: row[key].map(Math.round).join(", ") });
   });

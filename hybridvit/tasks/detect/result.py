@@ -98,6 +98,10 @@ class DetectResult(Result):
                 pen.text((left + 1, above), text, fill="white")
         return drawn
 
+    @property
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        return {self.categories[label].name: colour_of(label) for label in self.labels[: self.num_shown].tolist()}
+
     def agrees(self, other: Result) -> bool:
         """The same boxes of the same classes with the same scores, but for those that a person would not see."""
         if not isinstance(other, DetectResult):

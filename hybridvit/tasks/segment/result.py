@@ -54,6 +54,10 @@ class SegmentResult(Result):
     def lines(self) -> list[str]:
         return [f"  {100 * share:6.2f} %  {self.names[label]}" for label, share in self.shares[: self.most or TOP]]
 
+    @property
+    def colours(self) -> dict[str, Colour]:
+        return {self.names[label]: self.palette[label] for label, _ in self.shares}
+
     def agrees(self, other: Result) -> bool:
         """The same class for 99 of 100 pixels."""
         if not isinstance(other, SegmentResult) or other.labels.shape != self.labels.shape:
