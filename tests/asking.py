@@ -76,20 +76,23 @@ def v2_binary(pictures: Sequence[bytes], model: str, **more: Any) -> Ask:
 
 
 class Caller:
-    """Asks one service: each time on a connection of its own, or on one that each thread keeps."""
+    """Asks one service: each time on a connection of its own, or on one that each thread keeps until `close`."""
 
     def __init__(self, port: int, *, keep: bool = False) -> None:
         self.port = port
-        self._kept = threading.local() if keep else None
+        self._kept: dict[int, http.client.HTTPConnection] | None = {} if keep else None  # by thread
 
     def __call__(self, ask: Ask) -> Said:
         """The response."""
         if self._kept is None:
             with closing(self._connected()) as connection:
                 return _said(connection, ask)
-        if not hasattr(self._kept, "connection"):
-            self._kept.connection = self._connected()
-        return _said(self._kept.connection, ask)
+        return _said(self._kept.setdefault(threading.get_ident(), self._connected()), ask)
+
+    def close(self) -> None:
+        """End what is kept."""
+        for connection in (self._kept or {}).values():
+            connection.close()
 
     def _connected(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ASK_WITHIN_S)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,6 @@ def asked_in_every_way(number: int, picture: bytes):
 def test_two_thousand_requests_at_32_connections_get_the_answers_of_predict(service, exported, pictures, predicted):
     """Every tenth client more sends a request and does not wait: nothing of it is left in the queue."""
     answers = predicted(exported)
-    kept = Caller(service.port, keep=True)
 
     def work(number: int) -> tuple[float, int]:
         place = number % len(pictures)
@@ -141,7 +141,8 @@ def test_two_thousand_requests_at_32_connections_get_the_answers_of_predict(serv
         return seconds, said.json.get("batch", 0)
 
     began = time.perf_counter()
-    times, batches = zip(*at_once(work, NUM_REQUESTS, CONNECTIONS), strict=True)
+    with closing(Caller(service.port, keep=True)) as kept:
+        times, batches = zip(*at_once(work, NUM_REQUESTS, CONNECTIONS), strict=True)
     seconds = time.perf_counter() - began
     assert np.quantile(times, 0.99) < DEADLINE_S
     assert max(batches) > 1, "nothing was computed together"
