@@ -1,9 +1,11 @@
 """`hybridvit profile`: sums, counts and bytes of the parts, and the files that it writes. No test asks for a speed."""
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,6 +104,20 @@ def test_every_millisecond_of_a_step_is_somewhere(name: str) -> None:
         assert parts + step.between + step.loss + step.optimizer == pytest.approx(step.whole)
         assert all(ms > 0 for ms in (*step.forward.values(), *step.backward.values()))
         assert step.between > -1e-6 * step.whole  # no time counts twice
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_time_of_a_step_counts_twice_however_long_it_is_between_two_marks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = itertools.count()
+    monkeypatch.setattr("hybridvit.measure.profile.backward.time", SimpleNamespace(perf_counter=lambda: next(marks)))
+    model = hybridvit.create_model(name).train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    (step,) = timed_steps(model, units_of(model, "block"), torch.randn(2, 3, *SIZE), optimizer, steps=1)
+    forward_ms = 1e3 * (2 * len(step.forward) + 1)  # marks: at the start and the end of each unit, and of the whole
+    assert sum(step.backward.values()) <= step.whole - step.loss - step.optimizer - forward_ms
+    assert all(ms > 0 for ms in (*step.forward.values(), *step.backward.values()))
 
 
 def test_training_tells_memory_of_every_kind() -> None:

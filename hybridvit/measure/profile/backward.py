@@ -90,8 +90,14 @@ class _Step:
         """The milliseconds between the marks, which the device must have reached."""
         between = self.clock.milliseconds
         forward = {path: between(mark, self.left[path]) for path, mark in self.entered.items()}
-        backward = {path: between(mark, self.ended.get(path, backward_end)) for path, mark in self.begun.items()}
-        first = min(self.begun.values(), key=lambda mark: between(judged, mark), default=judged)
+        order = sorted(self.begun, key=lambda path: between(judged, self.begun[path]))
+        starts = [*(self.begun[path] for path in order), backward_end]
+        first = starts[0] if order else judged
+        # where one unit gives what the next is given, hooks of one tensor mark the end of one and the start of another
+        backward = {
+            path: min(between(start, following), between(start, self.ended.get(path, backward_end)))
+            for path, start, following in zip(order, starts, starts[1:], strict=False)
+        }
         loss = between(answered, judged) + between(judged, first)
         computed = between(start, answered) + between(first, backward_end)
         return StepTimes(
