@@ -31,7 +31,10 @@ test test-nightly test-litert: export OMP_WAIT_POLICY ?= PASSIVE
 test test-nightly: export NODE_PATH ?= $(CURDIR)/.venv/node/node_modules
 # What every change must pass; test-nightly has every seed, every variant and every place to stop.
 test: SELECTED := -m "not nightly"
+# every error text that the tests meet, to be read in a row
+test-nightly: export HYBRIDVIT_ERROR_TEXTS ?= $(CURDIR)/runs/error-texts.txt
 test test-nightly: .venv/ready
+	$(if $(HYBRIDVIT_ERROR_TEXTS),rm -f $(HYBRIDVIT_ERROR_TEXTS))
 	$(TEST) 2 $(SELECTED) --dist loadscope tests/unit tests/contract/test_every_model.py $(SHAPES)
 # three for two cores: these wait for processes of their own a fifth of the time
 	$(TEST) 3 $(SELECTED) --dist loadscope --no-loadscope-reorder tests/engine tests/system tests/contract/test_every_task.py \
@@ -40,6 +43,7 @@ test test-nightly: .venv/ready
 	$(TEST) 2 $(SELECTED) --dist loadscope tests/serve tests/jobs
 # apart, for Playwright leaves an event loop in its process
 	$(TEST) 2 $(SELECTED) --dist loadscope tests/browser
+	$(if $(HYBRIDVIT_ERROR_TEXTS),sort -u -o $(HYBRIDVIT_ERROR_TEXTS) $(HYBRIDVIT_ERROR_TEXTS))
 
 # The browser of the tests, where there is none and the system's packages can be installed; else these are skipped.
 browser:

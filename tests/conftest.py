@@ -12,6 +12,7 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 import jaxtyping
 import pytest
 import torch
+from error_texts import recorded
 from torch import nn
 from trained_like import trained_like
 
@@ -46,6 +47,12 @@ LARGE = {
 def _deterministic():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _error_texts():
+    with recorded():
+        yield
 
 
 def every_model() -> list[object]:
