@@ -1,5 +1,6 @@
 """How the documentation becomes a site: `make docs`. Every warning is an error there."""
 
+import re
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -11,10 +12,16 @@ from sphinx.ext.napoleon import GoogleDocstring
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
-import hybridvit  # noqa: E402  (found by the line above)
-from reference import write_reference  # noqa: E402
+from reference import write_reference  # noqa: E402  (found by the line above, as the next)
+
+import hybridvit  # noqa: E402
 
 write_reference(HERE / "reference")
+GENERATED = {  # pages that only the site has, by the heading of the index that they belong to
+    "Reference": [f"reference/{name}" for name in ("commands", "recipe-keys", "recipes", "api")],
+    "Explanation": ["reference/contributing"],
+    "Results": ["reference/changelog"],
+}
 
 project = "hybridvit"
 release = hybridvit.__version__
@@ -41,7 +48,7 @@ maximum_signature_line_length = 88
 # Signatures name types of other packages, and those that a module imports for the type checker alone have no address.
 # Recipes, tasks' options, reports and type variables are described elsewhere, or of no use to programs.
 OTHERS = r"(os|pathlib|collections|fractions|torch|np|numpy|PIL|jaxtyping)\..*|[A-Z]\w*"
-OURS = r"hybridvit\.(data\.decode\.Changed|folding\.fold\.Whole|recipe\.recipe\.Recipe|task\.TaskOptions|report\.content\.Report)"
+OURS = r"hybridvit\.(data\.decode|folding\.fold|recipe\.recipe|task|report\.content)\.\w+"
 nitpick_ignore_regex = [("py:class", OTHERS), ("py:class", OURS)]
 
 html_theme = "furo"
@@ -54,7 +61,7 @@ html_theme_options = {"navigation_with_keys": True}
 
 
 def read_docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Turn "Args:" and its kin into what Sphinx reads. The texts of fields are plain: there "word: text" is a sentence."""
+    """Turn "Args:" and its kin into what Sphinx reads, but in fields: there "word: text" is a sentence."""
     if what not in ("attribute", "property"):
         lines[:] = GoogleDocstring(lines, what=what, name=name, obj=value).lines()
 
@@ -66,7 +73,21 @@ def read_signature(
     return ("", None) if what == "class" and is_dataclass(value) else (signature, returned)
 
 
+def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
+    """Make the tree of pages from the links of the index: those below a heading are listed under it, in their order.
+
+    A page that the index does not link is in no tree, which is a warning, and so an error.
+    """
+    if name != root_doc:
+        return
+    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", source[0], flags=re.MULTILINE | re.DOTALL):
+        pages = list(dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md\)", text))) + GENERATED.get(title, [])
+        listed = "\n".join(pages)
+        source[0] += f"\n\n:::{{toctree}}\n:hidden:\n:caption: {title}\n\n{listed}\n:::\n"
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", add_contents)
     app.connect("autodoc-process-signature", read_signature)
     app.connect("autodoc-process-docstring", read_docstring)

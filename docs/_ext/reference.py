@@ -79,12 +79,20 @@ def reference_pages() -> dict[str, str]:
         lines.append((f"[`hybridvit {name}`](commands/{file}.md)", escaped(summary)))
     pages["commands.md"] = index_page(
         "Commands",
-        "Options stand anywhere behind the command. `--debug` shows the traceback of an error, `--version` the version; "
-        f"`hybridvit NAME --help` prints what the page of a command says.\n\n{_exit_codes()}",
+        "Options stand anywhere behind the command. `--debug` shows the traceback of an error, `--version` the "
+        f"version. What the page of a command says is printed by `hybridvit NAME --help` too.\n\n{_exit_codes()}",
         {"": lines},
         [path for path in pages if path.startswith("commands/")],
     )
-    return pages | recipe_pages()
+    return pages | recipe_pages() | included_pages()
+
+
+def included_pages() -> dict[str, str]:
+    """The files beside the README that are read on the site too."""
+    return {
+        f"{name.lower()}.md": f"{COLONS}{{include}} ../../{name}.md\n:relative-docs: docs/\n{COLONS}\n"
+        for name in ("CHANGELOG", "CONTRIBUTING")
+    }
 
 
 def help_of(name: str, word: str = "") -> tuple[str, str]:
@@ -174,11 +182,13 @@ def recipe_pages() -> dict[str, str]:
             fenced("text", f"hybridvit train {name}"),
             fenced("yaml", path.read_text(encoding="utf-8").rstrip()),
         ]) + "\n"  # fmt: skip
-        groups.setdefault(path.relative_to(RECIPES).parts[0], []).append((f"[{name}](recipes/{file})", escaped(titles[name])))
+        groups.setdefault(path.relative_to(RECIPES).parts[0], []).append(
+            (f"[{name}](recipes/{file})", escaped(titles[name]))
+        )
     pages["recipes.md"] = index_page(
         "Recipes",
-        "They come with the package: `hybridvit train NAME`. The head of each says its source, hardware, published figure, "
-        "and what came out here where it was trained.",
+        "They come with the package: `hybridvit train NAME`. The head of each says its source, its hardware, the "
+        "published figure, and what came out here where it was trained.",
         groups,
         list(pages),
     )
@@ -186,14 +196,14 @@ def recipe_pages() -> dict[str, str]:
 
 
 def api_page() -> str:
-    """Every public name of the package, and what its functions take and give; in reStructuredText, as autodoc wants it."""
+    """Every public name of the package, and what its functions take and give; in autodoc's own language."""
     names = sorted(hybridvit.__all__)
     classes = [name for name in names if isinstance(getattr(hybridvit, name), type)]
     errors = [name for name, each in vars(hybridvit.errors).items() if _is_error(each)]
     parts = [
         _titled("Python", "="),
-        "Everything below is loaded when it is first used: ``import hybridvit`` itself takes no time. What the commands "
-        "do is a function of the same name here.",
+        "Everything below is loaded when it is first used: ``import hybridvit`` itself takes no time. What the "
+        "commands do is a function of the same name here.",
         _titled("Functions", "-"),
         *(f".. autofunction:: hybridvit.{name}" for name in names if name not in classes),
         _titled("Classes", "-"),
@@ -240,4 +250,6 @@ def fenced(language: str, text: str) -> str:
 def escaped(text: str) -> str:
     """Plain text as Markdown; what stands between backticks stays code."""
     code = re.split(r"(`[^`]+`)", text)
-    return "".join(part if place % 2 else re.sub(r"([\\*_<>\[\]|#$~])", r"\\\1", part) for place, part in enumerate(code))
+    return "".join(
+        part if place % 2 else re.sub(r"([\\*_<>\[\]|#$~])", r"\\\1", part) for place, part in enumerate(code)
+    )
