@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: lab browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: docs lab browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -54,7 +54,7 @@ test-litert: .venv-litert/ready
 
 # two at a time, the longest first
 check: .venv/ready
-	$(MAKE) --jobs 2 types types-elsewhere style
+	$(MAKE) --jobs 2 types docs types-elsewhere style
 
 types:
 	$(BIN)/mypy
@@ -67,6 +67,10 @@ style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# The site, into docs/_build/index.html: a dead link, a missing picture and an unknown reference are errors.
+docs: .venv/ready
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -n docs docs/_build
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training_step.py

@@ -6,13 +6,14 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import GoogleDocstring
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
-from reference import write_reference  # noqa: E402  (found by the line above, as the next)
+from reference_pages import write_reference  # noqa: E402  (found by the line above, as the next)
 
 import hybridvit  # noqa: E402
 
@@ -73,6 +74,13 @@ def read_signature(
     return ("", None) if what == "class" and is_dataclass(value) else (signature, returned)
 
 
+def join_with_dashes(app: Sphinx, page: nodes.document, name: str) -> None:
+    """Between a parameter and its meaning stand two hyphens, which are left as they are where options are written."""
+    for text in list(page.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
     """Make the tree of pages from the links of the index: those below a heading are listed under it, in their order.
 
@@ -89,5 +97,6 @@ def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("doctree-resolved", join_with_dashes)
     app.connect("autodoc-process-signature", read_signature)
     app.connect("autodoc-process-docstring", read_docstring)
