@@ -171,25 +171,23 @@ def _keys(section: KeySection, seen: set[str]) -> Iterable[str]:
 
 
 def recipe_pages() -> dict[str, str]:
-    """A page for each recipe of the package, and one that lists them by task."""
-    titles, pages = recipe_titles(), {}
-    groups: dict[str, list[tuple[str, str]]] = {}
+    """A page for the recipes of each task, and one that lists them all."""
+    titles = recipe_titles()
+    sections: dict[str, list[str]] = {}
+    lines: dict[str, list[tuple[str, str]]] = {}
     for name, path in recipe_names().items():
-        file = f"{name}.md"
-        pages[f"recipes/{file}"] = "\n\n".join([
-            f"# {name}",
-            escaped(titles[name]),
-            fenced("text", f"hybridvit train {name}"),
-            fenced("yaml", path.read_text(encoding="utf-8").rstrip()),
-        ]) + "\n"  # fmt: skip
-        groups.setdefault(path.relative_to(RECIPES).parts[0], []).append(
-            (f"[{name}](recipes/{file})", escaped(titles[name]))
+        task, title = path.relative_to(RECIPES).parts[0], escaped(titles[name])
+        yaml = path.read_text(encoding="utf-8").rstrip()
+        sections.setdefault(task, [f"# Recipes: {task}"]).extend(
+            [f"## {name}", title, fenced("text", f"hybridvit train {name}"), fenced("yaml", yaml)]
         )
+        lines.setdefault(task, []).append((f"[{name}](recipes/{task}.md#{name})", title))
+    pages = {f"recipes/{task}.md": "\n\n".join(parts) + "\n" for task, parts in sections.items()}
     pages["recipes.md"] = index_page(
         "Recipes",
         "They come with the package: `hybridvit train NAME`. The head of each says its source, its hardware, the "
         "published figure, and what came out here where it was trained.",
-        groups,
+        lines,
         list(pages),
     )
     return pages

@@ -8,7 +8,7 @@ from reference_pages import help_of, reference_pages, write_reference
 
 import hybridvit
 from hybridvit.cli.main import ORDER
-from hybridvit.recipe.file import keys_of, recipe_names
+from hybridvit.recipe.file import RECIPES, keys_of, recipe_names
 from hybridvit.task import COMMANDS, TASKS, find_task
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +38,12 @@ def test_every_key_of_every_task_is_described_once_with_type_and_meaning(pages: 
     assert set(described) == {key for name in TASKS for key in keys_of(find_task(name).recipe)[1]}
 
 
-def test_every_recipe_has_a_page_with_its_whole_file(pages: dict[str, str]) -> None:
+def test_every_recipe_is_listed_and_shown_with_its_whole_file(pages: dict[str, str]) -> None:
     for name, path in recipe_names().items():
-        assert path.read_text(encoding="utf-8").rstrip() in pages[f"recipes/{name}.md"]
-        assert f"(recipes/{name}.md)" in pages["recipes.md"]
+        task = path.relative_to(RECIPES).parts[0]
+        assert f"](recipes/{task}.md#{name})" in pages["recipes.md"]
+        _, _, section = pages[f"recipes/{task}.md"].partition(f"\n## {name}\n")
+        assert section.partition("\n## ")[0].endswith(f"{path.read_text(encoding='utf-8').rstrip()}\n```\n")
 
 
 def test_every_public_name_of_python_is_described(pages: dict[str, str]) -> None:
