@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import hybridvit
 import hybridvit.errors
 from hybridvit.annotations import as_text, in_words
 from hybridvit.cli import help as help_module
+from hybridvit.cli.group import GroupCommand
 from hybridvit.cli.main import ORDER, command
 from hybridvit.cli.recipe_keys import KeySection, other_sections, usual_sections
 from hybridvit.recipe.file import RECIPES, recipe_names, recipe_titles
@@ -97,18 +99,13 @@ def included_pages() -> dict[str, str]:
 
 def help_of(name: str, word: str = "") -> tuple[str, str]:
     """What `hybridvit NAME [WORD] --help` prints, on lines of any width, and the summary of the command."""
-    before = help_module.WIDEST, os.environ.get("COLUMNS")
-    help_module.WIDEST, os.environ["COLUMNS"] = WIDE, str(WIDE)
-    try:
+    without_colours = mock.patch.dict(os.environ, {"PYTHON_COLORS": "0"})  # which argparse has for a terminal
+    with without_colours, mock.patch.object(help_module, "help_width", lambda: WIDE):
         named = command(name)
         if word:
+            assert isinstance(named, GroupCommand)
             named = named.part(word)
         return named.help(), named.summary
-    finally:
-        help_module.WIDEST = before[0]
-        os.environ.pop("COLUMNS")
-        if before[1] is not None:
-            os.environ["COLUMNS"] = before[1]
 
 
 def command_page(name: str, text: str) -> str:

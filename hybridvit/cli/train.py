@@ -177,5 +177,6 @@ def _help_parser() -> argparse.ArgumentParser:
 def _add_keys(parser: argparse.ArgumentParser, section: KeySection) -> None:
     group = parser.add_argument_group(section.title)
     for key in section.keys:
-        word = key.name.rpartition(".")[2].upper()
-        group.add_argument(f"--{key.name}", **({"metavar": word} | described(key.text, key.annotation, key.default)))
+        settings: dict[str, Any] = {"metavar": key.name.rpartition(".")[2].upper()}
+        settings |= described(key.text, key.annotation, key.default)
+        group.add_argument(f"--{key.name}", **settings)
