@@ -100,7 +100,7 @@ def included_pages() -> dict[str, str]:
 def help_of(name: str, word: str = "") -> tuple[str, str]:
     """What `hybridvit NAME [WORD] --help` prints, on lines of any width, and the summary of the command."""
     without_colours = mock.patch.dict(os.environ, {"PYTHON_COLORS": "0"})  # which argparse has for a terminal
-    with without_colours, mock.patch.object(help_module, "help_width", lambda: WIDE):
+    with without_colours, mock.patch.object(help_module, "help_width", return_value=WIDE):
         named = command(name)
         if word:
             assert isinstance(named, GroupCommand)
