@@ -19,9 +19,9 @@ import hybridvit  # noqa: E402
 
 write_reference(HERE / "reference")
 GENERATED = {  # pages that only the site has, by the heading of the index that they belong to
-    "Reference": [f"reference/{name}" for name in ("commands", "recipe-keys", "recipes", "api")],
-    "Explanation": ["reference/contributing"],
-    "Results": ["reference/changelog"],
+    "Reference": [f"reference/{name}" for name in ("commands.md", "recipes.md", "recipe-keys.md", "api.rst")],
+    "Explanation": ["reference/contributing.md"],
+    "Results": ["reference/changelog.md"],
 }
 
 project = "hybridvit"
@@ -88,10 +88,16 @@ def add_contents(app: Sphinx, name: str, source: list[str]) -> None:
     """
     if name != root_doc:
         return
-    for title, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", source[0], flags=re.MULTILINE | re.DOTALL):
-        pages = list(dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md\)", text))) + GENERATED.get(title, [])
-        listed = "\n".join(pages)
-        source[0] += f"\n\n:::{{toctree}}\n:hidden:\n:caption: {title}\n\n{listed}\n:::\n"
+    beginning, *sections = re.split(r"^(?=## )", source[0], flags=re.MULTILINE)
+    contents = [beginning]
+    for section in sections:
+        title = section.partition("\n")[0].removeprefix("## ")
+        generated = GENERATED.get(title, [])
+        links = ", ".join(f"[]({page})" for page in generated)
+        pages = "\n".join(dict.fromkeys([*re.findall(r"\]\(([\w/-]+\.md)\)", section), *generated]))
+        contents += [section.rstrip(), f"On this site: {links}." if links else ""]
+        contents.append(f":::{{toctree}}\n:hidden:\n:caption: {title}\n\n{pages}\n:::\n")
+    source[0] = "\n\n".join(contents)
 
 
 def setup(app: Sphinx) -> None:
