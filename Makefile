@@ -96,7 +96,7 @@ bench-gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py --output docs/measurements/gpu-models.json
 
 clean:
-	rm -rf .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf docs/_build docs/reference .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('hybridvit needs Python 3.11 or newer.')"

@@ -116,7 +116,7 @@ def command_page(name: str, text: str) -> str:
     for block in re.split(r"\n\n+", text.strip("\n")):
         first, _, rest = block.partition("\n")
         if first.startswith("usage:"):
-            parts.append(fenced("text", block.removeprefix("usage:").replace("\n      ", "\n").strip()))
+            parts.append(fenced("text", re.sub(r"\n\s+", "\n", block.removeprefix("usage:").strip())))
         elif first == "Examples:":
             parts += ["## Examples", fenced("text", re.sub("^  ", "", rest, flags=re.MULTILINE))]
         elif first.endswith(":") and rest.startswith("  "):
