@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: lab browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: docs lab browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -58,7 +58,7 @@ test-litert: .venv-litert/ready
 
 # two at a time, the longest first
 check: .venv/ready
-	$(MAKE) --jobs 2 types types-elsewhere style
+	$(MAKE) --jobs 2 types docs types-elsewhere style
 
 types:
 	$(BIN)/mypy
@@ -71,6 +71,10 @@ style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# The site, into docs/_build/index.html: a dead link, a missing picture and an unknown reference are errors.
+docs: .venv/ready
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -n docs docs/_build
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/training_step.py
@@ -96,7 +100,7 @@ bench-gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py --output docs/measurements/gpu-models.json
 
 clean:
-	rm -rf .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf docs/_build docs/reference .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('hybridvit needs Python 3.11 or newer.')"

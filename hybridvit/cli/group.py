@@ -18,7 +18,7 @@ class GroupCommand(Command):
 
     def help(self) -> str:
         """Its commands, a line each."""
-        lines = [f"  {word:<10}  {self._command(word).summary}" for word in self._group.functions]
+        lines = [f"  {word:<10}  {self.part(word).summary}" for word in self._group.functions]
         return "\n".join([
             *(f"usage: hybridvit {self.name} COMMAND [ARGUMENTS]", "", self.summary, "", "commands:", *lines, ""),
             *("Examples:", *(f"  {example}" for example in self._group.examples), ""),
@@ -30,9 +30,10 @@ class GroupCommand(Command):
         if not words or words[0] in ("--help", "-h"):
             print(self.help(), end="")
             return 0 if words else UsageError.exit_code
-        return self._command(words[0]).run(words[1:])
+        return self.part(words[0]).run(words[1:])
 
-    def _command(self, word: str) -> SignatureCommand:
+    def part(self, word: str) -> SignatureCommand:
+        """The command of that second word. Raises UsageError with the nearest for an unknown one."""
         if word not in self._group.functions:
             raise UsageError(
                 f"`hybridvit {self.name}` has no command '{word}'. {nearest(word, self._group.functions)}. See "

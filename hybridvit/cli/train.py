@@ -3,17 +3,16 @@
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hybridvit.cli.command import Command, split
-from hybridvit.cli.help import HelpFormatter, described, field_texts, reflow
+from hybridvit.cli.help import HelpFormatter, described, reflow
+from hybridvit.cli.recipe_keys import KeySection, other_sections, usual_sections
 from hybridvit.cli.table import aligned
 from hybridvit.errors import UsageError, command_line
 from hybridvit.recipe.file import RECIPE, load_recipe, recipe_names, recipe_text, recipe_titles
 from hybridvit.recipe.recipe import Recipe
-from hybridvit.task import DEFAULT_TASK, TASKS, find_task
 
 DESCRIPTION = """\
 usage: hybridvit train RECIPE [--key value]...
@@ -160,19 +159,13 @@ def _options() -> argparse.ArgumentParser:
 
 def _keys_help() -> str:
     """Every key of a recipe, with what the docstring of its field says; those of other tasks behind the usual ones."""
-    usual = find_task(DEFAULT_TASK).recipe
-    titles, groups = field_texts(usual), _groups(usual)
     parser = _help_parser()
-    for prefix, config in groups.items():
-        _add_keys(parser.add_argument_group(titles[prefix[:-1]] if prefix else "The run"), config, prefix)
+    for section in usual_sections():
+        _add_keys(parser, section)
     texts = [parser.format_help()]
-    for name in TASKS:
-        if name == DEFAULT_TASK:
-            continue
+    for section in other_sections():
         parser = _help_parser()
-        group = parser.add_argument_group(f"In recipes of the task {name}")
-        for prefix, config in _groups(find_task(name).recipe).items():
-            _add_keys(group, config, prefix, known=groups.get(prefix))
+        _add_keys(parser, section)
         texts.append(parser.format_help())
     return "\n".join(texts)
 
@@ -181,20 +174,9 @@ def _help_parser() -> argparse.ArgumentParser:
     return argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False, formatter_class=HelpFormatter)
 
 
-def _groups(kind: type[Recipe]) -> dict[str, Any]:
-    """What has the keys of a recipe, by the beginning of their names."""
-    return {"": kind} | {f"{field.name}.": field.type for field in fields(kind) if is_dataclass(field.type)}
-
-
-def _add_keys(group: Any, config: Any, prefix: str, known: Any = None) -> None:
-    """Add the keys of a group, without those that are the same in the group `known`."""
-    texts = field_texts(config)
-    others = {field.name: field.type for field in fields(known)} if known is not None else {}
-    for field in fields(config):
-        if is_dataclass(field.type) or others.get(field.name) == field.type:
-            continue
-        default = None if field.default is MISSING else field.default
-        settings = {"metavar": field.name.upper()} | described(
-            field.metadata.get("help", texts[field.name]), field.type, default
-        )
-        group.add_argument(f"--{prefix}{field.name}", **settings)
+def _add_keys(parser: argparse.ArgumentParser, section: KeySection) -> None:
+    group = parser.add_argument_group(section.title)
+    for key in section.keys:
+        settings: dict[str, Any] = {"metavar": key.name.rpartition(".")[2].upper()}
+        settings |= described(key.text, key.annotation, key.default)
+        group.add_argument(f"--{key.name}", **settings)
