@@ -1,0 +1,47 @@
+"""What commands say where a package is not installed: without_packages.py FILE, of a JSON list of [package, words].
+
+Each runs in a process of its own, forked where that is safe, so that PyTorch is imported once. A line of JSON for each:
+the message of its error, and the files that the error came through.
+"""
+
+import json
+import multiprocessing
+import sys
+import traceback
+from pathlib import Path
+
+import torch  # for all of them
+import torchvision
+
+import hybridvit
+from hybridvit.child import CAN_FORK
+from hybridvit.cli.main import main
+from hybridvit.errors import HybridViTError
+
+IMPORTED = (torch, torchvision)
+PACKAGE = Path(hybridvit.__file__).parent
+
+
+def run(package: str, words: list[str]) -> None:
+    """The command without the package: importing it fails, and `find_spec` does not find it."""
+    for name in [each for each in sys.modules if each.startswith(f"{package}.")]:
+        del sys.modules[name]
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        main([*words, "--debug"])
+    except HybridViTError as error:
+        files = {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)}
+        ours = sorted(file.relative_to(PACKAGE).as_posix() for file in files if file.is_relative_to(PACKAGE))
+        said = {"message": str(error), "files": ours}
+    else:
+        said = {"message": "", "files": []}
+    print("said:", json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    context = multiprocessing.get_context("fork" if CAN_FORK else "spawn")
+    for package, words in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        process = context.Process(target=run, args=(package, words))
+        process.start()
+        process.join()
