@@ -6,9 +6,13 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from required import missing
 
 ROOT = Path(__file__).parents[1]
@@ -77,14 +81,38 @@ def beside_installed_packages(folder: Path, wheel: Path) -> Environment:
     What an editable installation adds to this environment's path stands in a .pth file, and such files are read in an
     environment's own folder alone.
     """
-    venv.create(folder / "env", with_pip=False)
-    environment = Environment(folder=folder / "env", outside=folder)
-    base = {"base": str(environment.folder), "platbase": str(environment.folder)}
-    own = Path(sysconfig.get_path("purelib", "venv", base))
     packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (own / "packages.pth").write_text("\n".join(packages), encoding="utf-8")
+    environment = beside(folder, packages)
     install_with_pip(environment, "--no-deps", "--no-index", str(wheel))
     return environment
+
+
+def beside(folder: Path, packages: Iterable[str | Path]) -> Environment:
+    """An environment with nothing of its own, which sees folders of packages; pip installs beside them."""
+    environment = empty(folder)
+    base = {"base": str(environment.folder), "platbase": str(environment.folder)}
+    own = Path(sysconfig.get_path("purelib", "venv", base))
+    (own / "packages.pth").write_text("\n".join(map(str, packages)), encoding="utf-8")
+    return environment
+
+
+def required_packages(folder: Path) -> Path:
+    """`folder`, with links to what hybridvit requires and what that requires in turn, as it is installed here."""
+    waiting, seen = ["hybridvit"], {"hybridvit"}
+    while waiting:
+        for line in distribution(waiting.pop()).requires or ():
+            needed = Requirement(line)
+            name = canonicalize_name(needed.name)
+            if name in seen or not (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+                continue
+            seen.add(name)
+            waiting.append(name)
+            installed = distribution(name)
+            tops = {file.parts[0] for file in installed.files or ()} - {"..", "__pycache__"}
+            for top in tops:
+                if not (folder / top).exists():
+                    (folder / top).symlink_to(Path(str(installed.locate_file(top))))
+    return folder
 
 
 def empty(folder: Path) -> Environment:
