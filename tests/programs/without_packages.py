@@ -1,7 +1,7 @@
 """What commands say where a package is not installed: without_packages.py FILE, of a JSON list of [package, words].
 
-Each runs in a process of its own, forked where that is safe, so that PyTorch is imported once. A line of JSON for each:
-the message of its error, and the files that the error came through.
+Each runs in a process of its own, forked where that is safe, so that what all need is imported once. For each there is a
+line of JSON: the message of its error, and the files that the error came through.
 """
 
 import json
@@ -10,15 +10,19 @@ import sys
 import traceback
 from pathlib import Path
 
-import torch  # for all of them
-import torchvision
+import timm
+import torch
 
 import hybridvit
+import hybridvit.export.pipeline
+import hybridvit.loading
+import hybridvit.measure.bench
+import hybridvit.training.train
 from hybridvit.child import CAN_FORK
 from hybridvit.cli.main import main
 from hybridvit.errors import HybridViTError
 
-IMPORTED = (torch, torchvision)
+FOR_ALL = (timm, hybridvit.export.pipeline, hybridvit.loading, hybridvit.measure.bench, hybridvit.training.train)
 PACKAGE = Path(hybridvit.__file__).parent
 
 
