@@ -15,24 +15,23 @@ import hybridvit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a checkpoint")
+    parser.add_argument("--model", type=Path, help="a checkpoint; the files are written beside it")
     parser.add_argument("--to", nargs="+", default=["onnx", "openvino"], help="targets of `hybridvit export --help`")
     parser.add_argument("--picture", help="what to ask them; by default noise")
-    parser.add_argument("--output", type=Path, default=Path("runs/example-deploy"), help="folder of the files")
     options = parser.parse_args()
 
-    options.output.mkdir(parents=True, exist_ok=True)
-    model = hybridvit.load(options.model) if options.model else hybridvit.create_model("fastvit_t8").eval()
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
-    picture = options.picture or noise
+    path = options.model or Path("runs/example-deploy/model.safetensors")
+    if not options.model:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hybridvit.save_checkpoint(hybridvit.create_model("fastvit_t8").eval(), path)
+    model = hybridvit.load(path).eval()
+    print(hybridvit.fold_report(model, hybridvit.fold(model)))
 
-    folded = hybridvit.fold(model)
-    print(hybridvit.fold_report(model, folded))
+    picture = options.picture or Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
     for target in options.to:
         # Raises ExportError, and leaves nothing, if the file's answers in its own runtime are not the model's.
-        written = hybridvit.export(model, options.output / f"model-{target}", to=target)
-        predictor = hybridvit.Predictor(written.path)
-        (answer,) = predictor([picture], most=1)
+        written = hybridvit.export(path, to=target)
+        (answer,) = hybridvit.Predictor(written.path)([picture], most=1)
         print(f"{written.path}: {written.size_bytes / 2**20:.1f} MiB, {written.parity}; {answer.to_dict()}")
 
 

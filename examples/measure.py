@@ -1,7 +1,7 @@
 """Which model is fastest on this machine? Time some against each other in one run, by turns, and draw a chart.
 
 python examples/measure.py fastvit_sa12 fastervit_0 repvit_m1_1 convnext_tiny
-python examples/measure.py runs/example-deploy/model-onnx.onnx runs/example-deploy/model-openvino.xml
+python examples/measure.py runs/example-deploy/model.onnx runs/example-deploy/model.xml
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What commands say where a package is not installed: without_packages.py FILE, of a JSON list of [package, words].
 
-Each runs in a process of its own, forked where that is safe, so that what all need is imported once. For each there is a
-line of JSON: the message of its error, and the files that the error came through.
+Each runs in a process of its own, forked where that is safe, so that what all need is imported once. For each it prints
+a line of JSON: the message of its error, and the files that the error came through.
 """
 
 import json

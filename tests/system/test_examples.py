@@ -6,6 +6,9 @@ from pathlib import Path
 
 import fresh
 import pytest
+from saved_models import debug_model
+
+from hybridvit import save_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
@@ -14,7 +17,7 @@ SMALL = {
     "segment": ("--epochs", "1", "--scenes", "40"),
     "detect": ("--epochs", "1", "--scenes", "16"),
     "hand": ("--epochs", "1", "--hands", "16"),
-    "deploy": ("--to", "onnx"),
+    "deploy": ("--model", "runs/example-deploy/model.safetensors", "--to", "onnx"),
     "measure": ("fastvit_debug", "fastervit_debug", "--runtimes", "torch", "--rounds", "8", "--chart", "chart.html"),
 }
 LEFT = {  # the run and the files that each is about, among what it leaves
@@ -23,7 +26,7 @@ LEFT = {  # the run and the files that each is about, among what it leaves
     "segment": ("runs/example-segment/model.safetensors", "runs/example-segment/drawn"),
     "detect": ("runs/example-detect/model.safetensors", "runs/example-detect/drawn"),
     "hand": ("runs/example-hand/model.safetensors", "runs/example-hand/meshes/hands.html"),
-    "deploy": ("runs/example-deploy/model-onnx.onnx",),
+    "deploy": ("runs/example-deploy/model.onnx",),
     "measure": ("chart.html",),
 }
 MOST_LINES = 60
@@ -51,6 +54,8 @@ def test_each_program_is_tested_and_read_at_a_glance() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_example_leaves_what_it_is_about(name: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "example-deploy").mkdir(parents=True)
+    save_checkpoint(debug_model(image_size=64), tmp_path / "runs" / "example-deploy" / "model.safetensors")
     said = run(name, SMALL[name], tmp_path)
     assert said.count("\n") >= 2
     for left in LEFT[name]:
@@ -58,7 +63,7 @@ def test_an_example_leaves_what_it_is_about(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly  # by day with fewer pictures
-@pytest.mark.parametrize("name", ["classify", "multilabel", "segment", "detect", "hand", "deploy", "measure"])
+@pytest.mark.parametrize("name", SMALL)
 def test_an_example_works_as_it_is_typed(name: str, tmp_path: Path) -> None:
     run(name, (), tmp_path)
     for left in LEFT[name]:
