@@ -32,7 +32,8 @@ def main() -> None:
         # Raises ExportError, and leaves nothing, if the file's answers in its own runtime are not the model's.
         written = hybridvit.export(path, to=target)
         (answer,) = hybridvit.Predictor(written.path)([picture], most=1)
-        print(f"{written.path}: {written.size_bytes / 2**20:.1f} MiB, {written.parity}; {answer.to_dict()}")
+        difference = f"{written.parity.max_error:.0e} of the largest output from PyTorch's"
+        print(f"{written.path}: {written.size_bytes / 2**20:.1f} MiB, {difference}; {answer.to_dict()}")
 
 
 if __name__ == "__main__":
