@@ -9,20 +9,21 @@ import multiprocessing
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 
 import hybridvit
-import hybridvit.export.pipeline
-import hybridvit.loading
-import hybridvit.measure.bench
-import hybridvit.training.train
+from hybridvit import loading
 from hybridvit.child import CAN_FORK
 from hybridvit.cli.main import main
 from hybridvit.errors import HybridViTError
+from hybridvit.export import pipeline
+from hybridvit.measure import bench
+from hybridvit.training import train
 
-FOR_ALL = (timm, hybridvit.export.pipeline, hybridvit.loading, hybridvit.measure.bench, hybridvit.training.train)
+FOR_ALL = (timm, bench, loading, pipeline, train)
 PACKAGE = Path(hybridvit.__file__).parent
 
 
@@ -33,10 +34,11 @@ def run(package: str, words: list[str]) -> None:
     sys.modules[package] = None  # type: ignore[assignment]
     try:
         main([*words, "--debug"])
-    except HybridViTError as error:
+    except Exception as error:
         files = {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)}
         ours = sorted(file.relative_to(PACKAGE).as_posix() for file in files if file.is_relative_to(PACKAGE))
-        said = {"message": str(error), "files": ours}
+        is_told = isinstance(error, HybridViTError)
+        said = {"message": str(error) if is_told else f"{type(error).__name__}: {error}", "files": ours}
     else:
         said = {"message": "", "files": []}
     print("said:", json.dumps(said), flush=True)
@@ -44,7 +46,7 @@ def run(package: str, words: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    context = multiprocessing.get_context("fork" if CAN_FORK else "spawn")
+    context: Any = multiprocessing.get_context("fork" if CAN_FORK else "spawn")
     for package, words in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         process = context.Process(target=run, args=(package, words))
         process.start()
