@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: docs lab browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: docs lab dist browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -91,6 +91,13 @@ lab: .venv/ready
 		--seeds $(SEEDS) --lab runs/lab/two_marks
 	$(BIN)/python -m hybridvit ablate fastervit-s1-small --seeds $(SEEDS) --lab runs/lab/two_marks
 
+# The wheel and the source distribution of the last commit: nothing that merely lies in the folder gets into them.
+dist: .venv/ready
+	rm -rf dist build/dist && mkdir -p build/dist
+	git archive HEAD | tar -x -C build/dist
+	$(BIN)/python -m build --no-isolation --outdir dist build/dist
+	rm -r build/dist
+
 # Needs a CUDA GPU and runs in whatever environment has it; writes docs/measurements/.
 bench-gpu:
 	$(PYTHON) -c "import torch, sys; torch.cuda.is_available() or sys.exit('bench-gpu needs a CUDA GPU; none was found.')"
@@ -100,7 +107,7 @@ bench-gpu:
 	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py --output docs/measurements/gpu-models.json
 
 clean:
-	rm -rf docs/_build docs/reference .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf docs/_build docs/reference build dist .venv .venv-litert .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('hybridvit needs Python 3.11 or newer.')"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hybridvit.models.registry import list_models
     from hybridvit.predictor import Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "BenchOptions": "hybridvit.measure.options",

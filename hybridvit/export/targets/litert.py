@@ -102,6 +102,6 @@ class LiteRTExporter(Exporter):
         return (
             "Its converter needs torch older than 2.15, so give it an environment of its own: python -m venv "
             f'.venv-litert; .venv-litert/bin/pip install -e ".[{self.extra}]" in a clone; then '
-            ".venv-litert/bin/hybridvit export ... --to litert. To run .tflite files, pip install ai-edge-litert is "
-            "enough, with any torch."
+            ".venv-litert/bin/hybridvit export ... --to litert. To run .tflite files, with any torch: "
+            'pip install "hybridvit[litert-runtime]".'
         )

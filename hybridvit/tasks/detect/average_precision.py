@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hybridvit.errors import UsageError
+from hybridvit.tasks.detect.data_masks import coco_package
 
 ABSENT = -1.0  # what COCO's rules give where there is nothing to find
 
@@ -33,17 +33,12 @@ def average_precision(
     `kind` is "bbox" or "segm". A curve is of each class, at recalls 0, 0.1, ... 1; empty where nothing is to be found.
     Raises UsageError without faster-coco-eval.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        raise UsageError(
-            'Average precision needs the package faster-coco-eval. Run: pip install "hybridvit[detection]".'
-        ) from error
+    package = coco_package()
     truths = [{**each, "id": number} for number, each in enumerate(judged.truths, start=1)]
     categories = [{"id": label + 1, "name": str(label)} for label in range(num_categories)]
-    truth = COCO({"info": {}, "images": judged.images, "annotations": truths, "categories": categories})
+    truth = package.COCO({"info": {}, "images": judged.images, "annotations": truths, "categories": categories})
     found = truth.loadRes([dict(each) for each in judged.found.get(kind, [])])
-    evaluation = COCOeval_faster(truth, found, iouType=kind)
+    evaluation = package.COCOeval_faster(truth, found, iouType=kind)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

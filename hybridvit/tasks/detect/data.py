@@ -32,7 +32,7 @@ from hybridvit.tasks.detect.config import SOURCES, DetectAugmentConfig, DetectDa
 from hybridvit.tasks.detect.data_find import Layout, find_layout, layout_of
 from hybridvit.tasks.detect.data_findings import contents_of, findings_before_training, usable
 from hybridvit.tasks.detect.data_lists import Category, Listed, Split
-from hybridvit.tasks.detect.data_masks import RLE, decode, encode, of_box, turned, turned_boxes
+from hybridvit.tasks.detect.data_masks import RLE, coco_package, decode, encode, of_box, turned, turned_boxes
 from hybridvit.tasks.detect.data_transforms import Objects, TrainGeometry, as_tensor, resized_objects
 
 
@@ -184,7 +184,11 @@ def prepared(recipe: DetectRecipe) -> Preprocessing:
 
 
 def open_splits(recipe: DetectRecipe) -> Splits:
-    """The recipe's pictures. The categories are the training set's. Raises DatasetError where they cannot be used."""
+    """The recipe's pictures. The categories are the training set's.
+
+    Raises DatasetError where they cannot be used, UsageError without the package that will judge the answers.
+    """
+    coco_package()
     preprocessing, data = prepared(recipe), recipe.data
     training = DrawnAs(
         preprocessing=preprocessing,
@@ -297,8 +301,9 @@ def open_labelled(root: str, card: ModelCard, *, on_bad_image: OnBadImage = "err
     """The pictures of a list, or the validation split of a data set, prepared as the card says, in its categories.
 
     Raises DatasetError for what is no such data set, one with categories that the model does not have, and one without
-    objects.
+    objects; UsageError without the package that will judge the answers.
     """
+    coco_package()
     data = DetectData(root=root)
     layout = layout_of(root, data)
     read = next(iter(layout.splits.values())) if len(layout.splits) == 1 else layout.named("val")

@@ -11,15 +11,23 @@ RLE = dict[str, Any]
 """{"size": [height, width], "counts": bytes}: the lengths of runs down the columns, compressed as COCO does."""
 
 
-def mask_functions() -> Any:
-    """The functions of faster-coco-eval. Raises UsageError without it."""
+def coco_package() -> Any:
+    """faster-coco-eval, which reads masks and judges answers; worth asking for before the work.
+
+    Raises UsageError without it.
+    """
     try:
-        from faster_coco_eval import mask
+        import faster_coco_eval
     except ImportError as error:
         raise UsageError(
             'Detection needs the package faster-coco-eval. Run: pip install "hybridvit[detection]".'
         ) from error
-    return mask
+    return faster_coco_eval
+
+
+def mask_functions() -> Any:
+    """Its functions of masks. Raises UsageError without it."""
+    return coco_package().mask
 
 
 def encode(mask: np.ndarray) -> RLE:
