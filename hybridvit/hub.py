@@ -1,7 +1,7 @@
 """The Hugging Face hub: what hf://OWNER/NAME stands for, and files fetched from there by the hub's own client.
 
-Its client keeps them in its own cache, and reads HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and the proxies' variables.
-Importing this imports neither torch nor the client.
+The client keeps them in its own cache, and reads HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and the variables of
+proxies. Importing this imports neither torch nor the client.
 """
 
 import os
