@@ -74,7 +74,7 @@ def run_report(record: RunRecord) -> Report:
         commands=_commands(record),
         commands_title="Next",
         facts=_facts(record),
-        settings=_settings(recipe),
+        settings=settings_of(recipe),
         events=_events(record.events),
         machine=machine_card().lines(),
     )
@@ -261,7 +261,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(recipe: Recipe) -> Table:
+def settings_of(recipe: Recipe) -> Table:
     """The keys that differ from the defaults."""
     default = flat(type(recipe)(model=recipe.model, dry_run=True))  # a dry run needs no images to be named
     rows = [
