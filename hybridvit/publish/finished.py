@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from hybridvit.checkpoints import load
@@ -115,13 +115,15 @@ def _shortened(group: Any) -> dict[str, str]:
     """The texts among a group's keys that the user has set, less what leads to a file."""
     texts = {each.name: getattr(group, each.name) for each in dataclasses.fields(group)}
     defaults = {each.name: each.default for each in dataclasses.fields(group)}
-    return {key: _last_part(text) for key, text in texts.items() if isinstance(text, str) and text != defaults[key]}
+    changed = {key: text for key, text in texts.items() if isinstance(text, str) and text != defaults[key]}
+    return {key: _last_part(text) for key, text in changed.items()}
 
 
 def _last_part(text: str) -> str:
-    is_url = "://" in text and not text.startswith("hf://")
-    is_path = os.path.isabs(text) or text.startswith(("~", "./", "../", ".\\", "..\\")) or Path(text).exists()
-    return PurePath(text).name if is_url or (is_path and text) else text
+    """What leads nowhere stays: words, the part of a fold (1/5), addresses on the hub."""
+    if text.startswith("hf://") or re.fullmatch(r"\d+/\d+", text):
+        return text
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1]
 
 
 def _base_of(recipe: Recipe) -> str:

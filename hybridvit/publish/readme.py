@@ -4,7 +4,6 @@ import html
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-import hybridvit
 from hybridvit.card import Preprocessing
 from hybridvit.errors import FoldError
 from hybridvit.folding.fold import fold
@@ -155,10 +154,10 @@ def _preparation(prepared: Preprocessing) -> list[tuple[str, str]]:
 
 
 def _training(run: FinishedRun) -> str:
-    began = f"Began with the weights of `{run.base}`" if run.base else "Trained from random weights"
+    began = f"Began with the weights of `{run.base}`" if run.base else "Began with random weights"
     return (
-        f"{began}, by hybridvit {hybridvit.__version__}, {run.history[-1]['epoch']:.4g} epochs. The keys of the recipe "
-        "that differ from the defaults:"
+        f"{began}; {cell(run.model.card.source)}, {run.history[-1]['epoch']:.4g} epochs. The keys of the recipe that "
+        "differ from the defaults:"
     )
 
 
