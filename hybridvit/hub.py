@@ -84,12 +84,18 @@ def fetch_from_hub(repository: str, files: tuple[str, ...], *, revision: str | N
         except errors.EntryNotFoundError:
             continue
         except errors.RevisionNotFoundError as error:
-            raise _hub_error(shown, files, f"it has no branch, tag or commit '{revision}'") from error
+            raise CheckpointError(
+                f"{repository} on the Hugging Face hub has no branch, tag or commit '{revision}'. Its page lists them."
+            ) from error
         except errors.GatedRepoError as error:
-            raise _hub_error(shown, files, "its owner has to admit you: ask for it on its page") from error
+            raise CheckpointError(
+                f"{repository} on the Hugging Face hub is open to those alone whom its owner admits. Ask for it on its "
+                "page, and run `hf auth login`."
+            ) from error
         except errors.RepositoryNotFoundError as error:
-            raise _hub_error(
-                shown, files, "there is none of that name, or it is private and your token, if any, does not open it"
+            raise CheckpointError(
+                f"There is no {repository} on the Hugging Face hub, or it is private and your token, if any, does not "
+                "open it. Check the name; for a private one run `hf auth login`, or set HF_TOKEN."
             ) from error
         except Exception as error:  # the hub's client lets every kind of network and token error through
             raise _hub_error(shown, files, f"{type(error).__name__}: {first_line(error)}") from error

@@ -10,7 +10,9 @@ from typing import Any
 
 from hybridvit.checkpoints import load
 from hybridvit.errors import CheckpointError, UsageError, command_line
+from hybridvit.hub import hub_place
 from hybridvit.machine.lock import LOCK, RunLock
+from hybridvit.models.registry import VARIANTS
 from hybridvit.models.whole import WholeModel
 from hybridvit.quantity import Quantity
 from hybridvit.recipe.file import RECIPE, load_recipe
@@ -127,11 +129,12 @@ def _last_part(text: str) -> str:
 
 
 def _base_of(recipe: Recipe) -> str:
-    from hybridvit.models.registry import VARIANTS
-
     choice = recipe.pretrained
     if choice is False:
         return ""
+    place = hub_place(str(choice))
+    if place is not None:
+        return place.repository
     variant = VARIANTS.get(recipe.model)
     tags = dict(variant.published.weights) if variant else {}
     if choice is True:

@@ -76,7 +76,7 @@ def front_matter(run: FinishedRun, layout: Layout, repository: str, licence: str
         pipeline_tag=tag or None,
         tags=[*filter(None, (tag,)), "hybridvit", family, *(("timm", "transformers") if in_timm else ())],
         datasets=[run.data_on_hub] if run.data_on_hub else None,
-        base_model=run.base if "/" in run.base and not run.base.startswith("hf://") else None,
+        base_model=run.base if "/" in run.base else None,
         metrics=[quantity.name for quantity, _ in run.measured],
         model_name=repository.partition("/")[2],
         eval_results=results,

@@ -8,17 +8,16 @@ import json
 import sys
 from typing import Any
 
-sys.modules["hybridvit"] = None  # type: ignore[assignment]  # Python's way to say that there is none
-
-import numpy as np
-import timm
-import torch
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
-
 
 def main(repository: str, picture: str, mode: str, answers: str) -> None:
     """Write the answers of all ways."""
+    sys.modules["hybridvit"] = None  # type: ignore[assignment]  # Python's way to say that there is none
+    import numpy as np
+    import timm
+    import torch
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
     image = Image.open(picture).convert(mode)
     in_timm: Any = timm.create_model(f"hf-hub:{repository}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(in_timm), is_training=False)
@@ -38,7 +37,9 @@ def main(repository: str, picture: str, mode: str, answers: str) -> None:
         }
     np.savez(answers, **{name: value.numpy() for name, value in found.items()})
     names = in_timm.pretrained_cfg["label_names"]
-    print(json.dumps({"timm": list(names), "transformers": [model.config.id2label[place] for place in range(len(names))]}))
+    print(
+        json.dumps({"timm": list(names), "transformers": [model.config.id2label[place] for place in range(len(names))]})
+    )
 
 
 if __name__ == "__main__":
