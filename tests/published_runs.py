@@ -39,8 +39,8 @@ def finished_run(folder: Path, *, model: WholeModel | None = None, **card: Any) 
     hybridvit.save_checkpoint(model, folder / "model.safetensors")
     (folder / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
     result = {
-        "folder": str(folder), "model": str(folder / "model.safetensors"), "history": [ROW], "weights": "raw", "step": 3,
-        "epoch": 1.0, "headline": "top1", "best": 87.5, "raw": 87.5, "averaged": 75.0, "folded": 87.5,
+        "folder": str(folder), "model": str(folder / "model.safetensors"), "history": [ROW], "weights": "raw",
+        "step": 3, "epoch": 1.0, "headline": "top1", "best": 87.5, "raw": 87.5, "averaged": 75.0, "folded": 87.5,
         "same_answers": 8, "num_images": 8, "max_difference": 1e-6, "machine": dict(machine_card().lines()),
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")

@@ -77,7 +77,7 @@ def _in_timm(config: FamilyConfig) -> tuple[str, dict[str, Any]] | None:
         if isinstance(variant.config, FastViTConfig) and variant.published.weights
     }
     alike = [name for name, each in known.items() if all(getattr(each, key) == getattr(config, key) for key in fixed)]
-    if not alike or not config.layer_scale_init:  # without a scale timm's blocks have other tensors
+    if not alike:
         return None
     name = max(alike, key=lambda each: sum(getattr(known[each], key) == value for key, value in free.items()))
     own = known[name]
