@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from hybridvit.errors import CheckpointError, UsageError, first_line
@@ -73,7 +74,7 @@ def fetch_from_hub(repository: str, files: tuple[str, ...], *, revision: str | N
     from huggingface_hub import errors
 
     unreachable = "the network is switched off" if is_offline() else _why_unreachable(repository, files[0])
-    options = {} if revision is None else {"revision": revision}
+    options: dict[str, Any] = {} if revision is None else {"revision": revision}
     shown = repository if revision is None else f"{repository}@{revision}"
     for name in files:
         try:

@@ -113,7 +113,7 @@ def without_places(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, **changed, **_shortened(recipe))
 
 
-def _shortened(group: Any) -> dict[str, str]:
+def _shortened(group: Any) -> dict[str, Any]:
     """The texts among a group's keys that the user has set, less what leads to a file."""
     texts = {each.name: getattr(group, each.name) for each in dataclasses.fields(group)}
     defaults = {each.name: each.default for each in dataclasses.fields(group)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 import hybridvit
 from hybridvit.atomic import write_text
@@ -19,6 +19,7 @@ from hybridvit.checkpoints import load
 from hybridvit.checkpoints.metadata import to_metadata
 from hybridvit.difference import relative_error
 from hybridvit.errors import CheckpointError
+from hybridvit.models.whole import WholeModel
 from hybridvit.publish.finished import FinishedRun
 from hybridvit.publish.licence import licence_of
 from hybridvit.publish.readme import readme
@@ -119,7 +120,7 @@ def _with_format(content: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
-def _proven(folder: Path, model: nn.Module, layout: Layout) -> float | None:
+def _proven(folder: Path, model: WholeModel, layout: Layout) -> float | None:
     """How far timm's answer from the folder is from the model's, of the largest; None where timm does not open it."""
     file = folder / "model.safetensors"
     again = load(file).state_dict()
@@ -130,7 +131,7 @@ def _proven(folder: Path, model: nn.Module, layout: Layout) -> float | None:
         return None
     import timm
 
-    size = (model.in_chans, *model.card.preprocessing.image_size)  # type: ignore[union-attr]
+    size = (model.in_chans, *model.card.preprocessing.image_size)
     images = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Under which licence a model may be published."""
 
 import re
+from typing import Any
 
 from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError
@@ -30,7 +31,7 @@ def licence_of(card: ModelCard, given: str) -> str:
     return card.licence or given
 
 
-def in_front_matter(licence: str) -> dict[str, str]:
+def in_front_matter(licence: str) -> dict[str, Any]:
     """How the hub's front matter states it; nothing where it is not known."""
     if not licence:
         return {}
