@@ -18,6 +18,7 @@ from hybridvit.quantity import Quantity
 from hybridvit.recipe.file import RECIPE, load_recipe
 from hybridvit.recipe.recipe import Recipe
 from hybridvit.task import Task, find_task
+from hybridvit.training.record.curves import told
 
 RESULT, MODEL = "result.json", "model.safetensors"
 
@@ -50,6 +51,12 @@ class FinishedRun:
         row = next(row for row in self.history if row["step"] == self.result["step"])
         prefix = "ema_" if self.averaged else ""
         return [(each, row[prefix + each.name]) for each in self.task.quantities if prefix + each.name in row]
+
+    @property
+    def telling(self) -> list[tuple[Quantity, float]]:
+        """Those of them that tell something: the top-5 of two classes does not."""
+        shown = {self.task.headline.name, "loss", *(each.name for each in told(self.history, self.task.quantities))}
+        return [(quantity, value) for quantity, value in self.measured if quantity.name in shown]
 
 
 def read_run(folder: Path) -> FinishedRun:

@@ -4,14 +4,13 @@ import dataclasses
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 import hybridvit
 from hybridvit.atomic import write_text
@@ -68,9 +67,9 @@ def write_contents(run: FinishedRun, repository: str, folder: Path, *, licence: 
     files = ("model.safetensors", *texts, MANIFEST)
     card = dataclasses.asdict(model.card)
     texts[MANIFEST] = json.dumps({"hybridvit": hybridvit.__version__, "files": files, "card": card}, indent=1) + "\n"
-    (folder / "model.safetensors").write_bytes(
-        _with_format(save(_separate(layout.tensors), to_metadata(model.card, layout.tensors)))
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in layout.tensors.items()}
+    content = _with_format(save(tensors, to_metadata(model.card, tensors)))
+    (folder / "model.safetensors").write_bytes(content)
     for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_text(folder / name, text)
@@ -101,10 +100,6 @@ def _metrics(run: FinishedRun) -> dict[str, Any]:
     places = ("folder", "model", "last", "recipe", "metrics", "report")
     told = {key: value for key, value in run.result.items() if key not in places}
     return {"measured": {quantity.name: value for quantity, value in run.measured}, **told}
-
-
-def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _with_format(content: bytes) -> bytes:

@@ -26,8 +26,7 @@ def readme(run: FinishedRun, layout: Layout, repository: str, *, licence: str, p
     )
     environment.filters["cell"] = cell
     template = environment.from_string(files("hybridvit.publish").joinpath("readme.md.jinja").read_text("utf-8"))
-    card, single = run.model.card, "logits" in run.task.answers
-    is_one = "names[int(logits.argmax())]"
+    card = run.model.card
     return template.render(
         front_matter=front_matter(run, layout, repository, licence),
         name=repository.partition("/")[2],
@@ -42,7 +41,7 @@ def readme(run: FinishedRun, layout: Layout, repository: str, *, licence: str, p
         has_arguments="model_args" in layout.config,
         mode="RGB" if len(card.preprocessing.mean) == 3 else "L",
         class_names=_named(card.class_names),
-        timm_answer=is_one if single else "dict(zip(names, logits[0].sigmoid().tolist()))",
+        is_of_one="logits" in run.task.answers,
         preparation=_preparation(card.preprocessing),
         training=_training(run),
         settings=settings_of(run.recipe).rows,
@@ -68,7 +67,7 @@ def front_matter(run: FinishedRun, layout: Layout, repository: str, licence: str
             metric_name=quantity.heading + (f" ({quantity.unit})" if quantity.unit else ""),
             metric_value=round(value, quantity.decimals + 2),
         )
-        for quantity, value in run.measured
+        for quantity, value in run.telling
     ]
     told = ModelCardData(
         **in_front_matter(licence),
@@ -77,7 +76,7 @@ def front_matter(run: FinishedRun, layout: Layout, repository: str, licence: str
         tags=[*filter(None, (tag,)), "hybridvit", family, *(("timm", "transformers") if in_timm else ())],
         datasets=[run.data_on_hub] if run.data_on_hub else None,
         base_model=run.base if "/" in run.base else None,
-        metrics=[quantity.name for quantity, _ in run.measured],
+        metrics=[quantity.name for quantity, _ in run.telling],
         model_name=repository.partition("/")[2],
         eval_results=results,
     )
@@ -99,7 +98,7 @@ def _lead(run: FinishedRun) -> str:
     quantity, value = run.measured[0]
     classes = f", {len(card.class_names):,} classes" if card.class_names else ""
     height, width = card.preprocessing.image_size
-    head = f" with a {card.head}" if card.head else ""
+    head = f" with the head `{card.head}`" if card.head else ""
     on = cell(run.data_on_hub or run.recipe.data.root or run.recipe.data.source)
     images = f" on {result['num_images']:,} validation images" if result.get("num_images") else ""
     return (
@@ -111,16 +110,16 @@ def _lead(run: FinishedRun) -> str:
 def _measured(run: FinishedRun) -> list[tuple[str, str]]:
     result, size = run.result, run.model.card.preprocessing.image_size
     whole = count(run.model.eval(), size)
-    rows = [(quantity.heading, quantity.text(value)) for quantity, value in run.measured]
+    rows = [(quantity.heading, quantity.text(value)) for quantity, value in run.telling]
     if result.get("folded") is not None:
         same, images = result["same_answers"], result["num_images"]
         text = f"{run.task.headline.text(result['folded'])}; the same answer on {same:,} of {images:,} images"
         rows.append((f"{run.task.headline.heading} folded", text))
-    parameters, multiply_adds = f"{whole.parameters:,}", f"{whole.multiply_adds / 1e9:.3f} billion"
+    parameters, multiply_adds = f"{whole.parameters:,}", f"{whole.multiply_adds:,}"
     try:
         folded = count(fold(run.model), size)
         parameters += f" in training form, {folded.parameters:,} folded"
-        multiply_adds += f" in training form, {folded.multiply_adds / 1e9:.3f} billion folded"
+        multiply_adds += f" in training form, {folded.multiply_adds:,} folded"
     except FoldError:
         pass  # the rows of the training form say all that there is
     return [*rows, ("Parameters", parameters), (f"Multiply-adds at {size[0]}x{size[1]} px", multiply_adds)]
@@ -130,10 +129,11 @@ def _protocol(run: FinishedRun) -> str:
     result, data = run.result, run.recipe.data
     held_out = f"a part of {data.train} held out" if data.val_share or data.fold else f"the split {data.val}"
     images = f"all {result['num_images']:,} images of " if result.get("num_images") else ""
+    precision = "fp32" if run.recipe.precision == "32-true" else run.recipe.precision
     averaged = "the moving average of the weights" if run.averaged else "the weights"
     return (
-        f"Measured by hybridvit in fp32 on {images}{cell(held_out)}, prepared as below, with {averaged} of epoch "
-        f"{result['epoch']:.4g}: the best of {len(run.history):,} validations. These images chose the weights, so "
+        f"Measured by hybridvit in {precision} on {images}{cell(held_out)}, prepared as below, with {averaged} of "
+        f"epoch {result['epoch']:.4g}: the best of {len(run.history):,} validations. These images chose the weights, so "
         "others may be answered a little worse. `hybridvit evaluate` measures it on yours."
     )
 
