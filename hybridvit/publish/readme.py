@@ -133,8 +133,8 @@ def _protocol(run: FinishedRun) -> str:
     averaged = "the moving average of the weights" if run.averaged else "the weights"
     return (
         f"Measured by hybridvit in {precision} on {images}{cell(held_out)}, prepared as below, with {averaged} of "
-        f"epoch {result['epoch']:.4g}: the best of {len(run.history):,} validations. These images chose the weights, so "
-        "others may be answered a little worse. `hybridvit evaluate` measures it on yours."
+        f"epoch {result['epoch']:.4g}: the best of {len(run.history):,} validations. These images chose the weights, "
+        "so others may be answered a little worse. `hybridvit evaluate` measures it on yours."
     )
 
 

@@ -96,6 +96,8 @@ def _config(
     if not fits_timm(card.preprocessing):
         cfg["crop_mode"] = "center"  # timm refuses words that it does not know
     names = {"label_names": card.class_names} if card.class_names else {}
+    if model.in_chans != 3:  # timm finds it by itself, transformers does not
+        arguments = {**arguments, "in_chans": model.in_chans}
     return {
         "architecture": architecture,
         "num_classes": model.num_classes,

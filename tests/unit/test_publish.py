@@ -132,7 +132,13 @@ def test_places_in_a_recipe_keep_their_last_part_and_words_stay() -> None:
     ("name", "options", "opens_in", "architecture", "arguments"),
     [
         ("fastvit_t8", {"num_classes": 3, "drop_path_rate": 0.1}, "timm", "fastvit_t8", {}),
-        ("fastvit_t8", {"depths": (1, 1, 1, 1), "in_chans": 1}, "timm", "fastvit_t8", {"layers": (1, 1, 1, 1)}),
+        (
+            "fastvit_t8",
+            {"depths": (1, 1, 1, 1), "in_chans": 1},
+            "timm",
+            "fastvit_t8",
+            {"layers": (1,) * 4, "in_chans": 1},
+        ),
         ("fastvit_mci0", {"depths": (1, 1, 1, 1)}, "timm", "fastvit_mci0", {"layers": (1, 1, 1, 1)}),
         ("fastvit_debug", {"norm": "layer"}, "timm with hybridvit", "hybridvit_fastvit_debug", {"norm": "layer"}),
         ("fastervit_debug", {"num_classes": 3}, "timm with hybridvit", "hybridvit_fastervit_debug", {}),
