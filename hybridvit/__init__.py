@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hybridvit.models.raw_pixels import fold_preprocessing
     from hybridvit.models.registry import list_models
     from hybridvit.predictor import Predictor
+    from hybridvit.publish import push
 
 __version__ = "0.2.0"
 
@@ -38,6 +39,7 @@ _HOMES = {
     "list_models": "hybridvit.models.registry",
     "load": "hybridvit.loading",
     "predict": "hybridvit.api",
+    "push": "hybridvit.publish",
     "save_checkpoint": "hybridvit.checkpoints",
     "train": "hybridvit.api",
 }
@@ -57,6 +59,7 @@ __all__ = [
     "list_models",
     "load",
     "predict",
+    "push",
     "save_checkpoint",
     "train",
 ]

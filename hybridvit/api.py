@@ -310,7 +310,8 @@ def export(
 
     Args:
         model: a checkpoint, or a model with a card; it is folded first.
-        path: the file to write; by default beside the checkpoint, with the suffix of the target.
+        path: the file to write; by default beside the checkpoint (here, if that is on the hub), with the suffix of the
+            target.
         to: onnx, openvino, coreml, coreai, executorch, litert or tensorrt.
         options: precision, batch, sizes, and what the ends of the graph are.
         images: (n, channels, height, width), or (channels, height, width) each, preprocessed as the card says, to
@@ -322,6 +323,7 @@ def export(
     from hybridvit.checkpoints import load
     from hybridvit.export.pipeline import export as run
     from hybridvit.export.targets import exporter_for
+    from hybridvit.hub import hub_place
     from hybridvit.loading import is_exported
 
     if not isinstance(model, str | os.PathLike):
@@ -330,10 +332,11 @@ def export(
         return run(model, Path(path), to=to, options=options, images=images, quantisation=quantisation)
     if is_exported(model):
         raise UsageError(f"{os.fspath(model)} is exported already. Give the weights it came from.")
-    source = Path(model)
+    place = hub_place(model)
+    source = Path(place.name if place else model)
     beside = source.with_name(source.name.partition(".")[0] + exporter_for(to).suffix)
     target = beside if path is None else Path(path)
-    return run(load(source), target, to=to, options=options, images=images, quantisation=quantisation)
+    return run(load(model), target, to=to, options=options, images=images, quantisation=quantisation)
 
 
 def bench(

@@ -72,6 +72,12 @@ class ExportError(HybridViTError):
     exit_code = 5
 
 
+class HubError(HybridViTError):
+    """The Hugging Face hub does not answer, or refuses what is sent to it."""
+
+    exit_code = 5
+
+
 class OutOfMemory(HybridViTError):
     """The device's memory is too small for the batch."""
 

@@ -8,6 +8,7 @@ from hybridvit.errors import UsageError
 from hybridvit.export.runners import Runner, TorchRunner
 from hybridvit.export.seal import Trust
 from hybridvit.export.targets import EXPORTERS, exporter_of, load_runner
+from hybridvit.hub import local_file
 from hybridvit.machine.facts import check_threads, usable_cores
 from hybridvit.machine.light import check_whole
 
@@ -22,12 +23,14 @@ def load(
 ) -> "WholeModel | Runner":
     """The model in the file at `path`: a PyTorch module in eval mode, or for an exported file (.onnx, .xml) its runner.
 
-    `architecture` demands one; see `hybridvit.checkpoints.load`. `trust_changed` opens an exported file that its owner
+    A path may be hf://OWNER/NAME, with @REVISION behind it or not: see `hybridvit.hub`. `architecture` demands one; see
+    `hybridvit.checkpoints.load`. `trust_changed` opens an exported file that its owner
     changed on purpose, as converters and simplifiers do. Raises CheckpointError for anything wrong with the file,
     UsageError for an unknown architecture or a runtime that is not installed.
     """
+    path = local_file(path)
     if is_exported(path):
-        return load_runner(Path(path), trust=Trust(changed=trust_changed))
+        return load_runner(path, trust=Trust(changed=trust_changed))
     _check_no_trust(path, trust_changed)
     check_whole(f"{path} is no exported file, so it")
     from hybridvit.checkpoints import load as load_weights_file
@@ -51,10 +54,11 @@ def open_runner(
     not use; else as `load`.
     """
     check_threads(threads)
+    path = local_file(path)
     if is_exported(path):
         if device not in ("auto", "cpu"):
             raise UsageError(f"The device is '{device}', but {path} runs on the CPU. Leave --device out.")
-        exporter = exporter_of(Path(path))
+        exporter = exporter_of(path)
         if threads is not None and not exporter.takes_threads:
             raise UsageError(f"threads is {threads}, but {exporter.title} counts its own. Leave --threads out.")
         if exporter.runner.takes_callers and callers > 1:
@@ -63,7 +67,7 @@ def open_runner(
             threads = cores // callers
         else:
             callers = 1
-        runner = load_runner(Path(path), threads=threads, trust=Trust(changed=trust_changed))
+        runner = load_runner(path, threads=threads, trust=Trust(changed=trust_changed))
         runner.callers = callers
         return runner
     _check_no_trust(path, trust_changed)

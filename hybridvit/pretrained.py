@@ -17,6 +17,7 @@ from hybridvit.checkpoints.metadata import card_of
 from hybridvit.checkpoints.names import Known
 from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
+from hybridvit.hub import local_file
 from hybridvit.models.backbone import Backbone
 from hybridvit.models.backbone_maps import FeaturePyramid, LastMap
 from hybridvit.models.published import Weights
@@ -44,7 +45,7 @@ class FoundWeights:
 def find_weights(
     name: str, choice: bool | str | Path, *, option: str = "--pretrained FILE, in Python pretrained='FILE'"
 ) -> FoundWeights:
-    """The file that `pretrained=choice` means for the model `name`: published weights are fetched once.
+    """The file that `pretrained=choice` means for the model `name`: published weights, and hf://, are fetched once.
 
     `option` says how a file is passed instead, for the message of what cannot be fetched.
 
@@ -63,7 +64,7 @@ def find_weights(
         except CheckpointError as error:
             raise CheckpointError(f"{error} A file is passed with {option}.") from error
         return FoundWeights(path=path, source=source, weights=weights)
-    path = Path(tag or "").expanduser()
+    path = local_file(tag or "").expanduser()
     if tag and path.exists():
         return FoundWeights(path=path, source=tag, weights=variant.published.weights_of(path.name))
     known = f"Published weights: {', '.join(published)}" if published else "Nothing is published of this model"
@@ -128,7 +129,7 @@ def with_pretrained_backbone(model: WithHead, choice: bool | str | Path) -> With
     Its card then says where they come from, and how their images were prepared. Of a checkpoint of other classes the
     layers of the classes stay as they are. Raises as `find_weights` and `load_weights`.
     """
-    path = None if choice is True else Path(str(choice)).expanduser()
+    path = None if choice is True else local_file(str(choice)).expanduser()
     if path is not None and path.exists():
         file = read_tensors(path, say=False)
         card = card_of(file)
@@ -177,7 +178,7 @@ def _started_pyramid(model: WithHead, choice: bool | str | Path) -> Pyramid:
     from hybridvit.models.timm_pyramid import TimmPyramid
 
     name = card.architecture
-    path = Path(str(choice)).expanduser() if choice is not True else Path()
+    path = local_file(str(choice)).expanduser() if choice is not True else Path()
     if choice is not True and not path.exists():
         raise UsageError(
             f"No weights '{choice}' for {name}: it is no existing file. Tags of timm stand behind the model's name, "

@@ -22,6 +22,7 @@ from hybridvit.evaluate.suites.suites import Suite, is_own, named_suites
 from hybridvit.evaluate.suites.summary import Row, summary
 from hybridvit.export.runners import ExportedRunner, TorchRunner
 from hybridvit.export.seal import KEY
+from hybridvit.hub import local_file
 from hybridvit.loading import Device, is_exported, open_runner
 from hybridvit.models.registry import num_outputs
 from hybridvit.task import find_task
@@ -82,13 +83,14 @@ def evaluate_suites(
 
 
 def _subject(path: str, device: Device, trust_changed: bool, stack: ExitStack) -> Subject:
-    runner = open_runner(path, device=device, trust_changed=trust_changed and is_exported(path))
+    file = local_file(path)
+    runner = open_runner(file, device=device, trust_changed=trust_changed and is_exported(file))
     shared: Any = {"path": path, "card": runner.card, "runtime": runner.runtime}
     if isinstance(runner, TorchRunner):
         answer = stack.enter_context(answering(runner.model, find_task(runner.card.task)))
-        return Subject(**shared, digest=sha256_of(Path(path)), answer=answer, takes_size=lambda size: True)
+        return Subject(**shared, digest=sha256_of(file), answer=answer, takes_size=lambda size: True)
     assert isinstance(runner, ExportedRunner), "what is no PyTorch model is an exported file"
-    digest = runner.metadata[KEY] if not Path(path).is_file() else sha256_of(Path(path)) + runner.metadata.get(KEY, "")
+    digest = runner.metadata[KEY] if not file.is_file() else sha256_of(file) + runner.metadata.get(KEY, "")
     return Subject(
         **shared,
         digest=digest,

@@ -132,6 +132,8 @@ class Task(ABC):
     heads: ClassVar[Mapping[str, type]] = {}
     """The heads that its models can have, the default first: dataclasses of their options, which need no torch to be
     imported. Empty where the backbone's own classifier answers."""
+    pipeline_tag: ClassVar[str] = ""
+    """What the Hugging Face hub calls the task; empty: nothing."""
     ways: ClassVar[tuple[str, ...]] = ()
     """Other ways to ask a model than once for each batch, such as in several sizes: `evaluate --way`."""
     joins_tiles: ClassVar[bool] = False

@@ -113,6 +113,8 @@ def load(path: FilePath, *, architecture: str | None = None) -> WholeModel:
     elif architecture not in (None, card.architecture):
         find_variant(str(architecture))  # refuses an unknown one
         raise CheckpointError(f"{file.path} holds {card.architecture}, you asked for {architecture}.")
+    else:  # what `push` writes may be in timm's names
+        tensors = to_ours(tensors, naming_of(tensors, file.path), file.path)
     model = _built_for(file, card, tensors)
     expected = model.state_dict()
     check_names(str(file.path), tensors, expected, card.architecture, card.form, fix=fix)

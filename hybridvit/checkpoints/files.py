@@ -22,6 +22,7 @@ from hybridvit.checkpoints.names import PARALLEL, Known, Named, named, parts_bes
 from hybridvit.checkpoints.shards import Shards, shards_of
 from hybridvit.checkpoints.sniff import STAND_INS, Format, check_pickle, check_zip, file_format
 from hybridvit.errors import CheckpointError, one_line, some
+from hybridvit.hub import local_file
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,14 @@ class WeightFile:
 def read_tensors(path: str | os.PathLike[str], *, known: Known = is_known, say: bool = True) -> WeightFile:
     """The weights in the file at `path`, or in the shards of a folder or an index; formats are found from the bytes.
 
+    `path` may be on the hub: hf://OWNER/NAME.
+
     Pickles are refused unless they are plain state dicts, alone or inside a dict such as {"state_dict": ...}; averaged
     (EMA) weights win over raw ones. Of the names, the prefix is taken off under which `known` knows them; see `named`.
     What was chosen and what was left out is returned, and logged if `say`. Tensors may share memory with the file:
     clone what is kept. Raises CheckpointError, and nothing else, for whatever is wrong with the file.
     """
-    path = Path(path).expanduser()
+    path = local_file(path).expanduser()
     shards = shards_of(path)
     if shards is not None:
         return _file_of(path, _read_shards(path, shards, known), known=known, say=say)

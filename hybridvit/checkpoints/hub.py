@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import logging
-import os
 import re
 import ssl
 import urllib.error
@@ -18,17 +17,14 @@ from hybridvit.atomic import replacing
 from hybridvit.cache import cache_folder
 from hybridvit.checkpoints.files import check_file
 from hybridvit.digest import sha256_of
-from hybridvit.errors import CheckpointError, UsageError, first_line
+from hybridvit.errors import CheckpointError, UsageError
+from hybridvit.hub import REPOSITORY, WEIGHTS, fetch_from_hub, is_offline
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-_HUB_ID = re.compile(
-    r"(?:hf-hub:)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?<!\.safetensors)(?<!\.pth)(?<!\.pt)(?<!\.tar)"
-)
-_OFFLINE = ("HYBRIDVIT_OFFLINE", "HF_HUB_OFFLINE")
+_HUB_ID = re.compile(rf"(?:hf-hub:)?({REPOSITORY})(?<!\.safetensors)(?<!\.pth)(?<!\.pt)(?<!\.tar)")
 
 
 def fetch(source: str, *, file: str = "", sha256: str | None = None) -> Path:
@@ -50,7 +46,7 @@ def fetch(source: str, *, file: str = "", sha256: str | None = None) -> Path:
             raise UsageError(f"file is '{file}', but {source} is the address of a file already. Leave file out.")
         return _fetch_url(source, sha256)
     if match := _HUB_ID.fullmatch(source):
-        return _fetch_hub(match[1], (file,) if file else HUB_FILES, sha256)
+        return _fetch_hub(match[1], (file,) if file else WEIGHTS, sha256)
     raise UsageError(
         f"'{source}' is no source of weights: give a hub id such as 'timm/fastvit_t8.apple_in1k', an https address, or "
         "the path of a local file."
@@ -61,10 +57,6 @@ def cached_path(url: str) -> Path:
     """Where the file at `url` is kept. Part of the name is the address's digest: sources reuse file names."""
     name = Path(urllib.parse.urlsplit(url).path).name or "weights"
     return cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-
-
-def _is_offline() -> bool:
-    return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in _OFFLINE)
 
 
 def _by_hand(url: str, path: Path, sha256: str | None) -> str:
@@ -82,7 +74,7 @@ def _fetch_url(url: str, sha256: str | None) -> Path:
         if sha256 is None or sha256_of(path) == sha256:
             return path
         log.warning("%s is damaged (its SHA-256 is not %s): fetching it again", path, sha256)
-    if _is_offline():
+    if is_offline():
         reason = "is damaged" if path.is_file() else "is not in the cache"
         raise CheckpointError(f"{url} {reason} and the network is switched off. {_by_hand(url, path, sha256)}")
     try:
@@ -163,45 +155,7 @@ def _check_weights(url: str, path: Path) -> None:
 
 
 def _fetch_hub(repository: str, files: tuple[str, ...], sha256: str | None) -> Path:
-    """The first of `files` that the repository has."""
-    import huggingface_hub as hub  # imported here, since it takes long and only this function needs it
-    from huggingface_hub import errors
-
-    unreachable = "the network is switched off" if _is_offline() else _why_unreachable(repository, files[0])
-    for name in files:
-        try:
-            path = Path(hub.hf_hub_download(repository, name, local_files_only=bool(unreachable)))
-        except errors.LocalEntryNotFoundError as error:
-            reason = f": {unreachable}" if unreachable else ""
-            raise _hub_error(
-                repository, files, f"it is not in the cache and the hub cannot be reached{reason}"
-            ) from error
-        except errors.EntryNotFoundError:
-            continue
-        except Exception as error:  # the hub's client lets every kind of network and token error through
-            raise _hub_error(repository, files, f"{type(error).__name__}: {first_line(error)}") from error
-        if sha256 is not None and (digest := sha256_of(path)) != sha256:
-            raise CheckpointError(f"{path} has SHA-256 {digest}, expected {sha256}. Delete it and fetch it again.")
-        return path
-    raise _hub_error(repository, files, f"it has no {' and no '.join(files)}")
-
-
-def _why_unreachable(repository: str, file: str) -> str:
-    """Why the hub does not answer, empty if it does. Its client would only say so after six tries in 24 seconds."""
-    import huggingface_hub as hub
-    from huggingface_hub import errors
-
-    try:
-        hub.get_hf_file_metadata(hub.hf_hub_url(repository, file))
-    except errors.HfHubHTTPError:  # an answer, whatever it says
-        return ""
-    except Exception as error:  # as below
-        return f"{type(error).__name__}: {first_line(error)}"
-    return ""
-
-
-def _hub_error(repository: str, files: tuple[str, ...], reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"The weights '{repository}' cannot be fetched from the Hugging Face hub ({reason}). Download "
-        f"{files[0]} of '{repository}' on a connected machine, and pass its path instead of a name."
-    )
+    path = fetch_from_hub(repository, files)
+    if sha256 is not None and (digest := sha256_of(path)) != sha256:
+        raise CheckpointError(f"{path} has SHA-256 {digest}, expected {sha256}. Delete it and fetch it again.")
+    return path

@@ -9,6 +9,7 @@ from hybridvit.card import Preprocessing
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.data.imagenet import in_words
 from hybridvit.errors import UsageError, nearest
+from hybridvit.hub import hub_place
 from hybridvit.models.registry import VARIANTS, Variant, find_variant
 
 
@@ -62,7 +63,7 @@ def info(model: str, *, trust_changed: bool = False) -> None:
     """
     if model in VARIANTS:
         _info_of_variant(VARIANTS[model])
-    elif Path(model).suffix or Path(model).exists():
+    elif hub_place(model) is not None or Path(model).suffix or Path(model).exists():
         _info_of_file(model, trust_changed)
     else:
         find_variant(model)  # raises, with the nearest names

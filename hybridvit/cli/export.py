@@ -15,6 +15,7 @@ from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.options import Batch, ExportOptions
 from hybridvit.export.spec import Precision
 from hybridvit.export.targets import exporter_for
+from hybridvit.hub import hub_place, local_file
 from hybridvit.loading import is_exported
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
 
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is exported already. Give the weights it came from.")
-    job = request.job(checkpoint)
+    job = request.job(str(local_file(checkpoint)))
     targets = list(dict.fromkeys(request.to))
-    outputs = _outputs(Path(checkpoint), targets, request.precision, request.output)
+    place = hub_place(checkpoint)
+    outputs = _outputs(Path(place.name if place else checkpoint), targets, request.precision, request.output)
     for target in targets:
         exporter = exporter_for(target)
         exporter.require(exporter.writer_packages)

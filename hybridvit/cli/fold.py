@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hybridvit.cli.table import pairs
 from hybridvit.errors import UsageError
+from hybridvit.hub import hub_place
 from hybridvit.loading import is_exported
 
 
@@ -19,15 +20,17 @@ def fold(checkpoint: str, *, output: str | None = None, released: bool = False) 
 
     Args:
         checkpoint: .safetensors, .pth, .pth.tar or .ckpt, in training form.
-        output: file to write; by default beside the checkpoint, with -folded in its name.
+        output: file to write; by default beside the checkpoint (here, if that is on the hub), with -folded in its
+            name.
         released: fold only what the published folded checkpoints fold, to write weights for other software.
     """
     if is_exported(checkpoint):
         raise UsageError(f"{checkpoint} is an exported model, which is folded already. Give the weights it came from.")
-    target = Path(output) if output else _beside(Path(checkpoint))
+    place = hub_place(checkpoint)
+    target = Path(output) if output else _beside(Path(place.name if place else checkpoint))
     if target.suffix != ".safetensors":
         raise UsageError(f"The output is {target}, but checkpoints are written as .safetensors. Change its suffix.")
-    if target.exists() and target.samefile(checkpoint):
+    if target.exists() and place is None and target.samefile(checkpoint):
         raise UsageError(
             f"The output {target} is the checkpoint itself, which could not be trained again. Name another."
         )

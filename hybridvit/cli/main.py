@@ -35,12 +35,13 @@ SIGNATURES = {
     "stages": "hybridvit.cli.figures:stages",
     "profile": "hybridvit.cli.profile:profile",
     "ablate": "hybridvit.cli.ablate:ablate",
+    "push": "hybridvit.cli.push:push",
     "tables": "hybridvit.cli.tables:tables",
 }
 ORDER = (
     "list", "info", "doctor", "check-data", "shard", "index", "train", "evaluate", "corrupt", "predict", "batch",
     "explain", "serve", "fold", "export", "bench", "bench-page", "choose", "profile", "mixers", "stages", "tables",
-    "ablate", *COMMANDS,
+    "ablate", "push", *COMMANDS,
 )  # fmt: skip
 TIMED = ("bench", "choose", "profile", "mixers", "stages", "tables")  # threads of what they time wait as in any program
 
@@ -63,8 +64,8 @@ start here:
   hybridvit train digits                            train one on 1,797 real images, in minutes
   hybridvit predict runs/digits/model.safetensors photo.png
 
-exit codes: 0 done, 2 usage, 3 data, 4 loss not finite, 5 checkpoint, fold or export,
-            6 out of memory, 7 disk, 8 another process lost, 9 slower than --against, 130 interrupted,
+exit codes: 0 done, 2 usage, 3 data, 4 loss not finite, 5 checkpoint, fold, export
+            or hub, 6 out of memory, 7 disk, 8 another process lost, 9 slower than --against, 130 interrupted,
             143 terminated
 """
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hybridvit.cli.progress import remark
 from hybridvit.errors import UsageError, one_line
+from hybridvit.hub import local_file
 from hybridvit.loading import Device
 from hybridvit.serve.limits import DEFAULTS, Limits
 
@@ -58,7 +59,7 @@ def serve(
     from hybridvit.serve.served import Model
 
     chosen = [
-        Model(name=name, path=path, device=device, threads=threads, trust_changed=trust_changed)
+        Model(name=name, path=str(local_file(path)), device=device, threads=threads, trust_changed=trust_changed)
         for name, path in named(models).items()
     ]
     import asyncio

@@ -8,6 +8,7 @@ from hybridvit.data.shards.remote import Remote, is_url
 from hybridvit.digest import sha256_of
 from hybridvit.errors import CheckpointError
 from hybridvit.export.targets import exporter_of
+from hybridvit.hub import hub_place, local_file
 from hybridvit.jobs.place import CONTROL, FolderPlace, Place
 from hybridvit.loading import is_exported
 
@@ -33,7 +34,12 @@ def model_digest(model: Path) -> str:
 
 
 def local_model(text: str, folder: Path) -> Path:
-    """Where a model lies; one behind a URL is fetched into `folder`. Raises SourceFault where it cannot be."""
+    """Where a model lies; one behind a URL is fetched into `folder`, one on the hub into the hub's cache.
+
+    Raises SourceFault, or CheckpointError of the hub, where it cannot be.
+    """
+    if hub_place(text) is not None:
+        return local_file(text)
     if not is_url(text):
         return Path(text).expanduser().absolute()
     remote, (base, _, name) = Remote(text.partition("://")[0]), text.rpartition("/")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.errors import UsageError, nearest
 from hybridvit.export.spec import Precision
+from hybridvit.hub import hub_place, local_file
 from hybridvit.models.registry import VARIANTS
 from hybridvit.task import DEFAULT_TASK
 
@@ -62,7 +63,7 @@ def find_subject(name: str, *, trust_changed: bool = False) -> Subject:
         variant = VARIANTS[name]
         size = variant.preprocessing.image_size
         return Subject(name=name, kind="ours", family=variant.family, image_size=size, source=name)
-    if Path(name).exists() or (name.endswith(_endings()) and name not in PEERS):
+    if hub_place(name) is not None or Path(name).exists() or (name.endswith(_endings()) and name not in PEERS):
         return _file(name, trust_changed)
     peer = PEERS.get(name)
     subject = _of_timm(peer.timm_name if peer else name)
@@ -155,11 +156,12 @@ def _file(path: str, trust_changed: bool) -> Subject:
     from hybridvit.loading import is_exported, load
     from hybridvit.models.whole import WholeModel
 
-    is_file = is_exported(path)
-    opened = load_runner(path, trust=Trust(changed=trust_changed, foreign=True)) if is_file else load(path)
+    file = local_file(path)  # once: each process of a candidate opens it
+    trust = Trust(changed=trust_changed, foreign=True)
+    opened = load_runner(file, trust=trust) if is_exported(file) else load(file)
     card = opened.card
     size = card.preprocessing.image_size
-    shared: dict[str, Any] = {"name": path, "source": path, "task": card.task, "image_size": size}
+    shared: dict[str, Any] = {"name": path, "source": str(file), "task": card.task, "image_size": size}
     variant = VARIANTS.get(card.architecture)
     family = variant.family if variant else ""
     if isinstance(opened, ExportedRunner):

@@ -7,8 +7,9 @@ tenth of a second, follows light, dark and print by the style sheet's variables,
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from hybridvit.report.content import Curve
 
@@ -18,14 +19,62 @@ WIDTH, HEIGHT = 440.0, 250.0
 TOP, RIGHT, BOTTOM = 10.0, 14.0, 38.0  # around the plot; the left margin follows the labels
 CHARACTER = 6.8  # width of a digit at the size of the labels, at most
 DASHES = ("", "6 4", "7 3 1.5 3", "1.5 3.5")  # the series are told apart without colour too
+LEGEND_ROW = 20.0  # of a picture of its own
 MOST_DOTS = 60  # points of a line; beyond that they would hide it
 
 
 def chart(curve: Curve) -> Markup:
     """A legend with the last values, and the chart, as HTML. Points that are not finite are gaps."""
-    lines = {name: list(points) for name, points in curve.lines.items() if any(map(_is_finite, points))}
+    lines = _drawable(curve)
     if not lines:
         return Markup('<p class="note">Nothing to draw yet.</p>')
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        f"{WIDTH:g}", f"{HEIGHT:g}", curve.title, _plot(curve, lines)
+    )
+    return _legend(lines) + svg
+
+
+def picture(curve: Curve) -> str:
+    """The chart with its title and legend as an SVG file of its own, in the page's light colours; empty: no points."""
+    lines = _drawable(curve)
+    if not lines:
+        return ""
+    rows = [
+        Markup('<g style="--series:var(--series-{0})"><polyline points="26,{1} 50,{1}"{2}/></g>').format(
+            number % 4 + 1, f"{LEGEND_ROW * (number + 2) - 4:g}", _dashed(number)
+        )
+        + _text(56, LEGEND_ROW * (number + 2), f"{name}: {short(_last(points))}", "start")
+        for number, (name, points) in enumerate(lines.items())
+    ]
+    top = LEGEND_ROW * (len(lines) + 2)
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    light = style[style.index(":root") : style.index("}") + 1]
+    rules = [line for line in style.splitlines() if line.startswith("svg ")]
+    return str(
+        Markup(
+            '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0} {1}" width="{2}" role="img" aria-label="{3}">'
+            '<style>{4}</style><rect width="{0}" height="{1}" style="fill: var(--paper)"/>{5}{6}'
+            '<g transform="translate(0 {7})">{8}</g></svg>\n'
+        ).format(
+            f"{WIDTH:g}",
+            f"{top + HEIGHT:g}",
+            f"{1.5 * WIDTH:g}",
+            curve.title,
+            Markup("\n".join([light, *rules])),
+            _text(26, LEGEND_ROW, curve.title, "start", ' style="font-weight: 600; fill: var(--ink)"'),
+            Markup("").join(rows),
+            f"{top:g}",
+            _plot(curve, lines),
+        )
+    )
+
+
+def _drawable(curve: Curve) -> dict[str, list[Point]]:
+    return {name: list(points) for name, points in curve.lines.items() if any(map(_is_finite, points))}
+
+
+def _plot(curve: Curve, lines: dict[str, list[Point]]) -> Markup:
+    """What stands inside the chart's SVG."""
     finite = [point for points in lines.values() for point in points if _is_finite(point)]
     x_low, x_high = _range([x for x, _ in finite])
     values = [y for _, y in finite] + ([0.0] if curve.from_zero else [])
@@ -54,10 +103,7 @@ def chart(curve: Curve) -> Markup:
     for number, (name, points) in enumerate(lines.items()):
         placed = [(place(*point), point) if _is_finite(point) else None for point in points]
         parts.append(_line(placed, number, name))
-    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        f"{WIDTH:g}", f"{HEIGHT:g}", curve.title, Markup("").join(parts)
-    )
-    return _legend(lines) + svg
+    return Markup("").join(parts)
 
 
 def ticks(low: float, high: float, *, most: int = 5, whole: bool = False) -> list[float]:
@@ -108,7 +154,6 @@ def _is_finite(point: Point) -> bool:
 
 def _line(placed: Sequence[tuple[Point, Point] | None], number: int, name: str) -> Markup:
     colour = f"var(--series-{number % 4 + 1})"
-    dash = DASHES[number % len(DASHES)]
     paths = [
         Markup('<polyline points="{}"/>').format(" ".join(f"{x:g},{y:g}" for (x, y), _ in piece))
         for piece in _pieces(placed)
@@ -123,7 +168,7 @@ def _line(placed: Sequence[tuple[Point, Point] | None], number: int, name: str) 
     ]
     return Markup('<g style="--series:{}"{}>{}{}</g>').format(
         Markup(colour),
-        Markup(f' stroke-dasharray="{dash}"') if dash else "",
+        _dashed(number),
         Markup("").join(paths),
         Markup("").join(dots),
     )
@@ -162,12 +207,20 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> Markup:
 def _legend(lines: dict[str, list[Point]]) -> Markup:
     items = []
     for number, (name, points) in enumerate(lines.items()):
-        last = next(y for x, y in reversed(points) if _is_finite((x, y)))
-        dash = DASHES[number % len(DASHES)]
         items.append(
             Markup(
                 '<li><svg viewBox="0 0 24 8" style="--series:var(--series-{})" aria-hidden="true">'
                 '<polyline points="1,4 23,4"{}/></svg>{} <b>{}</b></li>'
-            ).format(number % 4 + 1, Markup(f' stroke-dasharray="{escape(dash)}"') if dash else "", name, short(last))
+            ).format(number % 4 + 1, _dashed(number), name, short(_last(points)))
         )
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
+
+
+def _last(points: Sequence[Point]) -> float:
+    return next(y for x, y in reversed(points) if _is_finite((x, y)))
+
+
+def _dashed(number: int) -> Markup:
+    """The attribute that gives the series of this number its dashes."""
+    dash = DASHES[number % len(DASHES)]
+    return Markup(' stroke-dasharray="{}"').format(dash) if dash else Markup("")

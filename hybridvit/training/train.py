@@ -19,6 +19,7 @@ from hybridvit.errors import DatasetError, FoldError, UsageError
 from hybridvit.evaluate.agreement import Agreement, agreement, full_precision
 from hybridvit.evaluate.run import Watch, answering
 from hybridvit.folding.fold import fold
+from hybridvit.machine.facts import machine_card
 from hybridvit.machine.memory import is_out_of_memory
 from hybridvit.main_module import refuse_at_import
 from hybridvit.quantity import Quantity
@@ -218,7 +219,8 @@ def _train(run: Run, bar: TrainingProgress, allow_data_change: bool) -> RunResul
         found = _compared_with_folded(run, best, record, watch=bar.validating)
         result = _result(run, position, found, record.finish(agreement=found))
         if run.leads:
-            write_text(run.folder.result, json.dumps(result.to_dict(), indent=1))
+            told = result.to_dict() | {"machine": dict(machine_card().lines())}
+            write_text(run.folder.result, json.dumps(told, indent=1))
     if run.leads:
         for line in result.summary():
             bar.said(line)

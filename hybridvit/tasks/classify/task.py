@@ -26,6 +26,7 @@ class Classify(Task):
     tries: bool = False  # with an untrained teacher
 
     name = "classify"
+    pipeline_tag = "image-classification"
     quantities = (
         Quantity(name="top1", title="top-1"),
         Quantity(name="top5", title="top-5"),

@@ -20,6 +20,7 @@ from hybridvit.create import create_model
 from hybridvit.data.class_names import difference
 from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
+from hybridvit.hub import local_file
 from hybridvit.models.registry import VARIANTS
 from hybridvit.models.whole import WholeModel
 from hybridvit.pretrained import find_weights, is_whole, timm_file
@@ -98,7 +99,7 @@ def find_teacher(config: DistillConfig, num_classes: int) -> TeacherModel:
             )
         return _of_this_package(name, checkpoints.load(name))
     if name in VARIANTS:
-        path = Path(config.teacher_weights) if config.teacher_weights else _published(name)
+        path = local_file(config.teacher_weights) if config.teacher_weights else _published(name)
         return _of_this_package(name, checkpoints.load(path, architecture=name))
     _check_timm_name(name)
     return _of_timm(name, config.teacher_weights, num_classes)
@@ -111,7 +112,7 @@ def untrained_teacher(config: DistillConfig, num_classes: int) -> TeacherModel:
     """
     for path in (config.teacher if _is_file(config.teacher) else "", config.teacher_weights):
         if path:
-            check_file(Path(path).expanduser())
+            check_file(local_file(path).expanduser())
     if not _is_file(config.teacher) and config.teacher not in VARIANTS:
         _check_timm_name(config.teacher)
     model = create_model("fastvit_debug", num_classes=num_classes)
@@ -169,7 +170,7 @@ def _of_timm(name: str, weights: str, num_classes: int) -> TeacherModel:
     known_classes = num_classes if weights else config.num_classes
     if known_classes != num_classes:  # before anything is fetched
         raise _other_number(name, known_classes, num_classes)
-    path = Path(weights).expanduser() if weights else _published(name)
+    path = local_file(weights).expanduser() if weights else _published(name)
     tensors = checkpoints.read_tensors(path, known=is_whole(config)).tensors
     # timm's own way of loading, which knows the older names of its models; strict as long as the numbers agree
     overlay: dict[str, Any] = {"state_dict": dict(tensors), "num_classes": num_classes}

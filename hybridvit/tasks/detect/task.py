@@ -28,6 +28,7 @@ class Detect(Task):
     """Where things are in a picture, and what they are."""
 
     name = "detect"
+    pipeline_tag = "object-detection"
     quantities = (
         Quantity(name="box_ap", title="box AP", note="COCO's: the mean over classes and IoU of 0.50 to 0.95"),
         Quantity(name="mask_ap", title="mask AP", note="the same of masks"),

@@ -32,6 +32,7 @@ class HandTask(Task):
     """The mesh of a right hand, its keypoints, and what moved it."""
 
     name = "hand"
+    pipeline_tag = "keypoint-detection"
     quantities = QUANTITIES
     recipe = HandRecipe
     answers = ("vertices", "keypoints", "camera", "rotations", "shape")

@@ -22,6 +22,7 @@ class Multilabel(Task):
     """Any number of the classes that a table names."""
 
     name = "multilabel"
+    pipeline_tag = "image-classification"
     quantities = (
         Quantity(name="map", title="mean AP", note="average precision, over the classes that an image has"),
         Quantity(name="f1", title="micro F1", note="of scores above 50 %"),

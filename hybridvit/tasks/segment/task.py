@@ -27,6 +27,7 @@ class Segment(Task):
     """One of the classes for each pixel of a picture."""
 
     name = "segment"
+    pipeline_tag = "image-segmentation"
     quantities = (
         Quantity(name="miou", title="mean IoU", note="of the classes, over the pixels of all pictures"),
         Quantity(name="macc", title="mean accuracy", note="of the classes"),

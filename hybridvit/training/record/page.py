@@ -19,10 +19,10 @@ from hybridvit.report.pictures import find_picture
 from hybridvit.scores import Example
 from hybridvit.training.best import better_of, row_of
 from hybridvit.training.observe import Best, Row
+from hybridvit.training.record.curves import curves_of, told
 from hybridvit.training.record.events import Event
 
 MOST_EVENTS = 40
-MOST_MARKS = 12  # of resumes in the curves
 
 
 @dataclass(kw_only=True)
@@ -74,7 +74,7 @@ def run_report(record: RunRecord) -> Report:
         commands=_commands(record),
         commands_title="Next",
         facts=_facts(record),
-        settings=_settings(recipe),
+        settings=settings_of(recipe),
         events=_events(record.events),
         machine=machine_card().lines(),
     )
@@ -146,7 +146,10 @@ def _results(record: RunRecord) -> Table | None:
     if not record.finished or record.best is None:
         return None
     best = row_of(record.best, record.history)
-    shown = [*_told(record), *(quantity for quantity in record.quantities if quantity.name == "loss")]
+    shown = [
+        *told(record.history, record.quantities),
+        *(quantity for quantity in record.quantities if quantity.name == "loss"),
+    ]
     rows = [["raw", *(quantity.number(best[quantity.name]) for quantity in shown)]]
     if f"ema_{record.headline.name}" in best:
         rows.append(["averaged", *(quantity.number(best[f"ema_{quantity.name}"]) for quantity in shown)])
@@ -171,48 +174,8 @@ def _same(agreement: Agreement) -> str:
 
 
 def _curves(record: RunRecord) -> list[Curve]:
-    history = record.history
-    if not history:
-        return []
     resumed = [event.step / record.steps_per_epoch for event in record.events if event.kind == "resume"]
-    marks = [(epoch, "resumed") for epoch in sorted(set(resumed))[-MOST_MARKS:]]
-
-    def curve(title: str, unit: str, lines: Mapping[str, str], *, from_zero: bool = False) -> Curve:
-        points = {name: [(row["epoch"], row[key]) for row in history if key in row] for name, key in lines.items()}
-        return Curve(
-            title=title,
-            x_label="epoch",
-            y_label=unit,
-            lines={name: line for name, line in points.items() if line},
-            marks=marks,
-            from_zero=from_zero,
-        )
-
-    return [
-        curve("Loss", "", {"training": "train_loss", "validation": "loss", "validation, averaged": "ema_loss"}),
-        *(
-            curve(
-                f"Validation {quantity.title}",
-                quantity.unit,
-                {"raw weights": quantity.name, "averaged weights": f"ema_{quantity.name}"},
-            )
-            for quantity in _told(record)
-        ),
-        curve("Learning rate", "", {"learning rate": "lr"}, from_zero=True),
-        curve("Speed", "", {"images per second": "images_per_second"}, from_zero=True),
-    ]
-
-
-def _told(record: RunRecord) -> list[Quantity]:
-    """The quantities but the loss; without those that are always 100 %: the top-5 of four classes says nothing."""
-    known = [quantity for quantity in record.quantities if all(quantity.name in row for row in record.history)]
-    quantities = [quantity for quantity in known if quantity.name != "loss"]
-    told = [
-        quantity
-        for quantity in quantities
-        if quantity.unit != "%" or any(row[quantity.name] < 100 for row in record.history)
-    ]
-    return told or quantities[:1]
+    return curves_of(record.history, record.quantities, resumed_at=resumed)
 
 
 def _history(record: RunRecord) -> Table | None:
@@ -298,7 +261,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(recipe: Recipe) -> Table:
+def settings_of(recipe: Recipe) -> Table:
     """The keys that differ from the defaults."""
     default = flat(type(recipe)(model=recipe.model, dry_run=True))  # a dry run needs no images to be named
     rows = [
