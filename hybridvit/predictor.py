@@ -19,6 +19,7 @@ from hybridvit.data.preprocess import frame_of, opened, preprocess
 from hybridvit.data.tiles import Tiling
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.evaluate.tiled import checked, tiled
+from hybridvit.export.embeddings import EMBEDDINGS, Embedding, check_answers
 from hybridvit.loading import Device, open_runner
 from hybridvit.scores import Result
 from hybridvit.task import NO_OPTIONS, Outputs, TaskOptions, find_task
@@ -56,6 +57,9 @@ class Predictor:
     no tiles. `said` is what its task is told of the pictures, such as {"side": "left"} of hands; UsageError for what
     the task has no use for. `workers` threads answer the pictures of a `stream` side by side, each on its share of
     `threads`, where the file's runtime takes that: many pictures come faster, a single one slower.
+
+    An image tower answers with vectors of length 1 (`Embedding`) where `embeddings` is set, and with classes where
+    `zero_shot` is a file of their texts (docs/mci.md); UsageError for a tower without one of both.
     """
 
     def __init__(
@@ -67,15 +71,28 @@ class Predictor:
         trust_changed: bool = False,
         tiling: Tiling | None = None,
         said: TaskOptions = NO_OPTIONS,
+        zero_shot: str | os.PathLike[str] | None = None,
+        embeddings: bool = False,
         workers: int = 1,
     ) -> None:
-        self.path = path
-        callers = workers if tiling is None else 1  # tiles are computed one batch after the other
-        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed, callers=callers)
+        self.path, self.embeddings = path, embeddings
+        self.runner = open_runner(
+            path,
+            device=device,
+            threads=threads,
+            trust_changed=trust_changed,
+            callers=workers if tiling is None else 1,  # tiles are computed one batch after the other
+            zero_shot=zero_shot,
+            embeddings=embeddings,
+        )
+        if not embeddings:
+            check_answers(self.runner, path)
         self.card = self.runner.card
         self.task = find_task(self.card.task).asked(said)
         self.tiling = tiling
         if tiling is not None:
+            if embeddings:
+                raise UsageError("The embedding of a picture is not joined from those of its tiles. Leave --tile out.")
             checked(self.task, path)
         self._warning = threading.Lock()  # held by the one thread that warns, and never released
 
@@ -207,6 +224,8 @@ class Predictor:
         return self._read(outputs, [Frame.whole(picture.height, picture.width)], most)[0]
 
     def _read(self, outputs: Outputs, frames: Sequence[Frame], most: int | None) -> Sequence[Result]:
+        if self.embeddings:
+            return [Embedding(vector=vector) for vector in outputs[EMBEDDINGS]]
         try:
             return self.task.results(outputs, frames, self.card, most=most)
         except UsageError as error:

@@ -46,9 +46,9 @@ class Request:
     uint8: bool = False
     """take pixels as they are decoded (batch x height x width x channels); the normalisation is inside."""
     returns: str | None = None
-    """what the file gives: by default what the model answers (logits, segmentation, detections or hand), or of hands
-    parameters (all but the mesh), or features (the pooled vector before the classifier) or pyramid (the four feature
-    maps)."""
+    """what the file gives: by default what the model answers (logits, segmentation, detections, hand; of an image tower
+    embeddings), or of hands parameters (all but the mesh), or features (the pooled vector before the classifier), map
+    (the last map) or pyramid (the feature maps)."""
     top_k: int | None = None
     """give the probabilities and indices of so many classes instead of all logits."""
     argmax: bool = False
@@ -73,6 +73,9 @@ class Request:
     most stay in floating point until it is met."""
     keep: Sequence[str] | None = None
     """int8: layers or blocks, by name or pattern, that stay in floating point."""
+    zero_shot: str | None = None
+    """of an image tower such as fastvit_mci0, a .safetensors file with the texts of classes (docs/mci.md): they become
+    its head, and the file names these classes."""
     head_options: dict[str, Any] | None = None
     """other options of the model's head than it was trained with, such as '{"proposals": 300}': those that change no
     weights."""
@@ -100,6 +103,7 @@ class Request:
             calibration_images=self.calibration_images,
             max_drop=self.max_drop,
             keep=tuple(self.keep or ()),
+            zero_shot=self.zero_shot,
             head_options=self.head_options or {},
         )
 
@@ -126,6 +130,7 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
       hybridvit export model.safetensors --to openvino --precision int8 --calibration photos/val --max_drop 0.5
       hybridvit export fastervit_0.pth.tar --dynamic_size
       hybridvit export fastervit_0.pth.tar --opset 17 --batch 1
+      hybridvit export mobileclip_s0.pt --zero_shot texts.safetensors --uint8 --top_k 5
       hybridvit export fastvit_sa12.pth.tar --image_size 192x320 --uint8 --top_k 5
 
     Args:

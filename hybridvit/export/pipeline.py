@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridvit.checkpoints.metadata import digest
+from hybridvit.digest import digest
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.bundle import card_of
 from hybridvit.export.draft import Draft, drafted
