@@ -69,8 +69,8 @@ class Request:
     """int8: how many set the ranges, taken evenly over the classes; by default 128, or half of a smaller folder (all of
     it beside `labelled`)."""
     max_drop: float | None = None
-    """int8: points of top-1 accuracy, or of what else the task is judged by, that may be lost; the layers that hurt
-    most stay in floating point until it is met."""
+    """int8: points of top-1 accuracy, or of what else the task is judged by, that may be lost; of the mean cosine of
+    embeddings 0.01, if nothing is said. The layers that hurt most stay in floating point until it is met."""
     keep: Sequence[str] | None = None
     """int8: layers or blocks, by name or pattern, that stay in floating point."""
     zero_shot: str | None = None
@@ -201,7 +201,7 @@ def _images(words: Sequence[str]) -> tuple[str, ...]:
 def _quality(cost: "Quality") -> list[tuple[str, str]]:
     quantity, kept = cost.quantity, f"{len(cost.kept)} of {cost.num_layers} layers"
     after, before, everything = (quantity.text(value) for value in (cost.after, cost.before, cost.everything))
-    between = ""
+    lost, between = f"{cost.drop:.{quantity.decimals}f} {quantity.unit_of_losses}".rstrip(), ""
     if cost.drop_interval is not None:
         between = " (95 %: {:+.{digits}f} to {:+.{digits}f})".format(*cost.drop_interval, digits=quantity.decimals)
     return [
@@ -209,7 +209,7 @@ def _quality(cost: "Quality") -> list[tuple[str, str]]:
             quantity.heading + (" accuracy" if quantity.title.startswith("top-") else ""),
             f"{after}; fp32 {before}, all layers int8 {everything}",
         ),
-        ("  lost", f"{cost.drop:.{quantity.decimals}f} {quantity.unit_of_losses}{between} on {cost.num_images} images"),
+        ("  lost", f"{lost}{between} on {cost.num_images} images"),
         ("Same answer as fp32", f"{cost.same_answer:.2f} %"),
         ("In floating point", kept + (f": {', '.join(cost.kept)}" if cost.kept else "")),
         ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost.worst_layers[:5])),
@@ -225,6 +225,7 @@ def _print(done: "ExportReport", *, last: bool) -> None:
         ("Gives", spec.gives),
         ("Largest difference", f"{parity.found} ({limit})"),
         ("  by folding alone", f"{done.folding.max_error:.1e}"),
+        *([("Cosine to PyTorch", "lowest {:.6f}, mean {:.6f}".format(*parity.cosines))] if parity.cosines else []),
         ("Compared on", parity.compared_on),
     ]
     if done.quality is not None:

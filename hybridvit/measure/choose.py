@@ -313,8 +313,8 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
             )
     if data is None and options.zero_shot is not None:
         raise UsageError(
-            f"--zero_shot is {options.zero_shot}, but what texts are worth is measured of a checkpoint on labelled images "
-            "alone. Give a checkpoint and --data as well."
+            f"--zero_shot is {options.zero_shot}, but texts are judged by what a checkpoint makes of labelled images "
+            "with them. Give a checkpoint and --data as well."
         )
     if "int8" in precisions and data is not None and options.calibration is None:
         raise UsageError("int8 needs images to calibrate on. Give --calibration with a folder of class folders.")
