@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import trained_like
 from exported import EXPORTERS, drafted
 from PIL import Image
 from pyarrow.parquet import read_table
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 import hybridvit
 from hybridvit.cli.main import main
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if name == "red":
                 pixels[..., 1:] = 0
             Image.fromarray(pixels).save(root / "photos" / name / f"{number}.png")
-    model = spread(trained_like(hybridvit.create_model("fastvit_mci_debug")), root / "photos")
+    model = attentive(hybridvit.create_model("fastvit_mci_debug"), root / "photos")
     folded = hybridvit.fold(model)
     hybridvit.save_checkpoint(model, root / "tower.safetensors")
     hybridvit.save_checkpoint(folded, root / "folded.safetensors")
@@ -64,11 +64,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.no_grad()
-def spread(model: Backbone, folder: Path) -> Backbone:
-    """The model without the mean of what it makes of the pictures: untrained, its embeddings are alike."""
+def attentive(model: Backbone, folder: Path) -> Backbone:
+    """The model with the statistics of these pictures, so that what it answers depends on which one it is shown."""
     shown = torch.stack([torch.from_numpy(prepare(path, model.card.preprocessing)) for path in folder.rglob("*.png")])
-    model.head.fc.bias -= model(shown).mean(0)
-    return model
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()(shown)
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()
 
 
 def texts(path: Path, rows: torch.Tensor, names: list[str] = NAMES, **metadata: str) -> Path:
@@ -93,7 +98,7 @@ def test_all_forms_and_files_of_a_tower_give_the_same_vectors_of_length_1(place:
         assert main(["predict", str(place / form), str(place / "photos"), "--embeddings", str(target)]) == 0
         found = np.load(target)
         assert (found.dtype, found.shape) == (np.float32, (6, 16))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, expected, atol=5e-5)
 
 
 def test_one_space_of_embeddings_is_told_from_another_whatever_the_form(place: Path) -> None:
