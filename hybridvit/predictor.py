@@ -85,8 +85,6 @@ class Predictor:
             zero_shot=zero_shot,
             embeddings=embeddings,
         )
-        if not embeddings:
-            check_answers(self.runner, path)
         self.card = self.runner.card
         self.task = find_task(self.card.task).asked(said)
         self.tiling = tiling
@@ -95,6 +93,11 @@ class Predictor:
                 raise UsageError("The embedding of a picture is not joined from those of its tiles. Leave --tile out.")
             checked(self.task, path)
         self._warning = threading.Lock()  # held by the one thread that warns, and never released
+
+    def check_answers(self) -> None:
+        """Raise UsageError for an image tower that is asked for classes; its runner alone can be called."""
+        if not self.embeddings:
+            check_answers(self.runner, self.path)
 
     def prepare(self, source: ImageSource | Image.Image) -> Prepared:
         """Decode a file, or the bytes of one, and prepare it as the card says; a decoded picture must be upright.
@@ -122,6 +125,7 @@ class Predictor:
         `most` is how many entries an answer has at most, where it is a list. Raises UsageError for a file that gives
         no answer to a picture, such as features.
         """
+        self.check_answers()
         return self._results([self._ready(source) for source in sources], TILES_AT_ONCE, most)
 
     def stream(
@@ -139,6 +143,7 @@ class Predictor:
         with it, to draw on; without, only the file if it was one. Raises UsageError for a number below 1, and as a
         call.
         """
+        self.check_answers()
         for option, count in (("top", most), ("batch", batch)):
             if count is not None and count < 1:
                 raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")

@@ -100,6 +100,7 @@ def answered(
         embeddings=options.embeddings is not None,
         workers=_workers_for(inputs),
     )
+    predictor.check_answers()
     if options.embeddings is not None:
         sinks.append(embeddings_at(options.embeddings, predictor))
     if options.pictures is not None:

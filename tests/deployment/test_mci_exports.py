@@ -49,6 +49,18 @@ def test_a_file_gives_embeddings_unless_asked_for_the_map(target: str, returns: 
         np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("target", SUFFIXES)
+@pytest.mark.parametrize("name", [f"fastvit_mci{size}" for size in range(5)])
+def test_every_tower_exports_with_equal_embeddings(name: str, target: str, tmp_path: Path) -> None:
+    model = trained_like(hybridvit.create_model(name))
+    options = ExportOptions(image_size=(64, 96), batch=1)
+    report = export(model, tmp_path / f"model{SUFFIXES[target]}", to=target, options=options)
+    assert report.spec.outputs == ("embeddings",)
+    assert report.parity.max_error < (1e-4 if target == "executorch" else 1e-5)
+    assert report.folding.left == ()
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Pictures in folders whose names the tower knows nothing of."""

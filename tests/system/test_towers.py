@@ -191,12 +191,23 @@ def test_texts_answer_suites_and_other_texts_are_another_answer(place: Path, tmp
 def test_an_exported_file_has_the_texts_inside(place: Path, tmp_path: Path) -> None:
     target, text = tmp_path / "zero.onnx", str(place / "text.safetensors")
     words = ["export", str(place / "tower.safetensors"), "--output", str(target), "--zero_shot", text]
-    assert main([*words, "--image_size", "32", "--top_k", "2"]) == 0
+    assert main([*words, "--image_size", "32", "--top_k", "2", "--limit", "1e-4"]) == 0
     inside = hybridvit.predict(target, photos(place))
     beside = hybridvit.predict(place / "tower.onnx", photos(place), zero_shot=text, top=2)
     assert all(one.names == beside[path].names for path, one in inside.items())
     made = with_text_matrix(hybridvit.load(place / "tower.safetensors"), read_text_matrix(text))
     assert hybridvit.evaluate(made, place / "photos").num_samples == 6
+
+
+@pytest.mark.nightly
+def test_choose_judges_a_tower_by_texts_in_each_runtime(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tower, text = str(place / "tower.safetensors"), str(place / "text.safetensors")
+    measured = ["--data", str(place / "photos"), "--runtime", "torch", "onnxruntime", "--rounds", "8", "--json"]
+    assert main(["choose", "--models", tower, "--zero_shot", text, *measured]) == 0
+    chosen = json.loads(capsys.readouterr().out)
+    assert {each["record"]["runtime"] for each in chosen["configurations"]} == {"torch", "onnxruntime"}
+    right = score_of(tower, place / "photos", Path(text))
+    assert [each["top1"] for each in chosen["configurations"]] == [pytest.approx(right)] * 2
 
 
 WRONG: dict[str, tuple[str, ...]] = {
