@@ -15,6 +15,7 @@ from hybridvit.digest import digest
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.bundle import card_of
 from hybridvit.export.draft import Draft, drafted
+from hybridvit.export.embeddings import EMBEDDINGS
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.original import Original
@@ -97,6 +98,8 @@ def export(
             check_fits_half(draft.model, original.examples(list(images)))
         weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
         draft.metadata["hybridvit.weights_sha256"] = digest(weights)
+        if spec.returns == EMBEDDINGS:
+            draft.metadata["hybridvit.embedding_space"] = draft.card.embedding_space
         if notice:
             draft.metadata["hybridvit.notice"] = notice
         quality = _written(draft, original, quantisation)

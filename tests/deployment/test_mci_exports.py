@@ -38,6 +38,8 @@ def test_a_file_gives_embeddings_unless_asked_for_the_map(target: str, returns: 
     report = export(model, path, to=target, options=ExportOptions(image_size=(64, 96), returns=returns))
     assert report.parity.max_error < 1e-5
     assert "for research only, not commercial" in report.metadata["hybridvit.notice"]
+    space = report.metadata.get("hybridvit.embedding_space")
+    assert space == (None if returns else hybridvit.fold(model).card.embedding_space)
     images = torch.randn(2, 3, 64, 96)
     answer = hybridvit.load(path)(images.numpy())[returns or "embeddings"]
     with torch.no_grad():
