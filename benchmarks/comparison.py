@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hybridvit.machine.facts import machine_card
-from hybridvit.measure.latency import Latency, measure
+from hybridvit.measure.latency import Latency, measure, median_interval
 
 
 def compare(
@@ -24,13 +24,14 @@ def compare(
     """Time the candidates in one run; print a table with each one's speed relative to the first, and return it."""
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     latencies = measure(candidates, wait=wait, rounds=rounds, warmup=warmup, clock=clock)
-    reference = next(iter(latencies.values())).median_ms
+    reference = next(iter(latencies.values()))
     rows = {name: _row(latency, reference) for name, latency in latencies.items()}
     width = max(map(len, rows))
     print(f"\n{title} (median of {rounds} interleaved rounds)")
     for name, row in rows.items():
         between = f"({row['low_ms']:.2f} to {row['high_ms']:.2f})"
-        print(f"  {name:<{width}}  {row['median_ms']:9.2f} ms {between:>18}  speed x{row['speed']:.2f}")
+        speeds = f"({row['speed_low']:.2f} to {row['speed_high']:.2f})"
+        print(f"  {name:<{width}}  {row['median_ms']:9.2f} ms {between:>18}  speed x{row['speed']:.2f} {speeds}")
     return {"title": title, "rows": rows}
 
 
@@ -43,13 +44,18 @@ def report(benchmark: str, results: object, *, output: Path | None = None) -> No
         output.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _row(latency: Latency, reference_ms: float) -> dict[str, float]:
+def _row(latency: Latency, reference: Latency) -> dict[str, float]:
+    """The speed's 95 % interval is that of the median over rounds, in each of which both took a turn."""
+    pairs = zip(reference.turns_ms, latency.turns_ms, strict=True)
+    low, high = median_interval(tuple(theirs / own for theirs, own in pairs))
     return {
         "median_ms": round(latency.median_ms, 3),
         "low_ms": round(latency.interval_ms[0], 3),  # 95 % interval of the median
         "high_ms": round(latency.interval_ms[1], 3),
         "p90_ms": round(latency.p90_ms, 3),
-        "speed": round(reference_ms / latency.median_ms, 3),
+        "speed": round(reference.median_ms / latency.median_ms, 3),
+        "speed_low": round(low, 3),
+        "speed_high": round(high, 3),
     }
 
 

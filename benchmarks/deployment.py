@@ -3,11 +3,14 @@
     python benchmarks/deployment.py                                   # 2 CPU cores, fp32, batch 1, all three runtimes
     python benchmarks/deployment.py --runtimes onnx --names fastvit_t8 --rounds 400
     python benchmarks/deployment.py --threads 1 --processor_time      # on a machine that others use
+    python benchmarks/deployment.py --runtimes torch onnx openvino executorch --names fastvit_mci0 fastvit_mci1 \
+        fastvit_mci2 fastvit_mci3 fastvit_mci4                        # MobileCLIP's image towers, in PyTorch too
 
 Plain is what each runtime's own guide does: torch.onnx.export; its file in OpenVINO; torch.export and XNNPACK's
 partitioner. Ours is what `hybridvit export --batch 1` writes. Both take one image of one size, and both are opened by
 the same call with the same options; "as hybridvit opens it" is ours through `load_runner`, checks of the input
-included. "without rewrites" is ours before the rewrites of `hybridvit/export/rewrites.py`.
+included. "without rewrites" is ours before the rewrites of `hybridvit/export/rewrites.py`. In PyTorch, eager, both are
+folded and called. Image towers give their bare projection on both sides.
 
 Linux alone: after a warm-up the main thread is bound to one core and the runtimes' threads to the others, since the
 kernel leaves threads that wake for microseconds where they were, two on one core. Each file is written, and each model
@@ -38,6 +41,7 @@ from hybridvit.export.pipeline import export
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.measure.opened import pin_threads
 
+TORCH = "torch"
 SIDES = PLAIN, _, OURS = ("theirs, plain", "ours, without rewrites", "ours")
 FASTVIT, FASTERVIT = ("fastvit_t8", "fastvit_sa12", "fastvit_ma36"), ("fastervit_0", "fastervit_2")
 Run = Callable[[], object]
@@ -116,12 +120,15 @@ def write(side: str, name: str, target: str, folder: Path) -> None:
             hybridvit.create_model(name).eval(),
             path,
             to=target,
-            options=ExportOptions(batch=1, image_size=(height, width)),
+            options=ExportOptions(batch=1, image_size=(height, width), returns="logits"),
         )
 
 
 def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, Run]:
     """All ways to run one model in one runtime, from the files that `write` wrote."""
+    if target == TORCH:
+        folded = {PLAIN: theirs(name), OURS: hybridvit.fold(hybridvit.create_model(name).eval())}
+        return {side: partial(_called, model, images_for(name)) for side, model in folded.items()}
     images, exporter, runs = images_for(name).numpy(), EXPORTERS[target], {}
     for side in SIDES:
         path = file_of(side, name, target, folder)
@@ -130,6 +137,11 @@ def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, 
     runner = exporter.load_runner(file_of(OURS, name, target, folder), threads=threads)
     runs["ours, as hybridvit opens it"] = partial(runner, images)
     return runs
+
+
+@torch.inference_mode()
+def _called(model: nn.Module, images: torch.Tensor) -> object:
+    return model(images)
 
 
 @contextmanager
@@ -160,7 +172,7 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, object]]:
     for name in arguments.names:
         for target in arguments.runtimes:
             with tempfile.TemporaryDirectory() as folder:
-                for side in SIDES:
+                for side in SIDES if target != TORCH else ():
                     apart(write, side, name, target, Path(folder))
                 results.append(apart(compared, name, target, Path(folder), arguments))
     return results
@@ -175,7 +187,7 @@ def apart(function: Callable[..., Any], *given: object) -> Any:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     runtimes = ["onnx", "openvino", "executorch"]
-    parser.add_argument("--runtimes", nargs="+", choices=runtimes, default=runtimes)
+    parser.add_argument("--runtimes", nargs="+", choices=[TORCH, *runtimes], default=runtimes)
     parser.add_argument("--names", nargs="+", default=[*FASTVIT, *FASTERVIT])
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)

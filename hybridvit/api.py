@@ -100,6 +100,7 @@ def evaluate(
     tile: int | None = None,
     overlap: float | None = None,
     write_pred: Place | None = None,
+    zero_shot: Place | None = None,
     device: Device = "auto",
     say: Callable[[str], None] = lambda _: None,
 ) -> "Evaluation":
@@ -119,6 +120,7 @@ def evaluate(
         tile: side in pixels of the overlapping tiles that larger images are cut into.
         overlap: the least part of a tile that its neighbour shows too, 0.2 by default.
         write_pred: file to write the answers to, in the form in which others judge them, where the task has one.
+        zero_shot: of an image tower, .safetensors file with the texts of the classes (docs/mci.md).
         device: where PyTorch computes; "auto" takes a GPU if there is one. A runner stays where it is.
         say: told what is left out of the folder.
 
@@ -128,11 +130,13 @@ def evaluate(
     from hybridvit.data.loader import make_eval_loader
     from hybridvit.evaluate.run import evaluate as run
     from hybridvit.evaluate.tiled import answering_by_tiles, checked, in_own_size
+    from hybridvit.export.embeddings import check_answers
     from hybridvit.task import find_task
 
     tiling = _tiling(tile, overlap, way)
-    runner = _runner(model, device)
+    runner = _runner(model, device, zero_shot)
     card, task = runner.card, find_task(runner.card.task)
+    check_answers(runner, model if isinstance(model, str | os.PathLike) else f"This {card.architecture}")
     if tiling is not None:
         checked(task, model if isinstance(model, str | os.PathLike) else card.architecture)
     columns = {"image_column": image_column, "label_column": label_column}
@@ -243,6 +247,8 @@ def predict(
     frames: int | None = None,
     pictures: Place | None = None,
     output: Place | None = None,
+    embeddings: Place | None = None,
+    zero_shot: Place | None = None,
     threads: int | None = None,
     device: Device = "auto",
     said: Mapping[str, Any] = NOTHING,
@@ -266,6 +272,9 @@ def predict(
         frames: at most so many frames of each video; a camera needs it.
         pictures: folder to write images and videos to with the answers drawn on them.
         output: .parquet or .jsonl file to write the answers to.
+        embeddings: of an image tower, answer with embeddings, and write them to this .safetensors, .npy, .parquet or
+            .jsonl file.
+        zero_shot: of an image tower, .safetensors file with the texts of the classes to name (docs/mci.md).
         threads: CPU threads; by default the runtime decides.
         device: where PyTorch computes; "auto" takes a GPU if there is one.
         said: what the model's task is told of the pictures, such as {"side": "left"} of hands.
@@ -287,6 +296,8 @@ def predict(
         frames=frames,
         pictures=None if pictures is None else Path(pictures),
         output=None if output is None else Path(output),
+        embeddings=None if embeddings is None else Path(embeddings),
+        zero_shot=None if zero_shot is None else Path(zero_shot),
     )
     found: dict[Path | str | FrameAt, Result | ImageDecodeError] = {}
     with answered(model, wanted, options, device=device, threads=threads, said=TaskOptions(said)) as (answers, inputs):
@@ -372,13 +383,18 @@ def _recipe(recipe: Place | Recipe, keys: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def _runner(model: "Place | WholeModel | Runner", device: Device) -> "Runner":
+def _runner(model: "Place | WholeModel | Runner", device: Device, zero_shot: Place | None = None) -> "Runner":
     from hybridvit.evaluate.run import ready
     from hybridvit.export.runners import Runner, TorchRunner
     from hybridvit.loading import open_runner, present_device
 
+    if isinstance(model, str | os.PathLike):
+        return open_runner(model, device=device, zero_shot=zero_shot)
+    if zero_shot is not None:
+        raise UsageError(
+            "zero_shot makes the model of a file name classes. Give the file, or the model that "
+            "hybridvit.models.zero_shot.with_text_matrix makes."
+        )
     if isinstance(model, Runner):
         return model
-    if isinstance(model, str | os.PathLike):
-        return open_runner(model, device=device)
     return TorchRunner(ready(model), model.card, device=present_device(device))

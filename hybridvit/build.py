@@ -44,7 +44,7 @@ WORDS_OF_OTHERS = {
 """What the code of Apple, NVIDIA and timm calls an option, and what it is called here."""
 
 OF_LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")  # timm's
-MAPS_OF_HEADS = 4  # the most that a head reads: a fifth stage is left out
+MAPS_OF_HEADS = 4  # that a head reads if it says nothing else: a fifth stage is left out
 OF_CLASSIFIERS = ("global_pool", "drop_rate")
 OF_CREATION = frozenset(
     {"folded", "image_size", "features_only", "pretrained"}
@@ -120,18 +120,25 @@ def _head_options(task: Task, head: str, given: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def with_head(card: ModelCard, make: Callable[[Sequence[int]], Head], *, last_map: bool = False) -> WithHead:
+def with_head(
+    card: ModelCard,
+    make: Callable[[Sequence[int]], Head],
+    *,
+    last_map: bool = False,
+    most_maps: int = MAPS_OF_HEADS,
+) -> WithHead:
     """The training form of the model with a head that a card describes; `make` is given the channels of the maps.
 
-    With `last_map` there is but the map that the backbone's classifier would read; of timm's all four come,
-    the coarsest last. The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a
+    With `last_map` there is but the map that the backbone's classifier would read; of timm's all four come, the
+    coarsest last. A head that can read a map of stride 64 asks for 5 as `most_maps`, and is given it where the backbone
+    has a fifth stage. The model's card is this one, with the preprocessing of the backbone. Raises UsageError for a
     backbone that is neither one of this package nor one of timm, or has no maps of strides 4, 8, 16 and 32.
     """
     options = dict(card.options)
     num_classes = options.pop("num_classes")
     if type(num_classes) is not int or num_classes < 1:
         raise UsageError(f"num_classes is {num_classes!r}, but must be a whole number from 1.")
-    pyramid = build_pyramid(card.architecture, last_map=last_map, **options)
+    pyramid = build_pyramid(card.architecture, last_map=last_map, most_maps=most_maps, **options)
     model = WithHead(pyramid, make(pyramid.channels), num_classes=num_classes)
     model.card = dataclasses.replace(card, preprocessing=pyramid.card.preprocessing)
     return model
@@ -162,10 +169,11 @@ def with_head_options(model: WithHead, options: Mapping[str, Any]) -> WithHead:
     return other.eval()
 
 
-def build_pyramid(name: str, *, last_map: bool = False, **options: Any) -> Pyramid:
+def build_pyramid(name: str, *, last_map: bool = False, most_maps: int = MAPS_OF_HEADS, **options: Any) -> Pyramid:
     """The four feature maps of a variant of this package, or of a timm model, randomly initialised.
 
-    With `last_map`, of a variant of this package that map alone which its classifier would read.
+    With `most_maps` of 5, all five of a variant that has so many. With `last_map`, of a variant of this package that
+    map alone which its classifier would read.
 
     Raises UsageError for an unknown name and for a model without these maps, UnknownOptionError for unknown options.
     """
@@ -174,7 +182,7 @@ def build_pyramid(name: str, *, last_map: bool = False, **options: Any) -> Pyram
             if option in options:
                 raise UsageError(f"{option} belongs to the classifier of {name}, which a model with a head has not.")
         backbone = build(name, **options)
-        return LastMap(backbone) if last_map else FeaturePyramid(backbone, range(len(backbone.stages))[:MAPS_OF_HEADS])
+        return LastMap(backbone) if last_map else FeaturePyramid(backbone, range(len(backbone.stages))[:most_maps])
     from hybridvit.models.timm_pyramid import TimmPyramid, is_timm  # seconds: timm
 
     if not is_timm(name):

@@ -96,6 +96,9 @@ class ModelCard:
     source: str = "randomly initialised"
     licence: str = ""
     fixed_size: tuple[int, int] | None = None  # the only (height, width) in pixels that this form takes; None: any
+    embedding_space: str = ""
+    """Of a folded image tower the SHA-256 of the weights that it was folded from: embeddings of the same one can be
+    compared, whatever form or file they come from."""
 
     @property
     def licence_notice(self) -> str:
@@ -122,7 +125,10 @@ class ModelCard:
         )
         for key in ("options", "head_options", "class_facts"):
             _require(key, getattr(card, key), isinstance(getattr(card, key), dict))
-        texts = (card.architecture, card.task, card.head, card.source, card.licence, *card.class_names)
+        texts = (
+            *(card.architecture, card.task, card.head, card.source, card.licence, card.embedding_space),
+            *card.class_names,
+        )
         _require("a text", texts, all(isinstance(text, str) for text in texts))
         _require("form", card.form, card.form in get_args(Form))
         fixed = card.fixed_size is not None

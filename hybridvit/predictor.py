@@ -19,6 +19,7 @@ from hybridvit.data.preprocess import frame_of, opened, preprocess
 from hybridvit.data.tiles import Tiling
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.evaluate.tiled import checked, tiled
+from hybridvit.export.embeddings import EMBEDDINGS, Embedding, check_answers
 from hybridvit.loading import Device, open_runner
 from hybridvit.scores import Result
 from hybridvit.task import NO_OPTIONS, Outputs, TaskOptions, find_task
@@ -56,6 +57,9 @@ class Predictor:
     no tiles. `said` is what its task is told of the pictures, such as {"side": "left"} of hands; UsageError for what
     the task has no use for. `workers` threads answer the pictures of a `stream` side by side, each on its share of
     `threads`, where the file's runtime takes that: many pictures come faster, a single one slower.
+
+    An image tower answers with vectors of length 1 (`Embedding`) where `embeddings` is set, and with classes where
+    `zero_shot` is a file of their texts (docs/mci.md); UsageError for a tower without one of both.
     """
 
     def __init__(
@@ -67,17 +71,33 @@ class Predictor:
         trust_changed: bool = False,
         tiling: Tiling | None = None,
         said: TaskOptions = NO_OPTIONS,
+        zero_shot: str | os.PathLike[str] | None = None,
+        embeddings: bool = False,
         workers: int = 1,
     ) -> None:
-        self.path = path
-        callers = workers if tiling is None else 1  # tiles are computed one batch after the other
-        self.runner = open_runner(path, device=device, threads=threads, trust_changed=trust_changed, callers=callers)
+        self.path, self.embeddings = path, embeddings
+        self.runner = open_runner(
+            path,
+            device=device,
+            threads=threads,
+            trust_changed=trust_changed,
+            callers=workers if tiling is None else 1,  # tiles are computed one batch after the other
+            zero_shot=zero_shot,
+            embeddings=embeddings,
+        )
         self.card = self.runner.card
         self.task = find_task(self.card.task).asked(said)
         self.tiling = tiling
         if tiling is not None:
+            if embeddings:
+                raise UsageError("The embedding of a picture is not joined from those of its tiles. Leave --tile out.")
             checked(self.task, path)
         self._warning = threading.Lock()  # held by the one thread that warns, and never released
+
+    def check_answers(self) -> None:
+        """Raise UsageError for an image tower that is asked for classes; its runner alone can be called."""
+        if not self.embeddings:
+            check_answers(self.runner, self.path)
 
     def prepare(self, source: ImageSource | Image.Image) -> Prepared:
         """Decode a file, or the bytes of one, and prepare it as the card says; a decoded picture must be upright.
@@ -105,6 +125,7 @@ class Predictor:
         `most` is how many entries an answer has at most, where it is a list. Raises UsageError for a file that gives
         no answer to a picture, such as features.
         """
+        self.check_answers()
         return self._results([self._ready(source) for source in sources], TILES_AT_ONCE, most)
 
     def stream(
@@ -122,6 +143,7 @@ class Predictor:
         with it, to draw on; without, only the file if it was one. Raises UsageError for a number below 1, and as a
         call.
         """
+        self.check_answers()
         for option, count in (("top", most), ("batch", batch)):
             if count is not None and count < 1:
                 raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
@@ -207,6 +229,8 @@ class Predictor:
         return self._read(outputs, [Frame.whole(picture.height, picture.width)], most)[0]
 
     def _read(self, outputs: Outputs, frames: Sequence[Frame], most: int | None) -> Sequence[Result]:
+        if self.embeddings:
+            return [Embedding(vector=vector) for vector in outputs[EMBEDDINGS]]
         try:
             return self.task.results(outputs, frames, self.card, most=most)
         except UsageError as error:

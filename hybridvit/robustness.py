@@ -1,6 +1,7 @@
 """Robustness suites for programs: what `hybridvit evaluate FILES... --suites ...` does."""
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from hybridvit.evaluate.suites.protocol import clean_of_c
 from hybridvit.evaluate.suites.run import Subject, check_subject, evaluate_parts
 from hybridvit.evaluate.suites.suites import Suite, is_own, named_suites
 from hybridvit.evaluate.suites.summary import Row, summary
+from hybridvit.export.embeddings import TextRunner
 from hybridvit.export.runners import ExportedRunner, TorchRunner
 from hybridvit.export.seal import KEY
 from hybridvit.hub import local_file
@@ -44,12 +46,14 @@ def evaluate_suites(
     on_bad_image: OnBadImage = "error",
     device: Device = "auto",
     trust_changed: bool = False,
+    zero_shot: str | os.PathLike[str] | None = None,
     say: Say = quiet,
 ) -> SuiteAnswers:
     """Answer all suites with all files, the first being the reference; write results.json, the report and predictions.
 
     All of it lies in `options.folder`, by default runs/evaluate/ and the name of the first file; what is there from
-    before is not computed again. `say` is told of what is unusual and of each part. Raises as
+    before is not computed again. With `zero_shot`, a file of texts (docs/mci.md), image towers are asked, each for the
+    same classes. `say` is told of what is unusual and of each part. Raises as
     `hybridvit.loading.open_runner`, `open_suite` and `evaluate_parts`.
     """
     options.check()
@@ -60,7 +64,7 @@ def evaluate_suites(
     if options.predictions is not None:
         check_predictions(options.predictions)
     with ExitStack() as stack:
-        subjects = [_subject(path, device, trust_changed, stack) for path in files]
+        subjects = [_subject(path, device, trust_changed, zero_shot, stack) for path in files]
         parts = _parts(chosen, subjects, options, on_bad_image, say)
         results = evaluate_parts(
             subjects,
@@ -82,20 +86,24 @@ def evaluate_suites(
     return SuiteAnswers(rows, page)
 
 
-def _subject(path: str, device: Device, trust_changed: bool, stack: ExitStack) -> Subject:
+def _subject(
+    path: str, device: Device, trust_changed: bool, zero_shot: str | os.PathLike[str] | None, stack: ExitStack
+) -> Subject:
     file = local_file(path)
-    runner = open_runner(file, device=device, trust_changed=trust_changed and is_exported(file))
+    runner = open_runner(file, device=device, trust_changed=trust_changed and is_exported(file), zero_shot=zero_shot)
+    texts = "" if zero_shot is None else sha256_of(Path(zero_shot))
     shared: Any = {"path": path, "card": runner.card, "runtime": runner.runtime}
     if isinstance(runner, TorchRunner):
         answer = stack.enter_context(answering(runner.model, find_task(runner.card.task)))
-        return Subject(**shared, digest=sha256_of(file), answer=answer, takes_size=lambda size: True)
-    assert isinstance(runner, ExportedRunner), "what is no PyTorch model is an exported file"
-    digest = runner.metadata[KEY] if not file.is_file() else sha256_of(file) + runner.metadata.get(KEY, "")
+        return Subject(**shared, digest=sha256_of(file) + texts, answer=answer, takes_size=lambda size: True)
+    inner = runner.inner if isinstance(runner, TextRunner) else runner
+    assert isinstance(inner, ExportedRunner), "what is no PyTorch model is an exported file"
+    digest = inner.metadata[KEY] if not file.is_file() else sha256_of(file) + inner.metadata.get(KEY, "")
     return Subject(
         **shared,
-        digest=digest,
+        digest=digest + texts,
         answer=lambda batch: runner(batch.inputs),
-        takes_size=runner.spec.takes_size,
+        takes_size=inner.spec.takes_size,
     )
 
 

@@ -6,12 +6,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridvit.answers.embeddings import check_embeddings_file, embeddings_at
 from hybridvit.answers.gallery import Gallery, check_gallery
 from hybridvit.answers.sink import Sink
 from hybridvit.answers.table import table_at
 from hybridvit.data.inputs import FrameTaking, Input, find_inputs, is_moving, pictures
 from hybridvit.data.scan import Say, quiet
 from hybridvit.data.tiles import tiling_of
+from hybridvit.errors import UsageError
 from hybridvit.loading import Device
 from hybridvit.machine.facts import usable_cores
 from hybridvit.predictor import Answer, Predictor
@@ -42,6 +44,23 @@ class Answering:
     """folder to write NAME.png to, with the answer drawn on it, or NAME.mp4 of a video; and what else an answer has."""
     output: Path | None = None
     """file to write the answers to: .parquet for data frames, or .jsonl."""
+    embeddings: Path | None = None
+    """of an image tower such as fastvit_mci0, write the embedding of each picture, a vector of length 1, to this file:
+    .safetensors, .npy, .parquet or .jsonl."""
+    zero_shot: Path | None = None
+    """of an image tower, name the classes whose texts a .safetensors file has: docs/mci.md has the way to write one."""
+
+    def check_embeddings(self) -> None:
+        """Raise UsageError for what does not go with embeddings, or a file that they cannot be written to."""
+        if self.embeddings is None:
+            return
+        others = {name: getattr(self, name) for name in ("top", "tile", "overlap", "pictures", "output", "zero_shot")}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise UsageError(
+                f"--{given[0]} does not go with --embeddings, of which an answer is a vector and nothing else. Leave "
+                "one of them out."
+            )
+        check_embeddings_file(self.embeddings)
 
 
 @contextmanager
@@ -59,8 +78,10 @@ def answered(
     """The answers, and the inputs that they are to.
 
     What is asked for is written when the context is left, and files are in their place only if it is left without an
-    exception. Raises before any work what `find_inputs`, `check_gallery`, `table_at`, `Tiling` and `Predictor` raise.
+    exception. Raises before any work what `Answering.check_embeddings`, `find_inputs`, `check_gallery`, `table_at`,
+    `Tiling` and `Predictor` raise.
     """
+    options.check_embeddings()
     tiling = tiling_of(options.tile, options.overlap)
     taking = FrameTaking(every=options.every, most=options.frames)
     inputs = find_inputs(images, say=say)
@@ -75,8 +96,13 @@ def answered(
         trust_changed=trust_changed,
         tiling=tiling,
         said=said,
+        zero_shot=options.zero_shot,
+        embeddings=options.embeddings is not None,
         workers=_workers_for(inputs),
     )
+    predictor.check_answers()
+    if options.embeddings is not None:
+        sinks.append(embeddings_at(options.embeddings, predictor))
     if options.pictures is not None:
         sinks.append(Gallery(options.pictures, inputs, predictor))
     keeps = options.pictures is not None

@@ -1,15 +1,14 @@
 """What a hybridvit checkpoint says of itself, in safetensors' metadata: the model's card, a digest of the tensors."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from hybridvit.card import ModelCard
 from hybridvit.checkpoints.files import KEY, WeightFile
+from hybridvit.digest import digest
 from hybridvit.errors import CheckpointError
 
 VERSION = 3
@@ -49,13 +48,3 @@ def card_of(file: WeightFile) -> ModelCard | None:
             "another copy of it."
         )
     return card
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of contiguous CPU tensors, independent of their order."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()

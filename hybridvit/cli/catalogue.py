@@ -176,6 +176,7 @@ def _info_of_file(path: str, trust_changed: bool) -> None:
         ("Input", f"{_preprocessing(prepared)}{orientation}{levels}"),
         ("Normalisation", f"mean {prepared.mean}, std {prepared.std}"),
         ("Classes", classes if names else "not named in the file"),
+        *([("Embedding space", card.embedding_space)] if card.embedding_space else []),
         ("Source", card.source),
         ("Licence", card.licence or "not stated"),
     ]

@@ -12,6 +12,7 @@ from hybridvit.errors import UsageError
 from hybridvit.evaluate.corruptions.names import SEVERITIES
 from hybridvit.evaluate.corruptions.options import NO_CORRUPTIONS, CorruptionOptions
 from hybridvit.evaluate.suites.options import NO_SUITES, SuiteOptions
+from hybridvit.export.embeddings import check_answers
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
 from hybridvit.task import Task, find_task
@@ -32,6 +33,7 @@ def evaluate(
     tile: int | None = None,
     overlap: float | None = None,
     write_pred: str | None = None,
+    zero_shot: str | None = None,
     json: bool = False,
     device: Device = "auto",
     trust_changed: bool = False,
@@ -52,6 +54,7 @@ def evaluate(
       hybridvit evaluate fastvit_t8.pth.tar imagenet/val --workers 4 --json
       hybridvit evaluate segmenter.safetensors scenes/val --corruptions noise fog --severities 1 3 5
       hybridvit evaluate model.safetensors scans/test.csv --image_column scan --label_column diagnosis
+      hybridvit evaluate mobileclip_s0.pt photos/val --zero_shot texts.safetensors
       hybridvit evaluate m.safetensors m.onnx m-int8.onnx --suites imagenet=imagenet/val real a=imagenet-a r=imagenet-r
 
     Args:
@@ -69,6 +72,8 @@ def evaluate(
         overlap: the least part of a tile that its neighbour shows too; 0.2 by default.
         write_pred: file to write the answers to in the form in which others judge them, where the task has one: of
             hands FreiHAND's pred.json, or a pred.zip of it.
+        zero_shot: of an image tower such as fastvit_mci0, a .safetensors file with the texts of the classes, which are
+            named as the folders (docs/mci.md).
         json: one line of JSON, with precision, recall and F1 of every class.
         device: where to compute; auto takes a GPU if there is one.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
@@ -80,10 +85,12 @@ def evaluate(
     if suites.is_asked:
         _refuse(of_one | in_parts, "--suites")
         run: Any = {"workers": workers, "on_bad_image": on_bad_image, "device": device, "trust_changed": trust_changed}
+        run |= {"zero_shot": zero_shot}
         evaluate_suites(files, suites, batch=32 if batch is None else batch, as_json=json, **run)
         return
     checkpoint, data = _file_and_data(files)
-    runner = open_runner(checkpoint, device=device, trust_changed=trust_changed)
+    runner = open_runner(checkpoint, device=device, trust_changed=trust_changed, zero_shot=zero_shot)
+    check_answers(runner, checkpoint)
     card, task = runner.card, find_task(runner.card.task)
     shown: Any = of_one | {"batch": batch, "workers": workers, "on_bad_image": on_bad_image, "say": remark}
     if corrupted.corruptions is not None:

@@ -23,6 +23,7 @@ def evaluate_suites(
     on_bad_image: "OnBadImage",
     device: Device,
     trust_changed: bool,
+    zero_shot: str | None,
     as_json: bool,
 ) -> None:
     """Answer all suites with all files, and print the table. Raises as `hybridvit.robustness.evaluate_suites`."""
@@ -37,6 +38,7 @@ def evaluate_suites(
         on_bad_image=on_bad_image,
         device=device,
         trust_changed=trust_changed,
+        zero_shot=zero_shot,
         say=remark,
     )
     if as_json:

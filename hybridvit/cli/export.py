@@ -47,9 +47,9 @@ class Request:
     uint8: bool = False
     """take pixels as they are decoded (batch x height x width x channels); the normalisation is inside."""
     returns: str | None = None
-    """what the file gives: by default what the model answers (logits, segmentation, detections or hand), or of hands
-    parameters (all but the mesh), or features (the pooled vector before the classifier) or pyramid (the four feature
-    maps)."""
+    """what the file gives: by default what the model answers (logits, segmentation, detections, hand; of an image tower
+    embeddings), or of hands parameters (all but the mesh), or features (the pooled vector before the classifier), map
+    (the last map) or pyramid (the feature maps)."""
     top_k: int | None = None
     """give the probabilities and indices of so many classes instead of all logits."""
     argmax: bool = False
@@ -70,10 +70,13 @@ class Request:
     """int8: how many set the ranges, taken evenly over the classes; by default 128, or half of a smaller folder (all of
     it beside `labelled`)."""
     max_drop: float | None = None
-    """int8: points of top-1 accuracy, or of what else the task is judged by, that may be lost; the layers that hurt
-    most stay in floating point until it is met."""
+    """int8: points of top-1 accuracy, or of what else the task is judged by, that may be lost; of the mean cosine of
+    embeddings 0.01, if nothing is said. The layers that hurt most stay in floating point until it is met."""
     keep: Sequence[str] | None = None
     """int8: layers or blocks, by name or pattern, that stay in floating point."""
+    zero_shot: str | None = None
+    """of an image tower such as fastvit_mci0, a .safetensors file with the texts of classes (docs/mci.md): they become
+    its head, and the file names these classes."""
     head_options: dict[str, Any] | None = None
     """other options of the model's head than it was trained with, such as '{"proposals": 300}': those that change no
     weights."""
@@ -101,6 +104,7 @@ class Request:
             calibration_images=self.calibration_images,
             max_drop=self.max_drop,
             keep=tuple(self.keep or ()),
+            zero_shot=self.zero_shot,
             head_options=self.head_options or {},
         )
 
@@ -127,6 +131,7 @@ def export(checkpoint: str, *, request: Request = DEFAULTS) -> int:
       hybridvit export model.safetensors --to openvino --precision int8 --calibration photos/val --max_drop 0.5
       hybridvit export fastervit_0.pth.tar --dynamic_size
       hybridvit export fastervit_0.pth.tar --opset 17 --batch 1
+      hybridvit export mobileclip_s0.pt --zero_shot texts.safetensors --uint8 --top_k 5
       hybridvit export fastvit_sa12.pth.tar --image_size 192x320 --uint8 --top_k 5
 
     Args:
@@ -198,7 +203,7 @@ def _images(words: Sequence[str]) -> tuple[str, ...]:
 def _quality(cost: "Quality") -> list[tuple[str, str]]:
     quantity, kept = cost.quantity, f"{len(cost.kept)} of {cost.num_layers} layers"
     after, before, everything = (quantity.text(value) for value in (cost.after, cost.before, cost.everything))
-    between = ""
+    lost, between = f"{cost.drop:.{quantity.decimals}f} {quantity.unit_of_losses}".rstrip(), ""
     if cost.drop_interval is not None:
         between = " (95 %: {:+.{digits}f} to {:+.{digits}f})".format(*cost.drop_interval, digits=quantity.decimals)
     return [
@@ -206,7 +211,7 @@ def _quality(cost: "Quality") -> list[tuple[str, str]]:
             quantity.heading + (" accuracy" if quantity.title.startswith("top-") else ""),
             f"{after}; fp32 {before}, all layers int8 {everything}",
         ),
-        ("  lost", f"{cost.drop:.{quantity.decimals}f} {quantity.unit_of_losses}{between} on {cost.num_images} images"),
+        ("  lost", f"{lost}{between} on {cost.num_images} images"),
         ("Same answer as fp32", f"{cost.same_answer:.2f} %"),
         ("In floating point", kept + (f": {', '.join(cost.kept)}" if cost.kept else "")),
         ("Hurt most by int8", ", ".join(f"{name} {change:.2f}" for name, change in cost.worst_layers[:5])),
@@ -222,6 +227,7 @@ def _print(done: "ExportReport", *, last: bool) -> None:
         ("Gives", spec.gives),
         ("Largest difference", f"{parity.found} ({limit})"),
         ("  by folding alone", f"{done.folding.max_error:.1e}"),
+        *([("Cosine to PyTorch", "lowest {:.6f}, mean {:.6f}".format(*parity.cosines))] if parity.cosines else []),
         ("Compared on", parity.compared_on),
     ]
     if done.quality is not None:

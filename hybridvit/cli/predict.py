@@ -43,6 +43,8 @@ def predict(
       hybridvit predict model.onnx street.mp4 --every 5 --pictures drawn
       hybridvit predict model.onnx camera:0 --json
       hybridvit predict model.safetensors aerial.tif --tile 1024 --pictures drawn
+      hybridvit predict mobileclip_s0.pt photos --embeddings photos.npy
+      hybridvit predict mobileclip_s0.pt photo.jpg --zero_shot texts.safetensors
       hybridvit predict model.safetensors hand.jpg --side left --boxes 40,30,120,150 --pictures drawn
 
     Args:
@@ -55,7 +57,8 @@ def predict(
         device: where PyTorch computes; auto takes a GPU if there is one. Exported models run on the CPU.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
-    prints = json or options.output is None
+    written = options.output or options.embeddings
+    prints = json or written is None
     failed: set[Input] = set()
     count = 0
     with answered(
@@ -75,8 +78,8 @@ def predict(
             except KeyboardInterrupt:
                 if not any(map(is_camera, inputs)):
                     raise
-    if options.output is not None:
-        remark(f"{count:,} answers in {options.output}")
+    if written is not None:
+        remark(f"{count:,} {'answers' if options.embeddings is None else 'embeddings'} in {written}")
     if failed:
         what = "images could not be decoded" if _are_pictures(inputs) else "inputs could not be read whole"
         print(f"{len(failed)} of {len(inputs)} {what}.", file=sys.stderr)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader
-from hybridvit.evaluate.run import Answerer, Watch, counted, ignore, of_all_ranks
+from hybridvit.evaluate.run import Answerer, Judge, Watch, counted, ignore, of_all_ranks
 from hybridvit.scores import Scores
-from hybridvit.task import Outputs, Task
+from hybridvit.task import Outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Agreement:
 def agreement(
     first: Answerer,
     second: Answerer,
-    task: Task,
+    task: Judge,
     loader: Loader,
     card: ModelCard,
     *,

@@ -2,26 +2,44 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed
 from torch import nn
 
-from hybridvit.batch import Batch
+from hybridvit.batch import Batch, Frame
 from hybridvit.card import ModelCard
 from hybridvit.data.loader import Loader, make_eval_loader
 from hybridvit.data.samples import Samples
 from hybridvit.errors import DatasetError, FoldError
 from hybridvit.folding.fold import fold
 from hybridvit.machine.memory import is_out_of_memory
-from hybridvit.scores import Scores
-from hybridvit.task import Outputs, Task
+from hybridvit.quantity import Quantity
+from hybridvit.scores import Result, Scores
+from hybridvit.task import Metric, Outputs, Task
 
 logger = logging.getLogger(__name__)
+
+
+class Judge(Protocol):
+    """What says how good answers are: a task, or a comparison with other answers."""
+
+    @property
+    def headline(self) -> Quantity:
+        """The number that decides."""
+
+    def metric(self, card: ModelCard, *, num_examples: int = 0) -> Metric:
+        """What takes in answers."""
+
+    def results(
+        self, outputs: Outputs, frames: Sequence[Frame | None], card: ModelCard, *, most: int | None = None
+    ) -> Sequence[Result]:
+        """The answers to single pictures."""
+
 
 Answerer = Callable[[Batch], Outputs]
 Watch = Callable[[int, int], None]
@@ -44,7 +62,7 @@ class Evaluation:
 
 
 def evaluate(
-    answer: Answerer, task: Task, loader: Loader, card: ModelCard, *, num_examples: int = 0, watch: Watch = ignore
+    answer: Answerer, task: Judge, loader: Loader, card: ModelCard, *, num_examples: int = 0, watch: Watch = ignore
 ) -> Evaluation:
     """Judge the answers to all batches of an evaluation loader.
 

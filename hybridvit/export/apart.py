@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, in_child
@@ -17,6 +17,7 @@ from hybridvit.export.targets import exporter_for
 
 if TYPE_CHECKING:
     from hybridvit.export.pipeline import ExportReport
+    from hybridvit.models.backbone import Backbone
     from hybridvit.models.whole import WholeModel
 
 
@@ -34,6 +35,7 @@ class ExportJob:
     calibration_images: int | None = None
     max_drop: float | None = None
     keep: tuple[str, ...] = ()
+    zero_shot: str | None = None  # file with the texts that become the head of an image tower
     head_options: Mapping[str, Any] = field(default_factory=dict)  # other ones than the checkpoint's
 
 
@@ -90,11 +92,17 @@ def carry_out(job: ExportJob) -> "ExportReport":
     from hybridvit.checkpoints import load
     from hybridvit.data.preprocess import prepare
     from hybridvit.export.draft import prepared_for
+    from hybridvit.export.embeddings import check_is_tower
     from hybridvit.export.pipeline import export
     from hybridvit.export.quantise.plan import plan_from_folder
     from hybridvit.export.resolve import resolve
+    from hybridvit.models.zero_shot import read_text_matrix, with_text_matrix
 
+    matrix = None if job.zero_shot is None else read_text_matrix(job.zero_shot)
     model = load(job.checkpoint)
+    if matrix is not None:
+        check_is_tower(model.card, job.checkpoint)
+        model = with_text_matrix(cast("Backbone", model), matrix)
     if job.head_options:
         model = _with_head_options(model, job.head_options)
     prepared = prepared_for(model.card.preprocessing, resolve(model, model.card, exporter_for(job.to), job.options))

@@ -7,6 +7,7 @@
 | `hybridvit.graph` | JSON of GraphSpec: what it takes and gives |
 | `hybridvit.weights_sha256` | digest of the weights that were exported, before folding |
 | `hybridvit.parity` | JSON: largest difference from PyTorch, what it counts in, the limit, what was compared |
+| `hybridvit.embedding_space` | of a file of embeddings the card's: those of one space can be compared |
 | `hybridvit.accuracy` | int8, JSON: what it costs in the headline of the task, and which layers kept floating point |
 | `hybridvit.sha256` | digest of the file itself, see seal.py |
 | `hybridvit.versions` | JSON: the packages that wrote it |

@@ -10,6 +10,7 @@ import numpy as np
 
 from hybridvit.card import Preprocessing
 from hybridvit.difference import OF_LARGEST, relative_error
+from hybridvit.export.embeddings import EMBEDDINGS
 from hybridvit.export.runners import ExportedRunner
 from hybridvit.export.spec import GraphSpec
 from hybridvit.task import Outputs, Task, find_task
@@ -35,6 +36,7 @@ class Parity:
     image_sizes: tuple[tuple[int, int], ...]  # height, width of the random images
     real_images: int
     num_same: int  # of the real images, how many have the same answer; all, where the file gives none
+    cosines: tuple[float, float] | None = None  # of embeddings, to PyTorch's: the lowest, and the mean
 
     @property
     def passed(self) -> bool:
@@ -74,6 +76,7 @@ def compare(
     `images` (c, h, w) are preprocessed as the runner's card says.
     """
     generator, spec, worst = np.random.default_rng(seed), runner.spec, 0.0
+    alike: list[np.ndarray] = []  # cosines of embeddings
     noise = (
         generator.normal(127.5, 60, (num, spec.channels, *size))
         for num, size in itertools.product(batch_sizes, image_sizes)
@@ -81,12 +84,15 @@ def compare(
     drawn = (pictures(NUM_PICTURES, spec.channels, size, generator) for size in image_sizes)
     for levels in itertools.chain(noise, drawn):
         batch = _as_given(spec, levels, runner)
-        worst = max(worst, _error(runner, runner(batch), reference(batch)))
+        outputs, expected = runner(batch), reference(batch)
+        worst = max(worst, _error(runner, outputs, expected))
+        alike += _alike(spec, outputs, expected)
     num_same = 0
     for batch in batches(images, max(batch_sizes)):
         expected = reference(batch)
         outputs = runner(batch)
         worst = max(worst, _error(runner, outputs, expected))
+        alike += _alike(spec, outputs, expected)
         num_same += _num_same(runner, outputs, expected)
     return Parity(
         max_error=worst,
@@ -96,7 +102,23 @@ def compare(
         image_sizes=tuple(image_sizes),
         real_images=len(images),
         num_same=num_same,
+        cosines=_lowest_and_mean(np.concatenate(alike)) if alike else None,
     )
+
+
+def cosines(given: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Of each row (n, d) to the other's."""
+    one, other = given.astype(np.float64), wanted.astype(np.float64)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+
+
+def _alike(spec: GraphSpec, outputs: Outputs, expected: list[np.ndarray]) -> list[np.ndarray]:
+    return [cosines(outputs[EMBEDDINGS], expected[0])] if spec.returns == EMBEDDINGS else []
+
+
+def _lowest_and_mean(values: np.ndarray) -> tuple[float, float]:
+    return float(values.min()), float(values.mean())
 
 
 def batches(images: Sequence[np.ndarray], most: int) -> Iterator[np.ndarray]:

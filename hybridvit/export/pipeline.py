@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from hybridvit.checkpoints.metadata import digest
+from hybridvit.card import ModelCard
+from hybridvit.digest import digest
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.bundle import card_of
 from hybridvit.export.draft import Draft, drafted
+from hybridvit.export.embeddings import EMBEDDINGS
 from hybridvit.export.exporter import Exporter, Quantisation, WeightCheck
 from hybridvit.export.options import DEFAULTS, ExportOptions
 from hybridvit.export.original import Original
@@ -95,10 +97,7 @@ def export(
     with drafted(folded, spec, exporter, path) as draft:
         if spec.precision == "fp16":
             check_fits_half(draft.model, original.examples(list(images)))
-        weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-        draft.metadata["hybridvit.weights_sha256"] = digest(weights)
-        if notice:
-            draft.metadata["hybridvit.notice"] = notice
+        draft.metadata.update(_about(model, draft.card, spec, notice))
         quality = _written(draft, original, quantisation)
         checked = exporter.check_weights(draft.model, draft.path)
         parity = _compared(draft, original, list(images), options.limit)
@@ -117,6 +116,15 @@ def export(
         quality=quality,
         notice=notice,
     )
+
+
+def _about(model: WholeModel, card: ModelCard, spec: GraphSpec, notice: str) -> dict[str, str]:
+    """What the metadata say of the weights; `card` is that of the file."""
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    about = {"hybridvit.weights_sha256": digest(weights)}
+    if spec.returns == EMBEDDINGS:
+        about["hybridvit.embedding_space"] = card.embedding_space
+    return about | ({"hybridvit.notice": notice} if notice else {})
 
 
 def _fixed_size(model: WholeModel, spec: GraphSpec) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from hybridvit.card import as_size
+from hybridvit.card import Form, as_size
 from hybridvit.errors import FoldError, UsageError
 from hybridvit.folding.as_built import NotAsBuilt, named
 from hybridvit.folding.batch_norm import uses_batch_statistics
@@ -52,15 +52,17 @@ def fold(model: nn.Module, *, released: bool = False, image_size: int | tuple[in
     size = None if image_size is None else as_size(image_size)
     if size is not None:
         _check_can_fix(model, size)
+    spaces = [module.embedding_space() for module in _carded(model)]
     # leaving inference mode lets the result serve in a backward pass, but also turns gradients on: in this order
     with torch.inference_mode(False), torch.no_grad():
         folded = copy.deepcopy(unwrapped(model), _replacements(model, released))
         if size is not None:
             _fix_size(folded, size)
         folded.eval().requires_grad_(False)
-    for module in _carded(folded):
+    form: Form = "released" if released else "folded"
+    for module, space in zip(_carded(folded), spaces, strict=True):
         if module.card.form != "folded":
-            module.card = dataclasses.replace(module.card, form="released" if released else "folded")
+            module.card = dataclasses.replace(module.card, form=form, embedding_space=space)
     return folded
 
 

@@ -87,6 +87,10 @@ class Carded(Unscriptable, ABC):
     def size_dependent(self) -> Iterable[Sized]:
         """The parts that `fold` can make for one size of the image."""
 
+    def embedding_space(self) -> str:
+        """What `ModelCard.embedding_space` says of it in any form; empty for all but image towers."""
+        return ""
+
 
 def _variances(block: nn.Module) -> str:
     values = [buffer for name, buffer in block.named_buffers() if name.endswith("running_var")]

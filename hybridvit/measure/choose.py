@@ -10,6 +10,7 @@ from typing import Any
 
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
+from hybridvit.export.embeddings import check_answers
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.spec import PRECISIONS, Precision
 from hybridvit.export.targets import EXPORTERS
@@ -240,7 +241,7 @@ def _judged(
     """Each checkpoint itself, in PyTorch, and one file per way (runtime, precision), with what they get right."""
     found = _Field(subjects=[])
     for checkpoint in checkpoints:
-        quantity, own = find_task(checkpoint.task).headline, score_of(checkpoint.source, data)
+        quantity, own = find_task(checkpoint.task).headline, score_of(checkpoint.source, data, options.zero_shot)
         found.subjects.append(checkpoint)
         found.accuracies[checkpoint.name] = Measured(checkpoint=checkpoint.name, score=own, drop=0.0)
         for runtime, precision in ways:
@@ -268,6 +269,7 @@ def _job(checkpoint: Subject, runtime: str, precision: Precision, path: Path, op
         output=str(path),
         to=TARGETS[runtime],
         options=ExportOptions(precision=precision, batch=1, image_size=options.image_size),
+        zero_shot=None if options.zero_shot is None else str(options.zero_shot),
     )
     if precision != "int8":
         return job
@@ -275,16 +277,17 @@ def _job(checkpoint: Subject, runtime: str, precision: Precision, path: Path, op
     return replace(job, calibration=str(options.calibration), labelled=str(options.data), max_drop=max_drop)
 
 
-def score_of(path: str, data: Path) -> float:
-    """What any file is worth on a labelled folder, in the headline of its task.
+def score_of(path: str, data: Path, zero_shot: Path | None = None) -> float:
+    """What any file is worth on a labelled folder, in the headline of its task; of a tower by a file of texts.
 
-    Raises DatasetError for a folder that does not fit the model.
+    Raises DatasetError for a folder that does not fit the model, UsageError for a tower without texts.
     """
     from hybridvit.data.loader import make_eval_loader
     from hybridvit.evaluate.run import evaluate
     from hybridvit.export.quantise.quality import value_of
 
-    runner = open_runner(path)
+    runner = open_runner(path, zero_shot=zero_shot)
+    check_answers(runner, path)
     task = find_task(runner.card.task)
     loader = make_eval_loader(task.labelled(str(data), runner.card), collate=task.collate, batch_size=BATCH)
     found = evaluate(lambda batch: runner(batch.inputs), task, loader, runner.card)
@@ -308,6 +311,11 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
                 else f"{subject.name} has no trained weights here, so --data says nothing of it. Give a checkpoint, or "
                 "leave --data out for published accuracies."
             )
+    if data is None and options.zero_shot is not None:
+        raise UsageError(
+            f"--zero_shot is {options.zero_shot}, but texts are judged by what a checkpoint makes of labelled images "
+            "with them. Give a checkpoint and --data as well."
+        )
     if "int8" in precisions and data is not None and options.calibration is None:
         raise UsageError("int8 needs images to calibrate on. Give --calibration with a folder of class folders.")
     if data is None and options.calibration is not None:

@@ -64,6 +64,9 @@ class ChooseOptions:
     """percentage points of top-1 that a checkpoint may lose on --data; by default 0.5."""
     data: Path | None = None
     """folder of class folders that a checkpoint's accuracy is measured on."""
+    zero_shot: Path | None = None
+    """of image towers such as fastvit_mci0, a .safetensors file with the texts of the classes of --data
+    (docs/mci.md)."""
     calibration: Path | None = None
     """folder of class folders that int8 is calibrated on, beside --data."""
     image_size: tuple[int, int] | None = None

@@ -97,6 +97,13 @@ def num_outputs(card: ModelCard) -> int:
     return int(card.options.get("num_classes", default))
 
 
+def is_tower(card: ModelCard) -> bool:
+    """Whether the card's model answers with an embedding in the space of a text tower, and not with classes."""
+    variant = VARIANTS.get(card.architecture)
+    width = variant.published.embedding_width if variant and not card.head else None
+    return width is not None and not card.class_names and num_outputs(card) == width
+
+
 def find_variant(name: str) -> Variant:
     """The row of the table.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from hybridvit.card import ModelCard
 from hybridvit.errors import UsageError, one_line, some
 from hybridvit.models.backbone import Backbone
 
@@ -29,6 +30,34 @@ class TextMatrix:
     class_names: tuple[str, ...]
     logit_scale: float = DEFAULT_SCALE
     weights: str = ""  # whose text tower it is from; empty if the file does not say
+    embedding_space: str = ""  # `ModelCard.embedding_space` of the image tower that it is for; empty if not said
+
+    def check_fits(self, card: ModelCard, width: int, space: str = "") -> None:
+        """Warn of a tower with other weights than those that the matrix names.
+
+        `width` is that of the tower's embeddings, `space` its space of embeddings where the card does not say. Raises
+        UsageError for another width, and for another space.
+        """
+        own = self.embeddings.shape[1]
+        if width != own:
+            raise UsageError(
+                f"The text embeddings have {own} numbers each, but {card.architecture} gives {width}. Use the text "
+                "tower that was trained with these weights."
+            )
+        space = space or card.embedding_space
+        if self.embedding_space and space and self.embedding_space != space:
+            raise UsageError(
+                f"The text embeddings are for an image tower of the space {self.embedding_space[:12]}..., but these "
+                f"weights of {card.architecture} have the space {space[:12]}...: their cosines mean nothing. Use the "
+                "tower that they were written for, or write them again."
+            )
+        if self.weights and self.weights not in card.source:
+            log.warning(
+                "The text embeddings are of '%s', the model's weights of '%s': embeddings of different weights are not "
+                "comparable",
+                self.weights,
+                card.source,
+            )
 
 
 def normalised(embeddings: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
@@ -42,7 +71,7 @@ def read_text_matrix(path: str | Path) -> TextMatrix:
 
     `text_embeddings` is (classes, d), or (classes, templates, d), which is averaged; rows of any length are
     normalised. `logit_scale`, a number, is what cosines are multiplied by. The metadata have `class_names`, a JSON list
-    in the order of the rows, and may have `weights`.
+    in the order of the rows, and may have `weights` and `embedding_space`, the tower that they are for.
 
     Raises UsageError for anything else: rows of zeros or of what is no number, names that are missing, repeated or too
     many.
@@ -71,6 +100,7 @@ def read_text_matrix(path: str | Path) -> TextMatrix:
         class_names=_class_names(path, metadata, len(rows)),
         logit_scale=_scale(path, tensors.get("logit_scale")),
         weights=metadata.get("weights", ""),
+        embedding_space=metadata.get("embedding_space", ""),
     )
 
 
@@ -81,26 +111,15 @@ def with_text_matrix(model: Backbone, matrix: TextMatrix) -> Backbone:
     apart, since the length between them is the embedding's own.
 
     Raises:
-        UsageError: for a model without a projection, and for one of another width than the matrix.
+        UsageError: for a model without a projection, and for one that the matrix does not fit.
     """
-    projection, width = model.get_classifier(), matrix.embeddings.shape[1]
+    projection = model.get_classifier()
     if not isinstance(projection, nn.Linear):
         raise UsageError(
             f"This {model.card.architecture} has no projection into the space of texts, so no text can be compared "
             "with its answers. Load weights that have one: those inside a language model do not."
         )
-    if projection.out_features != width:
-        raise UsageError(
-            f"The text embeddings have {width} numbers each, but {model.card.architecture} gives "
-            f"{projection.out_features}. Use the text tower that was trained with these weights."
-        )
-    if matrix.weights and matrix.weights not in model.card.source:
-        log.warning(
-            "The text embeddings are of '%s', the model's weights of '%s': embeddings of different weights are not "
-            "comparable",
-            matrix.weights,
-            model.card.source,
-        )
+    matrix.check_fits(model.card, projection.out_features, model.embedding_space() if matrix.embedding_space else "")
     made = copy.deepcopy(model)
     made.head.fc = TextClassifier(projection, matrix)
     made.num_classes = len(matrix.class_names)

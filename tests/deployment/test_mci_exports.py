@@ -1,18 +1,22 @@
 """Image towers as files: embeddings of length 1, the last map, and texts as a head; each equal to PyTorch's."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import relative_error, trained_like
+from PIL import Image
 from torch import nn
 
 import hybridvit
-from hybridvit.errors import UsageError
+from hybridvit.data.preprocess import prepare
+from hybridvit.errors import ExportError, UsageError
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
+from hybridvit.export.quantise import plan_from_folder
 from hybridvit.models.zero_shot import TextMatrix, normalised, with_text_matrix
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "executorch": ".pte"}
@@ -34,13 +38,83 @@ def test_a_file_gives_embeddings_unless_asked_for_the_map(target: str, returns: 
     report = export(model, path, to=target, options=ExportOptions(image_size=(64, 96), returns=returns))
     assert report.parity.max_error < 1e-5
     assert "for research only, not commercial" in report.metadata["hybridvit.notice"]
+    space = report.metadata.get("hybridvit.embedding_space")
+    assert space == (None if returns else hybridvit.fold(model).card.embedding_space)
     images = torch.randn(2, 3, 64, 96)
     answer = hybridvit.load(path)(images.numpy())[returns or "embeddings"]
     with torch.no_grad():
         expected = model.forward_features(images) if returns else normalised(model(images))
     assert relative_error(torch.as_tensor(answer), expected) < 1e-5
+    assert (report.parity.cosines is None) == (returns is not None)
     if returns is None:
+        assert report.parity.cosines == pytest.approx((1, 1), abs=1e-6)
         np.testing.assert_allclose(np.linalg.norm(answer, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("target", SUFFIXES)
+@pytest.mark.parametrize("name", [f"fastvit_mci{size}" for size in range(5)])
+def test_every_tower_exports_with_equal_embeddings(name: str, target: str, tmp_path: Path) -> None:
+    model = trained_like(hybridvit.create_model(name))
+    options = ExportOptions(image_size=(64, 96), batch=1)
+    report = export(model, tmp_path / f"model{SUFFIXES[target]}", to=target, options=options)
+    assert report.spec.outputs == ("embeddings",)
+    assert report.parity.max_error < (1e-4 if target == "executorch" else 1e-5)
+    assert report.folding.left == ()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Pictures in folders whose names the tower knows nothing of."""
+    dice = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "photos" / f"album {number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dice.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_int8_is_kept_with_a_mean_cosine_of_99_hundredths_on_pictures_of_any_class(
+    photos: Path, tmp_path: Path
+) -> None:
+    model, path = tower(), tmp_path / "model.onnx"
+    plan = plan_from_folder(photos, model.card, num_calibration=12)
+    report = export(model, path, options=ExportOptions(precision="int8", image_size=(32, 32)), quantisation=plan)
+    quality, runner = report.quality, hybridvit.load(path)
+    assert quality is not None
+    assert (quality.quantity.name, quality.max_drop, quality.num_images) == ("cosine", 0.01, 12)
+    assert json.loads(runner.metadata["hybridvit.accuracy"])["cosine"] == quality.after >= 0.99
+    found = []
+    for each in plan.labelled.paths:
+        image = torch.from_numpy(prepare(each, runner.card.preprocessing))[None]
+        with torch.no_grad():
+            found.append(
+                (torch.from_numpy(runner(image.numpy())["embeddings"]) * normalised(model(image))).sum().item()
+            )
+    assert quality.after == pytest.approx(np.mean(found), abs=1e-5)
+    assert report.parity.cosines is not None
+    assert report.parity.cosines[0] <= report.parity.cosines[1] < 1
+
+
+@pytest.mark.nightly
+def test_int8_that_costs_more_than_is_allowed_is_not_kept(photos: Path, tmp_path: Path) -> None:
+    model, path = tower(), tmp_path / "model.onnx"
+    plan = plan_from_folder(photos, model.card, num_calibration=12, max_drop=0)
+    with pytest.raises(ExportError, match=r"int8 was to cost 0 of mean cosine to fp32 at most, but .* Nothing was"):
+        export(model, path, options=ExportOptions(precision="int8", image_size=(32, 32)), quantisation=plan)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.nightly
+def test_the_length_is_taken_in_32_bits_in_files_of_16(precision: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.xml"
+    options = ExportOptions(precision=precision, image_size=(64, 64))  # type: ignore[arg-type]
+    report = export(tower(), path, to="openvino", options=options)
+    assert report.parity.cosines is not None
+    assert report.parity.cosines[0] > 0.999
+    vectors = hybridvit.load(path)(np.random.default_rng(0).random((2, 3, 64, 64)))["embeddings"]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
 def test_texts_as_a_head_export_as_an_ordinary_classifier(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setitem(TASKS, "number", "number_task:Number")
     monkeypatch.setattr(chooser, "bench", measured)
-    monkeypatch.setattr(chooser, "score_of", lambda path, _: ERRORS_MM[Path(path).name])
+    monkeypatch.setattr(chooser, "score_of", lambda path, *_: ERRORS_MM[Path(path).name])
     model = hybridvit.create_model("fastvit_debug", num_classes=1).eval()
     model.card = dataclasses.replace(model.card, task="number")
     for name in ERRORS_MM:

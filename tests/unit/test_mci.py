@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from conftest import relative_error, trained_like
+from detectors import detector
 from PIL import Image
 from timm.layers import LayerNorm2d
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
@@ -262,10 +263,29 @@ def test_a_tower_answers_with_its_projection_and_a_classifier_with_the_classes_a
     assert timm.create_model("hybridvit_fastvit_mci_debug").num_classes == 16
 
 
-def test_heads_read_the_first_four_maps() -> None:
+def test_segmenters_read_the_first_four_maps() -> None:
     model = hybridvit.create_model("fastvit_mci_debug", task="segment", num_classes=3)
     assert model.pyramid.strides == [4, 8, 16, 32]
     assert model(torch.randn(2, 3, 64, 96)).shape[:2] == (2, 3)
+
+
+@pytest.mark.parametrize("head", ["faster_rcnn", "dino"])
+def test_stride_64_is_the_coarsest_level_of_detectors_and_none_is_made_up(head: str, tmp_path: Path) -> None:
+    model = detector(head, "fastvit_mci_debug")
+    assert model.pyramid.strides == [4, 8, 16, 32, 64]
+    if head == "dino":
+        kernels = [(each.conv.in_channels, each.conv.kernel_size) for each in model.head.detector.pyramid.projections]
+        assert kernels == [(channels, (1, 1)) for channels in model.pyramid.channels[1:]]
+    else:
+        levels = model.head.fpn(model.pyramid(torch.randn(1, 3, 96, 128)))
+        assert [tuple(level.shape[2:]) for level in levels] == [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)]
+        assert len(model.head.fpn.laterals) == 5
+    model.eval()
+    hybridvit.save_checkpoint(model, tmp_path / "m.safetensors")
+    image = torch.randn(1, 3, 96, 128)
+    with torch.no_grad():
+        found = [each(image) for each in (model, hybridvit.load(tmp_path / "m.safetensors"))]
+    assert str(found[0]) == str(found[1])
 
 
 def test_padding_puts_a_picture_into_the_middle_of_a_black_square() -> None:

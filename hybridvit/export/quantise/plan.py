@@ -6,13 +6,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hybridvit.batch import Sample
 from hybridvit.card import ModelCard
 from hybridvit.data.samples import LabelledImages, Samples
-from hybridvit.data.scan import relative
+from hybridvit.data.scan import relative, subfolders
 from hybridvit.errors import DatasetError, UsageError, nearest
+from hybridvit.models.registry import is_tower
 from hybridvit.task import find_task
 
 USUAL_CALIBRATION = 128  # images, if there are so many
@@ -27,7 +28,7 @@ class Chosen:
 
     def opened(self, card: ModelCard) -> Samples:
         """With what is true of them, prepared as the card says."""
-        return _Some(find_task(card.task).labelled(self.folder, card), self.paths)
+        return _Some(_samples(self.folder, card), self.paths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ def plan_from_folder(
     """
     if num_calibration is not None and (type(num_calibration) is not int or num_calibration < 1):
         raise UsageError(f"num_calibration is {num_calibration!r}, but must be a whole number of images from 1.")
-    task, folder = find_task(card.task), os.fspath(folder)
-    samples = task.labelled(folder, card)
+    folder = os.fspath(folder)
+    samples = _samples(folder, card)
     most = len(samples) if labelled is not None else len(samples) // 2
     if most == 0:
         raise DatasetError(
@@ -91,7 +92,7 @@ def plan_from_folder(
         )
     chosen = _evenly(samples, folder, num_calibration)
     if labelled is not None:
-        measured = Chosen(os.fspath(labelled), tuple(task.labelled(os.fspath(labelled), card).paths))
+        measured = Chosen(os.fspath(labelled), tuple(_samples(os.fspath(labelled), card).paths))
     else:
         measured = Chosen(folder, tuple(path for path in samples.paths if path not in chosen))
     return QuantisationPlan(calibration=Chosen(folder, chosen), labelled=measured, max_drop=max_drop, keep=tuple(keep))
@@ -114,6 +115,14 @@ def matching(keep: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
             )
         kept.update(fits)
     return tuple(layer for layer in layers if layer in kept)
+
+
+def _samples(folder: str, card: ModelCard) -> Samples:
+    """The labelled pictures in a folder; to an image tower, which knows no classes, its own are as good as any."""
+    if is_tower(card) and os.path.isdir(folder):
+        names = tuple(subfolders(folder))
+        card = replace(card, class_names=names, options={**card.options, "num_classes": len(names)})
+    return find_task(card.task).labelled(folder, card)
 
 
 class _Some(Samples):

@@ -13,11 +13,13 @@ from hybridvit.card import ModelCard
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.errors import ExportError, UsageError
 from hybridvit.evaluate.agreement import agreement
-from hybridvit.evaluate.run import evaluate
+from hybridvit.evaluate.run import Judge, evaluate
 from hybridvit.export.draft import prepared_for
+from hybridvit.export.embeddings import EMBEDDINGS
 from hybridvit.export.exporter import Quantisation
 from hybridvit.export.graph import DeployedModel, heads_in_float32, largest
 from hybridvit.export.original import Original
+from hybridvit.export.quantise.alike import MAX_LOST, Alike
 from hybridvit.export.quantise.plan import QuantisationPlan, matching
 from hybridvit.export.quantise.quality import Quality, drop_interval, value_of
 from hybridvit.export.quantise.sensitivity import rank_layers
@@ -61,7 +63,7 @@ def quantise(
     bisection to about the fewest. Raises ExportError with the best that was reached if the budget cannot be met,
     UsageError for unknown layers in `plan.keep` or a graph that gives no answers.
     """
-    if not model.spec.gives_answers:
+    if not model.spec.gives_answers and model.spec.returns != EMBEDDINGS:
         raise UsageError(
             f"The file is to return {model.spec.returns} in int8, but what integers cost is measured as "
             f"{find_task(card.task).headline.title}, which needs answers. Leave --returns out, or use --precision fp16."
@@ -86,8 +88,10 @@ class _Search:
         floating: Sequence[str],
     ) -> None:
         self.model, self.original, self.card, self.plan, self.write = model, original, card, plan, write
-        self.task = find_task(card.task)
-        self.quantity = self.task.headline
+        task, is_alike = find_task(card.task), model.spec.returns == EMBEDDINGS
+        self.judge: Judge = Alike(original) if is_alike else task
+        self.quantity = self.judge.headline
+        self.max_drop = MAX_LOST if is_alike and plan.max_drop is None else plan.max_drop
         of_one_size = prepared_for(card.preprocessing, dataclasses.replace(model.spec, range_px=None))
         calibration = plan.calibration.opened(dataclasses.replace(card, preprocessing=of_one_size))
         labelled = plan.labelled.opened(card)
@@ -100,8 +104,8 @@ class _Search:
         fixed = {*matching(plan.keep, self.names), *(name.removeprefix(INSIDE) for name in by_rule)}
         self.always = [name for name in self.names if name in fixed]
         self.ranked = [name for name in self.names if name not in fixed]
-        self.loader = make_eval_loader(labelled, collate=self.task.collate, batch_size=BATCH)
-        self.before = value_of(evaluate(self.expected, self.task, self.loader, card).scores, self.quantity)
+        self.loader = make_eval_loader(labelled, collate=task.collate, batch_size=BATCH)
+        self.before = value_of(evaluate(self.expected, self.judge, self.loader, card).scores, self.quantity)
         self.tried: list[Attempt] = []
 
     def expected(self, batch: Batch) -> Outputs:
@@ -109,7 +113,8 @@ class _Search:
         answers = self.original(batch.inputs.numpy())
         if name := self.model.spec.argmax:
             return {name: largest(torch.from_numpy(answers[0])).numpy()}
-        return dict(zip(self.model.spec.answers, answers, strict=True))
+        spec = self.model.spec
+        return dict(zip(spec.answers if spec.gives_answers else spec.outputs, answers, strict=True))
 
     def given(self, batch: Batch) -> Outputs:
         """What the file that was written last answers."""
@@ -127,7 +132,7 @@ class _Search:
 
     def attempt(self, num_kept: int) -> Attempt:
         self.convert(num_kept)
-        scores = evaluate(self.given, self.task, self.loader, self.card).scores
+        scores = evaluate(self.given, self.judge, self.loader, self.card).scores
         self.tried.append(Attempt(num_kept, value_of(scores, self.quantity)))
         text = self.quantity.text(self.tried[-1].value)
         _log.info("int8, %d layers kept: %s %s.", len(self.always) + num_kept, self.quantity.title, text)
@@ -137,13 +142,14 @@ class _Search:
         return self.quantity.lost(self.before, each.value)
 
     def fits(self, each: Attempt) -> bool:
-        return self.plan.max_drop is None or self.drop(each) <= self.plan.max_drop + ROUNDING
+        return self.max_drop is None or self.drop(each) <= self.max_drop + ROUNDING
 
     def beyond_budget(self) -> ExportError:
         quantity, best = self.quantity, min(self.tried, key=self.drop)
+        of_unit = f"{quantity.unit_of_losses} " if quantity.unit_of_losses else ""
         least, all_of_them = (f"{self.drop(each):.{quantity.decimals}f}" for each in (best, self.tried[0]))
         return ExportError(
-            f"int8 was to cost {self.plan.max_drop:g} {quantity.unit_of_losses} of {quantity.title} at most, but the "
+            f"int8 was to cost {self.max_drop:g} {of_unit}of {quantity.title} at most, but the "
             f"least that was reached is {least} (from {quantity.text(self.before)} on {len(self.plan.labelled.paths)} "
             f"images), with {len(self.always)} layers kept by name or rule and {best.num_kept} of the other "
             f"{len(self.ranked)} by sensitivity; all of these in integers cost {all_of_them}. Nothing was written. "
@@ -155,7 +161,7 @@ class _Search:
         is_written = chosen is self.tried[-1]
         if not is_written:
             self.convert(chosen.num_kept)
-        found = agreement(self.expected, self.given, self.task, self.loader, self.card)
+        found = agreement(self.expected, self.given, self.judge, self.loader, self.card)
         after, worst = value_of(found.second, self.quantity), zip(self.names[:NUM_WORST], self.ranking, strict=False)
         return Quality(
             quantity=self.quantity,
@@ -167,7 +173,7 @@ class _Search:
             drop=self.quantity.lost(self.before, after),
             drop_interval=drop_interval(self.quantity, found.first, found.second),
             same_answer=100 * found.num_same / found.num_samples,
-            max_drop=self.plan.max_drop,
+            max_drop=self.max_drop,
             num_layers=len(self.names),
             kept=(*self.always, *self.ranked[: chosen.num_kept]),
             worst_layers=tuple((name, each.change) for name, each in worst),

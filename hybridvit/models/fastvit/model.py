@@ -4,8 +4,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from hybridvit.digest import digest
 from hybridvit.models.backbone import Backbone, initialise_weight
 from hybridvit.models.fastvit.blocks import ACTIVATIONS, Attention, ConvFFN, Pooling
+from hybridvit.models.fastvit.cards import PUBLISHED
 from hybridvit.models.fastvit.config import FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv, PositionalEncoding, RepMixer
 from hybridvit.models.head import ClassifierHead, GlobalPool
@@ -29,6 +31,18 @@ class FastViT(Backbone):
 
     def make_head(self, num_classes: int, *, global_pool: GlobalPool, drop_rate: float) -> ClassifierHead:
         return ClassifierHead(self.num_features, num_classes, global_pool=global_pool, drop_rate=drop_rate)
+
+    def embedding_space(self) -> str:
+        """The card's, or of what was not folded here the digest of the weights, but for BatchNorm's counters."""
+        published = PUBLISHED.get(self.card.architecture)
+        if published is None or published.embedding_width != self.num_classes or self.card.class_names:
+            return ""
+        if self.card.form != "training" and self.card.embedding_space:
+            return self.card.embedding_space
+        state = {name: value for name, value in self.state_dict().items() if value.is_floating_point()}
+        if any(value.is_meta for value in state.values()):
+            return ""
+        return digest({name: value.float().cpu().contiguous() for name, value in state.items()})
 
     @staticmethod
     def initialise(module: nn.Module) -> None:

@@ -14,10 +14,10 @@ from hybridvit import checkpoints
 from hybridvit.build import build
 from hybridvit.card import IMAGENET_MEAN, IMAGENET_STD, ModelCard
 from hybridvit.checkpoints.files import check_file
-from hybridvit.checkpoints.metadata import digest
 from hybridvit.checkpoints.sniff import WEIGHT_ENDINGS
 from hybridvit.create import create_model
 from hybridvit.data.class_names import difference
+from hybridvit.digest import digest
 from hybridvit.errors import CheckpointError, UsageError, nearest, one_line
 from hybridvit.folding.fold import fold
 from hybridvit.hub import local_file

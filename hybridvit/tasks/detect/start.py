@@ -13,13 +13,14 @@ from hybridvit.tasks.detect.categories import CATEGORY_IDS
 from hybridvit.tasks.detect.config import DetectRecipe
 from hybridvit.tasks.detect.data import DetectionSamples
 from hybridvit.tasks.detect.heads import WITH_MASKS, make
+from hybridvit.tasks.detect.heads.pyramid import NUM_LEVELS
 
 _WITHOUT = {"mask_rcnn": "faster_rcnn", "cascade_mask_rcnn": "cascade_rcnn"}
 
 
 def built(card: ModelCard) -> nn.Module:
     """The training form of the model that a card describes."""
-    return with_head(card, lambda channels: make(card, channels))
+    return with_head(card, lambda channels: make(card, channels), most_maps=NUM_LEVELS)
 
 
 def started(recipe: DetectRecipe, splits: Splits) -> nn.Module:

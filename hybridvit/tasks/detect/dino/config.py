@@ -56,13 +56,15 @@ class DINOConfig(DINOOptions):
 
     channels: tuple[int, ...]  # of the maps, finest first; each stride is half of the next
     num_classes: int
+    has_coarsest: bool = False  # the last of the maps is the coarsest level, which else a convolution makes of it
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole_numbers("channels", self.channels)
         check_integer("num_classes", self.num_classes, 1)
+        check_flag("has_coarsest", self.has_coarsest)
 
     @property
     def num_levels(self) -> int:
-        """The maps, and one of half the coarsest's size."""
-        return len(self.channels) + 1
+        """The maps, and unless they have the coarsest already one of half its size."""
+        return len(self.channels) + (not self.has_coarsest)

@@ -47,17 +47,18 @@ class Projection(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Projects the maps, adds one of half the coarsest's size, and lays the tokens of all side by side."""
+    """Projects the maps, adds one of half the coarsest's size if asked to, and lays the tokens of all side by side."""
 
     def __init__(self, config: DINOConfig) -> None:
         super().__init__()
         self.dim = config.dim
-        coarsest = Projection(config.channels[-1], config.dim, kernel_size=3, stride=2)
-        self.projections = nn.ModuleList([*(Projection(each, config.dim) for each in config.channels), coarsest])
+        self.projections = nn.ModuleList(Projection(each, config.dim) for each in config.channels)
+        if not config.has_coarsest:
+            self.projections.append(Projection(config.channels[-1], config.dim, kernel_size=3, stride=2))
         self.level_vectors = nn.Parameter(torch.randn(config.num_levels, config.dim))
 
     def forward(self, maps: Sequence[Float[Tensor, "b _c _h _w"]], padding: Bool[Tensor, "b h w"] | None) -> Tokens:
-        sources = [*maps, maps[-1]]
+        sources = [*maps, maps[-1]][: len(self.projections)]
         projected = [project(source) for project, source in zip(self.projections, sources, strict=True)]
         shapes: list[Shape] = [(each.shape[2], each.shape[3]) for each in projected]
         device = projected[0].device

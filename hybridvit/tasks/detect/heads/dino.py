@@ -1,4 +1,7 @@
-"""DINO as a head on maps of strides 8, 16 and 32, with targets and answers in the form of all heads of detection."""
+"""DINO as a head on maps of strides 8, 16 and 32, with targets and answers in the form of all heads of detection.
+
+Where a backbone has a map of stride 64, that is the coarsest level.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,12 +29,15 @@ class DINO(Head):
 
     def __init__(self, config: DINOHeadConfig, channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
-        self.maps = [ALL_STRIDES.index(stride) for stride in config.strides]
+        has_coarsest = len(channels) > len(ALL_STRIDES)  # a map of stride 64
+        self.maps = [ALL_STRIDES.index(stride) for stride in config.strides] + [len(ALL_STRIDES)] * has_coarsest
         self.detections = config.detections
         own = [channels[number] for number in self.maps]
         options = {field.name: getattr(config, field.name) for field in dataclasses.fields(DINOOptions)}
         self.norms = nn.ModuleList(nn.BatchNorm2d(each) for each in own if config.map_norm)
-        self.detector = DINOHead(DINOConfig(channels=tuple(own), num_classes=num_classes, **options))
+        self.detector = DINOHead(
+            DINOConfig(channels=tuple(own), num_classes=num_classes, has_coarsest=has_coarsest, **options)
+        )
         heads = range(len(self.detector.decoder.class_heads))
         self.class_layers = (
             "detector.two_stage.class_head",

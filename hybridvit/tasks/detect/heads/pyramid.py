@@ -1,4 +1,4 @@
-"""The feature pyramid that all R-CNN heads read (Lin et al., 2017), with a fifth level of half the coarsest's size."""
+"""The feature pyramid that all R-CNN heads read (Lin et al., 2017), with a level of stride 64."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from hybridvit.models.conv_norm import ConvNorm
 
+NUM_LEVELS = 5  # of strides 4 to 64
+
 
 class FeaturePyramid(nn.Module):
-    """Maps of strides 4 to 32 to maps of strides 4 to 64 with the same number of channels."""
+    """Maps of strides 4 to 32, or to 64, to maps of strides 4 to 64 with the same number of channels.
+
+    Where the backbone has no fifth map, the last level is each other value of the one before.
+    """
 
     def __init__(self, in_channels: Sequence[int], channels: int, *, norm: bool) -> None:
         super().__init__()
@@ -25,7 +30,7 @@ class FeaturePyramid(nn.Module):
                 same_size = same_size + F.interpolate(path[-1], size=same_size.shape[-2:], mode="nearest")
             path.append(same_size)
         levels = [output(x) for output, x in zip(self.outputs, reversed(path), strict=True)]
-        return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
+        return levels if len(levels) == NUM_LEVELS else [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
 
 
 def _convolution(in_channels: int, channels: int, kernel_size: int, norm: bool) -> nn.Module:
