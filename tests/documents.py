@@ -103,7 +103,7 @@ def commands_of(block: Block) -> list[str]:
 
 def _is_open(text: str) -> bool:
     try:
-        words = shlex.split(text, comments=True)
+        shlex.split(text, comments=True)
     except ValueError:
         return True
-    return bool(words) and words[-1] == "|"
+    return text.rstrip().endswith("|")

@@ -149,6 +149,31 @@ def shards(root: Path) -> None:
     shutil.rmtree(source)
 
 
+def tars(root: Path) -> None:
+    """Tar files as others write them, with the class in a key of a JSON file."""
+    from shard_sets import png, write_tar
+
+    facts = {f"{number}.json": f'{{"class_id": {number % 2}}}'.encode() for number in range(6)}
+    write_tar(root / "train/0.tar", {f"{number}.png": png(number) for number in range(6)} | facts)
+
+
+def hub_set(root: Path) -> None:
+    """Two splits as `save_to_disk` of the library datasets writes them."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(PHOTOS))})
+    source = root.with_name("of-set")
+    class_folders(source)
+    splits = {}
+    for split, name in (("train", "train"), ("val", "validation")):
+        files = sorted((source / split).rglob("*.png"))
+        images = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+        rows = {"image": images, "label": [PHOTOS.index(path.parent.name) for path in files]}
+        splits[name] = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(splits).save_to_disk(root)
+    shutil.rmtree(source)
+
+
 def masks(root: Path) -> None:
     write_segmentation(root, train=8, val=4)
 
@@ -231,6 +256,9 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("holiday", pictures),
     ("more", pictures),
     ("shards", shards),
+    ("more-shards", tars),
+    ("OWNER/NAME", hub_set),
+    ("my-set", hub_set),
     ("imagenet", class_folders),
     ("my_photos", masks),
     ("scenes", masks),

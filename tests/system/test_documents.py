@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 from documents import LANGUAGES, blocks_of, pages
-from page_runs import How, PageRun, smaller_recipe
+from page_runs import How, PageRun
 from stand_ins import StandIns
 
 import hybridvit
 from hybridvit.checkpoints import save_upstream
 from hybridvit.models.registry import VARIANTS
-from hybridvit.training import train as training
 
 RUN = [
     page
@@ -45,9 +44,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             save_upstream(hybridvit.create_model(published[source]), path, "timm")
         return path
 
-    train = training.train
     monkeypatch.setattr("hybridvit.pretrained.fetch", fetched)
-    monkeypatch.setattr(training, "train", lambda recipe, **options: train(smaller_recipe(recipe), **options))
     monkeypatch.setenv("HYBRIDVIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 
@@ -60,7 +57,10 @@ def run_page(page: str, folder: Path, stand_ins: StandIns, *, measures: bool) ->
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, stand_ins: StandIns) -> None:
+def test_the_blocks_of_a_page_run(
+    page: str, tmp_path: Path, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridvit.export.apart.in_child", lambda work, show: work())  # whose imports take 7 s
     run_page(page, tmp_path, stand_ins, measures=False)
 
 
