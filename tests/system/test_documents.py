@@ -1,6 +1,6 @@
 """What README and docs say can be done is done: each page in a folder of its own, with stand-ins for what it names.
 
-How much smaller is in page_runs.py; blocks that say why they are not run, or which test runs them, are passed over.
+How much smaller is in scaled_down.py; blocks that say why they are not run, or which test runs them, are passed over.
 """
 
 from pathlib import Path
