@@ -183,10 +183,12 @@ class PageRun:
         tree = ast.parse(block.text, filename=str(block))
         if "bench(" in block.text and not self._how.measures:
             return
+        text = self._addressed(block.text)
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                self._provide("", [node.value])
-        text = self._addressed(block.text)
+                near = self._near(node.value)
+                self._provide("", [near])
+                text = text.replace(f'"{node.value}"', f'"{near}"')
         text = text.replace("hybridvit.train(", "small_train(")
         if "bench(" in text:
             text = re.sub(r'"(\w+)"', lambda found: f'"{smaller(found[1])}"', text)

@@ -5,6 +5,7 @@ of these names.
 """
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -30,7 +31,7 @@ from hybridvit.export.pipeline import export
 from hybridvit.recipe.file import load_recipe, recipe_names, recipe_text
 
 GOLDEN = Path(__file__).parent / "golden"
-PHOTOS = ("benign", "malignant")
+PHOTOS = ("ant", "bee", "cat", "dog", "emu", "fox")
 DIGITS = tuple("0123456789")
 SPLITS = ("train", "val", "test")
 
@@ -117,7 +118,7 @@ def photos(root: Path) -> None:
     shutil.copy(root / "train.csv", root / "all.csv")
 
 
-def classes(folder: Path, names: tuple[str, ...], per_class: int = 12) -> None:
+def classes(folder: Path, names: tuple[str, ...], per_class: int = 6) -> None:
     """folder/<class>/<number>.png, all different."""
     for label, name in enumerate(names):
         (folder / name).mkdir(parents=True)
@@ -131,6 +132,13 @@ def class_folders(root: Path) -> None:
     """The splits that are trained and validated on."""
     for split in SPLITS[:2]:
         classes(root / split, PHOTOS)
+
+
+def imagenet(root: Path) -> None:
+    """As many images to train on as the largest step takes, all of one file."""
+    class_folders(root)
+    for number in range(4096):
+        (root / "train" / PHOTOS[0] / f"more-{number}.png").hardlink_to(root / "train" / PHOTOS[0] / "0.png")
 
 
 def digits(root: Path) -> None:
@@ -153,8 +161,11 @@ def tars(root: Path) -> None:
     """Tar files as others write them, with the class in a key of a JSON file."""
     from shard_sets import png, write_tar
 
-    facts = {f"{number}.json": f'{{"class_id": {number % 2}}}'.encode() for number in range(6)}
-    write_tar(root / "train/0.tar", {f"{number}.png": png(number) for number in range(6)} | facts)
+    members: dict[str, bytes] = {}
+    for number in range(6):
+        members[f"{number}.png"] = png(number)
+        members[f"{number}.json"] = f'{{"class_id": {number % 2}}}'.encode()
+    write_tar(root / "train/0.tar", members)
 
 
 def hub_set(root: Path) -> None:
@@ -222,7 +233,7 @@ def run_folder(folder: Path) -> None:
     """A run of the recipe of that name, of which the recipe alone is there."""
     folder.mkdir(parents=True)
     name = folder.name if folder.name in recipe_names() else "folder"
-    (folder / "recipe.yaml").write_text(recipe_text(load_recipe(name, [])), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(recipe_text(load_recipe(name, ["--data.root", "imagenet"])), encoding="utf-8")
 
 
 def words(path: Path) -> None:
@@ -259,7 +270,7 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("more-shards", tars),
     ("OWNER/NAME", hub_set),
     ("my-set", hub_set),
-    ("imagenet", class_folders),
+    ("imagenet", imagenet),
     ("my_photos", masks),
     ("scenes", masks),
     ("ADE20K", ade20k),
@@ -295,6 +306,6 @@ class StandIns:
             make(made)
         target.parent.mkdir(parents=True, exist_ok=True)
         if made.is_dir():
-            shutil.copytree(made, target)
+            shutil.copytree(made, target, copy_function=os.link)
         else:
             shutil.copy(made, target)
