@@ -89,7 +89,7 @@ def commands_of(block: Block) -> list[str]:
     """The commands of a block of shell, each with what belongs to it: continued lines, open quotes, pipes."""
     commands, pending = [], ""
     for line in block.text.splitlines():
-        pending += line
+        pending = without_comment(pending + line)
         if pending.endswith("\\"):
             pending = pending[:-1]
         elif _is_open(pending):
@@ -98,12 +98,25 @@ def commands_of(block: Block) -> list[str]:
             commands.append(pending.strip())
             pending = ""
     assert not pending, f"{block}: the last command has no end: {pending}"
-    return [command for command in commands if command and not command.startswith("#")]
+    return [command for command in commands if command]
+
+
+def without_comment(text: str) -> str:
+    """The text up to a comment of the shell: a # at the beginning of a word, outside of quotes."""
+    quote = ""
+    for place, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter == "#" and (place == 0 or text[place - 1].isspace()):
+            return text[:place].rstrip()
+    return text
 
 
 def _is_open(text: str) -> bool:
     try:
-        shlex.split(text, comments=True)
+        shlex.split(text)
     except ValueError:
         return True
     return text.rstrip().endswith("|")

@@ -89,7 +89,7 @@ class PageRun:
     # commands
 
     def _command(self, command: str, where: str) -> None:
-        words = [self._expanded(word) for word in shlex.split(command, comments=True)]
+        words = [self._expanded(word) for word in shlex.split(command)]
         if ">" in words:
             words = words[: words.index(">")]
         carry_out = PROGRAMS.get(words[0]) or (_assign if re.match(r"\w+=", words[0]) else None)
@@ -302,4 +302,4 @@ PROGRAMS: dict[str, Carried] = RUN | {
 
 def is_run(command: str) -> bool:
     """Whether a command is carried out, rather than looked up or an assignment."""
-    return shlex.split(command, comments=True)[0] in RUN and not command.startswith("export ")
+    return shlex.split(command)[0] in RUN and not command.startswith("export ")

@@ -261,6 +261,7 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("before.json", measurement),
     ("names.txt", words),
     ("runs/data/digits", digits),
+    ("runs/data/mnist_5k", digits),
     ("runs/data/hands", hands),
     ("*FreiHAND*", hands),
     ("photos", photos),
