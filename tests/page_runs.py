@@ -39,7 +39,7 @@ from hybridvit.export.targets import EXPORTERS
 from hybridvit.recipe.file import load_recipe
 
 OUTPUTS = ("--output", "--json", "--chart", "--csv", "--page")  # options whose files are written, not read
-SECOND_IS_WRITTEN = ("shard", "corrupt")  # commands whose second word is written
+SECOND_IS_WRITTEN = ("shard", "corrupt", "hand")  # commands whose second word is written
 SERVED_AT = "127.0.0.1:8000"  # in the documents
 WITHIN_S = 300
 
@@ -143,9 +143,9 @@ class PageRun:
         for place, word in enumerate(words):
             if (place and words[place - 1] in OUTPUTS) or (place == 1 and name in SECOND_IS_WRITTEN):
                 continue
-            for part in (word, word.rpartition("=")[2], word.partition("#")[0], word.partition("/*")[0]):
-                if part and not set(part) & set("*?{}<>\n"):
-                    self._how.stand_ins.provide(part.partition("/**")[0], self._how.folder)
+            for part in (word, word.rpartition("=")[2], word.partition("#")[0]):
+                if beginning := re.split(r"[*?{}<>\s]", part)[0]:  # of a pattern
+                    self._how.stand_ins.provide(beginning, self._how.folder)
 
     def _near(self, word: str) -> str:
         for pattern, instead in ELSEWHERE:

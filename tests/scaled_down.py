@@ -9,7 +9,6 @@ from hybridvit.models.registry import VARIANTS
 
 QUICK = ("--rounds", "8", "--seconds", "0.1")
 ADDED: dict[str, tuple[str, ...]] = {  # words that make a command small; the last of equal options counts
-    "train": ("--dry_run",),
     "check-data": ("--workers", "0"),
     "evaluate": ("--workers", "0", "--batch", "4"),
     "corrupt": ("--workers", "0"),
@@ -20,6 +19,7 @@ ADDED: dict[str, tuple[str, ...]] = {  # words that make a command small; the la
     "stages": (*QUICK, "--processes", "1", "--threads", "1", "--image_sizes", "64"),
     "profile": ("--rounds", "8", "--batch", "2"),
     "tables": ("--no_measuring",),
+    "hand": ("--train", "4", "--eval", "2"),
     "ablate": ("--print_commands",),
 }
 MEASURE = ("bench", "choose", "mixers", "stages")  # processes of their own for each candidate: run by night
@@ -49,15 +49,16 @@ ELSEWHERE = (  # what a test has no network or camera for, and what takes its pl
     (re.compile(r"^camera:0$"), "street.mp4"),
 )
 FOLDERS = {"IMAGENET": "imagenet", "SCRATCH": "scratch", "HOST": "127.0.0.1"}  # variables that readers set
-BY_DAY = ("onnx", "openvino")  # of several targets of an export; all by night
+BY_DAY = ("onnx", "openvino", "executorch")  # of several targets of an export; all by night
 
 
 def added(name: str, words: Sequence[str]) -> list[str]:
     """The words that make this command small, but where it says that it does less than that."""
     if name == "train":
-        if {"--recipes", "--dry_run", "--print_config"} & set(words):
+        if {"--recipes", "--print_config"} & set(words):
             return []
-        return ["--print_config"] if "--resume" in words else ["--dry_run"]  # a dry run leaves nothing to go on with
+        # a dry run leaves nothing to go on with; a step takes no more images than the stand-ins have
+        return ["--print_config"] if "--resume" in words else ["--dry_run", "--fit", "true"]
     if name == "bench" and "--from" in words:
         return []
     if name == "ablate" and "--report" in words:

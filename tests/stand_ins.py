@@ -20,7 +20,6 @@ from detectors import RCNN
 from exported import exported
 from freihand_sets import write_freihand
 from PIL import Image
-from segment_sets import write_set
 from trained_like import trained_like
 from videos import write_video
 
@@ -94,7 +93,7 @@ def _is_of_digits(path: Path) -> bool:
 
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(scene(1).pixels).save(path)
+    Image.fromarray(scene(len(path.stem)).pixels).save(path)
 
 
 def pictures(folder: Path) -> None:
@@ -134,16 +133,11 @@ def class_folders(root: Path) -> None:
         classes(root / split, PHOTOS)
 
 
-def imagenet(root: Path) -> None:
-    """As many images to train on as the largest step takes, all of one file."""
-    class_folders(root)
-    for number in range(4096):
-        (root / "train" / PHOTOS[0] / f"more-{number}.png").hardlink_to(root / "train" / PHOTOS[0] / "0.png")
-
-
 def digits(root: Path) -> None:
+    """Numbered through as the digits are: test/7/0007.png is a seven."""
     for split in ("train", "test"):
-        classes(root / split, DIGITS, per_class=2)
+        for number in range(20):
+            picture(root / split / DIGITS[number % 10] / f"{number:04d}.png")
 
 
 def shards(root: Path) -> None:
@@ -187,10 +181,6 @@ def hub_set(root: Path) -> None:
 
 def masks(root: Path) -> None:
     write_segmentation(root, train=8, val=4)
-
-
-def ade20k(root: Path) -> None:
-    write_set(root, "ADE20K")
 
 
 def boxes(root: Path) -> None:
@@ -271,10 +261,12 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("more-shards", tars),
     ("OWNER/NAME", hub_set),
     ("my-set", hub_set),
-    ("imagenet", imagenet),
+    ("imagenet", class_folders),
     ("my_photos", masks),
     ("scenes", masks),
-    ("ADE20K", ade20k),
+    ("ADE20K", masks),
+    ("runs/data/scenes-segment", masks),
+    ("runs/data/scenes-detect", boxes),
     ("my_coco", boxes),
     ("coco", boxes),
     ("my_yolo", yolo),
