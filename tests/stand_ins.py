@@ -230,7 +230,27 @@ def words(path: Path) -> None:
     path.write_text("\n".join(PHOTOS) + "\n", encoding="utf-8")
 
 
-STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that fits
+STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that fits: folders before what may lie in them
+    ("runs/data/digits", digits),
+    ("runs/data/mnist_5k", digits),
+    ("runs/data/hands", hands),
+    ("FreiHAND*", hands),
+    ("photos", photos),
+    ("holiday", pictures),
+    ("more", pictures),
+    ("shards", shards),
+    ("more-shards", tars),
+    ("OWNER/NAME", hub_set),
+    ("my-set", hub_set),
+    ("imagenet", class_folders),
+    ("my_photos", masks),
+    ("scenes", masks),
+    ("ADE20K", masks),
+    ("runs/data/scenes-segment", masks),
+    ("runs/data/scenes-detect", boxes),
+    ("my_coco", boxes),
+    ("coco", boxes),
+    ("my_yolo", yolo),
     ("*-int8.onnx", int8),
     ("features.onnx", features),
     ("*.onnx", exported_classifier),
@@ -250,26 +270,6 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("earlier.json", measurement),
     ("before.json", measurement),
     ("names.txt", words),
-    ("runs/data/digits", digits),
-    ("runs/data/mnist_5k", digits),
-    ("runs/data/hands", hands),
-    ("*FreiHAND*", hands),
-    ("photos", photos),
-    ("holiday", pictures),
-    ("more", pictures),
-    ("shards", shards),
-    ("more-shards", tars),
-    ("OWNER/NAME", hub_set),
-    ("my-set", hub_set),
-    ("imagenet", class_folders),
-    ("my_photos", masks),
-    ("scenes", masks),
-    ("ADE20K", masks),
-    ("runs/data/scenes-segment", masks),
-    ("runs/data/scenes-detect", boxes),
-    ("my_coco", boxes),
-    ("coco", boxes),
-    ("my_yolo", yolo),
     ("runs/*", run_folder),
 )
 
@@ -283,14 +283,14 @@ class StandIns:
     def provide(self, named: str, folder: Path) -> None:
         """Make sure of `named`, a path below `folder`, if it or a folder above it is in the table and not there yet."""
         path = Path(named)
-        if path.is_absolute() or ".." in path.parts or (folder / path).exists():
+        if path.is_absolute() or named.startswith(".") or ".." in path.parts or (folder / path).exists():
             return
-        for place in (path, *path.parents):
-            make = next((make for pattern, make in STAND_INS if fnmatch(place.as_posix(), pattern)), None)
-            if make is not None and place.name:
-                if not (folder / place).exists():
-                    self._copy(place, make, folder / place)
-                return
+        for pattern, make in STAND_INS:
+            for place in (path, *path.parents):
+                if fnmatch(place.as_posix(), pattern):
+                    if not (folder / place).exists():
+                        self._copy(place, make, folder / place)
+                    return
 
     def _copy(self, place: Path, make: Callable[[Path], None], target: Path) -> None:
         made = self._cache / place
