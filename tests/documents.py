@@ -51,10 +51,12 @@ class Block:
 
 
 def pages() -> list[str]:
-    """README and its neighbours, and everything in docs but what is built there."""
+    """README and its neighbours, and everything in docs but what is built there: the reference, the site."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     names = [path.relative_to(ROOT) for path in found]
-    return sorted(name.as_posix() for name in names if not any(part.startswith(("_", ".")) for part in name.parts))
+    return sorted(
+        name.as_posix() for name in names if not any(part.startswith(("_", ".", "reference")) for part in name.parts)
+    )
 
 
 def blocks_of(page: str) -> list[Block]:
