@@ -29,6 +29,7 @@ GIVEN = (  # what functions and methods take and give, that has no short name
     "hybridvit.evaluate.agreement.Agreement",
     "hybridvit.scores.Scores",
     "hybridvit.quantity.Quantity",
+    "hybridvit.publish.push.Pushed",
     "hybridvit.export.pipeline.ExportReport",
     "hybridvit.export.parity.Parity",
     "hybridvit.export.exporter.WeightCheck",
