@@ -58,7 +58,7 @@ def info(model: str, *, trust_changed: bool = False) -> None:
       hybridvit info model.onnx
 
     Args:
-        model: a name from `hybridvit list`, or a .safetensors, .pth, .ckpt or .onnx file.
+        model: a name from `hybridvit list`, a .safetensors, .pth, .ckpt or .onnx file, or hf://OWNER/NAME.
         trust_changed: take an exported file that was changed on purpose (simplified, converted to fp16).
     """
     if model in VARIANTS:

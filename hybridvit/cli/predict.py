@@ -48,7 +48,8 @@ def predict(
       hybridvit predict model.safetensors hand.jpg --side left --boxes 40,30,120,150 --pictures drawn
 
     Args:
-        checkpoint: the model: .safetensors, .pth, .pth.tar, .ckpt, or an exported .onnx, .xml, .pte, .tflite ...
+        checkpoint: the model: .safetensors, .pth, .pth.tar, .ckpt, or an exported .onnx, .xml, .pte, .tflite ...;
+            hf://OWNER/NAME is one on the Hugging Face hub, here and in the other commands.
         images: image and video files, folders (searched to any depth), patterns in quotes, http(s) addresses of
             pictures, cameras (camera:0).
         json: one JSON object per image and line, with "image" and the answer ("predictions" of classes), or "error"; of

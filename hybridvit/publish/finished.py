@@ -132,7 +132,7 @@ def _last_part(text: str) -> str:
     """What leads nowhere stays: words, the part of a fold (1/5), addresses on the hub."""
     if text.startswith("hf://") or re.fullmatch(r"\d+/\d+", text):
         return text
-    return re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1] or text
 
 
 def _base_of(recipe: Recipe) -> str:

@@ -271,6 +271,21 @@ def test_a_hub_that_is_gone_in_the_middle_leaves_the_repository_as_it_was(
     assert state in done.err
 
 
+@pytest.mark.nightly  # the hub's client asks again for 20 seconds
+@pytest.mark.usefixtures("untouched")
+def test_a_hub_that_is_gone_while_weights_are_sent_leaves_nothing(
+    hub: Hub, run_command: Run, run: Path, pushed: str
+) -> None:
+    hub.fault = "PUT /large"
+    done = run_command("push", run, pushed, "--licence", "cc-by-4.0")
+    assert done.code == 5, done
+    assert "The commit is made whole or not at all: ada/pets is as it was." in done.err
+    created = run_command("push", run, "ada/begun", "--licence", "cc-by-4.0")
+    assert "ada/begun is created, and empty." in created.err
+    hub.fault = ""
+    assert list(hub.repositories.pop("ada/begun").files) == [".gitattributes"]
+
+
 @pytest.mark.usefixtures("untouched")
 def test_someone_else_was_faster(hub: Hub, run_command: Run, run: Path, pushed: str) -> None:
     hub.refused = {"POST /api/models/ada/pets/commit": 412}

@@ -124,6 +124,8 @@ def test_places_in_a_recipe_keep_their_last_part_and_words_stay() -> None:
     assert (recipe.data.root, recipe.data.fold, recipe.pretrained) == ("pets", "1/5", "start.safetensors")
     assert recipe.distill.teacher == "resnet50.a1_in1k"  # type: ignore[attr-defined]
     assert recipe.distill.teacher_weights == "teacher.pth"  # type: ignore[attr-defined]
+    labels = {"data.source": "table", "data.root": "photos/", "data.label_separator": "/"}
+    assert without_places(load_recipe("multilabel", labels)).data.label_separator == "/"  # type: ignore[attr-defined]
     on_hub = without_places(load_recipe("digits", {"pretrained": "hf://ada/pets@v2"}))
     assert on_hub.pretrained == "hf://ada/pets@v2"
 
