@@ -1,7 +1,7 @@
 """Which class is on a photo? Learn it from photos in class folders, and write a file for ONNX Runtime.
 
 python examples/classify.py --photos my_photos        photos/train/CLASS/*.jpg and photos/val/CLASS/*.jpg
-python examples/classify.py                           a tiny model on handwritten digits, in half a minute
+python examples/classify.py                           a tiny model on handwritten digits, in a minute or two
 """
 
 import argparse
@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="folder with train/ and val/, each with one folder for each class")
     parser.add_argument("--model", default="fastvit_sa12", help="a name of `hybridvit list`; its published weights")
-    parser.add_argument("--epochs", type=int, default=15, help="passes over the photos, or over the digits")
+    parser.add_argument("--epochs", type=int, default=6, help="passes over the pictures; for photos rather 15")
     parser.add_argument("--output", default="runs/example-classify", help="folder of the run")
     options = parser.parse_args()
 

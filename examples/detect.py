@@ -1,7 +1,7 @@
 """Where are the objects, and what are they? Learn boxes and masks, judge them by average precision, draw them.
 
 python examples/detect.py --photos my_coco      COCO, YOLO, Pascal VOC, CSV or LabelMe, found by looking
-python examples/detect.py                       shapes on textured ground, in a minute
+python examples/detect.py                       shapes on textured ground, in a minute or two
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The mesh of a hand from one picture: learn it, and write meshes and a page to turn them on.
 
 python examples/hand.py --freihand FreiHAND --mano mano_right.safetensors    after `hybridvit mano convert`
-python examples/hand.py                                          rendered hands that need no licence, in a minute
+python examples/hand.py                                          rendered hands that need no licence, in a minute or two
 """
 
 import argparse

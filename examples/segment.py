@@ -1,7 +1,7 @@
 """Which class has each pixel? Learn it from photos and masks, and draw the answers.
 
 python examples/segment.py --photos my_photos      photos and masks in any usual layout, found by looking
-python examples/segment.py                         shapes on textured ground, in half a minute
+python examples/segment.py                         shapes on textured ground, in a minute or two
 """
 
 import argparse

@@ -16,7 +16,8 @@ from hybridvit.machine.packages import IMPORT_NAMES, required_and_optional
 
 PACKAGE = Path(hybridvit.__file__).parent
 EXTRAS = required_and_optional()[1]
-OWN = {"PIL", "coreai"}  # what hybridvit itself needs, and what comes with coreai-torch
+BROUGHT = {"coreai"}  # by coreai-torch
+REQUIRED = {"PIL"}  # by hybridvit itself
 NAMED = re.compile(r"\[([a-z-]+)\]")
 OF_EXPORTS = {"export/exporter.py", "export/targets/litert.py", "export/targets/tensorrt.py"}  # all in their table
 QUOTED = {"data/file_kind.py", "data/video.py"}  # whose texts others raise
@@ -27,7 +28,10 @@ data: {source: generated, image_size: 64, total_batch: 2, workers: 0}
 schedule: {steps: 1, warmup_epochs: 0}
 output: run
 """
-DINO = "head: dino\nhead_options: {dim: 32, num_heads: 2, encoder_depth: 1, decoder_depth: 1, ffn_width: 64}\n"
+DINO = """\
+head: dino
+head_options: {num_queries: 20, dim: 32, num_heads: 2, encoder_depth: 1, decoder_depth: 1, ffn_width: 64}
+"""
 WAYS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     "answers/table.py": [("pyarrow", ("predict", "m.onnx", "photos", "--output", "answers.parquet"))],
     "charts/chart_file.py": [
@@ -88,6 +92,7 @@ def _pairs() -> list[tuple[str, str, tuple[str, ...]]]:
             (exporter.runner_packages, ("predict", f"m{exporter.suffix}", "photos")),
         )
         for package in packages
+        if package not in REQUIRED
     ]
     return of_files + of_exports
 
@@ -128,7 +133,7 @@ def test_each_command_names_the_extra_that_brings_what_it_lacks(folder: Path, mo
 def _is_right(package: str, message: str) -> bool:
     """Whether the message tells to install extras that there are, and one of them brings the package."""
     named = set(NAMED.findall(message))
-    brought = OWN.union(*map(_modules, named & set(EXTRAS)))
+    brought = BROUGHT.union(*map(_modules, named & set(EXTRAS)))
     return "pip install" in message and bool(named) and named <= set(EXTRAS) and package in brought
 
 

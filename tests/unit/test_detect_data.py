@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,17 @@ from PIL import Image
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.scenes import CATEGORY_IDS, write_detection
 from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
+from hybridvit.recipe.file import load_recipe
 from hybridvit.tasks.detect.config import DetectAugmentConfig, DetectData
-from hybridvit.tasks.detect.data import DetectionFiles, DrawnAs, batched, geometry_of, open_files, open_labelled
+from hybridvit.tasks.detect.data import (
+    DetectionFiles,
+    DrawnAs,
+    batched,
+    geometry_of,
+    open_files,
+    open_labelled,
+    open_splits,
+)
 from hybridvit.tasks.detect.data_lists import Category
 from hybridvit.tasks.detect.data_masks import decode
 
@@ -359,3 +369,16 @@ def test_copies_of_a_set_have_one_fingerprint(tmp_path: Path) -> None:
     as_coco(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert opened(tmp_path / "one")[0].fingerprint == opened(tmp_path / "two")[0].fingerprint
+
+
+def test_a_training_is_refused_at_once_where_its_answers_could_not_be_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    recipe = load_recipe("detect_scenes", {"data.root": str(tmp_path / "scenes")})
+    told = r'Detection needs the package faster-coco-eval. Run: pip install "hybridvit\[detection\]"'
+    with pytest.raises(UsageError, match=told):
+        open_splits(recipe)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match=told):
+        open_labelled(str(tmp_path), ModelCard(architecture="fastvit_debug", task="detect"))
