@@ -95,14 +95,15 @@ def _subject(
     if isinstance(runner, TorchRunner):
         answer = stack.enter_context(answering(runner.model, find_task(runner.card.task)))
         return Subject(**shared, digest=sha256_of(Path(path)) + texts, answer=answer, takes_size=lambda size: True)
-    file = runner.inner if isinstance(runner, TextRunner) else runner
-    assert isinstance(file, ExportedRunner), "what is no PyTorch model is an exported file"
-    digest = file.metadata[KEY] if not Path(path).is_file() else sha256_of(Path(path)) + file.metadata.get(KEY, "")
+    exported = runner.inner if isinstance(runner, TextRunner) else runner
+    assert isinstance(exported, ExportedRunner), "what is no PyTorch model is an exported file"
+    sealed = exported.metadata
+    digest = sealed[KEY] if not Path(path).is_file() else sha256_of(Path(path)) + sealed.get(KEY, "")
     return Subject(
         **shared,
         digest=digest + texts,
         answer=lambda batch: runner(batch.inputs),
-        takes_size=file.spec.takes_size,
+        takes_size=exported.spec.takes_size,
     )
 
 
