@@ -38,7 +38,7 @@ from hybridvit.cli.main import command as command_named
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.recipe.file import load_recipe
 
-OUTPUTS = ("--output", "--json", "--chart", "--csv", "--page")  # options whose files are written, not read
+OUTPUTS = ("--output", "--json", "--chart", "--csv", "--page", "--lab", "--files", "--pictures")  # options whose files are written, not read
 SECOND_IS_WRITTEN = ("shard", "corrupt", "hand")  # commands whose second word is written
 SERVED_AT = "127.0.0.1:8000"  # in the documents
 WITHIN_S = 300

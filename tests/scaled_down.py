@@ -16,13 +16,13 @@ ADDED: dict[str, tuple[str, ...]] = {  # words that make a command small; the la
     "bench": (*QUICK, "--processes", "1", "--threads", "1"),
     "choose": (*QUICK, "--threads", "1"),
     "mixers": (*QUICK, "--processes", "1", "--threads", "1", "--image_sizes", "64"),
-    "stages": (*QUICK, "--processes", "1", "--threads", "1", "--image_sizes", "64"),
+    "stages": ("--rounds", "8", "--threads", "1"),
     "profile": ("--rounds", "8", "--batch", "2"),
     "tables": ("--no_measuring",),
     "hand": ("--train", "4", "--eval", "2"),
     "ablate": ("--print_commands",),
 }
-MEASURE = ("bench", "choose", "mixers", "stages")  # processes of their own for each candidate: run by night
+MEASURE = ("bench", "choose", "mixers")  # processes of their own for each candidate: run by night
 ONCE = ("doctor",)  # imports every package of the machine: the same words are not carried out again
 LARGE = ("bench", "choose", "stages", "profile", "bench-page")  # commands whose models become the smallest of a family
 SMALLER = {  # the smallest of a family

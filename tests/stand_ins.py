@@ -146,6 +146,7 @@ def shards(root: Path) -> None:
 
     source = root.with_name("of-shards")
     class_folders(source)
+    root.mkdir()
     for split in SPLITS[:2]:
         pack(source / split, root / split)
     shutil.rmtree(source)
@@ -180,7 +181,7 @@ def hub_set(root: Path) -> None:
 
 
 def masks(root: Path) -> None:
-    write_segmentation(root, train=8, val=4)
+    write_segmentation(root, train=16, val=4)
 
 
 def boxes(root: Path) -> None:
@@ -221,7 +222,7 @@ def table_of_pictures(path: Path) -> None:
 
 def run_folder(folder: Path) -> None:
     """A run of the recipe of that name, of which the recipe alone is there."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     name = folder.name if folder.name in recipe_names() else "folder"
     (folder / "recipe.yaml").write_text(recipe_text(load_recipe(name, ["--data.root", "imagenet"])), encoding="utf-8")
 
@@ -290,6 +291,8 @@ class StandIns:
                 if fnmatch(place.as_posix(), pattern):
                     if not (folder / place).exists():
                         self._copy(place, make, folder / place)
+                    if fnmatch(place.as_posix(), "runs/*/model.*"):
+                        run_folder((folder / place).parent)  # a run's, so that another run may take its place
                     return
 
     def _copy(self, place: Path, make: Callable[[Path], None], target: Path) -> None:
