@@ -231,7 +231,9 @@ def words(path: Path) -> None:
     path.write_text("\n".join(PHOTOS) + "\n", encoding="utf-8")
 
 
-STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that fits: folders before what may lie in them
+STAND_INS: tuple[
+    tuple[str, Callable[[Path], None]], ...
+] = (  # the first that fits: folders before what may lie in them
     ("runs/data/digits", digits),
     ("runs/data/mnist_5k", digits),
     ("runs/data/hands", hands),
@@ -255,6 +257,7 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("*-int8.onnx", int8),
     ("features.onnx", features),
     ("*.onnx", exported_classifier),
+    ("*.pte", exported_classifier),
     ("*.tflite", lite),
     ("*multilabel*.safetensors", labeller),
     ("*segment*.safetensors", segmenter),
