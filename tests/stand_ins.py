@@ -24,6 +24,8 @@ from trained_like import trained_like
 from videos import write_video
 
 import hybridvit
+from hybridvit.card import ModelCard
+from hybridvit.checkpoints import load
 from hybridvit.data.scenes import CATEGORY_IDS, CLASSES, scene, write_detection, write_segmentation
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
@@ -39,6 +41,7 @@ def _save(path: Path, names: tuple[str, ...], **creation: Any) -> None:
     torch.manual_seed(0)
     model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=len(names), **creation))
     facts = {"category_ids": CATEGORY_IDS} if creation.get("task") == "detect" else {}
+    assert isinstance(model.card, ModelCard)
     model.card = dataclasses.replace(model.card, class_names=names, class_facts=facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     hybridvit.save_checkpoint(model, path)
@@ -71,7 +74,8 @@ def hand(path: Path) -> None:
 def exported_classifier(path: Path, **options: Any) -> None:
     checkpoint = path.with_name(f"of-{path.stem}.safetensors")
     _save(checkpoint, DIGITS if _is_of_digits(path) else PHOTOS)
-    export(hybridvit.load(checkpoint), path, options=ExportOptions(**options))
+    to = "executorch" if path.suffix == ".pte" else "onnx"
+    export(load(checkpoint), path, to=to, options=ExportOptions(**options))
     checkpoint.unlink()
 
 
