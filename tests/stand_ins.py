@@ -20,6 +20,7 @@ from detectors import RCNN
 from exported import exported
 from freihand_sets import write_freihand
 from PIL import Image
+from segment_sets import write_set
 from trained_like import trained_like
 from videos import write_video
 
@@ -188,6 +189,11 @@ def masks(root: Path) -> None:
     write_segmentation(root, train=16, val=4)
 
 
+def ade20k(root: Path) -> None:
+    """In which 0 is no class."""
+    write_set(root, "ADE20K")
+
+
 def boxes(root: Path) -> None:
     write_detection(root, train=8, val=4)
 
@@ -252,7 +258,7 @@ STAND_INS: tuple[
     ("imagenet", class_folders),
     ("my_photos", masks),
     ("scenes", masks),
-    ("ADE20K", masks),
+    ("ADE20K", ade20k),
     ("runs/data/scenes-segment", masks),
     ("runs/data/scenes-detect", boxes),
     ("my_coco", boxes),
