@@ -21,7 +21,7 @@ ADDED: dict[str, tuple[str, ...]] = {  # words that make a command small; the la
     "hand": ("--train", "4", "--eval", "2"),
     "ablate": ("--print_commands",),
 }
-BY_NIGHT = ("bench", "mixers", "bench-page")  # processes for each candidate: by day their words are read
+BY_NIGHT = ("bench", "mixers", "bench-page", "tables")  # take minutes: by day their words are read
 READ = ("choose",)  # would measure every model with published weights; tests/system/test_bench.py lets it choose
 ONCE = ("doctor",)  # imports every package of the machine: the same words are not carried out again
 LARGE = ("bench", "stages", "profile", "bench-page")  # commands whose models become the smallest of a family

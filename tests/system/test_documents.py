@@ -24,7 +24,7 @@ RUN = [
 
 def differs_by_night(page: str) -> bool:
     """Whether it may have a block that is read alone by day."""
-    return any(re.search("bench|mixers|export", block.text) for block in blocks_of(page))
+    return any(re.search("bench|mixers|tables|export", block.text) for block in blocks_of(page))
 
 
 @pytest.fixture(scope="session")
