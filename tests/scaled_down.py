@@ -11,7 +11,7 @@ QUICK = ("--rounds", "8", "--seconds", "0.1")
 ADDED: dict[str, tuple[str, ...]] = {  # words that make a command small; the last of equal options counts
     "check-data": ("--workers", "0"),
     "evaluate": ("--workers", "0", "--batch", "4"),
-    "corrupt": ("--workers", "0"),
+    "corrupt": ("--workers", "0", "--severities", "3"),
     "batch": ("--workers", "1"),
     "bench": (*QUICK, "--processes", "1", "--threads", "1"),
     "mixers": (*QUICK, "--processes", "1", "--threads", "1", "--image_sizes", "64"),
