@@ -28,7 +28,7 @@ from documents import ROOT, SHELL, Block, commands_of
 from fresh import ENVIRONMENT
 from PIL import Image
 from required import missing
-from scaled_down import BY_DAY, ELSEWHERE, FOLDERS, LARGE, MEASURE, ONCE, added, small_train, smaller
+from scaled_down import BY_DAY, ELSEWHERE, FOLDERS, LARGE, ONCE, added, is_read_alone, small_train, smaller
 from serving import Process, serving
 from stand_ins import StandIns, scene
 
@@ -38,7 +38,16 @@ from hybridvit.cli.main import command as command_named
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.recipe.file import load_recipe
 
-OUTPUTS = ("--output", "--json", "--chart", "--csv", "--page")  # options whose files are written, not read
+OUTPUTS = (
+    "--output",
+    "--json",
+    "--chart",
+    "--csv",
+    "--page",
+    "--lab",
+    "--files",
+    "--pictures",
+)  # options whose files are written, not read
 SECOND_IS_WRITTEN = ("shard", "corrupt", "hand")  # commands whose second word is written
 SERVED_AT = "127.0.0.1:8000"  # in the documents
 WITHIN_S = 300
@@ -50,7 +59,7 @@ class How:
 
     folder: Path
     stand_ins: StandIns
-    measures: bool  # whether commands that measure are carried out, or their words alone read
+    is_night: bool  # whether what takes minutes is carried out, or its words alone read
 
 
 class PageRun:
@@ -105,14 +114,14 @@ class PageRun:
         name, rest = words[1], [self._near(word) for word in words[2:]]
         if name in LARGE:
             rest = list(dict.fromkeys(smaller(word) for word in rest))
-        if name == "export" and not self._how.measures and set(BY_DAY) & set(rest):
+        if name == "export" and not self._how.is_night and set(BY_DAY) & set(rest):
             rest = [word for word in rest if word not in EXPORTERS or word in BY_DAY]
         self._provide(name, rest)
         if name == "serve":
             self._serve(rest)
             return
         rest += added(name, rest)
-        if name in MEASURE and "--from" not in rest and not self._how.measures:
+        if is_read_alone(name, rest, is_night=self._how.is_night):
             assert read_alone(name, rest) == 0, where
             return
         if name in ONCE and (name, *rest) in _CARRIED_OUT:
@@ -181,7 +190,7 @@ class PageRun:
 
     def _python(self, block: Block) -> None:
         tree = ast.parse(block.text, filename=str(block))
-        if "bench(" in block.text and not self._how.measures:
+        if "bench(" in block.text and not self._how.is_night:
             return
         text = self._addressed(block.text)
         for node in ast.walk(tree):

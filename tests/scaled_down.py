@@ -11,20 +11,20 @@ QUICK = ("--rounds", "8", "--seconds", "0.1")
 ADDED: dict[str, tuple[str, ...]] = {  # words that make a command small; the last of equal options counts
     "check-data": ("--workers", "0"),
     "evaluate": ("--workers", "0", "--batch", "4"),
-    "corrupt": ("--workers", "0"),
+    "corrupt": ("--workers", "0", "--severities", "3"),
     "batch": ("--workers", "1"),
     "bench": (*QUICK, "--processes", "1", "--threads", "1"),
-    "choose": (*QUICK, "--threads", "1"),
     "mixers": (*QUICK, "--processes", "1", "--threads", "1", "--image_sizes", "64"),
-    "stages": (*QUICK, "--processes", "1", "--threads", "1", "--image_sizes", "64"),
+    "stages": ("--rounds", "8", "--threads", "1"),
     "profile": ("--rounds", "8", "--batch", "2"),
     "tables": ("--no_measuring",),
     "hand": ("--train", "4", "--eval", "2"),
     "ablate": ("--print_commands",),
 }
-MEASURE = ("bench", "choose", "mixers", "stages")  # processes of their own for each candidate: run by night
+BY_NIGHT = ("bench", "mixers", "bench-page", "tables")  # take minutes: by day their words are read
+READ = ("choose",)  # would measure every model with published weights; tests/system/test_bench.py lets it choose
 ONCE = ("doctor",)  # imports every package of the machine: the same words are not carried out again
-LARGE = ("bench", "choose", "stages", "profile", "bench-page")  # commands whose models become the smallest of a family
+LARGE = ("bench", "stages", "profile", "bench-page")  # commands whose models become the smallest of a family
 SMALLER = {  # the smallest of a family
     "fastvit": "fastvit_debug",
     "fastervit": "fastervit_debug",
@@ -49,7 +49,7 @@ ELSEWHERE = (  # what a test has no network or camera for, and what takes its pl
     (re.compile(r"^camera:0$"), "street.mp4"),
 )
 FOLDERS = {"IMAGENET": "imagenet", "SCRATCH": "scratch", "HOST": "127.0.0.1"}  # variables that readers set
-BY_DAY = ("onnx", "openvino", "executorch")  # of several targets of an export; all by night
+BY_DAY = ("onnx", "openvino")  # of several targets of an export; all by night
 
 
 def added(name: str, words: Sequence[str]) -> list[str]:
@@ -78,3 +78,9 @@ def smaller(word: str) -> str:
 def small_train(recipe: str, keys: Mapping[str, Any], **options: Any) -> Any:
     """`hybridvit.train`, with the keys that make a run one of seconds."""
     return hybridvit.train(recipe, {**keys, **SMALL_RUN}, **options)
+
+
+def is_read_alone(name: str, words: Sequence[str], *, is_night: bool) -> bool:
+    """Whether the words of a command are read, and it is not carried out."""
+    takes_long = name in BY_NIGHT or (name == "export" and "int8" in words)
+    return name in READ or (takes_long and not is_night and "--from" not in words)

@@ -20,10 +20,13 @@ from detectors import RCNN
 from exported import exported
 from freihand_sets import write_freihand
 from PIL import Image
+from segment_sets import write_set
 from trained_like import trained_like
 from videos import write_video
 
 import hybridvit
+from hybridvit.card import ModelCard
+from hybridvit.checkpoints import load
 from hybridvit.data.scenes import CATEGORY_IDS, CLASSES, scene, write_detection, write_segmentation
 from hybridvit.export.options import ExportOptions
 from hybridvit.export.pipeline import export
@@ -39,6 +42,7 @@ def _save(path: Path, names: tuple[str, ...], **creation: Any) -> None:
     torch.manual_seed(0)
     model = trained_like(hybridvit.create_model("fastvit_debug", num_classes=len(names), **creation))
     facts = {"category_ids": CATEGORY_IDS} if creation.get("task") == "detect" else {}
+    assert isinstance(model.card, ModelCard)
     model.card = dataclasses.replace(model.card, class_names=names, class_facts=facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     hybridvit.save_checkpoint(model, path)
@@ -71,7 +75,8 @@ def hand(path: Path) -> None:
 def exported_classifier(path: Path, **options: Any) -> None:
     checkpoint = path.with_name(f"of-{path.stem}.safetensors")
     _save(checkpoint, DIGITS if _is_of_digits(path) else PHOTOS)
-    export(hybridvit.load(checkpoint), path, options=ExportOptions(**options))
+    to = "executorch" if path.suffix == ".pte" else "onnx"
+    export(load(checkpoint), path, to=to, options=ExportOptions(**options))
     checkpoint.unlink()
 
 
@@ -146,6 +151,7 @@ def shards(root: Path) -> None:
 
     source = root.with_name("of-shards")
     class_folders(source)
+    root.mkdir()
     for split in SPLITS[:2]:
         pack(source / split, root / split)
     shutil.rmtree(source)
@@ -180,7 +186,12 @@ def hub_set(root: Path) -> None:
 
 
 def masks(root: Path) -> None:
-    write_segmentation(root, train=8, val=4)
+    write_segmentation(root, train=16, val=4)
+
+
+def ade20k(root: Path) -> None:
+    """In which 0 is no class."""
+    write_set(root, "ADE20K")
 
 
 def boxes(root: Path) -> None:
@@ -221,7 +232,7 @@ def table_of_pictures(path: Path) -> None:
 
 def run_folder(folder: Path) -> None:
     """A run of the recipe of that name, of which the recipe alone is there."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     name = folder.name if folder.name in recipe_names() else "folder"
     (folder / "recipe.yaml").write_text(recipe_text(load_recipe(name, ["--data.root", "imagenet"])), encoding="utf-8")
 
@@ -230,7 +241,13 @@ def words(path: Path) -> None:
     path.write_text("\n".join(PHOTOS) + "\n", encoding="utf-8")
 
 
+<<<<<<< HEAD
 STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that fits; what lies in a folder is behind it
+=======
+STAND_INS: tuple[
+    tuple[str, Callable[[Path], None]], ...
+] = (  # the first that fits: folders before what may lie in them
+>>>>>>> h-blocks
     ("runs/data/digits", digits),
     ("runs/data/mnist_5k", digits),
     ("runs/data/hands", hands),
@@ -245,7 +262,7 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("imagenet", class_folders),
     ("my_photos", masks),
     ("scenes", masks),
-    ("ADE20K", masks),
+    ("ADE20K", ade20k),
     ("runs/data/scenes-segment", masks),
     ("runs/data/scenes-detect", boxes),
     ("my_coco", boxes),
@@ -254,6 +271,7 @@ STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that 
     ("*-int8.onnx", int8),
     ("features.onnx", features),
     ("*.onnx", exported_classifier),
+    ("*.pte", exported_classifier),
     ("*.tflite", lite),
     ("*multilabel*.safetensors", labeller),
     ("*segment*.safetensors", segmenter),
@@ -290,6 +308,8 @@ class StandIns:
                 if fnmatch(place.as_posix(), pattern):
                     if not (folder / place).exists():
                         self._copy(place, make, folder / place)
+                    if fnmatch(place.as_posix(), "runs/*/model.*"):
+                        run_folder((folder / place).parent)  # a run's, so that another run may take its place
                     return
 
     def _copy(self, place: Path, make: Callable[[Path], None], target: Path) -> None:

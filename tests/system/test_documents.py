@@ -3,6 +3,7 @@
 How much smaller is in scaled_down.py; blocks that say why they are not run, or which test runs them, are passed over.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,9 @@ RUN = [
 ]
 
 
-def measures(page: str) -> bool:
-    """Whether it has a block or a line that measures, which by day is read alone."""
-    return any("bench" in block.text or "choose" in block.text for block in blocks_of(page))
+def differs_by_night(page: str) -> bool:
+    """Whether it may have a block that is read alone by day."""
+    return any(re.search("bench|mixers|tables|export", block.text) for block in blocks_of(page))
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +50,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run_page(page: str, folder: Path, stand_ins: StandIns, *, measures: bool) -> None:
-    with PageRun(How(folder=folder, stand_ins=stand_ins, measures=measures)) as run:
+def run_page(page: str, folder: Path, stand_ins: StandIns, *, is_night: bool) -> None:
+    with PageRun(How(folder=folder, stand_ins=stand_ins, is_night=is_night)) as run:
         for block in blocks_of(page):
             if not block.is_marked:
                 run.run(block)
@@ -61,10 +62,10 @@ def test_the_blocks_of_a_page_run(
     page: str, tmp_path: Path, stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hybridvit.export.apart.in_child", lambda work, show: work())  # whose imports take 7 s
-    run_page(page, tmp_path, stand_ins, measures=False)
+    run_page(page, tmp_path, stand_ins, is_night=False)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("page", [page for page in RUN if measures(page)])
-def test_the_blocks_of_a_page_run_and_measure(page: str, tmp_path: Path, stand_ins: StandIns) -> None:
-    run_page(page, tmp_path, stand_ins, measures=True)
+@pytest.mark.parametrize("page", [page for page in RUN if differs_by_night(page)])
+def test_the_blocks_of_a_page_run_whole(page: str, tmp_path: Path, stand_ins: StandIns) -> None:
+    run_page(page, tmp_path, stand_ins, is_night=True)
