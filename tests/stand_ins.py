@@ -241,13 +241,7 @@ def words(path: Path) -> None:
     path.write_text("\n".join(PHOTOS) + "\n", encoding="utf-8")
 
 
-<<<<<<< HEAD
 STAND_INS: tuple[tuple[str, Callable[[Path], None]], ...] = (  # the first that fits; what lies in a folder is behind it
-=======
-STAND_INS: tuple[
-    tuple[str, Callable[[Path], None]], ...
-] = (  # the first that fits: folders before what may lie in them
->>>>>>> h-blocks
     ("runs/data/digits", digits),
     ("runs/data/mnist_5k", digits),
     ("runs/data/hands", hands),
