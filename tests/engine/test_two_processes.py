@@ -26,7 +26,7 @@ CHECKS = (
     "elastic.go_on_with_two",
     "test_never_lost_resume.resume_together",
     "test_engine_fsdp.skip_together",
-    "test_detectors.learn_together",
+    "test_detectors_train.learn_together",
 )
 
 
