@@ -15,6 +15,8 @@ import hybridvit
 from hybridvit.checkpoints import save_upstream
 from hybridvit.models.registry import VARIANTS
 
+pytestmark = pytest.mark.longest
+
 RUN = [
     page
     for page in pages()
