@@ -7,17 +7,15 @@ before them. Files that are named and not there are stand-ins (stand_ins.py).
 import ast
 import dataclasses
 import functools
-import http.server
 import json
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from required import missing
 from scaled_down import BY_DAY, ELSEWHERE, FOLDERS, LARGE, ONCE, added, is_read_alone, small_train, smaller
 from serving import Process, serving
 from stand_ins import StandIns, scene
+from static_host import static_host
 
 from hybridvit.cli import main
 from hybridvit.cli.command import SignatureCommand
@@ -167,7 +166,7 @@ class PageRun:
 
     def _served_folder(self) -> str:
         if not self._site:
-            self._site = self._open.enter_context(host(self._how.folder))
+            self._site = self._open.enter_context(static_host(self._how.folder)).rstrip("/")
         return self._site
 
     def _serve(self, words: Sequence[str]) -> None:
@@ -277,21 +276,6 @@ def _script(words: Sequence[str], where: str) -> None:
     for word in words[2:]:
         if word.startswith("--"):
             assert f'"{word}"' in text, f"{where}: {words[1]} has no {word}."
-
-
-@contextmanager
-def host(folder: Path) -> Iterator[str]:
-    """The address of a server of the files in a folder."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *words: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 _CARRIED_OUT: set[tuple[str, ...]] = set()

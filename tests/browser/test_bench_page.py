@@ -1,14 +1,10 @@
 """The bench in the browser: what it measures is right, told, and read again by `hybridvit bench`."""
 
-import functools
-import http.server
 import json
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import pytest
 from exported import exported
 from fresh import ENVIRONMENT, output_of
 from PIL import Image
+from static_host import static_host
 
 from hybridvit.cli import main
 from hybridvit.loading import open_runner
@@ -29,26 +26,6 @@ ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-
 QUICK = "start&rounds=8&calls=1&webgpu=0"
 KEYS = {"format", "bench", "skipped", "settings", "conditions", "machine", "complete"}
 OF_A_MINUTE = 120_000  # milliseconds, on a machine with other work
-
-
-@contextmanager
-def host(folder: Path, headers: dict[str, str]) -> Iterator[str]:
-    """The address of a server of static files; ended, no file of it can be had any more."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def end_headers(self) -> None:
-            for name, value in headers.items():
-                self.send_header(name, value)
-            super().end_headers()
-
-        def log_message(self, *words: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 def model_of(folder: Path) -> Path:
@@ -81,7 +58,7 @@ def saved(page: Any, path: Path) -> dict[str, Any]:
 def test_fp32_and_int8_with_one_and_two_threads_give_a_result_that_the_command_reads(
     bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with host(bench_pages("small", "small-int8"), ISOLATED) as address:
+    with static_host(bench_pages("small", "small-int8"), ISOLATED) as address:
         page = open_page(f"{address}?{QUICK}&threads=1,2&alive=3")
         finished(page)
         result = saved(page, tmp_path / "phone.json")
@@ -113,7 +90,7 @@ def test_fp32_and_int8_with_one_and_two_threads_give_a_result_that_the_command_r
 def test_a_host_without_headers_gets_isolated_and_then_needs_no_network(
     bench_pages: Callable[..., Path], open_page: Callable
 ) -> None:
-    with host(bench_pages("small"), {}) as address:
+    with static_host(bench_pages("small")) as address:
         page = open_page(address)
         page.wait_for_selector("#start:enabled", timeout=OF_A_MINUTE)
         assert page.evaluate("crossOriginIsolated")
@@ -145,7 +122,7 @@ def test_a_service_has_the_page_beside_it(bench_pages: Callable[..., Path], open
 def test_without_isolation_it_measures_with_one_thread_and_says_why(
     bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path
 ) -> None:
-    with host(bench_pages("small"), {}) as address:
+    with static_host(bench_pages("small")) as address:
         page = open_page(f"{address}?{QUICK}&threads=2", service_workers="block")
         finished(page)
         result = saved(page, tmp_path / "r.json")
@@ -159,7 +136,7 @@ def test_without_isolation_it_measures_with_one_thread_and_says_why(
 def test_turns_of_a_hidden_page_are_thrown_away_and_what_there_is_outlives_the_tab(
     bench_pages: Callable[..., Path], open_page: Callable
 ) -> None:
-    with host(bench_pages("small"), ISOLATED) as address:
+    with static_host(bench_pages("small"), ISOLATED) as address:
         page = open_page(f"{address}?{QUICK.replace('=8', '=4000')}&threads=1")
         page.evaluate("""Object.defineProperty(document, "hidden", { get: () => globalThis.isAway === true })""")
         show = "(away) => { isAway = away; document.dispatchEvent(new Event('visibilitychange')); }"
@@ -189,7 +166,7 @@ def test_an_answer_that_differs_is_not_timed_and_the_figure_is_told(
     largest = max(map(abs, values))
     values[values.index(min(values, key=abs))] += 0.01 * largest
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with host(folder, ISOLATED) as address:
+    with static_host(folder, ISOLATED) as address:
         page = open_page(f"{address}?{QUICK}&threads=1")
         finished(page)
         assert "Nothing could be measured" in page.inner_text("#verdict")
@@ -233,7 +210,7 @@ def test_the_page_in_the_docs_answers_as_the_file_does(
     shutil.copytree(bench_pages("small-uint8") / "ort", tmp_path / "ort")
     file = shutil.copyfile(model_of(bench_pages("small-uint8")), tmp_path / "model.onnx")
     logits = photo(tmp_path, file)["logits"]
-    with host(tmp_path, {}) as address:
+    with static_host(tmp_path) as address:
         page = open_page(address)
         until(page, "answer.textContent !== ''")
         assert page.inner_text("#answer") == f"class {logits.argmax()}"
@@ -251,7 +228,7 @@ def test_the_program_for_browsers_in_the_docs_answers_as_the_file_does(
     )
     shutil.copytree(bench_pages("small") / "ort", tmp_path / "node_modules" / "onnxruntime-web" / "dist")
     answers = photo(tmp_path, exported("small-top5", tmp_path).rename(tmp_path / "model.onnx"))
-    with host(tmp_path, {}) as address:
+    with static_host(tmp_path) as address:
         page = open_page(address)
         until(page, "'found' in window")
         indices, probabilities = page.evaluate("found")
@@ -262,7 +239,7 @@ def test_the_program_for_browsers_in_the_docs_answers_as_the_file_does(
 def test_the_order_of_a_small_and_a_large_model_is_right(
     bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path
 ) -> None:
-    with host(bench_pages("small", "fastvit_t8"), ISOLATED) as address:
+    with static_host(bench_pages("small", "fastvit_t8"), ISOLATED) as address:
         page = open_page(f"{address}?{QUICK}&threads=1")
         finished(page)
         result = saved(page, tmp_path / "r.json")
@@ -275,7 +252,7 @@ def test_the_order_of_a_small_and_a_large_model_is_right(
 def test_webgpu_answers_alike_and_int8_is_left_to_the_processor(
     bench_pages: Callable[..., Path], launch: Callable, tmp_path: Path
 ) -> None:
-    with host(bench_pages("small", "small-int8"), ISOLATED) as address:
+    with static_host(bench_pages("small", "small-int8"), ISOLATED) as address:
         browser = launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
         page = browser.new_page()
         page.goto(f"{address}?{QUICK.replace('webgpu=0', 'webgpu=1')}&threads=1")
@@ -293,7 +270,7 @@ def test_webgpu_answers_alike_and_int8_is_left_to_the_processor(
 def test_the_models_of_the_papers_answer_alike_in_the_browser(
     bench_pages: Callable[..., Path], open_page: Callable, tmp_path: Path
 ) -> None:
-    with host(bench_pages("fastvit_t8", "fastvit_sa12", "fastervit_0"), ISOLATED) as address:
+    with static_host(bench_pages("fastvit_t8", "fastvit_sa12", "fastervit_0"), ISOLATED) as address:
         page = open_page(f"{address}?{QUICK}&threads=1")
         finished(page)
         result = saved(page, tmp_path / "r.json")
