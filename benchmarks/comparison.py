@@ -1,6 +1,7 @@
 """What all benchmarks share: interleaved timing of candidates, ratios against the first, one JSON line at the end."""
 
 import json
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -45,15 +46,15 @@ def report(benchmark: str, results: object, *, output: Path | None = None) -> No
 
 
 def _row(latency: Latency, reference: Latency) -> dict[str, float]:
-    """The speed's 95 % interval is that of the median over rounds, in each of which both took a turn."""
-    pairs = zip(reference.turns_ms, latency.turns_ms, strict=True)
-    low, high = median_interval(tuple(theirs / own for theirs, own in pairs))
+    """The speed and its 95 % interval are those of the median over rounds, in each of which both took a turn."""
+    speeds = tuple(theirs / own for theirs, own in zip(reference.turns_ms, latency.turns_ms, strict=True))
+    low, high = median_interval(speeds)
     return {
         "median_ms": round(latency.median_ms, 3),
         "low_ms": round(latency.interval_ms[0], 3),  # 95 % interval of the median
         "high_ms": round(latency.interval_ms[1], 3),
         "p90_ms": round(latency.p90_ms, 3),
-        "speed": round(reference.median_ms / latency.median_ms, 3),
+        "speed": round(statistics.median(speeds), 3),
         "speed_low": round(low, 3),
         "speed_high": round(high, 3),
     }
