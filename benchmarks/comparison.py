@@ -38,7 +38,7 @@ def compare(
 
 def report(benchmark: str, results: object, *, output: Path | None = None) -> None:
     """Print everything, with the machine and the commit, as one JSON line; write it to `output` too, if given."""
-    record = {"benchmark": benchmark, "commit": _commit(), "machine": machine_card().to_dict(), "results": results}
+    record = {"benchmark": benchmark, "commit": commit(), "machine": machine_card().to_dict(), "results": results}
     print(json.dumps(record))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +60,7 @@ def _row(latency: Latency, reference: Latency) -> dict[str, float]:
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is checked out, marked where files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"

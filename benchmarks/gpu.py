@@ -7,9 +7,12 @@ FasterViT paper's tables have it, and batch 8 as FastViT's.
 """
 
 import argparse
+import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from comparison import commit
 
 from hybridvit.measure.bench import bench
 from hybridvit.measure.options import BenchOptions
@@ -36,5 +39,6 @@ if __name__ == "__main__":
         show=lambda text: print(text, file=sys.stderr, flush=True),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(result.json() + "\n")
-    print(result.json())
+    line = json.dumps({"commit": commit()} | result.to_dict())
+    output.write_text(line + "\n")
+    print(line)

@@ -1,9 +1,7 @@
 """docs/results.md and its charts, from the files under docs/measurements/; nothing is measured here.
 
-    hybridvit bench $(cat benchmarks/models.txt) --runtimes torch onnxruntime openvino --json .../cpu-models.json
-    hybridvit bench fastvit_t8 fastvit_t8.apple_in1k ... --precisions fp32 bf16 int8 --json .../cpu-precisions.json
-    hybridvit mixers --runtimes torch onnxruntime openvino --json .../cpu-mixers.json
-    hybridvit stages fastervit_2 --json .../cpu-stages.json
+    python benchmarks/cpu.py          # measures what is read here, on a CPU
+    python benchmarks/gpu.py --output docs/measurements/gpu-models.json
     python benchmarks/results.py
 
 What a file is missing for is said to be not measured.
@@ -14,6 +12,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from cpu import REFERENCE
 
 from hybridvit.charts.tradeoff import draw, draw_resolution, draw_stages, pareto_front
 from hybridvit.charts.tradeoff_rows import RUNTIME_NAMES
@@ -26,21 +26,16 @@ OURS = ("fastvit", "fastervit", "swin_hat")
 HEADER = """\
 # What was measured, and what it says
 
-Written by `python benchmarks/results.py` from the files in docs/measurements/; do not edit. Latencies are of this
-library's benchmark: every model of a table was measured in one run, in rounds that all took turns in, folded, each in a
-process of its own. Accuracies are the published ones, with their sources in the JSON. Weights are random, which changes
-no time. Where 95 % intervals overlap, neither is faster.
+Written by `python benchmarks/results.py` from the files in docs/measurements/, which `python benchmarks/cpu.py` writes;
+do not edit. Latencies are of this library's benchmark: models take turns in rounds, folded, each in processes of its
+own; PyTorch's threads wait as they do by default. Accuracies are the published ones, with their sources in the JSON.
+Weights are random, which changes no time. Where 95 % intervals overlap, neither is faster.
 """
-SLEPT = (
-    "**In this run PyTorch's threads slept while they waited (OMP_WAIT_POLICY=PASSIVE), which takes its eager mode "
-    "1.2 to 1.6 times as long as by default and slows no other runtime (lab log): compare inside a runtime, not "
-    "PyTorch with the others.**"
-)
 
 
 def page() -> str:
     """The Markdown; charts are drawn beside the JSON files."""
-    parts = [HEADER, *_models(), *_precisions(), *_mixers(), *_stages(), *_gpu()]
+    parts = [HEADER, *_models(), *_successors(), *_tasks(), *_precisions(), *_mixers(), *_stages(), *_gpu()]
     return "\n".join(parts)
 
 
@@ -56,6 +51,7 @@ def _models() -> Iterator[str]:
         yield "Not measured.\n"
         return
     yield _machine(result)
+    yield from _batches(result)
     result["bench"] = list(_with_distilled(result["bench"]))
     draw(result, FOLDER / "cpu-models.png")
     yield "![Top-1 against latency](measurements/cpu-models.png)\n"
@@ -75,10 +71,91 @@ def _models() -> Iterator[str]:
         for record in sorted(records, key=lambda record: record["median_ms"]):
             yield _row(record, is_on_front=record["model"] in front)
         yield "\nBold: on the Pareto front, no other of these is as fast and more accurate.\n"
+    yield from _left_out(result)
+
+
+def _batches(result: Mapping[str, Any]) -> Iterator[str]:
+    """How the batches of models were joined to one table."""
+    batches = result["batches"]
+    yield (
+        f"They do not fit into memory at once: they were measured in {len(batches)} batches with {REFERENCE} in each. "
+        f"Times of a batch are multiplied by what makes {REFERENCE}'s median in that runtime the median of its medians "
+        "over all batches; intervals are those inside a batch.\n"
+    )
+    runtimes = list(batches[0]["factors"])
+    yield "| batch | models | " + " | ".join(f"factor, {RUNTIME_NAMES[runtime]}" for runtime in runtimes) + " |"
+    yield "|---" * (len(runtimes) + 2) + "|"
+    for number, batch in enumerate(batches, 1):
+        factors = " | ".join(f"{batch['factors'][runtime]:.3f}" for runtime in runtimes)
+        yield f"| {number} | {len(batch['models'])} | {factors} |"
+    yield ""
+
+
+def _left_out(result: Mapping[str, Any]) -> Iterator[str]:
     if result["skipped"]:
         yield "Left out:\n"
-        yield from (f"- {each['model']}, {each['runtime']}: {each['reason']}" for each in result["skipped"])
+        yield from (
+            f"- {each['model']}, {RUNTIME_NAMES[each['runtime']]}, {each['precision']}: {each['reason']}"
+            for each in result["skipped"]
+        )
         yield ""
+
+
+def _successors() -> Iterator[str]:
+    result = _read("cpu-successors")
+    yield "## CPU: the image towers of MobileCLIP\n"
+    if result is None:
+        yield "Not measured.\n"
+        return
+    yield _machine(result)
+    yield from _batches(result)
+    yield "Ours against timm's tower with the same weights, folded, fp32, batch 1, 256 px; above 1 ours is faster.\n"
+    by_model = {model: records for (model,), records in _grouped(result["bench"], "model").items()}
+    ways = list({(each["runtime"], each["precision"]): None for each in result["bench"]})
+    yield "| tower | parameters M | madds G | " + " | ".join(RUNTIME_NAMES[runtime] for runtime, _ in ways) + " |"
+    yield "|---" * (len(ways) + 3) + "|"
+    for model, records in by_model.items():
+        theirs = next((each for name, each in by_model.items() if name.startswith(f"{model}.")), None)
+        if theirs is not None:
+            cells = (_against(_of(records, way), _of(theirs, way)) for way in ways)
+            size = f"{records[0]['parameters'] / 1e6:.1f} | {records[0]['multiply_adds'] / 1e9:.2f}"
+            yield f"| {model} | {size} | " + " | ".join(cells) + " |"
+    yield ""
+    yield from _left_out(result)
+
+
+def _against(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> str:
+    if ours is None or theirs is None:
+        return ""
+    return f"{ours['median_ms']:.1f} ms, {theirs['median_ms'] / ours['median_ms']:.2f}x"
+
+
+def _tasks() -> Iterator[str]:
+    result = _read("cpu-tasks")
+    yield "## CPU: segmenters, detectors, hands\n"
+    if result is None:
+        yield "Not measured.\n"
+        return
+    yield _machine(result)
+    yield "The network alone, folded, fp32, batch 1: median in milliseconds, and its 95 % interval.\n"
+    ways = list({(each["runtime"], each["precision"]): None for each in result["bench"]})
+    yield "| model | px | parameters M | madds G | " + " | ".join(RUNTIME_NAMES[runtime] for runtime, _ in ways) + " |"
+    yield "|---" * (len(ways) + 4) + "|"
+    for (model,), records in _grouped(result["bench"], "model").items():
+        first = records[0]
+        sizes = [first["image_size"].partition("x")[0], _number(first, "parameters", 1e6)]
+        sizes.append(_number(first, "multiply_adds", 1e9, 2))
+        yield f"| {model} | " + " | ".join([*sizes, *(_time(_of(records, way)) for way in ways)]) + " |"
+    yield ""
+    yield from _left_out(result)
+
+
+def _time(record: Mapping[str, Any] | None) -> str:
+    return "" if record is None else f"{record['median_ms']:.1f} ({record['low_ms']:.1f} - {record['high_ms']:.1f})"
+
+
+def _number(record: Mapping[str, Any], name: str, unit: float = 1.0, digits: int = 1) -> str:
+    return "-" if record[name] is None else f"{record[name] / unit:.{digits}f}"
 
 
 def _with_distilled(records: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -128,22 +205,18 @@ def _front(records: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, Map
 
 def _row(record: Mapping[str, Any], *, is_on_front: bool) -> str:
     mark = "**" if is_on_front else ""
-
-    def number(name: str, unit: float = 1.0, digits: int = 1) -> str:
-        return "-" if record[name] is None else f"{record[name] / unit:.{digits}f}"
-
     cells = (
         "ours" if record["family"] in OURS else "",
         f"{mark}{record['model']}{mark}",
         record["image_size"].partition("x")[0],
-        number("top1"),
+        _number(record, "top1"),
         record["top1_of"] or "-",
         f"{record['median_ms']:.2f}",
         f"{record['low_ms']:.2f} - {record['high_ms']:.2f}",
         f"{record['p99_ms']:.2f}",
-        number("memory_mib", digits=0),
-        number("parameters", 1e6),
-        number("multiply_adds", 1e9, 2),
+        _number(record, "memory_mib", digits=0),
+        _number(record, "parameters", 1e6),
+        _number(record, "multiply_adds", 1e9, 2),
     )
     return "| " + " | ".join(cells) + " |"
 
@@ -215,7 +288,7 @@ def _stages() -> Iterator[str]:
     title = f"{result['model']}, batch {result['batch']}, PyTorch, fp32: what each stage costs"
     draw_stages(result["stages"], FOLDER / "cpu-stages.png", title)
     yield f"![{title}](measurements/cpu-stages.png)\n"
-    yield _slept(result)
+    yield f"Commit {result['commit']}.\n"
     yield "| stage | median ms | multiply-adds G | parameters M | activations MiB |"
     yield "|---|---|---|---|---|"
     for each in result["stages"]:
@@ -259,13 +332,9 @@ def _machine(result: Mapping[str, Any]) -> str:
     gpu = "" if machine["gpu"] == "none" else f"; {machine['gpu']}"
     return (
         f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}){gpu}; {versions}; "
-        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls.{said} "
-        f"{_slept(result)}\n"
+        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls; commit "
+        f"{result['commit']}.{said}\n"
     )
-
-
-def _slept(result: Mapping[str, Any]) -> str:
-    return SLEPT if result["machine"]["environment"].get("OMP_WAIT_POLICY") == "PASSIVE" else ""
 
 
 def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
