@@ -276,6 +276,10 @@ class Task(ABC):
         """What has to be known of a file that gives these answers, such as whose data is in it; empty: nothing."""
         return ""
 
+    def needs(self, card: "ModelCard") -> str:
+        """What a user has to get beside a checkpoint of the model before it answers; empty: nothing."""
+        return ""
+
     def difference(self, given: Outputs, wanted: Outputs) -> float:
         """How far two answers to a batch (NumPy arrays) are apart; infinite where a number is not finite."""
         return max(relative_error(given[name], expected) for name, expected in wanted.items())

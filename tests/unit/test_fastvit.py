@@ -254,6 +254,23 @@ def test_wrong_options_are_errors_that_name_the_fix(message):
 
 
 @pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("fastvit_debug", "layer_scale_init"),
+        ("fastervit_debug", "layer_scale_init"),
+        ("fastervit_debug", "conv_layer_scale_init"),
+        ("swin_tiny_hat", "layer_scale_init"),
+    ],
+)
+def test_a_layer_scale_may_be_a_whole_number(name, option):
+    with torch.device("meta"):
+        model = hybridvit.create_model(name, **{option: 0})
+    scales = [each for key, each in model.named_parameters() if key.endswith("layer_scale")]
+    assert scales
+    assert all(each.is_floating_point() for each in scales)
+
+
+@pytest.mark.parametrize(
     ("shape", "message"),
     [
         ((1, 3, 31, 64), r"Image is 31x64 pixels, but fastvit_debug needs both sides >= 32"),

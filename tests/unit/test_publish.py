@@ -30,6 +30,8 @@ from hybridvit.publish.timm_layout import layout_of
 from hybridvit.quantity import Quantity
 from hybridvit.recipe.file import load_recipe
 from hybridvit.report.charts import picture
+from hybridvit.task import find_task
+from hybridvit.tasks.classify.task import Classify
 from hybridvit.training.record.curves import curves_of
 
 AMLR = "apple-amlr: research only, non-commercial, and so is everything made from the weights"
@@ -169,6 +171,22 @@ def test_a_model_with_a_head_is_said_to_need_this_package() -> None:
     assert layout.opens_in == "hybridvit"
     assert "pretrained_cfg" not in layout.config  # by which transformers would take it for timm's
     assert layout.config["library_name"] == "hybridvit"
+
+
+def test_what_a_user_has_to_get_beside_the_weights_is_said(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classify, "needs", lambda _, card: f"It needs the key of {card.architecture}.")
+    push(run, "ada/pets", dry_run=tmp_path / "pets")
+    assert "- It needs the key of fastvit_debug." in (tmp_path / "pets" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("assets", "words"), [({}, "mano convert MANO_RIGHT.pkl"), ({"assets": "generated"}, "")])
+def test_a_hand_of_manos_needs_its_file(assets: dict[str, str], words: str) -> None:
+    card = Card(architecture="fastvit_debug", task="hand", head_options=assets)
+    said = find_task("hand").needs(card)
+    assert words in said
+    assert bool(said) is bool(words)
 
 
 def test_weights_for_research_alone_stay_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

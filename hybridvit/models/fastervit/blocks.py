@@ -9,6 +9,7 @@ from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, conv_owning, exact
 from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.drop_path import drop_path
+from hybridvit.models.layer_scale import new_layer_scale
 
 STEM_EPS, DOWNSAMPLE_EPS = 1e-4, 1e-6
 
@@ -48,7 +49,7 @@ class ConvBlock(Foldable):
         self.norm1 = nn.BatchNorm2d(dim)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
         self.norm2 = nn.BatchNorm2d(dim)
-        self.layer_scale = None if layer_scale_init is None else nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.layer_scale = None if layer_scale_init is None else new_layer_scale(layer_scale_init, dim)
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -14,6 +14,7 @@ from hybridvit.models.attention import attention
 from hybridvit.models.drop_path import drop_path
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.residual import ResidualMLP, TokenResidual
+from hybridvit.models.layer_scale import new_layer_scale
 from hybridvit.tracing import one_node
 
 RATE = 2  # tokens per delegate and side
@@ -58,7 +59,7 @@ class LocalAggregation(Foldable):
         self.mix = nn.Conv2d(dim, dim, 1)
         self.depthwise = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
         self.project = nn.Conv2d(dim, dim, 1)
-        self.layer_scale = None if layer_scale_init is None else nn.Parameter(torch.full((dim,), layer_scale_init))
+        self.layer_scale = None if layer_scale_init is None else new_layer_scale(layer_scale_init, dim)
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -17,6 +17,7 @@ from hybridvit.models.channel_norm import ChannelLayerNorm
 from hybridvit.models.drop_path import drop_path
 from hybridvit.models.fastvit.config import HEAD_DIM, FastViTConfig
 from hybridvit.models.fastvit.reparameterised import OverparamConv
+from hybridvit.models.layer_scale import new_layer_scale
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -26,7 +27,7 @@ class Residual(Foldable):
 
     def __init__(self, dim: int, *, layer_scale_init: float, drop_path_rate: float) -> None:
         super().__init__()
-        self.layer_scale = nn.Parameter(torch.full((dim, 1, 1), layer_scale_init))
+        self.layer_scale = new_layer_scale(layer_scale_init, dim, 1, 1)
         self.drop_path_rate = drop_path_rate
 
     def add(self, x: Float[Tensor, "b c h w"], branch: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -4,7 +4,6 @@ from functools import reduce
 from operator import add
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
@@ -13,6 +12,7 @@ from hybridvit.folding.as_built import check_as_built, is_as_built
 from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact, identity_kernel
+from hybridvit.models.layer_scale import new_layer_scale
 from hybridvit.tracing import is_traced
 
 TrainingForm = Literal["collapsed", "branches"]
@@ -150,7 +150,7 @@ class RepMixer(Foldable):
             training_form=training_form,
         )
         self.norm = nn.BatchNorm2d(dim)
-        self.layer_scale = nn.Parameter(torch.full((dim, 1, 1), layer_scale_init))
+        self.layer_scale = new_layer_scale(layer_scale_init, dim, 1, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         branches = self.mixer.readable_branches(x) if is_as_built(self.mixer, OverparamConv) else None

@@ -13,6 +13,7 @@ from hybridvit.models.attention import attention
 from hybridvit.models.drop_path import drop_path
 from hybridvit.models.hat.config import HATConfig
 from hybridvit.models.hat.position import Grid, PositionEmbedding, RelativeBias
+from hybridvit.models.layer_scale import new_layer_scale
 
 
 class TokenResidual(Foldable):
@@ -22,7 +23,7 @@ class TokenResidual(Foldable):
         super().__init__()
         init = config.layer_scale_init
         self.norm = nn.LayerNorm(dim)
-        self.layer_scale = None if init is None else nn.Parameter(torch.full((dim,), init))
+        self.layer_scale = None if init is None else new_layer_scale(init, dim)
         self.drop_path_rate = drop_path_rate
 
     def add(self, x: Float[Tensor, "n t c"], branch: Float[Tensor, "n t c"], num_images: int) -> Float[Tensor, "n t c"]:

@@ -135,6 +135,17 @@ class HandTask(Task):
             "--returns parameters has none of them."
         )
 
+    def needs(self, card: ModelCard) -> str:
+        from hybridvit.tasks.hand.mano.assets import GENERATED
+        from hybridvit.tasks.hand.mano.hand_found import named
+
+        if named(card) == GENERATED:
+            return ""
+        return (
+            "It answers with MANO's hand, whose file may not be passed on and is not here: take it from "
+            "https://mano.is.tue.mpg.de, accept its licence, and run `hybridvit mano convert MANO_RIGHT.pkl` once."
+        )
+
     def difference(self, given: Outputs, wanted: Outputs) -> float:
         from hybridvit.tasks.hand.difference import farthest_m
 
