@@ -61,7 +61,7 @@ class ClassifyResult(Result):
 
     def draw(self, picture: Image.Image) -> Image.Image:
         """The picture over a strip with the first answer."""
-        return over_a_strip(picture, f"{self.names[0]}  {100 * self.probabilities[0]:.1f} %")
+        return over_a_strip(picture, f"{self.names[0]}: {100 * self.probabilities[0]:.1f} %")
 
 
 def results_of(outputs: Outputs, card: ModelCard, most: int | None = None) -> Sequence[ClassifyResult]:
