@@ -12,7 +12,7 @@ TEST := $(BIN)/python -m pytest --durations 20 -n
 OTHER_SYSTEM := $(BIN)/mypy hybridvit --cache-dir .mypy_cache/other --follow-imports skip --no-warn-unused-ignores \
 	--disable-error-code name-defined --disable-error-code var-annotated
 
-.PHONY: docs lab dist browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu clean
+.PHONY: docs lab dist browser demo demo-segmentation demo-detection demo-hand test test-nightly test-litert check types types-elsewhere style bench bench-gpu results clean
 
 demo: .venv/ready
 	$(BIN)/python -m hybridvit.demo
@@ -82,6 +82,11 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/fold_cost.py
 	$(BIN)/python benchmarks/fastervit_inference.py
 	$(BIN)/python benchmarks/carrier_tokens.py
+
+# All times of docs/results.md taken anew, which takes about two hours on 2 cores that nobody else uses.
+results: .venv/ready
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/results.py
 
 # Two tables of the papers in miniature, on the two marks: docs/ablations.md. What is finished is not run again.
 SMALL_FASTVIT := model=fastvit_s12 'model_options={"depths": [1, 1, 2, 1], "widths": [8, 16, 32, 64], "mlp_ratio": 2}'
