@@ -38,7 +38,6 @@ RUNTIMES = ("torch", "onnxruntime", "openvino")
 PER_BATCH = 14  # models beside the reference: 15 in three runtimes, in two processes each, take 18 GiB
 TOWERS = ("fastvit_mci0", "fastvit_mci1", "fastvit_mci2", "fastvit_mci3", "fastvit_mci4")
 TAGS = (".apple_mclip", ".apple_mclip2_dfndr2b")  # timm's
-ORDINARY = ("fastvit_t8", "fastvit_sa12", "fastvit_ma36")
 TIMES = ("median_ms", "low_ms", "high_ms", "p90_ms", "p99_ms")
 TASKS = (  # what, side in pixels, options of create_model, runtimes that can
     ("Semantic FPN, 150 classes", 512, {"task": "segment", "num_classes": 150}, (*RUNTIMES, "executorch")),
@@ -116,15 +115,16 @@ def scaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
 
 
 def precisions() -> dict[str, Any]:
-    """Every runtime and precision of three models, and timm's same models in PyTorch."""
-    names = [name for own in ORDINARY for name in (own, f"{own}.apple_in1k")]
+    """Every runtime and precision of four models, and timm's same models as they are called in PyTorch."""
+    names = ("fastvit_t8", REFERENCE, "fastvit_ma36", "fastervit_0")
+    theirs = [find_subject(f"{name}.apple_in1k") for name in names if name.startswith("fastvit")]
     options = BenchOptions(
         runtimes=("torch", "torch-compile", "onnxruntime", "openvino", "executorch"),
         precisions=("fp32", "bf16", "int8"),
         rounds=30,
         processes=1,  # to compile each twice takes longer than to measure
     )
-    return bench(names, options, show=say).to_dict()
+    return bench([*names, *(replace(each, runtimes=("torch",)) for each in theirs)], options, show=say).to_dict()
 
 
 def mixers() -> dict[str, Any]:
