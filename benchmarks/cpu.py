@@ -35,7 +35,8 @@ from hybridvit.measure.subject import Subject, find_subject
 FOLDER = Path("docs/measurements")
 REFERENCE = "fastvit_sa12"
 RUNTIMES = ("torch", "onnxruntime", "openvino")
-PER_BATCH = 14  # models beside the reference: 15 in three runtimes, in two processes each, take 18 GiB
+FP32 = BenchOptions(runtimes=RUNTIMES, precisions=("fp32",), rounds=30, calls=2, processes=2)
+PER_BATCH = 6  # models beside the reference: 7 in three runtimes, in two processes each, take 20 GiB
 TOWERS = ("fastvit_mci0", "fastvit_mci1", "fastvit_mci2", "fastvit_mci3", "fastvit_mci4")
 TAGS = (".apple_mclip", ".apple_mclip2_dfndr2b")  # timm's
 TIMES = ("median_ms", "low_ms", "high_ms", "p90_ms", "p99_ms")
@@ -59,14 +60,14 @@ def successors() -> dict[str, Any]:
 
     there = set(timm.list_models("fastvit_mci*", pretrained=True))
     theirs = [name + next(tag for tag in TAGS if name + tag in there) for name in TOWERS]
-    return in_batches([name for pair in zip(TOWERS, theirs, strict=True) for name in pair], per_batch=6)
+    pairs = [name for pair in zip(TOWERS, theirs, strict=True) for name in pair]
+    return in_batches(pairs, per_batch=4)  # the largest take 4 GiB to open
 
 
 def in_batches(names: Sequence[str], *, per_batch: int = PER_BATCH) -> dict[str, Any]:
     """`names` and the reference in every runtime; neighbours in the list stay together."""
     parts = [names[start : start + per_batch] for start in range(0, len(names), per_batch)]
-    options = BenchOptions(runtimes=RUNTIMES, precisions=("fp32",), rounds=30, calls=2, processes=2)
-    return joined([bench([REFERENCE, *part], options, show=say).to_dict() for part in parts])
+    return joined([bench([REFERENCE, *part], FP32, show=say).to_dict() for part in parts])
 
 
 def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def tasks() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for what, side, more, runtimes in TASKS:
             subjects = [saved(Path(folder), name, what, side, more) for name in ("fastvit_t8", REFERENCE)]
-            options = BenchOptions(runtimes=runtimes, precisions=("fp32",), rounds=30, calls=2, processes=2)
+            options = replace(FP32, runtimes=runtimes, seconds=150)
             results.append(bench(subjects, options, show=say).to_dict())
     return one_after_another(results)
 
