@@ -9,6 +9,7 @@ import hybridvit
 from hybridvit.errors import UsageError
 from hybridvit.models.registry import VARIANTS
 from hybridvit.recipe.file import load_recipe, recipe_names
+from hybridvit.tasks.detect.config import DetectRecipe
 from hybridvit.training.trial.dry_run import dry_run
 from hybridvit.training.trial.miniature import debug_options, debug_size, miniature
 
@@ -28,6 +29,11 @@ def one_of_each_kind() -> list[object]:
         pytest.param(name, marks=() if name in first.values() else pytest.mark.nightly, id=name)
         for name in recipe_names()
     ]
+
+
+def detectors() -> list[str]:
+    """The recipes of detectors."""
+    return [name for name in recipe_names() if isinstance(load_recipe(name, {"dry_run": True}), DetectRecipe)]
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -53,6 +59,17 @@ def test_a_recipe_of_each_kind_passes_a_dry_run(name: str, tmp_path: Path) -> No
     assert ("the weights to start from" in text) == (recipe.pretrained is not False)
     assert "with the same weights to the last bit" in text
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", detectors())
+def test_a_detector_in_miniature_answers_a_single_picture(name: str, tmp_path: Path) -> None:
+    small, _ = miniature(load_recipe(name, {"dry_run": True}), tmp_path)
+    assert isinstance(small, DetectRecipe)
+    head = {"task": small.task, "head": small.head or "mask_rcnn", "head_options": small.head_options, "num_classes": 3}
+    side = small.data.image_size
+    model = hybridvit.create_model(small.model, image_size=side, **head, **small.model_options).eval()
+    with torch.no_grad():
+        assert set(model(torch.zeros(1, 3, side, side))) >= {"boxes", "scores", "labels"}
 
 
 def test_a_miniature_keeps_what_can_be_wrong_and_says_what_it_changes() -> None:

@@ -86,7 +86,7 @@ SMALL_RCNN: Mapping[str, Any] = {
     "detections": 10,
 }
 SMALL_DINO: Mapping[str, Any] = {
-    "dim": 32,
+    "dim": 64,
     "num_queries": 10,
     "encoder_depth": 1,
     "decoder_depth": 2,
