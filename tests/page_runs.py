@@ -26,7 +26,18 @@ from documents import ROOT, SHELL, Block, commands_of
 from fresh import ENVIRONMENT
 from PIL import Image
 from required import missing
-from scaled_down import BY_DAY, ELSEWHERE, FOLDERS, LARGE, ONCE, added, is_read_alone, small_train, smaller
+from scaled_down import (
+    BY_DAY,
+    ELSEWHERE,
+    FOLDERS,
+    LARGE,
+    ONCE,
+    added,
+    is_read_alone,
+    measured_before,
+    small_train,
+    smaller,
+)
 from serving import Process, serving
 from stand_ins import StandIns, scene
 from static_host import static_host
@@ -126,6 +137,8 @@ class PageRun:
         if name in ONCE and (name, *rest) in _CARRIED_OUT:
             return
         _CARRIED_OUT.add((name, *rest))
+        if before := measured_before(name, rest):
+            assert main([name, *before]) == 0, where
         code = main([name, *rest])
         assert code == 0, f"{where}: {shlex.join([words[0], name, *rest])} ended with code {code}."
 

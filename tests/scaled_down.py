@@ -61,11 +61,22 @@ def added(name: str, words: Sequence[str]) -> list[str]:
         return ["--print_config"] if "--resume" in words else ["--dry_run", "--fit", "true"]
     if name == "bench" and "--from" in words:
         return []
+    if name == "bench" and "--against" in words:
+        return [*ADDED[name], "--tolerance", "1000"]  # percent: how fast this machine is just now is no matter
     if name == "ablate" and "--report" in words:
         return []
     if name == "evaluate" and ("--suites" in words or "--root" in words):
         return ["--workers", "0"]
     return list(ADDED.get(name, ()))
+
+
+def measured_before(name: str, words: Sequence[str]) -> list[str]:
+    """The words that measure what `bench --against FILE` compares with, some time before; none for other commands."""
+    if name != "bench" or "--against" not in words or "--from" in words:
+        return []
+    place = words.index("--against")
+    rest = [*words[:place], *words[place + 2 :]]
+    return [*rest[: rest.index("--tolerance")], "--json", words[place + 1]]
 
 
 def smaller(word: str) -> str:
