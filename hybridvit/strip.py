@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST_PX = 160  # of the width of what is drawn: words need some room
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def over_a_strip(picture: Image.Image, text: str) -> Image.Image:
@@ -27,7 +26,7 @@ def over_a_strip(picture: Image.Image, text: str) -> Image.Image:
     return drawn
 
 
-def _lines(text: str, font: Font, width_px: float) -> Iterator[str]:
+def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> Iterator[str]:
     """`text` in lines that are no wider; a word that is wider itself is broken."""
     line = ""
     for word in text.split():

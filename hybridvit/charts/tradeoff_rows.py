@@ -191,5 +191,7 @@ def machine_of(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
     value = round(value, 3) if isinstance(value, float) else value
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -96,7 +96,7 @@ def result() -> dict:
              "reason": "it needs 31 GiB of memory, and 7 GiB are free"},
         ],
         "settings": {"rounds": 100, "warmup": "until stable"},
-        "conditions": {"frequency_drop": 0.02},
+        "conditions": {"frequency_drop": 0.02, "warnings": ["Times are noisy.", "Others took a core."]},
         "machine": card.to_dict(),
     }  # fmt: skip
 
@@ -156,6 +156,7 @@ def test_the_page_stands_alone_and_says_everything(tmp_path, result):
         "Accuracy and latency: OpenVINO, fp32, batch 1, CPU, 2 threads",
         "Accuracy and parameters",
         "Latency and image size: ONNX Runtime, fp32, batch 1, CPU, 2 threads",
+        "warnings Times are noisy. Others took a core.",
         "Without a published accuracy, so not in the charts of accuracy: 10 of 101 rows",
         "Skipped: maxvit_large torch fp32 224x224 batch 128: it needs 31 GiB of memory, and 7 GiB are free.",
         "the training form where the folded one is drawn (rows: 1)",
