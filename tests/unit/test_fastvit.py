@@ -262,6 +262,7 @@ def test_wrong_options_are_errors_that_name_the_fix(message):
         ("swin_tiny_hat", "layer_scale_init"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")  # which would not take a whole number for a float
 def test_a_layer_scale_may_be_a_whole_number(name, option):
     with torch.device("meta"):
         model = hybridvit.create_model(name, **{option: 0})
