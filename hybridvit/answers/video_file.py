@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from hybridvit.atomic import replacing
 
@@ -38,7 +38,7 @@ class VideoFile:
         return self
 
     def add(self, picture: Image.Image, seconds: float) -> None:
-        """The next frame; one of another size than the first is made as large."""
+        """The next frame; one of another size than the first is fitted into it, over white."""
         import av
 
         if self._stream is None:
@@ -46,7 +46,10 @@ class VideoFile:
         size = (self._stream.width, self._stream.height)
         if picture.size != size:
             even = tuple(side + side % 2 for side in picture.size)
-            picture = picture.crop((0, 0, *size)) if even == size else picture.resize(size)
+            if even == size:
+                picture = picture.crop((0, 0, *size))
+            else:  # such as one whose answer takes more lines
+                picture = ImageOps.pad(picture.convert("RGB"), size, color="white", centering=(0, 0))
         frame = av.VideoFrame.from_image(picture.convert("RGB"))
         self._last_tick = max(self._last_tick + 1, round(seconds * self._rate))
         frame.pts, frame.time_base = self._last_tick, 1 / self._rate
