@@ -83,7 +83,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/fastervit_inference.py
 	$(BIN)/python benchmarks/carrier_tokens.py
 
-# All times of docs/results.md taken anew, which takes about two hours on 2 cores that nobody else uses.
+# All times of docs/results.md taken anew: hours, on cores that nobody else uses.
 results: .venv/ready
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/results.py

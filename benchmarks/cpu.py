@@ -1,6 +1,6 @@
 """The times of docs/results.md on a CPU: docs/measurements/cpu-*.json. `python benchmarks/results.py` makes the page.
 
-    python benchmarks/cpu.py                                  # all parts; about 1.5 hours on 2 cores
+    python benchmarks/cpu.py                                  # all parts, which takes hours
     python benchmarks/cpu.py --parts models                   # classifiers of ours and others, in fp32
     python benchmarks/cpu.py --parts successors tasks         # image towers; segmenters, detectors, hands
     python benchmarks/cpu.py --parts precisions mixers stages
@@ -12,6 +12,7 @@ the median of its medians over all batches. The factors are in the file and on t
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from comparison import commit
 import hybridvit
 from hybridvit.checkpoints import save_checkpoint
 from hybridvit.machine.facts import machine_card
+from hybridvit.machine.threads import POLICY
 from hybridvit.measure.bench import bench
 from hybridvit.measure.mixers import measure_mixers, reductions
 from hybridvit.measure.options import BenchOptions
@@ -172,6 +174,9 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    for part in parser.parse_args().parts:
+    parts = parser.parse_args().parts
+    if POLICY in os.environ:
+        parser.error(f"{POLICY} is set, and the tables are of threads that wait as by default. Unset it.")
+    for part in parts:
         found = {"commit": commit()} | PARTS[part]()
         (FOLDER / f"cpu-{part}.json").write_text(json.dumps(found) + "\n", encoding="utf-8")

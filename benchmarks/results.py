@@ -9,7 +9,7 @@ What a file is missing for is said to be not measured.
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ Weights are random, which changes no time. Where 95 % intervals overlap, neither
 
 def page() -> str:
     """The Markdown; charts are drawn beside the JSON files."""
-    parts = [HEADER, *_models(), *_successors(), *_tasks(), *_precisions(), *_mixers(), *_stages(), *_gpu()]
+    parts = [HEADER]
+    for title, name, lines in SECTIONS:
+        result = _read(name)
+        parts += [f"## {title}\n", *(["Not measured.\n"] if result is None else lines(result))]
     return "\n".join(parts)
 
 
@@ -44,15 +47,10 @@ def _read(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _models() -> Iterator[str]:
-    result = _read("cpu-models")
-    yield "## CPU: accuracy against latency\n"
-    if result is None:
-        yield "Not measured.\n"
-        return
+def _models(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     yield from _batches(result)
-    result["bench"] = list(_with_distilled(result["bench"]))
+    result = {**result, "bench": list(_with_distilled(result["bench"]))}
     draw(result, FOLDER / "cpu-models.png")
     yield "![Top-1 against latency](measurements/cpu-models.png)\n"
     yield "FastViT stands here twice, with its plain and its distilled weights: one network, one time.\n"
@@ -101,12 +99,7 @@ def _left_out(result: Mapping[str, Any]) -> Iterator[str]:
         yield ""
 
 
-def _successors() -> Iterator[str]:
-    result = _read("cpu-successors")
-    yield "## CPU: the image towers of MobileCLIP\n"
-    if result is None:
-        yield "Not measured.\n"
-        return
+def _successors(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     yield from _batches(result)
     yield "Ours against timm's tower with the same weights, folded, fp32, batch 1, 256 px; above 1 ours is faster.\n"
@@ -130,12 +123,7 @@ def _against(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -
     return f"{ours['median_ms']:.1f} ms, {theirs['median_ms'] / ours['median_ms']:.2f}x"
 
 
-def _tasks() -> Iterator[str]:
-    result = _read("cpu-tasks")
-    yield "## CPU: segmenters, detectors, hands\n"
-    if result is None:
-        yield "Not measured.\n"
-        return
+def _tasks(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     yield "The network alone, folded, fp32, batch 1: median in milliseconds, and its 95 % interval.\n"
     ways = list({(each["runtime"], each["precision"]): None for each in result["bench"]})
@@ -221,12 +209,7 @@ def _row(record: Mapping[str, Any], *, is_on_front: bool) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _precisions() -> Iterator[str]:
-    result = _read("cpu-precisions")
-    yield "## CPU: lower precision, and every runtime\n"
-    if result is None:
-        yield "Not measured.\n"
-        return
+def _precisions(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     yield (
         "Times as fast as the ordinary way: timm's model where it has it, else ours, in PyTorch, eager, folded, fp32, "
@@ -258,12 +241,7 @@ def _way_order(way: tuple[str, str]) -> tuple[int, str]:
     return list(RUNTIME_NAMES).index(way[0]), {"fp32": "0", "bf16": "1"}.get(way[1], "2")
 
 
-def _mixers() -> Iterator[str]:
-    result = _read("cpu-mixers")
-    yield "## FastViT's Figure 3: pooling against RepMixer\n"
-    if result is None:
-        yield "Not measured.\n"
-        return
+def _mixers(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     draw_resolution(result["bench"], FOLDER / "cpu-mixers.png", "Pooling against RepMixer in MetaFormer-S12, batch 1")
     yield "![Latency against image size](measurements/cpu-mixers.png)\n"
@@ -279,12 +257,7 @@ def _mixers() -> Iterator[str]:
     yield ""
 
 
-def _stages() -> Iterator[str]:
-    result = _read("cpu-stages")
-    yield "## FasterViT's Figure S.4: what each stage costs\n"
-    if result is None:
-        yield "Not measured.\n"
-        return
+def _stages(result: Mapping[str, Any]) -> Iterator[str]:
     title = f"{result['model']}, batch {result['batch']}, PyTorch, fp32: what each stage costs"
     draw_stages(result["stages"], FOLDER / "cpu-stages.png", title)
     yield f"![{title}](measurements/cpu-stages.png)\n"
@@ -299,12 +272,7 @@ def _stages() -> Iterator[str]:
     yield ""
 
 
-def _gpu() -> Iterator[str]:
-    yield "## GPU\n"
-    result = _read("gpu-models")
-    if result is None:
-        yield "Not measured: `make bench-gpu` needs a machine with a CUDA GPU, and writes its files beside these.\n"
-        return
+def _gpu(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     for (precision, batch), records in _grouped(result["bench"], "precision", "batch").items():
         yield f"### {precision}, batch {batch}\n"
@@ -328,11 +296,14 @@ def _machine(result: Mapping[str, Any]) -> str:
         if name in machine["versions"]
     )
     rounds = result["bench"][0]["rounds"]
+    processes = sorted({each["processes"] for each in result["bench"]})
+    each_in = " to ".join(str(number) for number in dict.fromkeys((processes[0], processes[-1])))
     said = "".join(f" {warning}" for warning in result["conditions"].get("warnings", ()))
     gpu = "" if machine["gpu"] == "none" else f"; {machine['gpu']}"
     return (
         f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}){gpu}; {versions}; "
-        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls; commit "
+        f"{settings['threads']} threads, {rounds} rounds of {settings['calls_per_turn']} calls, each candidate in "
+        f"{each_in} process{'es' * (processes != [1])}; commit "
         f"{result['commit']}.{said}\n"
     )
 
@@ -343,6 +314,17 @@ def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[An
         groups.setdefault(tuple(record[name] for name in names), []).append(record)
     return groups
 
+
+SECTIONS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Iterator[str]]], ...] = (
+    ("CPU: accuracy against latency", "cpu-models", _models),
+    ("CPU: the image towers of MobileCLIP", "cpu-successors", _successors),
+    ("CPU: segmenters, detectors, hands", "cpu-tasks", _tasks),
+    ("CPU: lower precision, and every runtime", "cpu-precisions", _precisions),
+    ("FastViT's Figure 3: pooling against RepMixer", "cpu-mixers", _mixers),
+    ("FasterViT's Figure S.4: what each stage costs", "cpu-stages", _stages),
+    ("GPU (`make bench-gpu`)", "gpu-models", _gpu),
+)
+"""The title of each, the file that it is of, and what makes its lines."""
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()

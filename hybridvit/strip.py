@@ -35,9 +35,8 @@ def _lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_
             line = ""
         line = f"{line} {word}".lstrip()
         while font.getlength(line) > width_px and len(line) > 1:
-            most = next(
-                end for end in range(len(line) - 1, 0, -1) if end == 1 or font.getlength(line[:end]) <= width_px
-            )
+            fitting = (end for end in range(len(line) - 1, 1, -1) if font.getlength(line[:end]) <= width_px)
+            most = next(fitting, 1)
             yield line[:most]
             line = line[most:]
     yield line

@@ -1,4 +1,4 @@
-"""Layer scale: a learned factor for each channel of a residual branch (CaiT, arXiv:2103.17239, equation 4)."""
+"""Layer scale: a learned factor for each channel of a residual branch (CaiT, arXiv:2103.17239, section 2)."""
 
 import torch
 from torch import nn

@@ -168,7 +168,8 @@ def _limits(run: FinishedRun, layout: Layout) -> list[str]:
         "What it does with pictures unlike those it was trained on, or at other sizes than "
         f"{height}x{width} px, was not measured."
     ]
-    limits += filter(None, [run.task.needs(card)])
+    if needs := run.task.needs(card):
+        limits.append(needs)
     if card.class_names and not card.head:
         limits.append(
             "It answers with one of its classes whatever a picture shows."

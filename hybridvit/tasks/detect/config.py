@@ -8,6 +8,7 @@ from hybridvit.errors import UsageError
 from hybridvit.recipe.checks import at_least, within
 from hybridvit.recipe.groups import DataConfig, Source
 from hybridvit.recipe.headed import HeadedRecipe
+from hybridvit.tasks.detect.dino.config import NORM_GROUPS
 
 Kind = Literal["auto", "coco", "yolo", "voc", "csv", "labelme"]
 
@@ -86,7 +87,7 @@ SMALL_RCNN: Mapping[str, Any] = {
     "detections": 10,
 }
 SMALL_DINO: Mapping[str, Any] = {
-    "dim": 64,
+    "dim": 2 * NORM_GROUPS,  # where a map is one position a group of the norm has no other numbers
     "num_queries": 10,
     "encoder_depth": 1,
     "decoder_depth": 2,
