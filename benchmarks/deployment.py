@@ -29,10 +29,9 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from comparison import compare, report
-from inference import to_onnx
+from in_runtimes import Run, opened, to_onnx
 from torch import nn
 
 import hybridvit
@@ -44,7 +43,6 @@ from hybridvit.measure.opened import pin_threads
 TORCH = "torch"
 SIDES = PLAIN, _, OURS = ("theirs, plain", "ours, without rewrites", "ours")
 FASTVIT, FASTERVIT = ("fastvit_t8", "fastvit_sa12", "fastvit_ma36"), ("fastervit_0", "fastervit_2")
-Run = Callable[[], object]
 
 
 def theirs(name: str) -> nn.Module:
@@ -68,32 +66,6 @@ def written_plainly(target: str, model: nn.Module, images: torch.Tensor) -> byte
 
     program = torch.export.export(model, (images,))
     return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
-
-
-def opened(target: str, content: bytes, weights: bytes, images: np.ndarray, threads: int) -> Run:
-    """A file in its runtime, the same way for both sides."""
-    if target == "onnx":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # idle threads sleep: those of one session would spin while the next one is timed
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        inputs = {session.get_inputs()[0].name: images}
-        return lambda: session.run(None, inputs)
-    if target == "openvino":
-        import openvino
-
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        core = openvino.Core()
-        request = core.compile_model(core.read_model(content, weights), "CPU", settings).create_infer_request()
-        return lambda: request.infer([images])
-    from executorch.runtime import Runtime
-
-    program = Runtime.get().load_program(content)
-    method, inputs_of_method = program.load_method("forward"), (torch.from_numpy(images),)
-    return lambda keep=(program, content): method.execute(inputs_of_method)  # type: ignore[misc]
 
 
 def images_for(name: str) -> torch.Tensor:
@@ -129,13 +101,15 @@ def contenders(name: str, target: str, threads: int, folder: Path) -> dict[str, 
     if target == TORCH:
         folded = {PLAIN: theirs(name), OURS: hybridvit.fold(hybridvit.create_model(name).eval())}
         return {side: partial(_called, model, images_for(name)) for side, model in folded.items()}
-    images, exporter, runs = images_for(name).numpy(), EXPORTERS[target], {}
+    images, exporter = images_for(name), EXPORTERS[target]
+    runs: dict[str, Run] = {}
     for side in SIDES:
         path = file_of(side, name, target, folder)
         parts = () if side == PLAIN else exporter.companions(path)
-        runs[side] = opened(target, path.read_bytes(), b"".join(part.read_bytes() for part in parts), images, threads)
+        weights = b"".join(part.read_bytes() for part in parts)
+        runs[side] = opened(target, path.read_bytes(), images, weights=weights, threads=threads)
     runner = exporter.load_runner(file_of(OURS, name, target, folder), threads=threads)
-    runs["ours, as hybridvit opens it"] = partial(runner, images)
+    runs["ours, as hybridvit opens it"] = partial(runner, images.numpy())
     return runs
 
 

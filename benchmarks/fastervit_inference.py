@@ -20,7 +20,8 @@ from types import MethodType
 
 import torch
 from comparison import compare, report
-from inference import forward, in_onnxruntime, to_onnx
+from in_runtimes import opened, to_onnx
+from inference import forward
 from torch import nn
 
 import hybridvit
@@ -58,17 +59,6 @@ def candidates(variant: int) -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def in_openvino(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """A run of the exported model on 2 threads, in float32."""
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": 2, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(to_onnx(model, images), b""), "CPU", settings)
-    request = compiled.create_infer_request()
-    return lambda: request.infer([images.numpy()])
-
-
 def on_cpu(rounds: int) -> list[dict[str, object]]:
     """Time in each runtime at 224 px, and over the resolution; peak memory."""
     torch.set_num_threads(2)
@@ -85,8 +75,9 @@ def on_cpu(rounds: int) -> list[dict[str, object]]:
                 "ours, folded": hybridvit.fold(models["ours"], image_size=224),
             }
             del eager, models
-            for runtime, run_in in (("ONNX Runtime", in_onnxruntime), ("OpenVINO", in_openvino)):
-                runs = {label: run_in(model, images) for label, model in exported.items()}
+            files = {label: to_onnx(model, images) for label, model in exported.items()}
+            for runtime, target in (("ONNX Runtime", "onnx"), ("OpenVINO", "openvino")):
+                runs = {label: opened(target, content, images) for label, content in files.items()}
                 results.append(compare(f"{title}, {runtime}", runs, rounds=repeats))
         results.append(over_resolution(variant, rounds=max(8, rounds // 8)))
         results.append(peak_memory(variant))

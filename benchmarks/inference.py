@@ -13,6 +13,7 @@ from pathlib import Path
 import timm
 import torch
 from comparison import compare, report
+from in_runtimes import opened, to_onnx
 from timm.utils import reparameterize_model
 from torch import nn
 
@@ -31,25 +32,6 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     return run
 
 
-def to_onnx(model: nn.Module, images: torch.Tensor) -> bytes:
-    """The model as ONNX, for images of this shape alone."""
-    with torch.no_grad():
-        program = torch.onnx.export(model, (images,), dynamo=True, verbose=False)
-    assert program is not None
-    return program.model_proto.SerializeToString()
-
-
-def in_onnxruntime(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
-    """A run of the exported model on 2 threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(to_onnx(model, images), options, providers=["CPUExecutionProvider"])
-    inputs = {session.get_inputs()[0].name: images.numpy()}
-    return lambda: session.run(None, inputs)
-
-
 def on_cpu(rounds: int) -> list[dict[str, object]]:
     """Batch 1, 256 px, fp32."""
     torch.set_num_threads(2)
@@ -66,8 +48,8 @@ def on_cpu(rounds: int) -> list[dict[str, object]]:
         }
         results.append(compare(f"{name}, batch 1, 256 px, eager", eager, rounds=rounds))
         exported = {
-            "timm, folded": in_onnxruntime(their_folded, images),
-            "ours, folded": in_onnxruntime(our_folded, images),
+            "timm, folded": opened("onnx", to_onnx(their_folded, images), images),
+            "ours, folded": opened("onnx", to_onnx(our_folded, images), images),
         }
         results.append(compare(f"{name}, batch 1, 256 px, ONNX Runtime", exported, rounds=rounds))
     return results

@@ -12,14 +12,13 @@ given, with the multiply-adds of each. All files are opened by the same call, in
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import torch
 from comparison import compare, report
-from deployment import apart, opened
-from inference import to_onnx
+from deployment import apart
+from in_runtimes import opened, to_onnx
 from torch import nn
 
 import hybridvit
@@ -64,10 +63,8 @@ def write(side: str, name: str, path: Path, pixels: int) -> int:
 def compared(name: str, paths: dict[str, Path], arguments: argparse.Namespace) -> dict[str, object]:
     """The files of one model, timed in turns."""
     torch.set_num_threads(arguments.threads)
-    images = torch.randn(1, 3, arguments.side, arguments.side).numpy()
-    runs: dict[str, Callable[[], object]] = {
-        side: opened("onnx", path.read_bytes(), b"", images, arguments.threads) for side, path in paths.items()
-    }
+    images = torch.randn(1, 3, arguments.side, arguments.side)
+    runs = {side: opened("onnx", path.read_bytes(), images, threads=arguments.threads) for side, path in paths.items()}
     for run in runs.values():
         run()
     pin_threads(arguments.threads)
