@@ -244,6 +244,21 @@ def test_levels_without_regions_are_not_pooled() -> None:
     assert pool(levels, regions[:0]).shape == (0, 3, 7, 7)
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_an_exported_graph_pools_each_region_from_its_level(aligned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = RegionPooling(size=7, canonical_px=48, aligned=aligned)
+    levels = [torch.randn(2, 3, -(-97 // stride), -(-131 // stride)) for stride in (4, 8, 16, 32)]
+    corners = torch.rand(200, 2) * torch.tensor([131, 97])
+    sides = torch.rand(200, 2) ** 3 * 200
+    boxes = torch.cat((corners, torch.minimum(corners + sides, torch.tensor([131.0, 97.0]))), 1)
+    boxes[:2] = torch.tensor([[0.0, 0, 131, 97], [130.5, 96.5, 131, 97]])  # the whole picture, and its last corner
+    boxes[2, 1] = torch.nan
+    regions = torch.cat((torch.arange(200).float()[:, None] % 2, boxes), 1)
+    expected = pool(levels, regions)
+    monkeypatch.setattr("hybridvit.tasks.detect.heads.pooling.keeps_shapes", lambda _: True)
+    torch.testing.assert_close(pool(levels, regions), expected, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("head", ["mask_rcnn", "cascade_rcnn"])
 def test_one_image_at_a_time_gives_what_a_batch_gives(head: str) -> None:
     model, images = sure(detector(head)), torch.randn(3, 3, 97, 131)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import roi_align
@@ -29,16 +30,14 @@ class RegionPooling:
     ) -> Float[Tensor, "n c s s"]:
         """The features of regions (number of the image, left, top, right, bottom); the first levels count.
 
-        In an exported graph, which cannot sort the regions by their levels, each is pooled from all of them.
+        An exported graph cannot sort the regions by their levels.
         """
         used = [(level.float(), stride) for level, stride in zip(levels, STRIDES[:4], strict=False)]
-        if keeps_shapes(regions):
-            chosen = self._level_of(regions[:, 1:])
-            pooled = [self._pooled(*level, regions) for level in used]
-            masked = [each * (chosen == number)[:, None, None, None] for number, each in enumerate(pooled)]
-            return torch.stack(masked).sum(0).to(levels[0].dtype)
         regions = regions.nan_to_num()  # a region that is not a number would read outside of the map
         chosen = self._level_of(regions[:, 1:])
+        if keeps_shapes(regions):
+            pooled = self._pooled_at_once if self.aligned else self._pooled_from_each
+            return pooled(used, regions, chosen).to(levels[0].dtype)
         numbers = [(chosen == number).nonzero()[:, 0] for number in range(len(used))]
         # a call without regions costs milliseconds too, and fills a gradient of the level's size with zeros
         called = [number for number, where in enumerate(numbers) if len(where)] or [0]
@@ -47,6 +46,30 @@ class RegionPooling:
 
     def _pooled(self, level: Tensor, stride: int, regions: Tensor) -> Tensor:
         return roi_align(level, regions, (self.size, self.size), 1 / stride, SAMPLES, self.aligned)
+
+    def _pooled_at_once(self, used: Sequence[tuple[Tensor, int]], regions: Tensor, chosen: Tensor) -> Tensor:
+        """One call, where one for each level pools each region four times.
+
+        The levels are the images of a batch, and regions are in pixels of their level. Levels are continued by their
+        last row and column, where samples lie that are beyond the centre of the last pixel.
+        """
+        height, width = used[0][0].shape[-2:]
+        images = [
+            F.pad(level, (0, width - level.shape[-1] + 1, 0, height - level.shape[-2] + 1), mode="replicate")
+            for level, _ in used
+        ]
+        numbers = regions[:, :1] * len(used) + chosen[:, None]  # images of one picture lie beside each other
+        boxes = regions[:, 1:] * regions.new_tensor([1 / stride for _, stride in used])[chosen][:, None]
+        whole = torch.stack(images, 1).flatten(0, 1)  # (b levels) c h w
+        return self._pooled(whole, 1, torch.cat((numbers, boxes), 1))
+
+    def _pooled_from_each(self, used: Sequence[tuple[Tensor, int]], regions: Tensor, chosen: Tensor) -> Tensor:
+        """A call for each level: without `aligned` a region is a pixel wide at least, and so may leave its level, and
+        what it reads there is zero."""
+        pooled = [
+            self._pooled(*level, regions) * (chosen == number)[:, None, None, None] for number, level in enumerate(used)
+        ]
+        return torch.stack(pooled).sum(0)
 
     def _level_of(self, boxes: Float[Tensor, "n 4"]) -> Int[Tensor, "n"]:
         area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
