@@ -12,6 +12,7 @@ from typing import cast
 from torch import nn
 
 from hybridvit.card import ModelCard, Preprocessing
+from hybridvit.errors import CheckpointError, ExportError, first_line
 from hybridvit.export.bundle import card_metadata
 from hybridvit.export.exporter import Exporter, Quantisation
 from hybridvit.export.files import replacing_with
@@ -50,9 +51,17 @@ class Draft:
         self.exporter.seal(self.path)
 
     def opened(self) -> ExportedRunner:
-        """What answers for the file."""
+        """What answers for the file. Raises ExportError if the runtime does not open what was just written."""
         _log.info(PROVING)
-        return self.exporter.load_to_prove(self.path)
+        try:
+            return self.exporter.load_to_prove(self.path)
+        except CheckpointError as error:
+            raise ExportError(
+                f"The {self.exporter.target} file of {self.card.architecture} in {self.model.spec.precision} was "
+                f"written, but {self.exporter.title} does not open it ({first_line(error.__cause__ or error)}). It was "
+                "not kept. Another precision, or another version of "
+                f"{' or '.join(self.exporter.writer_packages)}, may do it."
+            ) from error
 
 
 def prepared_for(preprocessing: Preprocessing, spec: GraphSpec) -> Preprocessing:

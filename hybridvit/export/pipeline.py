@@ -102,7 +102,7 @@ def export(
         checked = exporter.check_weights(draft.model, draft.path)
         parity = _compared(draft, original, list(images), options.limit)
         draft.note({"hybridvit.parity": json.dumps(parity.to_dict())})
-        exporter.load_to_prove(draft.path)  # the file as it will stay opens
+        draft.opened()  # the file as it will stay
     return ExportReport(
         path=path,
         target=to,

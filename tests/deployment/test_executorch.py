@@ -120,6 +120,16 @@ def test_int8_is_every_layer_but_those_kept_and_large_depthwise_ones(kept: tuple
     assert 1e-6 < relative_error(graph(images[:1]), model(images[:1])) < 0.2
 
 
+def test_int8_of_maps_that_are_padded_opens(tmp_path: Path) -> None:
+    from executorch.runtime import Runtime
+
+    model, images = deployed("fastervit_debug", "int8"), torch.randn(3, 3, 64, 64)  # 4x4 and 2x2, in windows of 3
+    EXPORTER.convert(model, tmp_path / "m.pte", Quantisation(images=images))
+    program = Runtime.get().load_program((tmp_path / "m.pte").read_bytes())
+    (logits,) = program.load_method("forward").execute((images[:1],))
+    assert 1e-6 < relative_error(logits, model(images[:1])) < 0.2
+
+
 def is_large_depthwise(conv: nn.Conv2d) -> bool:
     return conv.groups == conv.in_channels > 1 and conv.kernel_size > (3, 3)
 

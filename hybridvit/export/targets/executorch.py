@@ -50,8 +50,8 @@ class ExecuTorchRunner(ExportedRunner):
             self._forward = program.load_method("forward")
         except RuntimeError as error:
             raise CheckpointError(
-                f"{path} does not open in this version of ExecuTorch ({first_line(error)}). Export it again with "
-                "`hybridvit export CHECKPOINT --to executorch`."
+                f"{path} does not open in this version of ExecuTorch ({first_line(error)}). If another version "
+                "wrote it, export it again here: `hybridvit export CHECKPOINT --to executorch`."
             ) from error
         self._program = program  # owns the weights
         # of a dynamic batch too: executorch 1.5 sets memory aside for 15 images where 64 are asked for

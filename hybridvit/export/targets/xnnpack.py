@@ -114,6 +114,11 @@ def _average_pool(x: Tensor, size: Sequence[int]) -> Tensor:
     return x.mean((2, 3), keepdim=True) if tuple(size) == (1, 1) else NotImplemented
 
 
+def _pad(x: Tensor, sides: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Nothing, where nothing is added, as at sizes of whole windows."""
+    return x if not any(sides) else NotImplemented
+
+
 _aten = torch.ops.aten
 SPELLED_OUT: Decompositions = {
     _aten.scaled_dot_product_attention.default: _attention,
@@ -122,4 +127,5 @@ SPELLED_OUT: Decompositions = {
     _aten.select.int: _select,
     _aten.matmul.default: _matmul,
     _aten.adaptive_avg_pool2d.default: _average_pool,
+    _aten.pad.default: _pad,
 }

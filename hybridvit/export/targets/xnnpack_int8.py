@@ -48,10 +48,13 @@ def quantised_graph(model: "DeployedModel", quantisation: Quantisation) -> fx.Gr
 def _is_quantised(node: fx.Node) -> bool:
     """Convolutions, linear layers and sums of two maps; not the arithmetic inside a LayerNorm or between scores.
 
-    The quantizer asks for the weights of a convolution as well, and takes it only if they may be quantised.
+    What is padded stays in floating point: executorch 1.5 writes the padding of integers so that the file does not
+    open. The quantizer asks for the weights of a convolution as well, and takes it only if they may be quantised.
     """
     if node.op == "get_attr" or node.target == torch.ops.aten.relu.default:
         return True
+    if any(user.target == torch.ops.aten.pad.default for user in node.users):
+        return False
     if node.target in LAYERS:
         is_mean = _weight_shape(node)[0] == 1  # a layer with one output is the mean of a LayerNorm
         return not is_mean and not _is_large_depthwise(node)
