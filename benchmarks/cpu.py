@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from comparison import commit
+from torch import nn
 
 import hybridvit
 from hybridvit.checkpoints import save_checkpoint
@@ -48,6 +49,9 @@ TASKS = (  # what, side in pixels, options of create_model, runtimes that can
     ("Mask R-CNN, 80 classes", 512, {"task": "detect", "head": "mask_rcnn", "num_classes": 80}, RUNTIMES),
     ("DINO, 80 classes", 512, {"task": "detect", "head": "dino", "num_classes": 80}, RUNTIMES),
 )
+CLASS_STD = {"mask_rcnn": 0.5, "dino": 0.05}
+"""Of the weights of a detector's class layers: with fresh ones it finds nothing, and of nothing PyTorch computes no masks,
+where a file always computes as many; and all proposals score alike, so that rounding chooses among them."""
 
 
 def models() -> dict[str, Any]:
@@ -158,7 +162,11 @@ def saved(folder: Path, name: str, what: str, side: int, options: Mapping[str, A
     """A model of a task on a backbone, as a file."""
     torch.manual_seed(0)
     path = folder / f"{name}, {what}.safetensors"
-    save_checkpoint(hybridvit.create_model(name, image_size=side, **options).eval(), path)
+    model = hybridvit.create_model(name, image_size=side, **options).eval()
+    if std := CLASS_STD.get(str(options.get("head"))):
+        for layer in model.head.class_layers:
+            nn.init.normal_(model.head.get_submodule(layer).weight, std=std)
+    save_checkpoint(model, path)
     return replace(find_subject(str(path)), name=path.stem, image_size=(side, side))
 
 
