@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from comparison import commit
@@ -34,6 +34,7 @@ from hybridvit.measure.mixers import measure_mixers, reductions
 from hybridvit.measure.options import BenchOptions
 from hybridvit.measure.stages import profile_stages
 from hybridvit.measure.subject import Subject, find_subject
+from hybridvit.models.with_head import WithHead
 
 FOLDER = Path("docs/measurements")
 REFERENCE = "fastvit_sa12"
@@ -50,8 +51,8 @@ TASKS = (  # what, side in pixels, options of create_model, runtimes that can
     ("DINO, 80 classes", 512, {"task": "detect", "head": "dino", "num_classes": 80}, RUNTIMES),
 )
 CLASS_STD = {"mask_rcnn": 0.5, "dino": 0.05}
-"""Of the weights of a detector's class layers: with fresh ones it finds nothing, and of nothing PyTorch computes no masks,
-where a file always computes as many; and all proposals score alike, so that rounding chooses among them."""
+"""Of the weights of a detector's class layers: with fresh ones it finds nothing, and of nothing PyTorch computes no
+masks, where a file always computes as many; and all proposals score alike, so that rounding chooses among them."""
 
 
 def models() -> dict[str, Any]:
@@ -162,10 +163,10 @@ def saved(folder: Path, name: str, what: str, side: int, options: Mapping[str, A
     """A model of a task on a backbone, as a file."""
     torch.manual_seed(0)
     path = folder / f"{name}, {what}.safetensors"
-    model = hybridvit.create_model(name, image_size=side, **options).eval()
+    model = cast(WithHead, hybridvit.create_model(name, image_size=side, **options).eval())
     if std := CLASS_STD.get(str(options.get("head"))):
         for layer in model.head.class_layers:
-            nn.init.normal_(model.head.get_submodule(layer).weight, std=std)
+            nn.init.normal_(cast(nn.Linear, model.head.get_submodule(layer)).weight, std=std)
     save_checkpoint(model, path)
     return replace(find_subject(str(path)), name=path.stem, image_size=(side, side))
 
