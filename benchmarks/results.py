@@ -126,8 +126,8 @@ def _against(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -
 def _tasks(result: Mapping[str, Any]) -> Iterator[str]:
     yield _machine(result)
     yield (
-        "The network alone, folded, fp32, batch 1: median in milliseconds, and its 95 % interval. The detectors' weights "
-        "are drawn so that they find as many objects as they can.\n"
+        "The network alone, folded, fp32, batch 1: median in milliseconds, and its 95 % interval. The detectors' "
+        "weights are drawn so that they find as many objects as they can.\n"
     )
     ways = list({(each["runtime"], each["precision"]): None for each in result["bench"]})
     yield "| model | px | parameters M | madds G | " + " | ".join(RUNTIME_NAMES[runtime] for runtime, _ in ways) + " |"
