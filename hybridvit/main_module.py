@@ -26,7 +26,7 @@ def refuse_at_import() -> None:
     imported = sys.modules.get(MAIN_OF_PARENT)
     if imported is None or imported is sys.modules[MAIN]:
         return
-    print(f"Error: {runs_again()}", file=sys.stderr)
+    sys.stderr.write(f"Error: {runs_again()}\n")  # whole, for its siblings say the same at the same time
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(REFUSED)

@@ -9,6 +9,7 @@ from importlib import import_module
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
 from hybridvit.cli.group import GroupCommand
+from hybridvit.cli.progress import remark
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
 from hybridvit.machine.allocator import keep_freed_memory
 from hybridvit.machine.threads import let_waiting_threads_sleep
@@ -131,30 +132,30 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         _discard_output()  # the reader, such as head or less, has closed the pipe
         return 0
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        remark("\nInterrupted.")
         return 130
     except HybridViTError as error:
         if debug:
             raise
-        print(f"Error: {error}", file=sys.stderr)
+        remark(f"Error: {error}")
         return error.exit_code
     except ModuleNotFoundError as error:
         from hybridvit.machine.light import in_words
 
         if debug or (missing := in_words(error)) is None:
             raise
-        print(f"Error: {missing}", file=sys.stderr)
+        remark(f"Error: {missing}")
         return missing.exit_code
     except MemoryError:
         if debug:
             raise
-        print("Error: This machine has too little memory for that. Use a smaller --batch or size.", file=sys.stderr)
+        remark("Error: This machine has too little memory for that. Use a smaller --batch or size.")
         return OutOfMemory.exit_code
     except OSError as error:
         if debug:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"Error: A file or the output could not be read or written: {error.strerror}{where}.", file=sys.stderr)
+        remark(f"Error: A file or the output could not be read or written: {error.strerror}{where}.")
         _discard_output()
         return DiskFull.exit_code
 

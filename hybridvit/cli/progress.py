@@ -6,8 +6,12 @@ from contextlib import contextmanager
 
 
 def remark(text: str) -> None:
-    """Say something that the user should know, beside what the command answers."""
-    print(text, file=sys.stderr, flush=True)
+    """Say something that the user should know, beside what the command answers.
+
+    The line is one write: print makes two where PYTHONUNBUFFERED is set, and another process's may come between.
+    """
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -18,7 +22,7 @@ def status_line(*, in_logs: bool = False) -> Iterator[Callable[[str], None]]:
     alone: a thread that redrew the line would disturb what is measured.
     """
     if not sys.stderr.isatty():
-        yield lambda text: print(text, file=sys.stderr, flush=True) if in_logs else None
+        yield lambda text: remark(text) if in_logs else None
         return
     from rich.console import Console
     from rich.live import Live

@@ -1,14 +1,13 @@
 """`hybridvit tables`: the tables of the papers, with a column for this machine."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybridvit.atomic import write_text
 from hybridvit.cli.output import check_outputs
-from hybridvit.cli.progress import status_line
+from hybridvit.cli.progress import remark, status_line
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
@@ -64,7 +63,7 @@ def tables(
         write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
-            _show(f"Measuring {len(models)} models at {side} px ...")
+            remark(f"Measuring {len(models)} models at {side} px ...")
             new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds or ROUNDS)
             result = merged([result, new])
             if json_file is not None:
@@ -137,10 +136,6 @@ def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return whole | {"bench": list(records.values()), "skipped": skipped}
 
 
-def _show(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[str, int], tuple[int, int]]:
     """Parameters and multiply-adds of models that no record has; models that cannot be built are left out."""
     from hybridvit.measure.counts import counted
@@ -151,7 +146,7 @@ def _counted(chosen: list[PaperTable], result: Mapping[str, Any]) -> dict[tuple[
     wanted = [(model, side) for model, side in wanted if (model, f"{side}x{side}") not in recorded]
     wanted += [(row.model, row.image_size_px) for table in chosen for row in table.architectures]
     if len(wanted) > FEW:
-        _show(f"Counting {len(wanted)} models ...")
+        remark(f"Counting {len(wanted)} models ...")
     counts = {}
     for model, side in wanted:
         found = counted(find_subject(model), (side, side))

@@ -108,7 +108,8 @@ class Requests:
             "ms": round(seconds * 1e3, 2),
         }
         line |= {key: note[key] for key in ("model", "error", "bytes", "batch") if key in note}
-        print(json.dumps(line), file=sys.stderr, flush=True)
+        sys.stderr.write(json.dumps(line) + "\n")  # one write, for the processes of the models write there too
+        sys.stderr.flush()
 
 
 def _request_id(scope: Scope) -> str:

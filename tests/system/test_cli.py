@@ -246,6 +246,21 @@ def test_in_a_log_the_status_is_plain_lines_or_nothing(
     assert capsys.readouterr().err == written
 
 
+def test_an_error_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes may share stderr, and what one writes must not land within the line of another."""
+    writes: list[str] = []
+
+    class Pieces(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Pieces())
+    assert main(["list", "nothing_like_it", "--no-such"]) == 2
+    assert len(writes) == 1
+    assert writes[0].endswith("\n")
+
+
 def test_columns_line_up_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
