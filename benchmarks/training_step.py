@@ -40,15 +40,17 @@ def step(model: nn.Module, *, batch: int, side: int, device: str, channels_last:
 
 
 def on_cpu(rounds: int) -> list[dict[str, object]]:
-    """Both layouts."""
+    """Both layouts, and both training forms."""
     torch.set_num_threads(2)
     results = []
     for name, batch, side in (("fastvit_t8", 16, 128), ("fastvit_sa12", 8, 192)):
         on_this_size = partial(step, batch=batch, side=side, device="cpu")
+        branches = hybridvit.create_model(name, training_form="branches")
         candidates = {
             "timm, channels-first": on_this_size(timm.create_model(name), channels_last=False),
             "ours, channels-first": on_this_size(hybridvit.create_model(name), channels_last=False),
             "ours, channels-last": on_this_size(hybridvit.create_model(name), channels_last=True),
+            "ours, channels-last, branch by branch": on_this_size(branches, channels_last=True),
         }
         results.append(compare(f"{name}, batch {batch}, {side} px, fp32, CPU", candidates, rounds=rounds))
     return results

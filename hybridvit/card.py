@@ -75,9 +75,6 @@ class Preprocessing:
         return made
 
 
-_DROPPED = ("training_form",)  # options of version 0.1.0 that changed no answer
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """The record that every hybridvit model carries as `model.card`.
@@ -123,7 +120,7 @@ class ModelCard:
         card = cls(
             preprocessing=Preprocessing.from_dict(rest.pop("preprocessing")),
             class_names=tuple(rest.pop("class_names")),
-            options={key: value for key, value in with_tuples(rest.pop("options")).items() if key not in _DROPPED},
+            options=with_tuples(rest.pop("options")),
             **with_tuples(rest),
         )
         for key in ("options", "head_options", "class_facts"):

@@ -13,6 +13,14 @@ class NotAsBuilt(FoldError):
         self.module = module
 
 
+def is_as_built(module: nn.Module | None, *kinds: type[nn.Module]) -> bool:
+    """Whether a call of `module` does what its class, exactly one of `kinds`, says, and nothing beside.
+
+    Subclasses, wrappers, adapters and parametrised layers are of another class; hooks are something beside.
+    """
+    return type(module) in kinds and module is not None and not is_intercepted(module)
+
+
 def is_intercepted(module: nn.Module) -> bool:
     """Whether others have a say when `module` is called: hooks of any kind, or a `forward` set on this one instance."""
     return bool(
@@ -25,11 +33,7 @@ def is_intercepted(module: nn.Module) -> bool:
 
 
 def check_as_built(module: nn.Module, *kinds: type[nn.Module]) -> None:
-    """Raise NotAsBuilt unless a call of `module` does what its class, exactly one of `kinds`, says, and nothing beside.
-
-    Subclasses, wrappers, adapters and parametrised layers are of another class; hooks are something beside. Modules
-    inside are for others to check.
-    """
+    """Raise NotAsBuilt unless `is_as_built`, with what to do about it; modules inside are for others to check."""
     if type(module) not in kinds:
         raise NotAsBuilt(
             module,

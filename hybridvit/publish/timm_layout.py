@@ -31,7 +31,7 @@ _ARGUMENTS = {
     "layer_scale_init": "layer_scale_init_value",
 }
 """Fields of FastViTConfig that are arguments of timm's FastViT; `mlp_ratio` is one too, there for each stage."""
-_OF_TRAINING = ("drop_path_rate", "drop_rate")  # options that change no answer
+_OF_TRAINING = ("drop_path_rate", "drop_rate", "training_form")  # options that change no answer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from hybridvit.errors import UsageError
 SIZES = ((64, 96), (33, 50))  # a graph is for any size, also where a map has a single window
 MODELS = [
     ("fastvit_debug", {}),
-    ("fastvit_debug", {"norm": "layer"}),
+    ("fastvit_debug", {"training_form": "branches", "norm": "layer"}),
     ("fastvit_debug", {"mixers": ("pooling", "pooling", "pooling", "attention"), "stem": "dense"}),
     ("fastervit_debug", {}),
     ("fastervit_debug", {"mixers": ("conv", "conv", "twins", "edgevit")}),

@@ -118,9 +118,17 @@ def test_outputs_equal_timm_with_the_same_weights(name):
         assert relative_error(model(images), theirs(images)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
-def test_gradients_and_running_statistics_equal_timms(name):
-    model = trained_like(hybridvit.create_model(name, num_classes=10)).train().double()
+@pytest.mark.parametrize(
+    ("name", "training_form"),
+    [
+        ("fastvit_t8", "collapsed"),
+        ("fastvit_t8", "branches"),
+        ("fastvit_sa12", "collapsed"),
+        pytest.param("fastvit_sa12", "branches", marks=pytest.mark.nightly),
+    ],
+)
+def test_gradients_and_running_statistics_equal_timms(name, training_form):
+    model = trained_like(hybridvit.create_model(name, num_classes=10, training_form=training_form)).train().double()
     theirs = timm.create_model(name, num_classes=10).train().double()
     theirs.load_state_dict(from_ours(model.state_dict(), "timm"), strict=True)
     images, labels = torch.randn(3, 3, 32, 64, dtype=torch.float64), torch.tensor([1, 4, 7])

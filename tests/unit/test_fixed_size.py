@@ -110,9 +110,3 @@ def test_cards_from_before_there_was_such_a_size_load():
             ModelCard.from_dict(values | {"form": "folded", "fixed_size": wrong})
     with pytest.raises(ValueError, match="fixed_size cannot be"):
         ModelCard.from_dict(values | {"form": "training", "fixed_size": [64, 64]})
-
-
-def test_cards_with_the_training_form_that_version_0_1_had_load():
-    values = json.loads(json.dumps(dataclasses.asdict(ModelCard(architecture="fastvit_debug"))))
-    old = values | {"options": {"training_form": "branches", "in_chans": 1}}
-    assert ModelCard.from_dict(old).options == {"in_chans": 1}

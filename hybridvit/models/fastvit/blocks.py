@@ -48,7 +48,9 @@ class ConvFFN(Residual):
         if config.ffn_kernel is None:
             self.depthwise: nn.Module = _norm(config.norm, dim)
         elif config.norm == "batch":
-            self.depthwise = OverparamConv(dim, dim, config.ffn_kernel, groups=dim, scale=over, skip=over)
+            self.depthwise = OverparamConv(
+                dim, dim, config.ffn_kernel, groups=dim, scale=over, skip=over, training_form=config.training_form
+            )
         else:
             conv = nn.Conv2d(dim, dim, config.ffn_kernel, padding=config.ffn_kernel // 2, groups=dim, bias=False)
             self.depthwise = nn.Sequential(conv, _norm(config.norm, dim))

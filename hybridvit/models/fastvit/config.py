@@ -37,6 +37,7 @@ class FastViTConfig(FamilyConfig):
     overparameterised: tuple[Part, ...] = ("stem", "downsample", "mixer", "head")
     head: Literal["expand", "plain"] = "expand"  # with or without the conv that doubles the channels
     layer_scale_init: float = 1e-5
+    training_form: Literal["collapsed", "branches"] = "collapsed"
 
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):
@@ -136,6 +137,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ("gelu", "relu", "silu"),
     "overparameterised": ("stem", "downsample", "mixer", "ffn", "head"),
     "head": ("expand", "plain"),
+    "training_form": ("collapsed", "branches"),
 }
 
 _R: tuple[Mixer, ...] = ("repmixer",) * 4

@@ -116,13 +116,14 @@ class Downsample(nn.Module):
             groups=in_channels,
             small_kernel=3 if over and kernel_size > 3 else None,
             scale=over and kernel_size == 3,
+            training_form=config.training_form,
         )
         if stage in config.downsample_squeeze_excite:
             self.squeeze_excite = SqueezeExcite(out_channels, ratio=4)
         if config.downsample_activation:
             self.activation = ACTIVATIONS[config.activation]()
         self.project = ConvUnit(
-            OverparamConv(out_channels, out_channels, 1, skip=over),
+            OverparamConv(out_channels, out_channels, 1, skip=over, training_form=config.training_form),
             ACTIVATIONS[config.activation](),
         )
 
@@ -137,7 +138,7 @@ class ExpandConv(nn.Module):
         super().__init__()
         dim = config.widths[-1]
         over = "head" in config.overparameterised
-        self.conv = OverparamConv(dim, 2 * dim, 3, groups=dim, scale=over)
+        self.conv = OverparamConv(dim, 2 * dim, 3, groups=dim, scale=over, training_form=config.training_form)
         self.squeeze_excite = SqueezeExcite(2 * dim, ratio=16)
         self.activation = ACTIVATIONS[config.activation]()
 
@@ -168,9 +169,11 @@ def _stem(config: FastViTConfig, in_chans: int) -> nn.Module:
     over = "stem" in config.overparameterised
     scale = over and config.stem_scale
     convs = (
-        OverparamConv(in_chans, width, 3, stride=2, scale=scale, skip=over),
-        OverparamConv(width, width, 3, stride=2, groups=width, scale=scale, skip=over),
-        OverparamConv(width, width, 1, skip=over),
+        OverparamConv(in_chans, width, 3, stride=2, scale=scale, skip=over, training_form=config.training_form),
+        OverparamConv(
+            width, width, 3, stride=2, groups=width, scale=scale, skip=over, training_form=config.training_form
+        ),
+        OverparamConv(width, width, 1, skip=over, training_form=config.training_form),
     )
     return nn.Sequential(*(ConvUnit(conv, ACTIVATIONS[config.activation]()) for conv in convs))
 
@@ -186,4 +189,5 @@ def _mixer(config: FastViTConfig, stage: int, drop_path_rate: float) -> nn.Modul
         kernel_size=config.mixer_kernel,
         overparameterised="mixer" in config.overparameterised,
         layer_scale_init=config.layer_scale_init,
+        training_form=config.training_form,
     )

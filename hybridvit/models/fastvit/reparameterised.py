@@ -2,16 +2,21 @@
 
 from functools import reduce
 from operator import add
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
-from hybridvit.folding.as_built import check_as_built
+from hybridvit.folding.as_built import check_as_built, is_as_built
+from hybridvit.folding.collapsed import PointBranch, collapsed_forward, subsample
 from hybridvit.folding.foldable import Foldable
 from hybridvit.folding.kernel import Affine, Kernel, exact, identity_kernel
 from hybridvit.models.layer_scale import new_layer_scale
 from hybridvit.tracing import is_traced
+
+TrainingForm = Literal["collapsed", "branches"]
+"""How a depthwise block computes in training: all branches as one expression, or one by one. Same results."""
 
 
 class ConvNorm(nn.Module):
@@ -55,6 +60,7 @@ class OverparamConv(Foldable):
         small_kernel: int | None = None,
         scale: bool = False,
         skip: bool = False,
+        training_form: TrainingForm = "collapsed",
     ) -> None:
         super().__init__()
         self.kxk = ConvNorm(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
@@ -68,21 +74,20 @@ class OverparamConv(Foldable):
         self.scale = ConvNorm(in_channels, out_channels, 1, groups=groups) if scale and kernel_size > 1 else None
         keeps_shape = in_channels == out_channels and stride == 1
         self.skip = nn.BatchNorm2d(out_channels) if skip and keeps_shape else None
-        self.stride = stride
+        self.stride, self.training_form = stride, training_form
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out oh ow"]:
+        branches = self.readable_branches(x)
+        if branches:
+            return collapsed_forward(x, self.kxk.conv, self.kxk.norm, branches)
         out = self.kxk(x)
         if self.small is not None:
             out = out + self.small(x)
         if self.scale is not None:
-            out = out + self.scale(x if self.stride == 1 else self._strided(x))
+            step = self.stride  # a slice's gradient would be channels-first in training; torch.func knows slices alone
+            sliced = is_traced(x) or not self.training  # in a trace always, for the same nodes in both modes
+            out = out + self.scale(x[..., ::step, ::step] if sliced else subsample(x, step))
         return out if self.skip is None else out + self.skip(x)
-
-    def _strided(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c oh ow"]:
-        """Every `stride`-th pixel of each axis."""
-        if is_traced(x) or not self.training:  # in a trace always, for the same nodes in both modes
-            return x[..., :: self.stride, :: self.stride]  # all that torch.func knows
-        return _Subsample.apply(x, self.stride)
 
     def kernel(self) -> Kernel:
         """The sum of the branches."""
@@ -96,6 +101,25 @@ class OverparamConv(Foldable):
 
     def folded(self) -> nn.Conv2d:
         return self.kernel().as_conv(self.kxk.conv)
+
+    def readable_branches(self, x: Float[Tensor, "b c h w"]) -> tuple[PointBranch, ...] | None:
+        """The branches that see one pixel, where the collapsed training form applies; else None.
+
+        That is in training, for a depthwise block without a small kernel, whose layers all are what they were built as.
+        A symbolic trace shows the layers, and a batch of no images has no statistics: both take them one by one.
+        """
+        if is_traced(x) or x.shape[0] == 0:  # not len(x), which a graph would take for a constant
+            return None
+        if self.training_form != "collapsed" or self.small is not None or _has_any_global_hook():
+            return None
+        if not _is_readable(self.kxk) or not (self.skip is None or _is_readable_norm(self.skip)):
+            return None
+        scale: tuple[PointBranch, ...] = ()
+        if self.scale is not None:
+            if not _is_readable(self.scale) or self.scale.conv.kernel_size != (1, 1):
+                return None
+            scale = (PointBranch(norm=self.scale.norm, weight=self.scale.conv.weight),)
+        return scale if self.skip is None else (*scale, PointBranch(norm=self.skip))
 
 
 class RepMixer(Foldable):
@@ -113,6 +137,7 @@ class RepMixer(Foldable):
         kernel_size: int = 3,
         overparameterised: bool = True,
         layer_scale_init: float = 1e-5,
+        training_form: TrainingForm = "collapsed",
     ) -> None:
         super().__init__()
         self.mixer = OverparamConv(
@@ -122,11 +147,17 @@ class RepMixer(Foldable):
             groups=dim,
             scale=overparameterised,
             skip=overparameterised,
+            training_form=training_form,
         )
         self.norm = nn.BatchNorm2d(dim)
         self.layer_scale = new_layer_scale(layer_scale_init, dim, 1, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        branches = self.mixer.readable_branches(x) if is_as_built(self.mixer, OverparamConv) else None
+        if branches is not None and _is_readable_norm(self.norm):
+            conv, norm = self.mixer.kxk.conv, self.mixer.kxk.norm
+            branches += (PointBranch(norm=self.norm, sign=-1),)
+            return collapsed_forward(x, conv, norm, branches, layer_scale=self.layer_scale)
         return x + self.layer_scale * (self.mixer(x) - self.norm(x))
 
     def kernel(self) -> Kernel:
@@ -160,23 +191,18 @@ class PositionalEncoding(Foldable):
         return self.kernel().as_conv(self.conv)
 
 
-class _Subsample(torch.autograd.Function):
-    """Every `stride`-th pixel of each axis, with a gradient in the layout of the input.
-
-    The gradient of slicing is channels-first always, and each operation before it would then convert.
-    """
-
-    @staticmethod
-    def forward(ctx, x, stride):
-        ctx.shape, ctx.stride, ctx.layout = x.shape, stride, _layout(x)
-        return x[..., ::stride, ::stride].contiguous(memory_format=ctx.layout)
-
-    @staticmethod
-    def backward(ctx, grad):
-        full = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device).contiguous(memory_format=ctx.layout)
-        full[..., :: ctx.stride, :: ctx.stride] = grad
-        return full, None
+def _is_readable(branch: nn.Module) -> bool:
+    """Whether both layers may be read instead of called: as they were built, depthwise, in training mode."""
+    if not (isinstance(branch, ConvNorm) and is_as_built(branch, ConvNorm)):
+        return False
+    if not (is_as_built(branch.conv, nn.Conv2d) and _is_readable_norm(branch.norm)):
+        return False
+    conv = branch.conv
+    return conv.weight.shape[1] == 1 and conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
 
 
-def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+def _is_readable_norm(norm: nn.Module) -> bool:
+    """Whether it is as it was built, and its batch and running statistics are the usual ones of this process."""
+    if not (isinstance(norm, nn.BatchNorm2d) and is_as_built(norm, nn.BatchNorm2d) and norm.training):
+        return False
+    return norm.track_running_stats and norm.affine and norm.momentum is not None

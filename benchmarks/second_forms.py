@@ -1,8 +1,8 @@
-"""What packed weights gain: `folding/packed.py` against the same weights in ordinary linear layers.
+"""What the two forms gain that compute the same in another way: packed weights, and the collapsed training form.
 
-    python benchmarks/packed_weights.py    # 2 CPU cores, fp32
+    python benchmarks/second_forms.py    # 2 CPU cores, fp32; `folding/packed.py` and `folding/collapsed.py`
 
-What gains less than 3 % is not worth its code.
+A form that gains less than 3 % (packed) or 5 % of a training step (collapsed) is not worth its code.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from comparison import compare, report
 from torch import nn
 
@@ -38,6 +39,21 @@ def forward(model: nn.Module, images: torch.Tensor) -> Callable[[], object]:
     return run
 
 
+def step(model: nn.Module, batch: int, side: int) -> Callable[[], object]:
+    """A training step, channels-last."""
+    model.train().to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 1000, (batch,))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
@@ -49,7 +65,13 @@ def main() -> None:
         images = torch.randn(batch, 3, side, side)
         both = {"nn.Linear": forward(with_plain_layers(packed), images), "packed": forward(packed, images)}
         results.append(compare(f"{name}, folded, batch {batch}, {side} px", both, rounds=rounds))
-    report("packed_weights", results)
+    for name, side, batch in (("fastvit_t8", 128, 16), ("fastvit_sa12", 192, 8)):
+        forms = {
+            form: step(hybridvit.create_model(name, training_form=form), batch, side)
+            for form in ("branches", "collapsed")
+        }
+        results.append(compare(f"{name}, training step, batch {batch}, {side} px", forms, rounds=rounds))
+    report("second_forms", results)
 
 
 if __name__ == "__main__":
