@@ -2,7 +2,8 @@
 
     python benchmarks/second_forms.py    # 2 CPU cores, fp32; `folding/packed.py` and `folding/collapsed.py`
 
-A form that gains less than 3 % (packed) or 5 % of a training step (collapsed) is not worth its code.
+Packed weights that gain less than 3 % are not worth their code. The collapsed form gains memory above all:
+`benchmarks/memory_estimate.py`, with `--model_options={"training_form": "branches"}` for the other.
 """
 
 import argparse

@@ -23,7 +23,7 @@ _linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 class PackedLinear(nn.Linear, Unscriptable):
     """nn.Linear that keeps a packed copy of its frozen weight (once more its memory) after the first pass on a CPU.
 
-    fastervit_0 is 1.04 to 1.07 times as fast with it (`benchmarks/second_forms.py`). The copy is made anew when the
+    fastervit_0 is 1.06 to 1.14 times as fast with it (`benchmarks/second_forms.py`). The copy is made anew when the
     weight is written or replaced; only a write through `weight.data` leaves no trace. It is not used where the weight
     is not frozen or a gradient is wanted, in another dtype than float32, under autocast, while a graph is recorded, in
     transforms of torch.func, or with `torch.backends.mkldnn.enabled = False`.
