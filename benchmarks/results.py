@@ -9,6 +9,7 @@ What a file is missing for is said to be not measured.
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hybridvit.charts.tradeoff_rows import RUNTIME_NAMES
 from hybridvit.measure.mixers import reductions
 from hybridvit.models.registry import VARIANTS
 
+_PERCENT = re.compile(r"(\d+)%")
 FOLDER, PAGE = Path("docs/measurements"), Path("docs/results.md")
 DISTILLED = ", distilled"
 OURS = ("fastvit", "fastervit", "swin_hat")
@@ -301,7 +303,7 @@ def _machine(result: Mapping[str, Any]) -> str:
     rounds = result["bench"][0]["rounds"]
     processes = sorted({each["processes"] for each in result["bench"]})
     each_in = " to ".join(str(number) for number in dict.fromkeys((processes[0], processes[-1])))
-    said = "".join(f" {warning}" for warning in result["conditions"].get("warnings", ()))
+    said = "".join(f" {warning}" for warning in _each_once(result["conditions"].get("warnings", ())))
     gpu = "" if machine["gpu"] == "none" else f"; {machine['gpu']}"
     return (
         f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instruction_sets'])}){gpu}; {versions}; "
@@ -309,6 +311,16 @@ def _machine(result: Mapping[str, Any]) -> str:
         f"{each_in} process{'es' * (processes != [1])}; commit "
         f"{result['commit']}.{said}\n"
     )
+
+
+def _each_once(warnings: Sequence[str]) -> Iterator[str]:
+    """What several batches say alike as one sentence, with the range of its percentages."""
+    shares: dict[str, list[int]] = {}
+    for warning in warnings:
+        shares.setdefault(_PERCENT.sub("{}", warning), []).extend(map(int, _PERCENT.findall(warning)))
+    for sentence, found in shares.items():
+        low, high = min(found, default=0), max(found, default=0)
+        yield sentence.format(f"{low}%" if low == high else f"{low} to {high}%")
 
 
 def _grouped(records: Sequence[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
