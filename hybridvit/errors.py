@@ -118,6 +118,12 @@ def command_line(*words: object) -> str:
     return subprocess.list2cmdline(texts) if sys.platform == "win32" else shlex.join(texts)
 
 
+def plural(number: int, noun: str) -> str:
+    """The number with its noun."""
+    ending = "" if number == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 def some(names: Sequence[str], most: int = 5, *, quoted: bool = False) -> str:
     """The first `most` of `names`, joined, and how many more there are, for an error message."""
     shown = ", ".join(f"'{name}'" if quoted else name for name in names[:most])

@@ -8,7 +8,7 @@ from hybridvit import api
 from hybridvit.cli.evaluate_suites import evaluate_suites
 from hybridvit.cli.progress import remark
 from hybridvit.cli.table import aligned, pairs
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 from hybridvit.evaluate.corruptions.names import SEVERITIES
 from hybridvit.evaluate.corruptions.options import NO_CORRUPTIONS, CorruptionOptions
 from hybridvit.evaluate.suites.options import NO_SUITES, SuiteOptions
@@ -123,8 +123,8 @@ def evaluate(
 def _file_and_data(files: list[str]) -> tuple[str, str]:
     if len(files) != 2:
         raise UsageError(
-            f"`hybridvit evaluate` takes a file and the data, or files and --suites, but was given {len(files)} words "
-            "and no --suites. See `hybridvit evaluate --help`."
+            f"`hybridvit evaluate` takes a file and the data, or files and --suites, but was given "
+            f"{plural(len(files), 'word')} and no --suites. See `hybridvit evaluate --help`."
         )
     return files[0], files[1]
 

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeAlias
 from PIL import Image
 
 from hybridvit.data.decode import ImageSource
-from hybridvit.data.scan import Say, find_images, is_url, is_video, plural, quiet
+from hybridvit.data.scan import Say, find_images, is_url, is_video, quiet
 from hybridvit.data.video import CAMERA, NEEDS_PYAV, Video, have_pyav
-from hybridvit.errors import ImageDecodeError, UsageError
+from hybridvit.errors import ImageDecodeError, UsageError, plural
 
 Input = Path | str
 """A file, or the text of an address or of a camera."""

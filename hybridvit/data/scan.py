@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hybridvit.data.file_kind import VIDEO_ENDINGS, advice_on, image_endings
-from hybridvit.errors import DatasetError, some
+from hybridvit.errors import DatasetError, plural, some
 
 SYSTEM_NAMES = frozenset(
     (
@@ -64,11 +64,6 @@ class LeftOut:
             parts.append(f"{plural(self.outside, 'picture')} outside of the class folders, without a label")
         if parts:
             say(f"Left out of {where}: {'; '.join(parts)}.")
-
-
-def plural(number: int, noun: str) -> str:
-    """The number with its noun."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def class_folders(root: str) -> list[str]:
@@ -252,7 +247,7 @@ def check_known(names: Iterable[str], known: Sequence[str], *, source: object, o
     """Raise DatasetError for classes of `source` that the model does not know; `otherwise` to training with them."""
     if unknown := without(names, known):
         raise DatasetError(
-            f"{source} has {len(unknown)} classes that the {len(known)} known ones do not include: "
+            f"{source} has {plural(len(unknown), 'class')} that the {len(known)} known ones do not include: "
             f"{some(unknown, quoted=True)} (known: {some(known, quoted=True)}). The class map comes from the training "
             f"data: {otherwise}, or train with them.{look_alikes(unknown, known)}"
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.child import ChildDied, in_child
-from hybridvit.data.scan import Say, plural, quiet
+from hybridvit.data.scan import Say, quiet
 from hybridvit.data.shards.remote import is_url
-from hybridvit.errors import DatasetError, ProcessLost, UsageError, some
+from hybridvit.errors import DatasetError, ProcessLost, UsageError, plural, some
 from hybridvit.export.targets import exporter_of
 from hybridvit.jobs.engine import Engine
 from hybridvit.jobs.job import begin, finish, finished, held, receipts_there, record_of

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybridvit.card import MIN_SIDE_PX, ModelCard, Preprocessing
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 from hybridvit.folding.batch_norm import check_batch, statistics_at_rest, uses_batch_statistics
 from hybridvit.folding.foldable import Sized, SizeDependent
 from hybridvit.models.checks import check_integer
@@ -259,7 +259,7 @@ class Backbone(WholeModel):
         channels, height, width = x.shape[1:]
         if channels != self.in_chans:
             raise UsageError(
-                f"Input has {channels} channels, but {name} was built for {self.in_chans}. "
+                f"Input has {plural(channels, 'channel')}, but {name} was built for {self.in_chans}. "
                 f"Convert the images, or build it with in_chans={channels}."
             )
         if height < MIN_SIDE_PX or width < MIN_SIDE_PX:

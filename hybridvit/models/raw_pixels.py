@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 from hybridvit.folding.kernel import Kernel, exact
 from hybridvit.models.whole import WholeModel
 
@@ -39,7 +39,8 @@ def fold_preprocessing(model: WholeModel, *, pixel_max: float = 255.0) -> WholeM
     )
     if len(mean) != model.in_chans:
         raise UsageError(
-            f"The preprocessing has {len(mean)} channel means, but {card.architecture} has {model.in_chans} channels. "
+            f"The preprocessing has {plural(len(mean), 'channel mean')}, but {card.architecture} has "
+            f"{plural(model.in_chans, 'channel')}. "
             "Give the card a mean and std per channel."
         )
     if not isinstance(conv, nn.Conv2d):

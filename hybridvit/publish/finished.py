@@ -84,8 +84,8 @@ def read_run(folder: Path) -> FinishedRun:
         if isinstance(error, CheckpointError | UsageError):
             raise
         raise CheckpointError(
-            f"{folder / RESULT} is damaged ({type(error).__name__}), so it is not known what the run measured. Take it "
-            "from a copy of the run, or train again."
+            f"{folder / RESULT} is damaged or incomplete, so it is not known what the run measured. Take it from a "
+            "copy of the run, or train again."
         ) from error
     return run
 

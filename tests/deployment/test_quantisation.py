@@ -263,7 +263,7 @@ def test_folders_that_cannot_calibrate_are_refused(folder: Path, model: nn.Modul
         plan_from_folder(tmp_path, model.card)
     (tmp_path / "zebra").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "zebra" / "one.png")
-    with pytest.raises(DatasetError, match="1 classes that the 4 known ones do not include: 'zebra'"):
+    with pytest.raises(DatasetError, match="1 class that the 4 known ones do not include: 'zebra'"):
         plan_from_folder(tmp_path, model.card)
     with pytest.raises(
         DatasetError, match=r"has 120 images, at least half .* 61 are wanted .* Calibrate on 60 or fewer"

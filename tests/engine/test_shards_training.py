@@ -102,7 +102,7 @@ def test_a_run_from_a_hugging_face_set(tmp_path: Path) -> None:
     ("train_labels", "val_labels", "message"),
     [
         ([0, 0, 0], [0], r"The training images have 1 class \('0'\): every answer would be right"),
-        ([0, 1, 2], [3], r"has 1 classes that the 3 known ones do not include: '3'"),
+        ([0, 1, 2], [3], r"has 1 class that the 3 known ones do not include: '3'"),
     ],
 )
 def test_unfit_shards_are_refused_before_the_run_folder_exists(

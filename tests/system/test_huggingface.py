@@ -102,7 +102,7 @@ def test_labels_without_names_are_numbers_and_text_is_refused() -> None:
 def test_validation_is_matched_by_name() -> None:
     val = rows([png(1), png(2)], [0, 1], ClassLabel(names=["dog", "bee"]))
     assert list(open_rows(val, class_names=("bee", "cat", "dog")).labels) == [2, 0]
-    with pytest.raises(DatasetError, match=r"some/set has 1 classes that the 2 known ones do not include: 'dog'"):
+    with pytest.raises(DatasetError, match=r"some/set has 1 class that the 2 known ones do not include: 'dog'"):
         open_rows(val, class_names=("bee", "cat"))
 
 

@@ -324,7 +324,7 @@ def test_validation_labels_are_matched_by_class_name(tmp_path: Path) -> None:
     images = open_shards(pack(tmp_path / "val", tmp_path / "out"), class_names=("dog", "bee", "cat"))
     assert images.class_names == ("dog", "bee", "cat")
     assert Counter(images.labels) == {2: 2, 0: 2}
-    with pytest.raises(DatasetError, match=r"has 1 classes that the 2 known ones do not include: 'dog'"):
+    with pytest.raises(DatasetError, match=r"has 1 class that the 2 known ones do not include: 'dog'"):
         open_shards(tmp_path / "out", class_names=("bee", "cat"))
 
 

@@ -275,7 +275,7 @@ def test_a_layer_scale_may_be_a_whole_number(name, option):
     ("shape", "message"),
     [
         ((1, 3, 31, 64), r"Image is 31x64 pixels, but fastvit_debug needs both sides >= 32"),
-        ((1, 1, 64, 64), r"Input has 1 channels, but fastvit_debug was built for 3"),
+        ((1, 1, 64, 64), r"Input has 1 channel, but fastvit_debug was built for 3"),
         ((3, 64, 64), r"takes a batch .*Add the batch dimension"),
     ],
 )

@@ -73,7 +73,7 @@ def test_the_fingerprint_changes_with_names_and_sizes_only(root, tmp_path):
 
 
 def test_a_class_unknown_to_training_is_an_error(root):
-    with pytest.raises(DatasetError, match=r"1 classes that the 2 known ones do not include: 'Zebra'.*remove or"):
+    with pytest.raises(DatasetError, match=r"1 class that the 2 known ones do not include: 'Zebra'.*remove or"):
         scan_folder(root, ("cat", "dog"))
 
 

@@ -235,7 +235,7 @@ def test_preprocessing_folds_into_folded_models_with_a_mean_per_channel_only(deb
     with pytest.raises(UsageError, match="takes raw pixels already"):
         hybridvit.fold_preprocessing(raw)
     grey.card = dataclasses.replace(grey.card, preprocessing=Preprocessing())
-    with pytest.raises(UsageError, match="has 3 channel means, but fastvit_debug has 1 channels"):
+    with pytest.raises(UsageError, match="has 3 channel means, but fastvit_debug has 1 channel"):
         hybridvit.fold_preprocessing(hybridvit.fold(grey))
 
 

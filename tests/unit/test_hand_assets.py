@@ -59,7 +59,7 @@ def broken() -> dict[str, tuple[str, np.ndarray]]:
     return {
         "weights is float64 of 778 x 15, but this hand's has to be 778 x 16 reals": ("weights", hand.weights[:, :15]),
         "faces is float64 of 1538 x 3, but this hand's has to be 1538 x 3 integers": ("faces", hand.faces * 1.0),
-        "posedirs has 1 values that are not finite": ("posedirs", nan),
+        "posedirs has 1 value not finite": ("posedirs", nan),
         "weights has -0.1, but no joint": ("weights", negative),
         "weights: row 5 sums to 1.1, but every row": ("weights", heavier),
         "joint_regressor: row 5 sums to 1.1": ("joint_regressor", strayed),

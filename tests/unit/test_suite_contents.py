@@ -64,7 +64,7 @@ def test_data_sets_to_train_on_are_no_suites(tmp_path, clean, picture):
 def test_the_trap_of_v2_is_said(tmp_path, picture, capsys):
     names = [*map(str, range(1000)), "0007"]
     folder = class_tree(tmp_path / "imagenetv2-top-images-format-val", picture, names)
-    assert "1 classes under two names: 0007 and 7" in refused(capsys, folder)
+    assert "1 class under two names: 0007 and 7" in refused(capsys, folder)
 
 
 def test_the_numbering_of_real_is_said(tmp_path, picture, capsys):

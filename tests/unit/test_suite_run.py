@@ -181,7 +181,7 @@ def test_real_files_of_a_suite_are_answered_whole(tmp_path, workers):
 def test_options_that_do_nothing_are_refused(capsys):
     for words, message in (
         (["m.safetensors", "data", "--share", "0.5"], "--share is of suites, but none is asked for"),
-        (["m.safetensors"], "but was given 1 words"),
+        (["m.safetensors"], "but was given 1 word"),
         (["m.safetensors", "--suites", "a=x", "--share", "2"], "must be above 0 and at most 1"),
         (["m.safetensors", "--suites", "a=x", "--tile", "3"], "--tile does not go with --suites"),
         (["m.safetensors", "--suites", "a=x", "--predictions", "p.txt"], "must end in .csv.gz or .parquet"),

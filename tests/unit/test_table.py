@@ -141,7 +141,7 @@ def test_what_is_missing_or_unknown_is_named(photos: Path) -> None:
         opened(table)
     with pytest.raises(DatasetError, match=r"no column 'lable'. Nearest: 'label'.*--data\.label_column"):
         list_table(table, label_column="lable")
-    with pytest.raises(DatasetError, match=r"1 classes that the 1 known ones do not include: 'dog'"):
+    with pytest.raises(DatasetError, match=r"1 class that the 1 known ones do not include: 'dog'"):
         list_table(table, ("cat",))
     with pytest.raises(UsageError, match=r"'data\.cache_gb' is for data\.source shards, but data\.source is 'table'"):
         opened(photos, **{"data.cache_gb": 3})

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hybridvit.data.file_kind import image_endings
-from hybridvit.data.scan import LeftOut, plural
+from hybridvit.data.scan import LeftOut
 from hybridvit.data.shards.index import INDEX, Entry, Shard, read_head, write_index
 from hybridvit.data.shards.tar import members_of, open_tar
 from hybridvit.digest import sha256_of
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import DatasetError, UsageError, plural
 
 _MOST_LABEL_BYTES = 1 << 20  # of a .json beside an image
 _MOST_CLASSES = 1_000_000

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from hybridvit.data.scan import subfolders, without
-from hybridvit.errors import DatasetError, some
+from hybridvit.errors import DatasetError, plural, some
 from hybridvit.evaluate.suites.labels import NUM_CLASSES, subset_synsets, synsets
 from hybridvit.evaluate.suites.suites import Suite, is_own
 
@@ -38,7 +38,9 @@ def _by_number(suite: Suite, root: str, folders: Sequence[str]) -> dict[str, int
         by_index[int(name)].append(name)
     twice = [" and ".join(names) for names in by_index.values() if len(names) > 1]
     if twice:
-        raise DatasetError(f"{root} has {len(twice)} classes under two names: {some(twice, 3)}. Keep one of each.")
+        raise DatasetError(
+            f"{root} has {plural(len(twice), 'class')} under two names: {some(twice, 3)}. Keep one of each."
+        )
     beyond = [name for name in folders if int(name) >= NUM_CLASSES]
     missing = [str(index) for index in range(NUM_CLASSES) if index not in by_index]
     _check(suite, root, beyond, missing, NUM_CLASSES)

@@ -18,7 +18,7 @@ from hybridvit.data.listing import Listing
 from hybridvit.data.samples import Samples
 from hybridvit.data.scan import LeftOut, Say, file_size, quiet, relative, subfolders, walk, without
 from hybridvit.data.transforms import EvalTransform
-from hybridvit.errors import DatasetError, some
+from hybridvit.errors import DatasetError, plural, some
 from hybridvit.evaluate.corruptions.corrupt import opened_package
 from hybridvit.evaluate.corruptions.names import GROUPS, SEVERITIES, StoredAs
 from hybridvit.evaluate.corruptions.stored import OFFICIAL, AsStored
@@ -109,7 +109,8 @@ def _classes(suite: Suite, folder: Path, title: str, names: Sequence[str], choic
             empty.append(name)
     if empty:
         raise DatasetError(
-            f"{len(empty)} classes of {root} have no images: {some(empty, 3, quoted=True)}. Unpack the archive anew."
+            f"{root} has {plural(len(empty), 'class')} without images: {some(empty, 3, quoted=True)}. Unpack the "
+            "archive anew."
         )
     left_out.tell(root, say)
     if suite.layout == "classes":

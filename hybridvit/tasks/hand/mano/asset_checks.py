@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from hybridvit.errors import CheckpointError
+from hybridvit.errors import CheckpointError, plural
 from hybridvit.tasks.hand.mano.keypoints import JOINTS
 
 NUM_JOINTS, NUM_SHAPES, NUM_POSES = len(JOINTS), 10, 45
@@ -44,7 +44,7 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
             f"{' x '.join(map(str, shape))} {wanted}. The file is no MANO model of one hand, or is damaged."
         )
     if kinds == "f" and (count := int((~(np.abs(array) <= LARGEST)).sum())):
-        raise CheckpointError(f"{name} has {count} values that are not finite or beyond ±{LARGEST:,}: it is damaged.")
+        raise CheckpointError(f"{name} has {plural(count, 'value')} not finite or beyond ±{LARGEST:,}: it is damaged.")
 
 
 def _check_sums(weights: np.ndarray, regressor: np.ndarray) -> None:
