@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from hybridvit.errors import UsageError
+from hybridvit.stderr import remark
 
 REFUSED = 64  # the exit code; sysexits.h has it for a command that was used wrongly
 MAIN, MAIN_OF_PARENT = "__main__", "__mp_main__"
@@ -26,9 +27,8 @@ def refuse_at_import() -> None:
     imported = sys.modules.get(MAIN_OF_PARENT)
     if imported is None or imported is sys.modules[MAIN]:
         return
-    sys.stderr.write(f"Error: {runs_again()}\n")  # whole, for its siblings say the same at the same time
+    remark(f"Error: {runs_again()}")
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(REFUSED)
 
 

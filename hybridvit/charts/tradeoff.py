@@ -33,7 +33,7 @@ from hybridvit.charts.tradeoff_rows import (
     top1_of,
 )
 from hybridvit.charts.tradeoff_styles import family_name, is_ours, shape_of, short_labels, styles_of, training_key
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 
 __all__ = ["check_chart_path", "draw", "draw_resolution", "draw_stages", "pareto_front"]
 
@@ -115,8 +115,8 @@ def tradeoff_page(result: Mapping[str, Any]) -> Page:
     ]
     models, runtimes = ({record[key] for record in records} for key in ("model", "runtime"))
     return Page(
-        title=f"{'Accuracy and speed' if known else 'Speed'} of {len(models)} model{'s' * (len(models) > 1)} in "
-        f"{len(runtimes)} runtime{'s' * (len(runtimes) > 1)}",
+        title=f"{'Accuracy and speed' if known else 'Speed'} of {plural(len(models), 'model')} in "
+        f"{plural(len(runtimes), 'runtime')}",
         lead=LEAD if known else LEAD_OF_SPEED,
         panels=[*panels, *bars],
         key=[*training_key(record.get("top1_of") or "plain" for record in known), *fronts, *families],

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hybridvit.errors import plural
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.machine.facts import MachineCard
 from hybridvit.report.content import Table
@@ -46,7 +47,7 @@ def _words(setup: Setup) -> list[str]:
         str(precision or ""),
         f"batch {batch}",
         "CPU" if device == "cpu" else str(device or ""),
-        f"{threads} thread{'s' * (threads != 1)}" if threads and on_cpu else "",
+        plural(threads, "thread") if threads and on_cpu else "",
     ]
 
 

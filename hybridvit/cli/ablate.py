@@ -3,7 +3,7 @@
 from json import dumps
 from pathlib import Path
 
-from hybridvit.cli.progress import remark
+from hybridvit.stderr import remark
 
 
 def ablate(

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hybridvit.cli.progress import remark, status_line
+from hybridvit.cli.progress import status_line
 from hybridvit.errors import ImageDecodeError
 from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.tally import Standing, duration
+from hybridvit.stderr import remark
 
 HERE, PLAIN = Resources(), Wanted()
 _IN_LOGS_S, _ON_TERMINALS_S = 30.0, 0.5

@@ -10,7 +10,7 @@ from hybridvit.atomic import write_text
 from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
 from hybridvit.cli.table import aligned, pairs
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 from hybridvit.measure.options import DEFAULTS, BenchOptions
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _settings_line(result: Mapping[str, Any]) -> str:
     settings, first = result["settings"], result["bench"][0]
     pinned = ", each pinned to a core" if settings["threads_pinned_to_cores"] else ""
     protocol = f"; protocol {settings['protocol']}" if settings["protocol"] else ""
-    processes = "1 process" if settings["processes"] == 1 else f"{settings['processes']} processes"
+    processes = plural(settings["processes"], "process")
     return (
         f"{settings['threads']} threads{pinned}; {first['rounds']} rounds of {settings['calls_per_turn']} calls after "
         f"one that is not timed, in {processes} of each{protocol}"

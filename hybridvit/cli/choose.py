@@ -3,10 +3,11 @@
 from json import dumps
 from typing import TYPE_CHECKING
 
-from hybridvit.cli.progress import remark, status_line
+from hybridvit.cli.progress import status_line
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError
 from hybridvit.measure.options import CHOOSE_DEFAULTS, ChooseOptions
+from hybridvit.stderr import remark
 
 if TYPE_CHECKING:
     from hybridvit.measure.choose import Choice, Configuration

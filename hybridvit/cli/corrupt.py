@@ -6,9 +6,10 @@ from json import dumps
 from pathlib import Path
 from typing import Literal
 
-from hybridvit.cli.progress import remark, status_line
+from hybridvit.cli.progress import status_line
 from hybridvit.errors import UsageError
 from hybridvit.evaluate.corruptions.names import SEVERITIES, checked_severities, chosen
+from hybridvit.stderr import remark
 
 LINE_EVERY_SECONDS = 10.0
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hybridvit import api
 from hybridvit.cli.evaluate_suites import evaluate_suites
-from hybridvit.cli.progress import remark
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError, plural
 from hybridvit.evaluate.corruptions.names import SEVERITIES
@@ -15,6 +14,7 @@ from hybridvit.evaluate.suites.options import NO_SUITES, SuiteOptions
 from hybridvit.export.embeddings import check_answers
 from hybridvit.export.runners import TorchRunner
 from hybridvit.loading import Device, open_runner
+from hybridvit.stderr import remark
 from hybridvit.task import Task, find_task
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def evaluate(
 def _file_and_data(files: list[str]) -> tuple[str, str]:
     if len(files) != 2:
         raise UsageError(
-            f"`hybridvit evaluate` takes a file and the data, or files and --suites, but was given "
+            "`hybridvit evaluate` takes a file and the data, or files and --suites, but was given "
             f"{plural(len(files), 'word')} and no --suites. See `hybridvit evaluate --help`."
         )
     return files[0], files[1]

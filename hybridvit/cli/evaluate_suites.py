@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hybridvit.cli.output import check_outputs
-from hybridvit.cli.progress import remark
 from hybridvit.cli.table import aligned
 from hybridvit.evaluate.suites.options import SuiteOptions
 from hybridvit.loading import Device
+from hybridvit.stderr import remark
 
 if TYPE_CHECKING:
     from hybridvit.data.encoded import OnBadImage

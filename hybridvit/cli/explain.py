@@ -5,9 +5,9 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hybridvit.cli.progress import remark
 from hybridvit.errors import UsageError, nearest
 from hybridvit.loading import is_exported
+from hybridvit.stderr import remark
 
 if TYPE_CHECKING:
     from hybridvit.explain.activation import Target

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridvit.atomic import check_writable
-from hybridvit.cli.progress import remark
 from hybridvit.cli.size import Size
 from hybridvit.cli.table import pairs
 from hybridvit.errors import HybridViTError, UsageError, command_line
@@ -17,6 +16,7 @@ from hybridvit.export.spec import Precision
 from hybridvit.export.targets import exporter_for
 from hybridvit.hub import hub_place, local_file
 from hybridvit.loading import is_exported
+from hybridvit.stderr import remark
 
 if TYPE_CHECKING:
     from hybridvit.export.pipeline import ExportReport

@@ -9,10 +9,10 @@ from importlib import import_module
 import hybridvit
 from hybridvit.cli.command import Command, SignatureCommand
 from hybridvit.cli.group import GroupCommand
-from hybridvit.cli.progress import remark
 from hybridvit.errors import DiskFull, HybridViTError, OutOfMemory, UsageError, nearest
 from hybridvit.machine.allocator import keep_freed_memory
 from hybridvit.machine.threads import let_waiting_threads_sleep
+from hybridvit.stderr import remark
 from hybridvit.task import COMMANDS
 
 SIGNATURES = {

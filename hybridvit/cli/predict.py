@@ -8,11 +8,12 @@ from json import dumps
 
 from hybridvit.answers.run import Answering, answered
 from hybridvit.answers.sink import row_of
-from hybridvit.cli.progress import remark, status_line
+from hybridvit.cli.progress import status_line
 from hybridvit.data.inputs import Input, Shown, is_camera, is_moving
 from hybridvit.errors import ImageDecodeError
 from hybridvit.loading import Device
 from hybridvit.predictor import Answer
+from hybridvit.stderr import remark
 from hybridvit.task import NO_OPTIONS, TaskOptions
 
 PLAIN = Answering()

@@ -10,7 +10,7 @@ from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
 from hybridvit.cli.size import Size
 from hybridvit.cli.table import aligned, pairs
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from hybridvit.measure.profile.result import Cost, Profile
@@ -96,7 +96,7 @@ def lead(found: "Profile") -> list[str]:
     height, width = found.image_size
     form = "folded, fp32" if found.mode == "inference" else "a training step, fp32, channels last, AdamW"
     calls = f"{found.rounds} rounds" if found.mode == "inference" else f"{found.rounds} steps"
-    place = found.device if found.device != "cpu" else "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    place = found.device if found.device != "cpu" else plural(found.threads, "thread")
     return [f"{found.model}, {found.mode}, batch {found.batch}, {height}x{width} px, {form}; {place}, {calls}"]
 
 

@@ -4,14 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
-def remark(text: str) -> None:
-    """Say something that the user should know, beside what the command answers.
-
-    The line is one write: print makes two where PYTHONUNBUFFERED is set, and another process's may come between.
-    """
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+from hybridvit.stderr import remark
 
 
 @contextmanager

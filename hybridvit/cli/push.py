@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hybridvit.cli.progress import remark
+from hybridvit.stderr import remark
 
 OPENED_BY = {
     "timm": "hybridvit, timm and transformers open it.",

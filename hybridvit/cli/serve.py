@@ -4,11 +4,11 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
 
-from hybridvit.cli.progress import remark
 from hybridvit.errors import UsageError, one_line
 from hybridvit.hub import local_file
 from hybridvit.loading import Device
 from hybridvit.serve.limits import DEFAULTS, Limits
+from hybridvit.stderr import remark
 
 
 def serve(

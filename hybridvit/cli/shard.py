@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from hybridvit.cli.progress import remark
 from hybridvit.cli.table import pairs
 from hybridvit.data.listing import Listing, scan_folder
 from hybridvit.data.scan import SPLITS, subfolders
 from hybridvit.errors import DatasetError, UsageError
+from hybridvit.stderr import remark
 
 
 def shard(

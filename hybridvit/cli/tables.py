@@ -7,10 +7,11 @@ from typing import Any
 
 from hybridvit.atomic import write_text
 from hybridvit.cli.output import check_outputs
-from hybridvit.cli.progress import remark, status_line
+from hybridvit.cli.progress import status_line
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
+from hybridvit.stderr import remark
 
 ROUNDS = 30
 FEW = 10  # so many models are counted within seconds

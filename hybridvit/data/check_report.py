@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hybridvit.errors import DatasetError
+from hybridvit.errors import DatasetError, plural
 
 Severity = Literal["error", "warning", "note"]
 MOST_LISTED = 10_000  # files or groups of one finding in the JSON
@@ -204,4 +204,4 @@ def _of_classes(split: SplitCounts) -> str:
     spread = f"{per_class[0]:,} to {per_class[-1]:,} in a class"
     if sum(per_class) != split.num_images > 0:  # not one each
         spread += f", {sum(per_class) / split.num_images:.2f} labels an image"
-    return f" in {len(per_class):,} {'class' if len(per_class) == 1 else 'classes'}, {spread}"
+    return f" in {plural(len(per_class), 'class')}, {spread}"

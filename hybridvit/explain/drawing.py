@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from hybridvit.errors import UsageError
+from hybridvit.errors import UsageError, plural
 from hybridvit.explain.activation import (
     Method,
     Target,
@@ -123,7 +123,7 @@ def draw_field(model: Backbone, images: Float[Tensor, "b c h w"], asked: Explain
     sides = ", ".join(f"{share:.0%}: {made.side_px(share)} px" for share in SHARES)
     caption = (
         f"What the centre of {'the last map' if asked.stage is None else f'the map of stage {asked.stage}'} depends "
-        f"on; {made.num_images} {'picture' if made.num_images == 1 else 'pictures'} of {side} px. Side of the smallest "
+        f"on; {plural(made.num_images, 'picture')} of {side} px. Side of the smallest "
         f"centred square with a share of the gradient: {sides}."
     )
     picture = enlarged(bright(made.picture.numpy()))
@@ -232,7 +232,7 @@ def _of_stage(stage: StageRecord, shown: Image.Image, asked: Explaining) -> list
     if carriers:
         share = carrier_share(block)
         told += (
-            f"; its {carriers} {'carrier' if carriers == 1 else 'carriers'} first. Of a token's attention "
+            f"; its {plural(carriers, 'carrier')} first. Of a token's attention "
             f"{share.min():.1e} to {share.max():.1e} goes there, by head"
         )
     return [

@@ -40,8 +40,7 @@ def fold_preprocessing(model: WholeModel, *, pixel_max: float = 255.0) -> WholeM
     if len(mean) != model.in_chans:
         raise UsageError(
             f"The preprocessing has {plural(len(mean), 'channel mean')}, but {card.architecture} has "
-            f"{plural(model.in_chans, 'channel')}. "
-            "Give the card a mean and std per channel."
+            f"{plural(model.in_chans, 'channel')}. Give the card a mean and std per channel."
         )
     if not isinstance(conv, nn.Conv2d):
         raise UsageError(f"This {card.architecture} takes raw pixels already: its preprocessing has been folded in.")

@@ -4,7 +4,6 @@ import json
 import logging
 import random
 import re
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from hybridvit.serve.metrics import Metrics
 from hybridvit.serve.protocol_v2 import PREFIX, error_of
 from hybridvit.serve.refusals import Internal, NotFinite, Refusal
 from hybridvit.serve.uploads import ClientGone
+from hybridvit.stderr import remark
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +108,7 @@ class Requests:
             "ms": round(seconds * 1e3, 2),
         }
         line |= {key: note[key] for key in ("model", "error", "bytes", "batch") if key in note}
-        sys.stderr.write(json.dumps(line) + "\n")  # one write, for the processes of the models write there too
-        sys.stderr.flush()
+        remark(json.dumps(line))
 
 
 def _request_id(scope: Scope) -> str:
