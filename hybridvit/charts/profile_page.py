@@ -11,7 +11,7 @@ from hybridvit.charts.roofline import Dot, roofline
 from hybridvit.measure.profile.operators import OperatorTime
 from hybridvit.measure.profile.result import Cost, Profile
 from hybridvit.report.content import Figure, Table
-from hybridvit.report.html import page_template
+from hybridvit.report.html import number, page_template
 
 SERIES = {"1": 1, "2": 2, "3": 3, "4": 4}  # stage -> colour; stem and head are grey
 
@@ -88,21 +88,21 @@ def _operator(each: OperatorTime) -> str:
 def _bars(found: Profile) -> list[StageBars]:
     """Time, multiply-adds, parameters and saved memory of each stage: what FasterViT's Figure S.4 shows."""
     quantities = [
-        ("time", lambda cost: cost.total_ms, "{:.2f} ms", 1.0),
-        ("multiply-adds", lambda cost: cost.multiply_adds, "{:.3f} G", 1e9),
-        ("parameters", lambda cost: cost.parameters, "{:.2f} M", 1e6),
-        ("bytes moved", lambda cost: cost.moved_bytes, "{:.1f} MiB", 2**20),
+        ("time", lambda cost: cost.total_ms, lambda ms: f"{ms:.2f} ms"),
+        ("multiply-adds", lambda cost: cost.multiply_adds, number),
+        ("parameters", lambda cost: cost.parameters, number),
+        ("bytes moved", lambda cost: cost.moved_bytes, _mib),
     ]
     if found.mode == "training":
-        quantities.append(("kept for backward", lambda cost: cost.saved_bytes or 0, "{:.1f} MiB", 2**20))
-    totals = [sum(value(cost) for cost in found.costs) or 1 for _, value, _, _ in quantities]
+        quantities.append(("kept for backward", lambda cost: cost.saved_bytes or 0, _mib))
+    totals = [sum(value(cost) for cost in found.costs) or 1 for _, value, _ in quantities]
     bars = []
     for stage, group in groupby(found.costs, lambda cost: cost.stage):
         costs = list(group)
-        own = [sum(value(cost) for cost in costs) for _, value, _, _ in quantities]
+        own = [sum(value(cost) for cost in costs) for _, value, _ in quantities]
         shares = [
-            (name, amount / total, text.format(amount / unit))
-            for (name, _, text, unit), amount, total in zip(quantities, own, totals, strict=True)
+            (name, amount / total, in_words(amount))
+            for (name, _, in_words), amount, total in zip(quantities, own, totals, strict=True)
         ]
         label = f"stage {stage}" if stage in SERIES else stage
         bars.append(StageBars(stage=label, series=SERIES.get(stage, 0), shares=shares))
@@ -116,14 +116,18 @@ def _figures(found: Profile) -> list[Figure]:
     figures = [
         Figure(value=f"{whole.median_ms:.2f} ms", label=what, note=f"{whole.low_ms:.2f} to {whole.high_ms:.2f}"),
         Figure(value=f"{share:.1f} %", label="parts together", note="of the whole, measured as one"),
-        Figure(value=f"{sum(cost.multiply_adds for cost in found.costs) / 1e9:.2f} G", label="multiply-adds"),
+        Figure(value=number(sum(cost.multiply_adds for cost in found.costs)), label="multiply-adds"),
         Figure(value=f"{roof.fp32_flop_per_s / 1e9:.0f} GFLOP/s", label="fp32 roof", note="of a matrix product"),
         Figure(value=f"{roof.bytes_per_s / 1e9:.1f} GB/s", label="memory roof", note="of a copy"),
     ]
     if found.saved_between_bytes is not None:
         saved = sum(cost.saved_bytes or 0 for cost in found.costs) + found.saved_between_bytes
-        figures.insert(3, Figure(value=f"{saved / 2**20:.1f} MiB", label="kept for backward"))
+        figures.insert(3, Figure(value=_mib(saved), label="kept for backward"))
     return figures
+
+
+def _mib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**20:.1f} MiB"
 
 
 def _table(found: Profile) -> Table:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hybridvit.cli.progress import status_line
-from hybridvit.errors import command_line
+from hybridvit.errors import command_line, plural
 
 
 def bench_page(
@@ -40,6 +40,6 @@ NAME=FILE; names of `hybridvit list` and of timm, and checkpoints, are converted
 
     with status_line() as show:
         page = write_page(output, models, ort=ort, webgpu=not no_webgpu, trust_changed=trust_changed, show=show)
-    print(f"Wrote {page.folder}: {len(page.models)} models, {page.num_bytes / 1e6:.0f} MB.")
+    print(f"Wrote {page.folder}: {plural(len(page.models), 'model')}, {page.num_bytes / 1e6:.0f} MB.")
     print(f"Look at it here: {command_line('python', '-m', 'http.server', '8000', '-d', page.folder)}")
     print("then open http://localhost:8000; on a phone: docs/browser.md.")

@@ -120,10 +120,10 @@ def stages(
     from hybridvit.measure.stages import profile_stages
 
     check_outputs(json, chart=chart)
-    costs = profile_stages(model, batch=batch, image_size=image_size, threads=threads, device=device, rounds=rounds)
-    whole_ms = sum(cost.median_ms for cost in costs)
+    found = profile_stages(model, batch=batch, image_size=image_size, threads=threads, device=device, rounds=rounds)
+    whole_ms = sum(cost.median_ms for cost in found.costs)
     lines = [("stage", "median ms", "95 % interval", "share", "multiply-adds G", "parameters M", "activations MiB")]
-    for cost in costs:
+    for cost in found.costs:
         lines.append(
             (
                 cost.stage,
@@ -139,12 +139,13 @@ def stages(
     print(aligned(lines))
     print()
     print(pairs(machine_card().lines()))
+    for warning in found.conditions.warnings():
+        print(f"  Note: {warning}")
     if chart is not None:
         from hybridvit.charts.tradeoff import draw_stages
 
-        draw_stages([cost.to_dict() for cost in costs], chart, f"{model}, batch {batch}: what each stage costs")
-    found = {"model": model, "batch": batch, "stages": [cost.to_dict() for cost in costs]}
-    _finish({**found, "machine": machine_card().to_dict()}, json)
+        draw_stages([cost.to_dict() for cost in found.costs], chart, f"{model}, batch {batch}: what each stage costs")
+    _finish({"model": model, "batch": batch, **found.to_dict(), "machine": machine_card().to_dict()}, json)
 
 
 def _finish(result: dict[str, Any], path: Path | None) -> None:

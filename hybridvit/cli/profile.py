@@ -81,6 +81,8 @@ def profile(
         print(aligned(_operator_rows(found)))
     print()
     print(pairs(machine_card().lines()))
+    for warning in found.conditions.warnings():
+        print(f"  Note: {warning}")
     if page is not None:
         from hybridvit.charts.profile_page import write_page
 

@@ -8,7 +8,7 @@ from typing import Any
 from hybridvit.atomic import write_text
 from hybridvit.cli.output import check_outputs
 from hybridvit.cli.progress import status_line
-from hybridvit.errors import HybridViTError, UsageError
+from hybridvit.errors import HybridViTError, UsageError, plural
 from hybridvit.peers.paper_row import PaperTable
 from hybridvit.peers.papers import find_tables, models_by_size
 from hybridvit.stderr import remark
@@ -64,7 +64,7 @@ def tables(
         write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
-            remark(f"Measuring {len(models)} models at {side} px ...")
+            remark(f"Measuring {plural(len(models), 'model')} at {side} px ...")
             new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds or ROUNDS)
             result = merged([result, new])
             if json_file is not None:

@@ -180,10 +180,11 @@ def draw_kernels(model: Backbone, *, channels: int = 8) -> list[Drawing]:
             for _, kernel in rows
             for weights in kernel[:channels]
         ]
-        shares = ", ".join(f"{size} x {size}: {layer.share_inside(size):.0%}" for size in (1, 3, 5))
-        names = ", ".join(f"{name} to {_largest(kernel[:channels]):.2g}" for name, kernel in rows)
+        shares = ", ".join(f"{layer.share_inside(size):.0%} in {size} x {size}" for size in (1, 3, 5))
+        names = ", ".join(f"{name} {_largest(kernel[:channels]):.2g}" for name, kernel in rows)
         caption = (
-            f"Rows, each on a scale of its own: {names}; columns: the first channels. Squared weight inside {shares}."
+            f"Rows from above, with the largest weight of each, where its colours end: {names}. Columns: the first "
+            f"channels. Of the folded kernel's squared weight {shares} around the centre."
         )
         if layer.max_difference is not None:
             caption += f" The sum of the branches and the folded kernel differ by {layer.max_difference:.1e}."

@@ -36,7 +36,7 @@ class Conditions:
             slower = "slower" if self.drift > 0 else "faster"
             said.append(
                 f"The last third of the rounds was {abs(self.drift):.0%} {slower} than the first: the clock changed "
-                "(heat, power) or other work began or ended. Candidates took turns, so their order holds; times do not."
+                "(heat, power) or other work began or ended. Compare what took turns; times alone do not hold."
             )
         if self.others is not None and self.others > MOST_OTHERS:
             said.append(f"Other processes took {self.others:.0%} of the cores' time: measure on a quiet machine.")

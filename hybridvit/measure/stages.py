@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
-from hybridvit.machine.facts import check_threads, usable_cores
+from hybridvit.machine.facts import usable_cores
 from hybridvit.machine.memory import enough_memory
+from hybridvit.measure.conditions import Conditions
 from hybridvit.measure.counts import count_each
-from hybridvit.measure.latency import check_rounds
-from hybridvit.measure.plan import check_device
-from hybridvit.measure.profile.parts import measure_parts
+from hybridvit.measure.profile.parts import check_parts, measure_parts
 from hybridvit.measure.profile.units import Call, Unit
 from hybridvit.measure.subject import build, find_subject
 from hybridvit.models.backbone import Backbone
@@ -32,9 +32,21 @@ class StageCost:
     parameters: int
     activation_bytes: int  # what its convolutions and matrix products write
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageProfile:
+    """The parts in the order of execution, and what else went on while they were timed."""
+
+    costs: tuple[StageCost, ...]
+    conditions: Conditions
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {"stages": [cost.to_dict() for cost in self.costs], "conditions": self.conditions.to_dict()}
 
 
 def profile_stages(
@@ -45,30 +57,30 @@ def profile_stages(
     threads: int | None = None,
     device: str = "cpu",
     rounds: int = 50,
-) -> list[StageCost]:
+) -> StageProfile:
     """Time the parts of `model` (a name of ours, or a checkpoint) against each other, each on its own input.
 
     `image_size` is (height, width) in pixels, by default the model's own. Raises UsageError for timm's models and
-    exported files, whose parts are not known.
+    exported files, whose parts are not known, and for models that are more than a backbone with a classifier.
     """
-    check_rounds(rounds)
-    check_threads(threads)
     subject = find_subject(model)
-    if subject.kind not in ("ours", "weights"):
-        raise UsageError(f"{model} is no model of hybridvit in PyTorch, whose stages are known. See `hybridvit list`.")
-    check_device(device)
+    check_parts(subject, batch=batch, rounds=rounds, threads=threads, device=device)
     size = image_size or subject.image_size
     folded = build(subject, "folded", size)
-    assert isinstance(folded, Backbone)
+    if not isinstance(folded, Backbone):
+        raise UsageError(
+            f"{model} has a head of its own, and Figure S.4 is of a backbone with a classifier. Use "
+            f"`hybridvit profile {model} --depth stage`."
+        )
     shape = (batch, folded.in_chans, *size)
     torch.set_num_threads(threads or usable_cores())
     with torch.inference_mode(), enough_memory(shape):
         images = torch.randn(shape).to(device)
         folded.check_input(images)
         calls = list(_calls(folded.to(device), images))
-        times = measure_parts(calls, {}, device=device, rounds=rounds)
+        times, conditions = measure_parts(calls, {}, device=device, rounds=rounds)
     counts = count_each({call.unit.stage: call.unit.module for call in calls}, images)
-    return [
+    costs = tuple(
         StageCost(
             stage=name,
             median_ms=latency.median_ms,
@@ -79,7 +91,8 @@ def profile_stages(
             activation_bytes=counts[name].activations * BYTES,
         )
         for name, latency in times.items()
-    ]
+    )
+    return StageProfile(costs=costs, conditions=conditions)
 
 
 def _calls(model: Backbone, images: Tensor) -> Iterator[Call]:

@@ -393,5 +393,14 @@ def test_stages_add_up_to_the_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     whole = sum(parameter.numel() for parameter in model.parameters())
     assert sum(each["parameters"] for each in found["stages"]) <= whole
     assert (tmp_path / "s.png").stat().st_size > 10_000
-    assert main(["stages", "resnet50"]) == 2
-    assert "resnet50 is no model of hybridvit in PyTorch" in capsys.readouterr().err
+    assert "noise" in found["conditions"]
+    hybridvit.save_checkpoint(
+        hybridvit.create_model("fastvit_debug", task="segment", num_classes=3), tmp_path / "segmenter.safetensors"
+    )
+    for refused, message in (
+        (["resnet50"], "resnet50.a1_in1k is no model of hybridvit in PyTorch"),
+        (["fastvit_debug", "--batch", "0"], "The batch is 0"),
+        ([str(tmp_path / "segmenter.safetensors")], "--depth stage"),
+    ):
+        assert main(["stages", *refused]) == 2
+        assert message in capsys.readouterr().err

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import hybridvit
 from hybridvit.charts.profile_page import write_page
 from hybridvit.errors import UsageError
+from hybridvit.measure.conditions import Conditions, Watch
 from hybridvit.measure.counts import count
 from hybridvit.measure.profile.backward import example_targets, timed_steps
 from hybridvit.measure.profile.profile import ProfileOptions, profile_model
@@ -185,3 +186,13 @@ def test_a_folded_file_is_profiled_in_inference_alone(tmp_path: Path) -> None:
     assert profiled(str(file), depth="stage").model == str(file)
     with pytest.raises(UsageError, match="its training form is gone"):
         profiled(str(file), mode="training")
+
+
+def test_a_disturbed_profile_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    busy = Conditions(drift=None, noise=0.0, others=0.4, stolen=None, throttled=None)
+    monkeypatch.setattr(Watch, "conditions", lambda *_, **__: busy)
+    for mode in ("inference", "training"):
+        found = profiled("fastvit_debug", depth="stage", mode=mode)
+        assert found.to_dict()["conditions"]["warnings"] == busy.warnings()
+        write_page(found, [], tmp_path / "page.html")
+        assert "Other processes took 40% of the cores" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -109,8 +109,8 @@ function* warnings(run, environment, drift, middle) {
   }
   if (drift !== null && Math.abs(drift) > MOST_DRIFT) {
     yield `The last third of the rounds was ${percent(Math.abs(drift))} ${drift > 0 ? "slower" : "faster"} than the ` +
-      "first: the clock changed (heat, power) or other work began or ended. Candidates took turns, so their order " +
-      "holds; times do not.";
+      "first: the clock changed (heat, power) or other work began or ended. Compare what took turns; times " +
+      "alone do not hold.";
   }
   if (middle > MOST_NOISE) {
     yield `One call in ten took ${percent(middle)} longer than the median, or more: times are noisy.`;

@@ -180,7 +180,9 @@ def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:
         )
     twice = [f"{number:08d}" for number, count in Counter(numbers).items() if count > 1]
     if twice:
-        raise DatasetError(f"{len(twice)} images lie twice in {root}: {some(twice, 3)}. Remove the copies.")
+        raise DatasetError(
+            f"{root} has more than one copy of {plural(len(twice), 'image')}: {some(twice, 3)}. Remove them."
+        )
     counted = [place for place, number in enumerate(numbers) if known[number - 1]]
     say(f"real: {len(images) - len(counted):,} of {len(images):,} images have no right answer, and count neither way.")
     if len(images) != suite.num_images:
@@ -259,8 +261,8 @@ def _tell_counts(suite: Suite, title: str, per_class: Counter[int], say: Say) ->
     odd = [str(label) for label, count in per_class.items() if count != V2_IMAGES_PER_CLASS]
     if suite.name.startswith("v2-") and odd:
         say(
-            f"{title}: {len(odd)} classes have another number of images than {V2_IMAGES_PER_CLASS} ({some(odd, 3)}); "
-            "an old archive had 20."
+            f"{title}: in {plural(len(odd), 'class')} the number of images is not {V2_IMAGES_PER_CLASS} "
+            f"({some(odd, 3)}); an old archive had 20."
         )
 
 

@@ -28,7 +28,9 @@ def write_page(path: Path, rows: Sequence[dict[str, Any]], results: Sequence[Par
     charts = [_reliability(result) for result in results if not result.part.corruption]
     report = Report(
         title=f"Robustness of {_short(files[0])}{part_of_it}",
-        lead=f"{len(files)} files on the same images; differences are to {_short(files[0])}, image by image.",
+        lead=f"{len(files)} files on the same images; differences are to {_short(files[0])}, image by image."
+        if len(files) > 1
+        else "One file; a second one beside it would be compared with it image by image.",
         results=_accuracies(rows),
         tables=tables,
         charts=charts,

@@ -16,7 +16,7 @@ from hybridvit.batch import Batch
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.scan import Say, quiet
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import DatasetError, UsageError, plural
 from hybridvit.evaluate.suites.labels import NUM_CLASSES, synsets
 from hybridvit.evaluate.suites.layout import Part
 from hybridvit.evaluate.suites.options import Protocol
@@ -108,9 +108,9 @@ def evaluate_parts(
             groups[each.preprocessing].append(each)
         for members in groups.values():
             seconds = _answer(part, members, batch_size=batch_size, workers=workers)
-            say(f"{part.title}: {len(part.identities):,} images, {len(members)} files, {seconds:.1f} s")
+            say(f"{part.title}: {len(part.identities):,} images, {plural(len(members), 'file')}, {seconds:.1f} s")
         if len(absent) < len(asked):
-            say(f"{part.title}: kept from before for {len(asked) - len(absent)} files")
+            say(f"{part.title}: kept from before for {plural(len(asked) - len(absent), 'file')}")
         results += [each.result(part, is_new=each in absent) for each in asked]
     return results
 

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hybridvit.errors import UsageError
-from hybridvit.machine.facts import check_threads, usable_cores
+from hybridvit.machine.facts import usable_cores
 from hybridvit.machine.memory import enough_memory
+from hybridvit.measure.conditions import Conditions, Watch
 from hybridvit.measure.counts import count_call, meta_copy
-from hybridvit.measure.latency import check_rounds
-from hybridvit.measure.plan import check_device
 from hybridvit.measure.profile.backward import example_targets, timed_steps
 from hybridvit.measure.profile.moved import moved_bytes
 from hybridvit.measure.profile.operators import folded_stacks, profiled_operators
-from hybridvit.measure.profile.parts import measure_parts
+from hybridvit.measure.profile.parts import check_parts, measure_parts
 from hybridvit.measure.profile.result import Cost, Mode, Profile, Span
 from hybridvit.measure.profile.roof import Roof, measure_roof
 from hybridvit.measure.profile.saved import BETWEEN, saved_bytes
@@ -90,25 +89,12 @@ def profile_model(
 
 
 def _check(subject: Subject, options: ProfileOptions) -> None:
-    if subject.kind == "exported":
-        raise UsageError(
-            f"{subject.name} is a file of {subject.runtimes[0]}, which runs as one piece: its blocks cannot be "
-            "watched. Profile the checkpoint that it was exported from."
-        )
-    if subject.kind != "ours" and subject.kind != "weights":
-        raise UsageError(
-            f"{subject.name} is no model of hybridvit in PyTorch, whose parts are known. See `hybridvit list`."
-        )
+    check_parts(subject, batch=options.batch, rounds=_rounds(options), threads=options.threads, device=options.device)
     if options.mode == "training" and subject.is_folded:
         raise UsageError(
             f"{subject.name} is folded: its training form is gone. Use --mode inference, or the checkpoint it was "
             "folded from."
         )
-    if options.batch < 1:
-        raise UsageError(f"The batch is {options.batch}, but at least one image must be in it. Use --batch 1.")
-    check_rounds(_rounds(options))
-    check_threads(options.threads)
-    check_device(options.device)
 
 
 def _rounds(options: ProfileOptions) -> int:
@@ -139,7 +125,7 @@ def _inference(
     with torch.inference_mode():
         calls = recorded_calls(model, units, images)
         show(f"{len(calls)} parts, {_rounds(options)} rounds")
-        times = measure_parts(calls, {WHOLE: run}, device=options.device, rounds=_rounds(options))
+        times, conditions = measure_parts(calls, {WHOLE: run}, device=options.device, rounds=_rounds(options))
         whole = Span.of_latency(times[WHOLE])
         spans = [Span.of_latency(times[call.unit.path]) for call in calls]
         costs = [
@@ -148,8 +134,11 @@ def _inference(
     # by round, since a disturbance is in one round's parts as in its whole, but in no part's median
     rounds = zip(*(times[name].turns_ms for name in (WHOLE, *(call.unit.path for call in calls))), strict=True)
     share = median(sum(parts_ms) / whole_ms for whole_ms, *parts_ms in rounds)
-    shared = {"between_ms": whole.median_ms * (1 - share), "measured_share": share}
-    return _profile(subject, images, options, roof, costs, whole, **shared), run
+    found = _profile(
+        subject, images, options, roof, costs, whole, conditions,
+        between_ms=whole.median_ms * (1 - share), measured_share=share,
+    )  # fmt: skip
+    return found, run
 
 
 def _training(
@@ -168,7 +157,9 @@ def _training(
     saved = saved_bytes(model, units, images)
     with torch.no_grad():
         calls = recorded_calls(model, units, images)
+    watch = Watch(())
     steps = timed_steps(model, units, images, optimizer, steps=_rounds(options), device=options.device, show=show)
+    conditions = watch.conditions({"step": [step.whole for step in steps]}, calls=1)
     costs = []
     for call in calls:
         path, parameters = call.unit.path, list(call.unit.module.parameters())
@@ -191,11 +182,11 @@ def _training(
         "optimizer": median(step.optimizer for step in steps),
     }
     whole = Span.of(step.whole for step in steps)
-    shared = {
-        "between_ms": median(step.between for step in steps),
-        "measured_share": median(1 - step.between / step.whole for step in steps),
-    }
-    found = _profile(subject, images, options, roof, costs, whole, **shared)
+    found = _profile(
+        subject, images, options, roof, costs, whole, conditions,
+        between_ms=median(step.between for step in steps),
+        measured_share=median(1 - step.between / step.whole for step in steps),
+    )  # fmt: skip
 
     def run() -> object:
         torch.nn.functional.cross_entropy(model(images), targets).backward()
@@ -212,6 +203,7 @@ def _profile(
     roof: Roof,
     costs: Sequence[Cost],
     whole: Span,
+    conditions: Conditions,
     *,
     between_ms: float,
     measured_share: float,
@@ -233,6 +225,7 @@ def _profile(
         measured_share=measured_share,
         saved_between_bytes=None,
         roof=roof,
+        conditions=conditions,
     )
 
 

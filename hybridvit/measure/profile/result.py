@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hybridvit.measure.conditions import Conditions
 from hybridvit.measure.latency import Latency, median_interval
 from hybridvit.measure.profile.operators import OperatorTime
 from hybridvit.measure.profile.roof import Roof
@@ -89,11 +90,12 @@ class Profile:
     measured_share: float  # of the whole, what parts and others took together; in training by step
     saved_between_bytes: int | None  # saved outside the parts
     roof: Roof
+    conditions: Conditions
     operators: tuple[OperatorTime, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        found = asdict(self)
+        found = asdict(self) | {"conditions": self.conditions.to_dict()}
         for each, cost in zip(found["costs"], self.costs, strict=True):
             each |= {
                 "intensity": cost.intensity,
