@@ -24,14 +24,14 @@ MOST_DOTS = 60  # points of a line; beyond that they would hide it
 
 
 def chart(curve: Curve) -> Markup:
-    """A legend with the last values, and the chart, as HTML. Points that are not finite are gaps."""
+    """A legend and the chart, as HTML. Points that are not finite are gaps."""
     lines = _drawable(curve)
     if not lines:
         return Markup('<p class="note">Nothing to draw yet.</p>')
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         f"{WIDTH:g}", f"{HEIGHT:g}", curve.title, _plot(curve, lines)
     )
-    return _legend(lines) + svg
+    return _legend(curve, lines) + svg
 
 
 def picture(curve: Curve) -> str:
@@ -43,7 +43,7 @@ def picture(curve: Curve) -> str:
         Markup('<g style="--series:var(--series-{0})"><polyline points="26,{1} 50,{1}"{2}/></g>').format(
             number % 4 + 1, f"{LEGEND_ROW * (number + 2) - 4:g}", _dashed(number)
         )
-        + _text(56, LEGEND_ROW * (number + 2), f"{name}: {short(_last(points))}", "start")
+        + _text(56, LEGEND_ROW * (number + 2), ": ".join([name, *_shown_last(curve, points)]), "start")
         for number, (name, points) in enumerate(lines.items())
     ]
     top = LEGEND_ROW * (len(lines) + 2)
@@ -89,7 +89,7 @@ def _plot(curve: Curve, lines: dict[str, list[Point]]) -> Markup:
         return round(across, 1), round(up, 1)
 
     parts = [_grid(left, [(place(x_low, y)[1], label) for y, label in zip(y_ticks, labels, strict=True)])]
-    inside = [x for x in ticks(x_low, x_high, most=6, whole=x_high - x_low >= 1) if x_low <= x <= x_high]
+    inside = [x for x in ticks(x_low, x_high, most=6, whole=x_high > 1 and x_high - x_low >= 1) if x_low <= x <= x_high]
     parts += [
         _text(place(x, y_low)[0], HEIGHT - BOTTOM + 16, label, "middle")
         for x, label in zip(inside, tick_labels(inside), strict=True)
@@ -204,20 +204,22 @@ def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> Markup:
     return Markup('<text x="{:g}" y="{:g}" text-anchor="{}"{}>{}</text>').format(x, y, anchor, Markup(more), text)
 
 
-def _legend(lines: dict[str, list[Point]]) -> Markup:
+def _legend(curve: Curve, lines: dict[str, list[Point]]) -> Markup:
     items = []
     for number, (name, points) in enumerate(lines.items()):
+        last = Markup("").join(Markup(" <b>{}</b>").format(value) for value in _shown_last(curve, points))
         items.append(
             Markup(
                 '<li><svg viewBox="0 0 24 8" style="--series:var(--series-{})" aria-hidden="true">'
-                '<polyline points="1,4 23,4"{}/></svg>{} <b>{}</b></li>'
-            ).format(number % 4 + 1, _dashed(number), name, short(_last(points)))
+                '<polyline points="1,4 23,4"{}/></svg>{}{}</li>'
+            ).format(number % 4 + 1, _dashed(number), name, last)
         )
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
 
 
-def _last(points: Sequence[Point]) -> float:
-    return next(y for x, y in reversed(points) if _is_finite((x, y)))
+def _shown_last(curve: Curve, points: Sequence[Point]) -> list[str]:
+    """The last value of a line as its legend has it; none where it says nothing."""
+    return [short(next(y for x, y in reversed(points) if _is_finite((x, y))))] if curve.shows_last else []
 
 
 def _dashed(number: int) -> Markup:

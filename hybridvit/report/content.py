@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( %)?|nan|-?inf|–|")
+_ONE = r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( %)?"
+NUMBER = re.compile(rf"{_ONE}( to {_ONE})?|nan|-?inf|–|")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Curve:
     lines: Mapping[str, Sequence[tuple[float, float]]]  # name -> points (x, y)
     marks: Sequence[tuple[float, str]] = ()  # (x, what happened there)
     from_zero: bool = False  # the y axis begins at 0
+    shows_last: bool = True  # the legend has the last value of each line: of training the newest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Table:
 
     @property
     def numeric(self) -> set[int]:
-        """The columns that hold numbers alone."""
+        """The columns that hold numbers alone, or ranges of them."""
         columns = list(zip(*self.rows, strict=True))
         return {index for index, cells in enumerate(columns) if all(NUMBER.fullmatch(cell) for cell in cells)}
 

@@ -109,6 +109,22 @@ def test_colours_of_charts_follow_the_page(report: Report) -> None:
     assert not re.search(r"#[0-9a-f]{6}|rgb\(", charts)
 
 
+def test_a_curve_over_shares_has_ticks_between_and_no_last_value() -> None:
+    shares = Curve(title="", x_label="recall", y_label="", lines={"all": [(0.0, 0.9), (1.0, 0.25)]}, shows_last=False)
+    page = render(Report(title="", lead="", curves=[shares]))
+    legend = page[page.index('<ul class="legend">') : page.index("</ul>")]
+    assert "all" in legend
+    assert "0.25" not in legend
+    assert ">0.4</text>" in page
+    newest = render(Report(title="", lead="", curves=[dataclasses.replace(shares, shows_last=True)]))
+    assert "all <b>0.25</b>" in newest
+
+
+def test_ranges_are_numbers_and_texts_are_not() -> None:
+    table = Table(title="", head=("a", "b", "c"), rows=[("-50.30 to -44.10", "–", "1 to none"), ("–", "9.5 %", "2")])
+    assert table.numeric == {0, 1}
+
+
 def test_it_reads_on_phones_in_the_dark_and_on_paper(report: Report) -> None:
     text = render(report)
     assert 'name="viewport"' in text

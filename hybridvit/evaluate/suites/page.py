@@ -149,6 +149,7 @@ def _reliability(result: PartResult) -> Curve:
         y_label="accuracy",
         lines={"this file": [point[:2] for point in found], "calibrated": [(0.0, 0.0), (1.0, 1.0)]},
         from_zero=True,
+        shows_last=False,
     )
 
 

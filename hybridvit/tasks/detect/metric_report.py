@@ -67,4 +67,5 @@ def precision_over_recall(
             for name, line in lines.items()
         },
         from_zero=True,
+        shows_last=False,
     )
