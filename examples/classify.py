@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import hybridvit
+from hybridvit.errors import ImageDecodeError
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
 
     photo = next(path for path in sorted(validation.rglob("*")) if path.is_file())
     for name, answer in hybridvit.predict(written.path, photo, top=3).items():
-        print(name, answer.to_dict())
+        print(name, answer if isinstance(answer, ImageDecodeError) else answer.to_dict())
 
 
 if __name__ == "__main__":  # loader processes run the top level again

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 import hybridvit
+from hybridvit.checkpoints import load
+from hybridvit.errors import ImageDecodeError
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
     if not options.model:
         path.parent.mkdir(parents=True, exist_ok=True)
         hybridvit.save_checkpoint(hybridvit.create_model("fastvit_t8").eval(), path)
-    model = hybridvit.load(path).eval()
+    model = load(path)
     print(hybridvit.fold_report(model, hybridvit.fold(model)))
 
     picture = options.picture or Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
@@ -32,8 +34,9 @@ def main() -> None:
         # Raises ExportError, and leaves nothing, if the file's answers in its own runtime are not the model's.
         written = hybridvit.export(path, to=target)
         (answer,) = hybridvit.Predictor(written.path)([picture], most=1)
+        said = answer if isinstance(answer, ImageDecodeError) else answer.to_dict()
         difference = f"{written.parity.max_error:.0e} of the largest output from PyTorch's"
-        print(f"{written.path}: {written.size_bytes / 2**20:.1f} MiB, {difference}; {answer.to_dict()}")
+        print(f"{written.path}: {written.size_bytes / 2**20:.1f} MiB, {difference}; {said}")
 
 
 if __name__ == "__main__":

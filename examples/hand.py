@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hybridvit
 from hybridvit.cli import main as command
+from hybridvit.errors import ImageDecodeError
 
 
 def main() -> None:
@@ -33,7 +34,8 @@ def main() -> None:
 
     shown = sorted((root / "evaluation" / "rgb").iterdir())[:3]
     for path, answer in hybridvit.predict(run.model, shown, pictures=run.folder / "meshes").items():
-        print(path, *answer.lines(), sep="\n  ")
+        said = [str(answer)] if isinstance(answer, ImageDecodeError) else answer.lines()
+        print(path, *said, sep="\n  ")
     print(f"Meshes (GLB, OBJ, PLY) and hands.html, a page to turn them on: {run.folder / 'meshes'}")
 
 

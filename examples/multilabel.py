@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import hybridvit
+from hybridvit.errors import ImageDecodeError
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
 
     shown = sorted(path for path in pictures.rglob("*") if path.suffix in (".jpg", ".png"))[:5]
     for path, answer in hybridvit.predict(run.model, shown).items():
-        print(path, *answer.lines(), sep="\n  ")  # labels above 50 %
+        said = [str(answer)] if isinstance(answer, ImageDecodeError) else answer.lines()
+        print(path, *said, sep="\n  ")  # labels above 50 %
 
 
 if __name__ == "__main__":  # loader processes run the top level again

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hybridvit
 from hybridvit.data.scenes import write_segmentation
+from hybridvit.errors import ImageDecodeError
 
 
 def main() -> None:
@@ -36,7 +37,8 @@ def main() -> None:
     # An answer lies in the pixels of its picture, whatever size the model computes in.
     shown = sorted(path for path in root.rglob("*.jpg") if "val" in path.relative_to(root).as_posix())[:6]
     for path, answer in hybridvit.predict(run.model, shown, pictures=run.folder / "drawn").items():
-        print(path, *answer.lines(), sep="\n  ")
+        said = [str(answer)] if isinstance(answer, ImageDecodeError) else answer.lines()
+        print(path, *said, sep="\n  ")
     print(f"Drawn in {run.folder / 'drawn'}")
 
 
