@@ -144,8 +144,12 @@ def mixers() -> dict[str, Any]:
 def stages() -> dict[str, Any]:
     """FasterViT's Figure S.4."""
     model = "fastervit_2"
-    costs = [each.to_dict() for each in profile_stages(model)]
-    return {"model": model, "batch": 1, "stages": costs, "machine": machine_card(timed=True).to_dict()}
+    return {
+        "model": model,
+        "batch": 1,
+        **profile_stages(model).to_dict(),
+        "machine": machine_card(timed=True).to_dict(),
+    }
 
 
 def tasks() -> dict[str, Any]:

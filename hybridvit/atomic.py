@@ -76,6 +76,18 @@ def check_writable(path: Path, *, is_folder: bool = False) -> None:
         raise not_writable(path, error) from error
 
 
+def check_folder(path: Path) -> None:
+    """Raise UsageError for a place of a folder that a file takes."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file, but a folder is to be written there. Name another.")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with those around it, where there is none. Raises UsageError as `check_folder`."""
+    check_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def not_writable(path: Path, error: OSError) -> DiskFull:
     """What to raise for a place that takes no file."""
     return DiskFull(f"{path} could not be written ({error.strerror}). Choose a place that you may write to.")

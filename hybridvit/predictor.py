@@ -123,9 +123,10 @@ class Predictor:
         Pictures that are prepared to one size are computed at once, those that are tiled one by one.
 
         `most` is how many entries an answer has at most, where it is a list. Raises UsageError for a file that gives
-        no answer to a picture, such as features.
+        no answer to a picture, such as features, and for a number below 1.
         """
         self.check_answers()
+        _check_count("most", most)
         return self._results([self._ready(source) for source in sources], TILES_AT_ONCE, most)
 
     def stream(
@@ -144,9 +145,8 @@ class Predictor:
         call.
         """
         self.check_answers()
-        for option, count in (("top", most), ("batch", batch)):
-            if count is not None and count < 1:
-                raise UsageError(f"--{option} is {count}, but it must be at least 1. Leave it out for the default.")
+        _check_count("--top", most)
+        _check_count("--batch", batch)
         at_once = batch or TILES_AT_ONCE
         callers = self.runner.callers
         groups = _groups(
@@ -235,6 +235,11 @@ class Predictor:
             return self.task.results(outputs, frames, self.card, most=most)
         except UsageError as error:
             raise UsageError(f"{self.path} {error}") from error
+
+
+def _check_count(option: str, count: int | None) -> None:
+    if count is not None and count < 1:
+        raise UsageError(f"{option} is {count}, but it must be at least 1. Leave it out for the default.")
 
 
 def _groups(shown: Generator[Shown, None, None], size: int, *, most_bytes: int) -> Generator[list[Shown], None, None]:

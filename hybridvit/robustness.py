@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hybridvit.atomic import write_text
+from hybridvit.atomic import check_folder, write_text
 from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.scan import Say, quiet, subfolders
 from hybridvit.digest import sha256_of
@@ -51,7 +52,7 @@ def evaluate_suites(
 ) -> SuiteAnswers:
     """Answer all suites with all files, the first being the reference; write results.json, the report and predictions.
 
-    All of it lies in `options.folder`, by default runs/evaluate/ and the name of the first file; what is there from
+    All of it lies in `options.folder`, by default runs/evaluate/ and the path of the first file; what is there from
     before is not computed again. With `zero_shot`, a file of texts (docs/mci.md), image towers are asked, each for the
     same classes. `say` is told of what is unusual and of each part. Raises as
     `hybridvit.loading.open_runner`, `open_suite` and `evaluate_parts`.
@@ -60,7 +61,8 @@ def evaluate_suites(
     chosen = named_suites(options.suites or (), options.root)
     if len(set(files)) < len(files):
         raise UsageError("One of the files is given twice. Give each once: the first is what others are compared with.")
-    folder = options.folder or Path("runs/evaluate") / Path(files[0]).name.partition(".")[0]
+    folder = options.folder or _folder_of(files[0])
+    check_folder(folder)
     if options.predictions is not None:
         check_predictions(options.predictions)
     with ExitStack() as stack:
@@ -84,6 +86,12 @@ def evaluate_suites(
     if options.predictions is not None:
         write_predictions(options.predictions, results)
     return SuiteAnswers(rows, page)
+
+
+def _folder_of(file: str) -> Path:
+    """Runs give their files one name, so their folders are in it too."""
+    within = re.sub(r"^([A-Za-z]+:)?[/\\]*", "", file)
+    return Path("runs/evaluate", *(part for part in Path(within).parts if part != ".."))
 
 
 def _subject(
@@ -130,6 +138,12 @@ def _parts(
         on_bad_image=on_bad_image,
         stored=options.stored,
     )
+    if (options.only or options.partial) and all(suite.layout in ("classes", "real") for suite in suites):
+        what = "only" if options.only else "partial"
+        raise UsageError(
+            f"--{what} is of suites of corruptions, but none is asked for. Add one, such as c=imagenet-c, or leave "
+            "it out."
+        )
     parts = [
         part
         for suite, folder in chosen

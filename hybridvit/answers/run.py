@@ -11,7 +11,7 @@ from hybridvit.answers.gallery import Gallery, check_gallery
 from hybridvit.answers.sink import Sink
 from hybridvit.answers.table import table_at
 from hybridvit.data.inputs import FrameTaking, Input, find_inputs, is_moving, pictures
-from hybridvit.data.scan import Say, quiet
+from hybridvit.data.scan import Say, check_text, quiet
 from hybridvit.data.tiles import tiling_of
 from hybridvit.errors import UsageError
 from hybridvit.loading import Device
@@ -86,6 +86,8 @@ def answered(
     taking = FrameTaking(every=options.every, most=options.frames)
     inputs = find_inputs(images, say=say)
     taking.check(inputs)
+    if options.output is not None or options.embeddings is not None:
+        check_text(inputs)
     sinks: list[Sink] = [] if options.output is None else [table_at(options.output)]
     if options.pictures is not None:
         check_gallery(options.pictures, inputs)

@@ -24,7 +24,8 @@ class VideoFile:
     def __init__(self, path: Path, *, rate: Fraction) -> None:
         """`rate` is that of the frames, in 1/s."""
         self._path, self._stack = path, ExitStack()
-        self._rate = rate.limit_denominator(max(1, _LARGEST_CLOCK // math.ceil(rate)))
+        slowest = Fraction(1, _LARGEST_CLOCK)  # which a clock that is limited would round to 0
+        self._rate = max(slowest, rate.limit_denominator(max(1, _LARGEST_CLOCK // math.ceil(rate))))
         self._container: Any = None
         self._stream: Any = None
         self._last_tick = -1

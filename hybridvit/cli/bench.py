@@ -1,13 +1,12 @@
 """`hybridvit bench`: how fast is it here?"""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridvit.atomic import write_text
-from hybridvit.cli.output import check_outputs
+from hybridvit.cli.output import check_outputs, ended
 from hybridvit.cli.progress import status_line
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError, plural
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from hybridvit.measure.bench import BenchResult
     from hybridvit.measure.candidate import Candidate
 
-INTERRUPTED = 130
 TOLERANCE = 5.0  # percent
 
 
@@ -106,10 +104,8 @@ def bench(
         from hybridvit.charts.tradeoff import draw
 
         draw(whole, output.chart)
-    if not result.is_complete:
-        print("Interrupted. The rounds until then are kept.", file=sys.stderr)
-        return INTERRUPTED
-    return SLOWER if comparison is not None and comparison.slower else 0
+    slower = SLOWER if comparison is not None and comparison.slower else 0
+    return ended(is_complete=result.is_complete) or slower
 
 
 def _earlier(output: Output) -> tuple[float, dict[str, Any] | None]:

@@ -3,6 +3,7 @@
 from json import dumps
 from typing import TYPE_CHECKING
 
+from hybridvit.cli.output import ended
 from hybridvit.cli.progress import status_line
 from hybridvit.cli.table import aligned, pairs
 from hybridvit.errors import UsageError
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from hybridvit.measure.choose import Choice, Configuration
 
 
-def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> None:
+def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> int:
     """Find the most accurate model that is fast enough on this device, or the fastest way to run one.
 
     With --max_latency_ms the answer is the most accurate configuration whose median time per image is below that.
@@ -37,11 +38,14 @@ def choose(*, options: ChooseOptions = CHOOSE_DEFAULTS, json: bool = False) -> N
     with status_line() as show:
         choice = run_choose(options, show=show)
     print(dumps(_as_dict(choice), ensure_ascii=False) if json else _text(choice))
+    if not choice.result.is_complete:
+        return ended(is_complete=False)
     if choice.chosen is None:
         raise UsageError(
             f"Nothing fits: {choice.rule}. Allow more time or a larger loss, or name other models, runtimes or "
             "precisions."
         )
+    return 0
 
 
 def _as_dict(choice: "Choice") -> dict[str, object]:

@@ -1,10 +1,12 @@
 """`hybridvit explain`: why does the model answer so?"""
 
 import shlex
+from collections.abc import Mapping
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hybridvit.atomic import check_folder
 from hybridvit.errors import UsageError, nearest
 from hybridvit.loading import is_exported
 from hybridvit.stderr import remark
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 Draw = Literal["attention", "positions", "erf", "cam", "kernels"]
 MOST_PICTURES_IN_A_FIELD = 50
+OF_DRAWINGS = {"label": ("cam",), "method": ("cam",), "check": ("cam",), "stage": ("cam", "erf")}
 
 
 def explain(
@@ -64,12 +67,16 @@ def explain(
     """
     drawn: tuple[Draw, ...] = ("cam",) if draw is None else tuple(draw)
     folder = Path(output)
-    _check(model, drawn, folder, check=check, beside=beside)
-    from hybridvit.data.scan import find_images
+    _check(model, drawn, folder, beside=beside)
+    of_classes = {"label": label, "method": None if method == "grad" else method, "check": check or None}
+    of_attention = {"block": block, "head": head, "window": window, "query": query}
+    _check_used({**of_classes, **of_attention, "stage": stage}, drawn)
+    from hybridvit.data.scan import check_text, find_images
     from hybridvit.explain.drawing import Explaining, draw_positions, side_by_side
     from hybridvit.explain.page import write_drawings
 
     files = [Path(path) for path in find_images(pictures)]
+    check_text(files)
     explained = _classifier(model)
     other = None if beside is None else _classifier(beside)
     asked = Explaining(
@@ -107,8 +114,19 @@ def explain(
     remark(f"{written[0]} and {len(written) - 1} files beside it")
 
 
-def _check(model: str, drawn: tuple[Draw, ...], folder: Path, *, check: bool, beside: str | None) -> None:
-    """Raise UsageError for what cannot be drawn, or for options that do nothing."""
+def _check_used(given: Mapping[str, object], drawn: tuple[Draw, ...]) -> None:
+    """Raise UsageError for an option of a drawing that is not asked for."""
+    for name, value in given.items():
+        needs = OF_DRAWINGS.get(name, ("attention",))
+        if value is not None and not set(needs) & set(drawn):
+            raise UsageError(
+                f"--{name} is for {' and '.join(needs)}, but --draw is {' '.join(drawn)}. Add {' or '.join(needs)} to "
+                "it, or leave it out."
+            )
+
+
+def _check(model: str, drawn: tuple[Draw, ...], folder: Path, *, beside: str | None) -> None:
+    """Raise UsageError for what cannot be drawn."""
     for path in (model, beside):
         if path is not None and is_exported(path):
             raise UsageError(
@@ -119,12 +137,9 @@ def _check(model: str, drawn: tuple[Draw, ...], folder: Path, *, check: bool, be
         raise UsageError(
             "There is nothing to draw. Give --draw one or more of attention, positions, erf, cam, kernels."
         )
-    if check and "cam" not in drawn:
-        raise UsageError("--check is for class maps. Add cam to --draw, or leave it out.")
     if beside is not None and not {"erf", "kernels"} & set(drawn):
         raise UsageError("--beside is for receptive fields and kernels. Add erf or kernels to --draw, or leave it out.")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"The output {folder} is a file, but a folder is to be written there. Name another.")
+    check_folder(folder)
 
 
 def _classifier(path: str) -> "Backbone":

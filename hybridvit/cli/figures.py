@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hybridvit.atomic import write_text
-from hybridvit.cli.output import check_outputs
+from hybridvit.cli.output import check_outputs, ended
 from hybridvit.cli.progress import status_line
 from hybridvit.cli.size import Size
 from hybridvit.cli.table import aligned, pairs
@@ -24,7 +24,7 @@ def mixers(
     device: Literal["cpu", "cuda"] | None = None,
     chart: Path | None = None,
     json: Path | None = None,
-) -> None:
+) -> int:
     """Time pooling against RepMixer over image sizes: FastViT's Figure 3 on this machine.
 
     One network, MetaFormer-S12 (1.8 billion multiply-adds at 224 px), with either mixer, folded, batch 1. The paper's
@@ -65,6 +65,7 @@ def mixers(
 
         draw_resolution(whole["bench"], chart, "Pooling against RepMixer in MetaFormer-S12, batch 1")
     _finish({**whole, "reductions": found}, json)
+    return ended(is_complete=result.is_complete)
 
 
 def _reduction_lines(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

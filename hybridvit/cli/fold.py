@@ -30,7 +30,7 @@ def fold(checkpoint: str, *, output: str | None = None, released: bool = False) 
     target = Path(output) if output else _beside(Path(place.name if place else checkpoint))
     if target.suffix != ".safetensors":
         raise UsageError(f"The output is {target}, but checkpoints are written as .safetensors. Change its suffix.")
-    if target.exists() and place is None and target.samefile(checkpoint):
+    if target.exists() and place is None and Path(checkpoint).exists() and target.samefile(checkpoint):
         raise UsageError(
             f"The output {target} is the checkpoint itself, which could not be trained again. Name another."
         )

@@ -96,9 +96,10 @@ def overview() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hybridvit ARGUMENTS` (those of this process by default) and return its exit code."""
-    if sys.platform == "win32":  # its pipes have an encoding in which "×" cannot be written
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
+            if sys.platform == "win32":  # its pipes have an encoding in which "×" cannot be written
                 stream.reconfigure(encoding="utf-8")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

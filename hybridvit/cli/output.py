@@ -1,9 +1,20 @@
-"""The files that a command is asked to write, checked before its long work."""
+"""What a command leaves: files that are asked for, checked before its long work, and its exit code."""
 
 from pathlib import Path
 
 from hybridvit.atomic import check_writable
 from hybridvit.errors import UsageError
+from hybridvit.stderr import remark
+
+INTERRUPTED = 130
+
+
+def ended(*, is_complete: bool) -> int:
+    """The exit code of a measurement; of one that Ctrl-C ended early, that is said too."""
+    if is_complete:
+        return 0
+    remark("Interrupted. The rounds until then are kept.")
+    return INTERRUPTED
 
 
 def check_outputs(*files: Path | None, chart: Path | None = None) -> None:

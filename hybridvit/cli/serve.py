@@ -66,8 +66,8 @@ def serve(
 
     words = [f"{model.name}={model.path}" for model in chosen]
     with ExitStack() as stack:
-        folder = stack.enter_context(bench_folder(words, trust_changed=trust_changed)) if bench else None
         listening = stack.enter_context(server.bound(host, port))
+        folder = stack.enter_context(bench_folder(words, trust_changed=trust_changed)) if bench else None
         running = server.run(
             Models(chosen, limits), listening, host=host, certfile=certfile, keyfile=keyfile, bench=folder
         )
@@ -107,3 +107,13 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
     for name, path in (("certfile", certfile), ("keyfile", keyfile)):
         if path is not None and not path.is_file():
             raise UsageError(f"--{name} is {path}, but there is no such file. Check the path.")
+    if certfile is not None:
+        import ssl
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
+        except OSError as error:  # an SSLError is one
+            raise UsageError(
+                f"--certfile {certfile} and --keyfile {keyfile} are no certificate and its key ({one_line(error)}). "
+                "Give PEM files that belong together."
+            ) from error

@@ -45,7 +45,7 @@ def shard(
             f"--shard_mb is {shard_mb}, but a tar file has at least 1 megabyte. 64 to 512 suit most disks."
         )
     target = Path(output)
-    check_output(target)
+    check_output(target, Path(source))
     splits = _splits(Path(source), val_share)
     for path in leftovers(target):
         print(f"left over from a writer that was killed, if none is at work: {path}", file=sys.stderr)

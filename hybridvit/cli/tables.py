@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridvit.atomic import write_text
-from hybridvit.cli.output import check_outputs
+from hybridvit.cli.output import check_outputs, ended
 from hybridvit.cli.progress import status_line
 from hybridvit.errors import HybridViTError, UsageError, plural
 from hybridvit.peers.paper_row import PaperTable
@@ -26,7 +26,7 @@ def tables(
     no_measuring: bool = False,
     json_file: Path | None = None,
     output: Path | None = None,
-) -> None:
+) -> int:
     """Write the tables of both papers as Markdown, with what this machine does beside the published figures.
 
     fastvit-2 (architectures), fastvit-5 and -6 (ImageNet-1k, plain and distilled), fastervit-1 and -3 (ImageNet-1k and
@@ -52,6 +52,7 @@ def tables(
     """
     from hybridvit.charts.tables import render_tables  # importing it imports torch
     from hybridvit.measure.candidate import RUNTIMES, check_names
+    from hybridvit.measure.latency import check_rounds
     from hybridvit.measure.result import read_result
 
     chosen = find_tables(names)
@@ -59,23 +60,33 @@ def tables(
     check_outputs(json_file, output)
     if no_measuring and rounds is not None:
         raise UsageError(f"--rounds is {rounds}, but --no_measuring is set, so there are none. Leave one of them out.")
+    if rounds is not None:
+        check_rounds(rounds)
+    read = [Path(path).resolve() for path in measured or ()]
+    if json_file is not None and json_file.exists() and json_file.resolve() not in read:
+        raise UsageError(
+            f"{json_file} exists, and its results would be lost. Give it as --measured too, to go on from it, or name "
+            "another."
+        )
     result = merged([read_result(path) for path in measured or ()])
     if json_file is not None:
         write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")
+    is_complete = True
     if not no_measuring:
         for side, models in missing(chosen, result, runtime).items():
             remark(f"Measuring {plural(len(models), 'model')} at {side} px ...")
-            new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=rounds or ROUNDS)
+            new = _measured_or_skipped(models, runtime=runtime, side=side, rounds=ROUNDS if rounds is None else rounds)
             result = merged([result, new])
             if json_file is not None:
                 write_text(json_file, json.dumps(result, ensure_ascii=False) + "\n")
-            if not new.get("complete", True):
-                break  # interrupted: the table shows what was measured until then
+            if not (is_complete := new.get("complete", True)):
+                break  # the table shows what was measured until then
     text = render_tables(chosen, result, _counted(chosen, result), runtime=runtime)
     if output is None:
         print(text, end="")
     else:
         write_text(output, text)
+    return ended(is_complete=is_complete)
 
 
 def measured_rows(models: Sequence[str], *, runtime: str, side: int, rounds: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hybridvit.data.file_kind import VIDEO_ENDINGS, advice_on, image_endings
-from hybridvit.errors import DatasetError, plural, some
+from hybridvit.errors import DatasetError, UsageError, plural, some
 
 SYSTEM_NAMES = frozenset(
     (
@@ -219,11 +219,30 @@ def file_size(path: str) -> int:
     """In bytes. Raises `DatasetError` for a file that is not there."""
     try:
         return os.stat(path).st_size
+    except ValueError as error:
+        raise DatasetError(f"{path!r} has a NUL byte, so it names no file. Correct what names it.") from error
     except OSError as error:
         link = " (a link to nothing)" if os.path.islink(path) else ""
         raise DatasetError(
             f"Cannot read {path}{link}: {error.strerror or error}. Restore the file, or remove it from the data set."
         ) from error
+
+
+def check_text(paths: Iterable[object]) -> None:
+    """Raise DatasetError for a name that is no Unicode, which no table, JSON or page can hold."""
+    for path in map(str, paths):
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise DatasetError(
+                f"{path!r} is no name in UTF-8, and what is to be written can hold no other. Rename the file."
+            ) from error
+
+
+def check_apart(output: Path, source: Path) -> None:
+    """Raise UsageError for a place inside of the folder of images that is read: it would become one of its classes."""
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{output} lies in {source}, whose folders are its classes. Name a place outside of it.")
 
 
 def fold_name(name: str) -> str:

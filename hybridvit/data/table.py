@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -161,6 +162,8 @@ def read_columns(table: Path) -> Columns:
             file.seek(0)
             reader = csv.reader(file, delimiter=max(",;\t", key=head.count), strict=True)
             names = next(reader, [])
+            if twice := [name for name, count in Counter(map(str.strip, names)).items() if count > 1]:
+                raise DatasetError(f"The head of {table} names {some(twice, quoted=True)} twice. Rename one of them.")
             rows = [row + [""] * (len(names) - len(row)) for row in reader if row]
             for number, row in enumerate(rows, start=1):
                 if any(row[len(names) :]):

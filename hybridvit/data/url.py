@@ -26,8 +26,9 @@ def fetch(
     Redirects are followed to http and https alone. Raises ImageDecodeError, with the address, the cause and the fix,
     for one that cannot be reached, answers with an error, sends too much, too slowly, or less than it announced.
     """
-    request = urllib.request.Request(_quoted(url), headers={"User-Agent": "hybridvit", "Accept": "image/*, */*;q=0.5"})
+    headers = {"User-Agent": "hybridvit", "Accept": "image/*, */*;q=0.5"}
     try:
+        request = urllib.request.Request(_quoted(url), headers=headers)
         with _opener().open(request, timeout=timeout_s) as response:
             return _read(response, url, max_bytes, time.monotonic() + max_seconds)
     except urllib.error.HTTPError as error:

@@ -1,5 +1,7 @@
 """From the options of an export to the one graph that they describe, refused before anything is computed."""
 
+import math
+
 from hybridvit.card import ModelCard, as_size
 from hybridvit.errors import UsageError
 from hybridvit.export.exporter import Exporter
@@ -15,6 +17,8 @@ def resolve(model: WholeModel, card: ModelCard, exporter: Exporter, options: Exp
     """The graph that a target is to be given. Raises UsageError for what it, or this model, cannot do."""
     target, task = exporter.target, find_task(card.task)
     _check_precision(exporter, options.precision)
+    if options.limit is not None and not (math.isfinite(options.limit) and options.limit > 0):
+        raise UsageError(f"limit is {options.limit:g}, but must be a difference above 0, such as 1e-4.")
     returns = _returns(model, card, options.returns)
     lists = task.lists_objects and returns == task.returns
     if lists:

@@ -28,7 +28,7 @@ _READERS = 16
 
 
 @contextmanager
-def held(place: Place, *, overwrite: bool, say: Say = quiet) -> Iterator[None]:
+def held(place: Place, *, say: Say = quiet) -> Iterator[None]:
     """The place as that of one driver; what is not begun leaves nothing behind.
 
     Raises UsageError for a folder that holds other files, or that another driver works in.
@@ -36,16 +36,12 @@ def held(place: Place, *, overwrite: bool, say: Say = quiet) -> Iterator[None]:
     _check_ours(place)
     if not isinstance(place, FolderPlace):
         say(f"{place} takes no lock: see to it yourself that one job at a time writes there.")
-        if overwrite:
-            clear(place)
         yield
         return
     control = Path(place.root, CONTROL)
     control.mkdir(parents=True, exist_ok=True)
     lock = RunLock(control, say=say)
     try:
-        if overwrite:
-            clear(place)
         yield
     finally:
         is_begun = place.has(JOB)

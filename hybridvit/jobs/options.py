@@ -1,5 +1,6 @@
 """What is said of a job: where it is computed, and what it writes."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -34,8 +35,10 @@ class Resources:
             raise UsageError(
                 f"--cpus_per_worker is {self.cpus_per_worker}, but this process may use {usable_cores()} processors."
             )
-        if self.gpus_per_worker < 0:
-            raise UsageError(f"--gpus_per_worker is {self.gpus_per_worker}, but it cannot be below 0.")
+        if not (math.isfinite(self.gpus_per_worker) and self.gpus_per_worker >= 0):
+            raise UsageError(f"--gpus_per_worker is {self.gpus_per_worker}, but it must be a number from 0.")
+        if self.engine == "local" and self.gpus_per_worker > 1:
+            raise UsageError(f"--gpus_per_worker is {self.gpus_per_worker}, but a worker computes on one GPU. Use 1.")
         if self.batch != "auto" and self.batch < 1:
             raise UsageError(f"--batch is {self.batch}, but it must be at least 1, or auto.")
         if self.engine == "local" and self.address is not None:

@@ -16,7 +16,7 @@ from hybridvit.data.shards.remote import is_url
 from hybridvit.errors import DatasetError, ProcessLost, UsageError, plural, some
 from hybridvit.export.targets import exporter_of
 from hybridvit.jobs.engine import Engine
-from hybridvit.jobs.job import begin, finish, finished, held, receipts_there, record_of
+from hybridvit.jobs.job import begin, clear, finish, finished, held, receipts_there, record_of
 from hybridvit.jobs.local import LocalEngine
 from hybridvit.jobs.model_files import local_model
 from hybridvit.jobs.notes import Tried, forget_all, last_notes
@@ -68,8 +68,9 @@ def run_job(
     if resources.engine == "ray":
         _require("ray", "ray")
     words = [os.fspath(each) for each in inputs]
+    _check_gpus(os.fspath(model), resources)
     place = open_place(os.fspath(output))
-    with held(place, overwrite=wanted.overwrite, say=say), tempfile.TemporaryDirectory(prefix="hybridvit-") as folder:
+    with held(place, say=say), tempfile.TemporaryDirectory(prefix="hybridvit-") as folder:
         path, listed = local_model(os.fspath(model), Path(folder)), Path(folder, "units.parquet")
         survey = _survey(path, words, wanted, resources, listed)
         for line in survey.said:
@@ -81,6 +82,8 @@ def run_job(
             units=survey.listed._asdict(),
             model={"file": path.name, "sha256": survey.sha256, "card": survey.card},
         )
+        if wanted.overwrite:  # only now: a mistyped model or input loses nothing
+            clear(place)
         begin(place, record, listed)
         if (before := finished(place)) is not None:
             return Outcome(summary=before, is_new=False, allow_bad=wanted.allow_bad)
@@ -92,6 +95,24 @@ def run_job(
 def _require(package: str, extra: str) -> None:
     if find_spec(package) is None:
         raise UsageError(f'`hybridvit batch` needs {package} for that. Run: pip install "hybridvit[{extra}]".')
+
+
+def _check_gpus(model: str, resources: Resources) -> None:
+    if not resources.gpus_per_worker:
+        return
+    if is_exported(model):
+        raise UsageError(
+            f"--gpus_per_worker is {resources.gpus_per_worker:g}, but {model} is an exported file, which computes on "
+            "the CPU. Leave it out, or give the checkpoint."
+        )
+    if resources.engine == "local":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError(
+                f"--gpus_per_worker is {resources.gpus_per_worker:g}, but this machine has no GPU that PyTorch can "
+                "use. Leave it out to compute on processors."
+            )
 
 
 def _is_like_workers(resources: Resources) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hybridvit.data.scan import LeftOut, Say, extensions, is_image, quiet, walk
+from hybridvit.data.scan import LeftOut, Say, check_text, extensions, is_image, quiet, walk
 from hybridvit.data.shards.remote import Remote, is_url
 from hybridvit.data.shards.tar import members_of, open_tar
 from hybridvit.errors import DatasetError, UsageError, nearest, one_line, some
@@ -141,7 +141,7 @@ def image_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in members_of(archive):
         name = member.name.rpartition("/")[2]
         if member.isreg() and not name.startswith(".") and is_image(name):
-            _check_text(member.name)
+            check_text([member.name])
             yield member
 
 
@@ -202,22 +202,13 @@ def write_list(words: Sequence[str], target: Path, *, size: int, folder: str, sa
     with ParquetWriter(target, schema, compression="zstd") as writer:
         for known in units_of(find(words, say=say), size=size, folder=folder):
             row: dict[str, Any] = {"source": "", "column": "", "images": [], "row_group": 0, "first": 0} | known
-            for name in (row["source"], *row["images"]):
-                _check_text(name)
+            check_text((row["source"], *row["images"]))
             digest.update(json.dumps(row, sort_keys=True).encode())
             writer.write_table(pyarrow.Table.from_pylist([row], schema))
             num_units, num_images = num_units + 1, num_images + max(known["num_images"], 0)
     if not num_units:
         raise DatasetError("There are no images. Give image files, folders or patterns of them.")
     return Listed(num_units, num_images, digest.hexdigest())
-
-
-def _check_text(path: str) -> None:
-    """Raise DatasetError for a name that is no Unicode, which no table can hold."""
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise DatasetError(f"{path!r} is no name in UTF-8, and tables hold no other. Rename the file.") from error
 
 
 def read_units(file: "ParquetFile", numbers: Iterable[int]) -> Iterator[Unit]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from hybridvit.atomic import make_folder
 from hybridvit.checkpoints import save_checkpoint
 from hybridvit.errors import HybridViTError, OutOfMemory, UsageError
 from hybridvit.machine.facts import machine_card
@@ -78,7 +79,7 @@ def bench(
         groups = list(plan.groups(subjects))
         planned([each for group in groups for each in group if not plan.why_not(each)])
         folder = options.files or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         run = _Run(plan, folder, show, keep)
         try:
             for group in groups:

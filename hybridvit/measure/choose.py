@@ -2,12 +2,16 @@
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hybridvit import peers
+from hybridvit.atomic import make_folder
+from hybridvit.digest import short_digest
 from hybridvit.errors import HybridViTError, UsageError
 from hybridvit.export.apart import ExportJob, run_apart
 from hybridvit.export.embeddings import check_answers
@@ -21,7 +25,7 @@ from hybridvit.measure.candidate import TARGETS, TORCH, check_names, why_not
 from hybridvit.measure.counts import counted
 from hybridvit.measure.latency import MIN_ROUNDS
 from hybridvit.measure.options import CHOOSE_DEFAULTS, BenchOptions, ChooseOptions
-from hybridvit.measure.plan import installed_runtimes
+from hybridvit.measure.plan import installed_runtimes, plan_of
 from hybridvit.measure.result import BenchResult
 from hybridvit.measure.subject import Subject, find_subject
 from hybridvit.models.registry import FAMILIES, VARIANTS
@@ -84,8 +88,7 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
     is said to be so. Those of checkpoints are measured on `data`.
 
     `show` is told what is going on. Raises UsageError for options that contradict each other, for checkpoints of
-    several tasks, and what `bench` and
-    `export` raise.
+    several tasks, and what `bench` and `export` raise.
     """
     refuse_at_import()
     wanted = check_names("precision", options.precisions or ["fp32"], PRECISIONS)
@@ -94,12 +97,22 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
     subjects = [find_subject(name) for name in options.models or published()]
     quantity = _quantity(subjects)
     _check(subjects, precisions, options)
+    measuring = BenchOptions(
+        runtimes=[ORDINARY, *runtimes],
+        precisions=["fp32", *precisions],
+        image_size=[options.image_size] if options.image_size else None,
+        threads=options.threads,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        processes=1,  # of many candidates: more would take their memory and minutes
+    )
+    plan_of(measuring)  # refuses what cannot be measured, before anything is exported
     if options.data is not None:  # the other runtimes have their files, whose accuracy is known
         in_torch = dict.fromkeys((ORDINARY, *(each for each in runtimes if each in TORCH)))
         subjects = [replace(subject, runtimes=tuple(in_torch)) for subject in subjects]
     with tempfile.TemporaryDirectory(prefix="hybridvit-choose-") as temporary:
         folder = options.files or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         found = _Field(subjects=subjects)
         if options.data is not None:
             found = _judged(subjects, [*product(runtimes, precisions)], options.data, options, folder, show)
@@ -107,17 +120,7 @@ def choose(options: ChooseOptions = CHOOSE_DEFAULTS, *, show: Callable[[str], No
             found = _plausible(subjects, runtimes, options.max_latency_ms, options)
         ordinary = {subject.name: _ordinary(subject) for subject in subjects}
         beside = [each for each in ordinary.values() if each not in found.subjects]
-        measuring = BenchOptions(
-            runtimes=[ORDINARY, *runtimes],
-            precisions=["fp32", *precisions],
-            image_size=[options.image_size] if options.image_size else None,
-            threads=options.threads,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            processes=1,  # of many candidates: more would take their memory and minutes
-            files=folder,
-        )
-        result = bench([*found.subjects, *beside], measuring, show=show)
+        result = bench([*found.subjects, *beside], replace(measuring, files=folder), show=show)
     not_asked = {each.name for each in beside}
     configurations = [
         _configuration(record, quantity, found.accuracies.get(record["model"]), ordinary, result)
@@ -239,7 +242,7 @@ def _judged(
     show: Callable[[str], None],
 ) -> _Field:
     """Each checkpoint itself, in PyTorch, and one file per way (runtime, precision), with what they get right."""
-    found = _Field(subjects=[])
+    found, stems = _Field(subjects=[]), Counter(Path(checkpoint.source).stem for checkpoint in checkpoints)
     for checkpoint in checkpoints:
         quantity, own = find_task(checkpoint.task).headline, score_of(checkpoint.source, data, options.zero_shot)
         found.subjects.append(checkpoint)
@@ -248,7 +251,9 @@ def _judged(
             if runtime in TORCH or why_not(runtime, precision):
                 continue
             suffix = EXPORTERS[TARGETS[runtime]].suffix
-            path = folder / f"{Path(checkpoint.source).stem}-{runtime}-{precision}{suffix}"
+            stem = Path(checkpoint.source).stem
+            stem += f"-{short_digest(checkpoint.source)}" if stems[stem] > 1 else ""
+            path = folder / f"{stem}-{runtime}-{precision}{suffix}"
             show(f"exporting {path.name}")
             try:
                 run_apart(_job(checkpoint, runtime, precision, path, options))
@@ -316,6 +321,11 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
             f"--zero_shot is {options.zero_shot}, but texts are judged by what a checkpoint makes of labelled images "
             "with them. Give a checkpoint and --data as well."
         )
+    if limit is not None and data is None and not any(_is_known(subject, options.image_size) for subject in subjects):
+        raise UsageError(
+            "--max_latency_ms chooses the most accurate, and no accuracy is published of these models at this "
+            "--image_size. Leave it out, or give checkpoints and --data."
+        )
     if "int8" in precisions and data is not None and options.calibration is None:
         raise UsageError("int8 needs images to calibrate on. Give --calibration with a folder of class folders.")
     if data is None and options.calibration is not None:
@@ -332,6 +342,12 @@ def _check(subjects: Sequence[Subject], precisions: Sequence[str], options: Choo
         )
 
 
+def _is_known(subject: Subject, image_size: tuple[int, int] | None) -> bool:
+    """Whether an accuracy is published of the weights of that name."""
+    height, width = image_size or subject.image_size
+    return height == width and peers.published_accuracy(subject.name, height) is not None
+
+
 def _plausible(
     subjects: Sequence[Subject], runtimes: Sequence[str], max_latency_ms: float, options: ChooseOptions
 ) -> _Field:
@@ -346,6 +362,8 @@ def _plausible(
         runtimes=runtimes, image_size=[size] if size else None, threads=options.threads, rounds=MIN_ROUNDS, processes=1
     )
     probe = bench([smallest], probing)
+    if not probe.is_complete:
+        raise KeyboardInterrupt
     rate = min(record["median_ms"] for record in probe.records()) / max(costs[smallest.name], 1)
     kept, reasons = [], []
     for subject in subjects:

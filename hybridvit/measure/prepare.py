@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from hybridvit.atomic import TEMPORARY
 from hybridvit.child import ChildDied, in_child
+from hybridvit.digest import short_digest
 from hybridvit.errors import CheckpointError, ExportError, OutOfMemory
 from hybridvit.export.targets import EXPORTERS
 from hybridvit.machine.facts import package_versions
@@ -30,6 +31,8 @@ def prepared(candidate: Candidate, folder: Path) -> Candidate:
     exporter.require(exporter.packages)
     height, width = candidate.image_size
     name = Path(candidate.subject.name).name.replace(".", "-")
+    if candidate.subject.kind == "weights":  # runs give theirs one name
+        name += f"-{short_digest(candidate.subject.source)}"
     name += f"-{candidate.subject.returns}" if candidate.subject.returns else ""
     stem = f"{name}-{candidate.runtime}-{candidate.precision}-batch{candidate.batch}-{height}x{width}"
     path = folder / f"{stem}{exporter.suffix}"

@@ -79,8 +79,9 @@ def read_run(folder: Path) -> FinishedRun:
             base=_base_of(recipe),
             data_on_hub=_data_on_hub(recipe),
         )
-        assert run.measured[0][0] == run.task.headline
-    except (OSError, ValueError, LookupError, TypeError, AssertionError, StopIteration) as error:
+        if run.measured[0][0] != run.task.headline:
+            raise LookupError
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         if isinstance(error, CheckpointError | UsageError):
             raise
         raise CheckpointError(

@@ -3,22 +3,23 @@
 import base64
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from PIL import Image
 
 from hybridvit.card import Preprocessing
 from hybridvit.data.decode import decode_image
-from hybridvit.data.samples import Samples
 from hybridvit.errors import HybridViTError
+
+if TYPE_CHECKING:
+    from hybridvit.data.samples import Samples
 
 THUMBNAIL_PX = 128
 WIDE = 2.5  # times as wide as high: pictures side by side
 MOST_ABREAST = 4  # thumbnails
 
 
-def find_picture(samples: Samples, number: int, preprocessing: Preprocessing) -> Path | Image.Image | None:
+def find_picture(samples: "Samples", number: int, preprocessing: Preprocessing) -> Path | Image.Image | None:
     """The picture of a sample, to look at: the file if it is one, else what the model is shown.
 
     None if neither can be had: a page goes without a picture rather than not at all.
@@ -32,6 +33,8 @@ def find_picture(samples: Samples, number: int, preprocessing: Preprocessing) ->
         pixels = samples[number][0]  # c h w
     except (HybridViTError, OSError):
         return None
+    import torch  # not for a page of answers, which exported files give without it
+
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     levels = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).numpy())  # h w c

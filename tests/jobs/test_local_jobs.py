@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 import hybridvit
 from hybridvit.cli import main
-from hybridvit.errors import DatasetError, ProcessLost, UsageError
+from hybridvit.errors import CheckpointError, DatasetError, ProcessLost, UsageError
 from hybridvit.jobs.options import Resources, Wanted
 from hybridvit.jobs.run import run_job
 from hybridvit.jobs.worker import DIED
@@ -173,6 +173,10 @@ def test_a_folder_of_another_job_is_refused_until_it_is_given_up(
     (folder / "ok-0001.png").unlink()
     with pytest.raises(UsageError, match="the images that lie there: 3 were listed, now 2"):
         run_job(model, [folder], output, wanted=SMALL, resources=ONE)
+    with pytest.raises(DatasetError, match="'none' does not exist"):
+        run_job(model, ["none"], output, wanted=Wanted(unit=1, overwrite=True), resources=ONE)
+    with pytest.raises(CheckpointError, match="gone"):
+        run_job(tmp_path / "gone.safetensors", [folder], output, wanted=Wanted(overwrite=True), resources=ONE)
     assert len(rows_of(output)) == 3
     run_job(model, [folder], output, wanted=Wanted(unit=1, overwrite=True), resources=ONE)
     assert len(parts_of(output)) == len(rows_of(output)) == 2

@@ -4,11 +4,11 @@ The images are names in a table, of files that are not there: each is a row that
 answered, and by how many bytes the driver's memory grew beyond what a job of ten thousand takes.
 """
 
-import resource
 import sys
 from pathlib import Path
 
 import pyarrow
+from peak import peak_bytes
 from pyarrow import parquet
 
 from hybridvit.jobs.options import Resources, Wanted
@@ -36,9 +36,9 @@ def run(model: Path, folder: Path, count: int) -> int:
 def main(model: Path, folder: Path, count: int) -> None:
     """A small job, and a large one."""
     run(model, folder, 10_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     rows = run(model, folder, count)
-    print(rows, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    print(rows, peak_bytes() - before)
 
 
 if __name__ == "__main__":

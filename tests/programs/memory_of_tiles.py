@@ -1,18 +1,17 @@
 """Answer to a large picture by tiles, and print the most memory that this process has had, in bytes."""
 
-import resource
 import sys
 
-import hybridvit
+from peak import peak_bytes
 
-PER_UNIT = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
+import hybridvit
 
 
 def main(model: str, picture: str, tile: str, drawn: str) -> None:
     """`drawn` is the folder for the picture with the answer on it; the answer has 100 entries, if there are so many."""
     (answer,) = hybridvit.predict(model, picture, tile=int(tile), pictures=drawn, top=100).values()
     assert not isinstance(answer, Exception), answer
-    print(len(answer.lines()), PER_UNIT * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(len(answer.lines()), peak_bytes())
 
 
 if __name__ == "__main__":

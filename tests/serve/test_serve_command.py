@@ -63,6 +63,7 @@ def test_a_factory_serves_what_the_environment_names(monkeypatch: pytest.MonkeyP
         (["a.onnx", "--host", "0.0.0.0"], "Add --public"),
         (["a.onnx", "--certfile", "a.pem"], "go together"),
         (["a.onnx", "--certfile", "a.pem", "--keyfile", "b.pem"], "there is no such file"),
+        (["a.onnx", "--certfile", __file__, "--keyfile", __file__], "are no certificate and its key"),
         (["nowhere.onnx", "--port", "0"], "There is no file nowhere.onnx"),
         (["a.onnx", "--port", "70000"], "70000"),
         (["a.onnx", "a.onnx"], "Two models are called 'a'"),

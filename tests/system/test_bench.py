@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -25,9 +26,12 @@ from hybridvit.export.pipeline import export
 from hybridvit.machine import threads
 from hybridvit.measure import bench as bench_module
 from hybridvit.measure import worker as worker_module
-from hybridvit.measure.bench import bench
+from hybridvit.measure.bench import _Run, bench
+from hybridvit.measure.candidate import Candidate
 from hybridvit.measure.options import BenchOptions
+from hybridvit.measure.prepare import prepared
 from hybridvit.measure.result import BenchResult, read_result
+from hybridvit.measure.subject import find_subject
 from hybridvit.peers import Accuracy
 
 
@@ -359,6 +363,9 @@ def test_choose_measures_what_each_way_of_a_checkpoint_gets_right(
         (["--max_drop", "-1"], "max_drop is -1"),
         (["--models", "m.safetensors"], "a checkpoint, whose accuracy only labelled images tell"),
         (["--models", "m.onnx"], "exported already"),
+        (["--models", "fastvit_debug", "--max_latency_ms", "8"], "no accuracy is published of these models at this"),
+        (["--models", "m.safetensors", "--data", "images", "--rounds", "2"], "needs at least 8 rounds"),
+        (["--models", "m.safetensors", "--data", "images", "--files", "m.onnx"], "m.onnx is a file, but a folder is"),
         (["--models", "fastvit_debug", "--data", "images"], "has no trained weights here"),
         (["--models", "fastvit_debug", "--calibration", "images"], "none to measure the accuracy on"),
         (["--models", "m.safetensors", "--data", "images", "--calibration", "images"], "nothing is to be int8"),
@@ -381,6 +388,55 @@ def test_mixers_stand_beside_the_paper(tmp_path: Path, capsys: pytest.CaptureFix
     found = json.loads(shown.splitlines()[-1])["reductions"]
     assert [each["side_px"] for each in found] == [64]
     assert (tmp_path / "m.png").stat().st_size > 10_000
+
+
+def test_a_command_that_ctrl_c_ends_early_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = _Run.measure
+
+    def interrupted(run: _Run, group: list[Candidate]) -> None:
+        whole(run, group)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Run, "measure", interrupted)
+    words = ["--runtimes", "torch", "--image_sizes", "32", "64", "--rounds", "8", "--processes", "1"]
+    assert main(["mixers", *words]) == 130
+    captured = capsys.readouterr()
+    assert captured.err == "Interrupted. The rounds until then are kept.\n"
+    assert [each["side_px"] for each in json.loads(captured.out.splitlines()[-1])["reductions"]] == [32]
+    monkeypatch.setattr("hybridvit.peers.published_accuracy", lambda *_: object())
+    assert main(["choose", "--models", "fastvit_debug", "--runtime", "torch", "--max_latency_ms", "9"]) == 130
+    assert "Choose" not in capsys.readouterr().out
+
+
+def test_two_checkpoints_of_one_name_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridvit.measure.prepare.in_child", lambda _: None)
+    files = set()
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        hybridvit.save_checkpoint(hybridvit.create_model("fastvit_debug").eval(), tmp_path / run / "model.safetensors")
+        subject = find_subject(str(tmp_path / run / "model.safetensors"))
+        candidate = Candidate(
+            subject=subject, form="folded", runtime="onnxruntime", precision="fp32", batch=1, image_size=(32, 32),
+            threads=1, device="cpu",
+        )  # fmt: skip
+        files.add(Path(prepared(candidate, tmp_path).file).name)
+    assert len(files) == 2, files
+
+
+@pytest.mark.nightly
+def test_choose_keeps_two_checkpoints_of_one_name_apart(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = []
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        checkpoints.append(str(shutil.copy(folder / "m.safetensors", tmp_path / run / "model.safetensors")))
+    words = ["choose", "--data", str(folder / "images"), "--runtime", "onnxruntime", "--rounds", "8", "--json"]
+    assert main([*words, "--models", *checkpoints]) == 0
+    choice = json.loads(capsys.readouterr().out)
+    assert sorted(each["model"] for each in choice["configurations"]) == checkpoints
 
 
 def test_stages_add_up_to_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

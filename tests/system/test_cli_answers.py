@@ -130,6 +130,8 @@ def test_fold_writes_a_checkpoint_and_its_largest_difference(folder: Path, tmp_p
     assert "folded already" in capsys.readouterr().err
     assert main(["fold", str(folder / "m.safetensors"), "--output", str(folder / "m.safetensors")]) == 2
     assert "is the checkpoint itself" in capsys.readouterr().err
+    assert main(["fold", str(tmp_path / "gone.safetensors"), "--output", str(target)]) == 5
+    assert "gone.safetensors does not exist" in capsys.readouterr().err
 
 
 def test_print_config_trains_nothing(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

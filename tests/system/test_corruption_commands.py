@@ -136,7 +136,7 @@ def test_corrupt_writes_into_no_folder_of_others_and_not_among_what_it_reads(
     assert main(["corrupt", str(folder / "images"), str(tmp_path)]) == 2
     assert "has other contents (mine.txt)" in capsys.readouterr().err
     assert main(["corrupt", str(folder / "images"), str(folder / "images" / "c")]) == 2
-    assert "copies would become classes" in capsys.readouterr().err
+    assert "whose folders are its classes" in capsys.readouterr().err
     assert not (folder / "images" / "c").exists()
 
 

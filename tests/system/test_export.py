@@ -165,6 +165,8 @@ def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
             {"options": ExportOptions(image_size=(16, 16))},
             "Image is 16x16 pixels, but fastvit_debug needs both sides >= 32",
         ),
+        ("m.onnx", {"options": ExportOptions(limit=-1.0)}, "limit is -1, but must be a difference above 0"),
+        ("m.onnx", {"options": ExportOptions(limit=float("nan"))}, "limit is nan, but must be"),
         ("m.onnx", {"images": np.zeros((1, 3, 8, 8), np.float32)}, r"has shape \(3, 8, 8\), but this export takes"),
     ],
 )

@@ -37,6 +37,8 @@ def test_an_extra_can_be_installed_alone(extra: str, wheel: Path, required: Path
     environment = environments.beside(tmp_path, [required])
     words = ["--dry-run"] if extra in HEAVY else []
     done = environments.install_with_pip(environment, *words, f"{wheel}[{extra}]", check=False)
+    if done.returncode and "wheel_stub" in done.stderr + done.stdout:
+        pytest.skip(f"packages of {extra} come from an index of their own, which is not reached from here")
     if done.returncode and "conflict" not in done.stderr:
         environments.missing("network", f"pip could not install the extra {extra} ({done.stderr[-300:].strip()})")
     assert done.returncode == 0, done.stderr

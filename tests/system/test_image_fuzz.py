@@ -3,8 +3,6 @@
 import hashlib
 import multiprocessing
 import random
-import resource
-import sys
 import time
 import warnings
 from io import BytesIO
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from no_augment import NO_AUGMENT
+from peak import peak_bytes
 from PIL import Image
 
 from hybridvit.card import ModelCard, Preprocessing
@@ -120,17 +119,13 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
-
-
 def attack(seed: int, number: int, keep_at: Path) -> dict[str, int]:
     """Decode that many mutations; the one under way lies in `keep_at`, so that even a crash can be replayed."""
     warnings.simplefilter("ignore")
     files = corpus()
     for name in FUZZED:
         decode(files[name])
-    before = peak_mb()
+    before = peak_bytes()
     counts = {"decoded": 0, "refused": 0}
     for index in range(number):
         name = FUZZED[index % len(FUZZED)]
@@ -148,7 +143,8 @@ def attack(seed: int, number: int, keep_at: Path) -> dict[str, int]:
         except ImageDecodeError:
             counts["refused"] += 1
         assert time.process_time() - began < MOST_SECONDS, f"{name}, seed {seed}, mutation {index}: too slow"
-    assert peak_mb() - before < MOST_GROWTH_MB, f"memory grew by {peak_mb() - before:.0f} MB"
+    grown_mb = (peak_bytes() - before) / 2**20
+    assert grown_mb < MOST_GROWTH_MB, f"memory grew by {grown_mb:.0f} MB"
     keep_at.unlink()
     return counts
 

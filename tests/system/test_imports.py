@@ -12,6 +12,7 @@ LIGHT = {  # what is imported, and what must not come with it
         "hybridvit.data.augment_config,hybridvit.data.preprocess,hybridvit.data.decode,hybridvit.data.scan",
         "torch,timm",
     ),
+    "pages of answers": ("hybridvit.report.html,hybridvit.tasks.hand.together", "torch,timm"),
     "peers": ("hybridvit.peers,hybridvit.peers.papers", "torch,timm"),
     "charts, before one is drawn": ("hybridvit.charts.tradeoff", "plotly,matplotlib,timm"),
 }

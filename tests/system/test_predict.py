@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import trained_like
-from fresh import output_of
+from fresh import ENVIRONMENT, output_of
 from number_task import Number
 from PIL import Image
 from pyarrow.parquet import read_table
@@ -128,6 +130,12 @@ def test_a_video_keeps_its_times_and_odd_sides_become_even(
     assert [seconds for seconds, _ in frames] == pytest.approx([0, 1 / rate, 6 / rate], rel=1e-3)
     assert {pixels.shape for _, pixels in frames} == {(34, 52, 3)}
     assert [float(pixels[:30, :40].mean()) for _, pixels in frames] == pytest.approx([0, 100, 200], abs=5)
+
+
+def test_a_frame_a_day_is_a_video_too(tmp_path: Path) -> None:
+    with VideoFile(tmp_path / "x.mp4", rate=Fraction(1, 86_400)) as video:
+        video.add(Image.new("RGB", (64, 64)), 0.0)
+    assert len(frames_in(tmp_path / "x.mp4")) == 1
 
 
 def test_what_can_be_read_of_a_truncated_video_is_answered_and_drawn(
@@ -263,6 +271,22 @@ def test_what_cannot_be_written_or_counted_is_refused_before_any_work(
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode there")
+def test_a_name_that_is_no_unicode_is_shown_and_refused_where_it_cannot_be_written(
+    classes: Path, tmp_path: Path
+) -> None:
+    os.mkdir(folder := os.fsencode(tmp_path / "odd"))
+    name = os.fsdecode(folder + b"/caf\xe9.png")
+    Image.new("RGB", (32, 32)).save(name)
+    words = [sys.executable, "-m", "hybridvit", "predict", str(classes), name]
+    shown = subprocess.run(words, capture_output=True, env=ENVIRONMENT, check=False)
+    assert (shown.returncode, b"caf\\udce9.png" in shown.stdout) == (0, True), shown.stderr
+    refused = subprocess.run([*words, "--output", str(tmp_path / "o.jsonl")], capture_output=True, env=ENVIRONMENT)
+    assert refused.returncode == 3
+    assert b"is no name in UTF-8" in refused.stderr
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 def test_progress_tells_what_of_how_many_and_how_fast(tmp_path: Path, monkeypatch: Any) -> None:

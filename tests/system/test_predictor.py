@@ -75,6 +75,9 @@ def test_answers_have_as_many_classes_as_are_asked_for_and_the_file_gives(folder
     assert [classes("top2.onnx", most) for most in (None, 1, 2)] == [2, 1, 2]
     with pytest.raises(UsageError, match=r"top2\.onnx gives the 2 most probable, but 3 answers are wanted\. Ask for 2"):
         Predictor(folder / "top2.onnx")([picture(1)], most=3)
+    for most in (0, -1):
+        with pytest.raises(UsageError, match=f"most is {most}, but it must be at least 1"):
+            Predictor(folder / "m.onnx")([picture(1)], most=most)
 
 
 def test_a_file_of_features_names_no_classes(folder: Path) -> None:

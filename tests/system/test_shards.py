@@ -398,3 +398,9 @@ def test_a_source_without_one_training_split_is_refused(tmp_path: Path, capsys: 
         shard(str(tmp_path / "photos"), str(tmp_path / "out"))
     with pytest.raises(UsageError, match=r"--shard_mb is 0"):
         shard(str(tmp_path / "photos"), str(tmp_path / "out"), shard_mb=0)
+
+
+def test_shards_are_not_written_among_the_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shard", str(folder), str(folder / "shards")]) == 2
+    assert f"{folder / 'shards'} lies in {folder}, whose folders are its classes" in capsys.readouterr().err
+    assert not (folder / "shards").exists()

@@ -16,6 +16,7 @@ import hybridvit
 from hybridvit import api
 from hybridvit.batch import Batch
 from hybridvit.build import head_config
+from hybridvit.card import Preprocessing
 from hybridvit.errors import CheckpointError, DatasetError, MissingPart, UsageError
 from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
@@ -319,3 +320,9 @@ def test_pictures_have_a_page_to_turn_their_hands_on(checkpoint: Path) -> None:
     table = io.BytesIO(files["angles.csv"]).read().decode().splitlines()
     assert len(table) == 4
     assert table[0].startswith("seconds,")
+
+
+def test_a_box_of_another_picture_is_refused_before_its_surroundings_are_made() -> None:
+    task = find_task("hand").asked(TaskOptions({"boxes": "0,0,40000,40000"}))
+    with pytest.raises(UsageError, match=r"more than 2 times as large as the picture, which has 70x90 pixels"):
+        task.shown(Image.new("RGB", (70, 90)), Preprocessing(image_size=(32, 32)), "a.png")

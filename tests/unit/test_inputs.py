@@ -257,6 +257,8 @@ def test_an_address_that_no_one_answers_is_told_from_a_bad_picture() -> None:
         fetch("http://127.0.0.1:9/x.png")
     with pytest.raises(ImageDecodeError, match=r"cannot be reached \(.*\)\. Check the address and the network"):
         fetch("http://no-such-host.invalid/x.png")
+    with pytest.raises(ImageDecodeError, match=r"http://\[bad: cannot be reached \(Invalid IPv6 URL\)"):
+        fetch("http://[bad")
 
 
 def test_of_what_is_no_picture_only_the_start_is_fetched(server: str) -> None:

@@ -224,7 +224,11 @@ def test_what_the_files_lack_is_measured_and_kept(tmp_path: Path, calls: list[tu
     assert "- CaiT XS-24 at 384 px: The exported file differs by 3." in text
 
     calls.clear()
-    command.tables(names=["fastvit-6"], measured=[str(kept)], output=page)
+    before = kept.read_text()
+    with pytest.raises(UsageError, match=r"kept\.json exists, and its results would be lost"):
+        command.tables(names=["fastvit-6"], json_file=kept, output=page)
+    assert kept.read_text() == before
+    command.tables(names=["fastvit-6"], measured=[str(kept)], json_file=kept, output=page)
     assert not calls
     assert page.read_text() == text
 
@@ -234,6 +238,8 @@ def test_without_measuring_only_files_are_shown(
 ) -> None:
     command.tables(names=["fastvit-2"], no_measuring=True, json_file=tmp_path / "kept.json")
     assert not calls
+    with pytest.raises(UsageError, match="at least 8 rounds"):
+        command.tables(names=["fastvit-2"], rounds=0)
     assert json.loads((tmp_path / "kept.json").read_text())["bench"] == []  # what the files have, all the same
     assert line_of(capsys.readouterr().out, "MA36")[9:] == ["42.7", "42.0", "7.9", "7.0"]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from hybridvit.evaluate.suites.suites import SUITES, Suite
 from hybridvit.evaluate.suites.summary import summary
 from hybridvit.evaluate.suites.tally import Tally
 from hybridvit.peers.robustness import ALEXNET_ERRORS
+from hybridvit.robustness import _folder_of
 
 CARD = ModelCard(architecture="fastvit_debug", preprocessing=Preprocessing(image_size=(32, 32), crop_fraction=1.0))
 
@@ -183,6 +185,7 @@ def test_options_that_do_nothing_are_refused(capsys):
         (["m.safetensors", "data", "--share", "0.5"], "--share is of suites, but none is asked for"),
         (["m.safetensors"], "but was given 1 word"),
         (["m.safetensors", "--suites", "a=x", "--share", "2"], "must be above 0 and at most 1"),
+        (["m.safetensors", "--suites", "a=x", "--folder", __file__], "is a file, but a folder is to be written there"),
         (["m.safetensors", "--suites", "a=x", "--tile", "3"], "--tile does not go with --suites"),
         (["m.safetensors", "--suites", "a=x", "--predictions", "p.txt"], "must end in .csv.gz or .parquet"),
     ):
@@ -196,8 +199,17 @@ def test_a_file_that_names_no_classes_takes_those_of_the_folder_where_they_are_a
     class_tree(tmp_path / "more", picture, ["ant", "bee", "cat"])
     save_checkpoint(create_model("fastvit_debug", num_classes=2).eval(), tmp_path / "m.safetensors")
     words = ["evaluate", str(tmp_path / "m.safetensors"), "--folder", str(tmp_path / "kept"), "--json", "--suites"]
+    assert main([*words, f"own={tmp_path / 'own'}", "--only", "fog"]) == 2
+    assert "--only is of suites of corruptions, but none is asked for" in capsys.readouterr().err
     assert main([*words, f"own={tmp_path / 'own'}"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["suites"]
     assert (row["num_images"], row["num_right"]) == (2, 1)
     assert main([*words, f"own={tmp_path / 'more'}"]) == 3
     assert "has 3 classes, but" in capsys.readouterr().err
+
+
+def test_runs_that_name_their_files_alike_have_folders_of_their_own():
+    folders = [_folder_of(file) for file in ("a/m.onnx", "b/m.onnx", "a/m.safetensors", "../a/n.pt", "hf://me/it")]
+    assert folders[0] == Path("runs/evaluate/a/m.onnx")
+    assert len({*folders}) == 5
+    assert all(".." not in folder.parts and folder.parts[:2] == ("runs", "evaluate") for folder in folders)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hybridvit.atomic import NO_SPACE, sync
 from hybridvit.data.listing import Listing
-from hybridvit.data.scan import relative
+from hybridvit.data.scan import check_apart, relative
 from hybridvit.data.seeding import derive_seed
 from hybridvit.data.shards.index import Entry, Shard, write_index
 from hybridvit.data.shards.scan import scan_shard
@@ -25,8 +25,10 @@ Advance = Callable[[int], None]
 """Is told how many more samples are written."""
 
 
-def check_output(output: Path) -> None:
-    """Raise UsageError unless `output` is absent or an empty folder inside an existing one."""
+def check_output(output: Path, source: Path | None = None) -> None:
+    """Raise UsageError unless `output` is absent or an empty folder inside an existing one, and not in `source`."""
+    if source is not None:
+        check_apart(output, source)
     if output.is_dir() and not any(output.iterdir()):
         return
     if output.exists():

@@ -15,7 +15,7 @@ from hybridvit.data.decode import ImageChange, decode_image
 from hybridvit.data.listing import Listing
 from hybridvit.data.preprocess import cut
 from hybridvit.data.processes import in_processes
-from hybridvit.data.scan import relative
+from hybridvit.data.scan import check_apart, relative
 from hybridvit.errors import DatasetError, UsageError, some
 from hybridvit.evaluate.corruptions.corrupt import corrupt, opened_package
 from hybridvit.evaluate.corruptions.names import StoredAs
@@ -154,9 +154,7 @@ def check_names(listing: Listing[int], stored: StoredAs) -> None:
 
 def check_output(output: Path, root: str, options: CopyOptions) -> None:
     """Raise UsageError for a place that takes no such files."""
-    inside, source = output.resolve(), Path(root).resolve()
-    if inside.is_relative_to(source):
-        raise UsageError(f"{output} lies in {root}, whose pictures are read: copies would become classes. Move it out.")
+    check_apart(output, Path(root))
     check_writable(output, is_folder=True)
     if not output.exists():
         return

@@ -184,6 +184,10 @@ def _real(suite: Suite, folder: Path, choice: Choice, say: Say) -> Part:
             f"{root} has more than one copy of {plural(len(twice), 'image')}: {some(twice, 3)}. Remove them."
         )
     counted = [place for place, number in enumerate(numbers) if known[number - 1]]
+    if not counted:
+        raise DatasetError(
+            f"None of the {len(images):,} images in {root} has a right answer in ReaL. Give the whole validation set."
+        )
     say(f"real: {len(images) - len(counted):,} of {len(images):,} images have no right answer, and count neither way.")
     if len(images) != suite.num_images:
         say(f"real: {root} has {len(images):,} images, but {suite.num_images:,} were published.")

@@ -41,7 +41,7 @@ class SuiteOptions:
     force: bool = False
     """compute again what is kept from before."""
     folder: Path | None = None
-    """folder that keeps what is done and the report; by default runs/evaluate/ and the name of the first file."""
+    """folder that keeps what is done and the report; by default runs/evaluate/ and the path of the first file."""
     predictions: Path | None = None
     """.csv.gz or .parquet file for the answer of every file to every image."""
     report: Path | None = None

@@ -17,6 +17,7 @@ from hybridvit.data.preprocess import RESAMPLING, frame_of, normalise, preproces
 from hybridvit.errors import UsageError, nearest
 
 AROUND = 1.3  # of the longer side of a box: the side of the square that is shown
+LARGEST_BOX = 2  # times the picture: a hand that leaves it may be larger than what is seen of it
 
 Side = Literal["right", "left"]
 Box = tuple[float, float, float, float]
@@ -113,6 +114,11 @@ def _around(picture: Image.Image, box: Box, preprocessing: Preprocessing) -> tup
         raise UsageError(
             f"The box {_text(box)} lies outside of the picture, which has {picture.width}x{picture.height} pixels. "
             "Boxes are x,y,width,height from its upper left corner."
+        )
+    if max(width, height) > LARGEST_BOX * max(picture.size):
+        raise UsageError(
+            f"The box {_text(box)} is more than {LARGEST_BOX} times as large as the picture, which has "
+            f"{picture.width}x{picture.height} pixels. Boxes are x,y,width,height in its pixels."
         )
     side = AROUND * max(width, height)
     left, top = left + (width - side) / 2, top + (height - side) / 2
