@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import hybridvit
+from hybridvit.data.scan import find_images
 from hybridvit.data.scenes import write_detection
 from hybridvit.errors import ImageDecodeError
 
@@ -17,7 +18,9 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of photos with boxes, and masks if there are any")
     parser.add_argument("--model", default="fastvit_sa12", help="for photos: any backbone, ours or one of timm's")
     parser.add_argument(
-        "--head", default="mask_rcnn", help="for photos: mask_rcnn, faster_rcnn, cascade_mask_rcnn, dino, ..."
+        "--head",
+        default="",
+        help="for photos: dino, ...; by default mask_rcnn, or faster_rcnn where not all have masks",
     )
     parser.add_argument("--epochs", type=int, default=2, help="passes over the training pictures; better with more")
     parser.add_argument("--scenes", type=int, default=400, help="to draw and train on, where there are no photos")
@@ -35,8 +38,9 @@ def main() -> None:
     run = hybridvit.train(recipe, keys | {"data.source": "files", "data.root": str(root)})
     print(*run.summary(), sep="\n")
 
-    shown = sorted(path for path in root.rglob("*.jpg") if "val" in path.relative_to(root).as_posix())[:6]
-    for path, answer in hybridvit.predict(run.model, shown, pictures=run.folder / "drawn").items():
+    found = find_images([root])
+    shown = [path for path in found if "val" in path.relative_to(root).as_posix()] or found
+    for path, answer in hybridvit.predict(run.model, shown[:6], pictures=run.folder / "drawn").items():
         said = [str(answer)] if isinstance(answer, ImageDecodeError) else answer.lines()
         print(path, *said, sep="\n  ")
     print(f"Drawn in {run.folder / 'drawn'}")

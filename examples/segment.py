@@ -8,8 +8,11 @@ import argparse
 from pathlib import Path
 
 import hybridvit
+from hybridvit.data.scan import find_images
 from hybridvit.data.scenes import write_segmentation
 from hybridvit.errors import ImageDecodeError
+
+PICTURES = {"images", "JPEGImages", "leftImg8bit"}  # the folders that hold no masks, in any layout
 
 
 def main() -> None:
@@ -35,8 +38,9 @@ def main() -> None:
     print(*run.summary(), sep="\n")
 
     # An answer lies in the pixels of its picture, whatever size the model computes in.
-    shown = sorted(path for path in root.rglob("*.jpg") if "val" in path.relative_to(root).as_posix())[:6]
-    for path, answer in hybridvit.predict(run.model, shown, pictures=run.folder / "drawn").items():
+    found = [path for path in find_images([root]) if PICTURES & set(path.parts)]
+    shown = [path for path in found if "val" in path.relative_to(root).as_posix()] or found
+    for path, answer in hybridvit.predict(run.model, shown[:6], pictures=run.folder / "drawn").items():
         said = [str(answer)] if isinstance(answer, ImageDecodeError) else answer.lines()
         print(path, *said, sep="\n  ")
     print(f"Drawn in {run.folder / 'drawn'}")

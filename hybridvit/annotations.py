@@ -59,5 +59,5 @@ def in_words(annotation: Any) -> str:
         items = "words" if str in arguments else "numbers"
         return f"a list of {items}" if Ellipsis in arguments else f"a list of {len(arguments)} {items}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return "keys with simple values, as {key: value, ...}"
+        return "a group of keys with simple values, as {key: value}"
     return " or ".join(in_words(argument) for argument in arguments if argument is not type(None))

@@ -20,6 +20,10 @@ Kind: TypeAlias = "type | list[Kind] | Columns"
 Columns: TypeAlias = "Mapping[str, Kind]"
 
 
+PICTURES_BESIDE = ("labels.png", "views.png")
+"""Names of files of an answer that end as the drawn picture beside them does."""
+
+
 class Result(ABC):
     """The answer to one picture, in its pixels and units. Needs NumPy and Pillow only."""
 
@@ -63,7 +67,7 @@ class Result(ABC):
         """The answer on a terminal."""
 
     def files(self) -> dict[str, bytes]:
-        """What of it is a file of its own, by name."""
+        """What of it is a file of its own, by name; of a picture, one of PICTURES_BESIDE."""
         return {}
 
 

@@ -15,7 +15,7 @@ from hybridvit.atomic import check_writable, replacing
 from hybridvit.data.inputs import Input, is_moving
 from hybridvit.errors import ImageDecodeError, UsageError
 from hybridvit.predictor import Answer, Predictor
-from hybridvit.scores import Result
+from hybridvit.scores import PICTURES_BESIDE, Result
 
 _COMPRESSION = 3  # of PNG: a third of the default's time, and little larger
 
@@ -143,4 +143,7 @@ def _suffix(source: Input) -> str:
 
 
 def _all_differ(names: dict[Input, str]) -> bool:
-    return len({name.lower() for name in names.values()}) == len(names)
+    """With what stands beside a drawing too: the one of an input called a.labels, and the labels of the input a."""
+    own = {name.lower() for name in names.values()}
+    beside = {f"{name}.{Path(each).stem}" for name in own for each in PICTURES_BESIDE}
+    return len(own) == len(names) and own.isdisjoint(beside)

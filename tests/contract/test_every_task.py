@@ -26,6 +26,7 @@ from hybridvit.predictor import Predictor
 from hybridvit.recipe.file import load_recipe
 from hybridvit.recipe.groups import EmaConfig, ScheduleConfig
 from hybridvit.recipe.recipe import Recipe
+from hybridvit.scores import PICTURES_BESIDE
 from hybridvit.task import TASKS, Moment, Task, find_task
 from hybridvit.training.start import material_of, objective_of
 from hybridvit.training.train import RunResult, train
@@ -199,6 +200,7 @@ def test_an_answer_can_be_told_drawn_and_compared(finished: RunResult, pictures:
         assert answer.agrees(answer)
         assert all(answer.lines())
         assert all(isinstance(content, bytes) for content in answer.files().values())
+        assert {name for name in answer.files() if name.endswith(".png")} <= {*PICTURES_BESIDE}
         with Image.open(path) as picture:
             before = picture.convert("RGB").tobytes()
             drawn = answer.draw(picture.convert("RGB"))

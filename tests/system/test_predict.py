@@ -311,6 +311,7 @@ def test_files_are_named_as_their_pictures_and_never_alike() -> None:
     assert list(names_of([Path("r/x/a.jpg"), Path("r/y/A.jpg")]).values()) == ["x/a", "y/A"]
     assert list(names_of([Path("x/a.jpg"), Path("x/a.png"), Path("x/b.png")]).values()) == ["a.jpg", "a.png", "b"]
     assert list(names_of(["http://h/a.jpg", "http://i/a.jpg"]).values()) == ["a-1", "a-2"]
+    assert list(names_of([Path("a.png"), Path("a.labels.png")]).values()) == ["a-1", "a.labels-2"]
 
 
 def test_a_predictor_takes_pictures_of_pillow(numbers: Path, mixed: Path) -> None:

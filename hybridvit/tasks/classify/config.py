@@ -111,7 +111,7 @@ class DistillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MesaConfig:
-    """Learning from the moving average of the own weights (MESA; FasterViT, appendix B)"""
+    """Learning from the moving average of the own weights (MESA; FasterViT, appendix I)"""
 
     weight: float = 0.0
     """What the divergence from the average's probabilities is multiplied with; 0 switches it off."""
