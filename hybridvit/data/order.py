@@ -164,6 +164,6 @@ class EvalOrder(Sampler[list[SampleKey]]):
 
 def _check_shard(batch_size: int, rank: int, world_size: int) -> None:
     if batch_size < 1:
-        raise UsageError(f"The batch is {batch_size}, but at least one sample must be in it. Use 1 or more.")
+        raise UsageError(f"batch_size is {batch_size}, but a batch needs at least one sample. Use 1 or more.")
     if not 0 <= rank < world_size:
         raise UsageError(f"rank is {rank}, but it must lie between 0 and world_size - 1 ({world_size - 1}).")

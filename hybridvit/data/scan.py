@@ -73,7 +73,7 @@ def class_folders(root: str) -> list[str]:
     if not folders:
         images = images_in(root)
         if images:
-            raise DatasetError(f"{root} has {len(images)} images but no class folders. {layout}")
+            raise DatasetError(f"{root} has {plural(len(images), 'image')} but no class folders. {layout}")
         raise DatasetError(f"{root} is empty: it has neither class folders nor images. {layout}")
     splits = [os.path.join(root, folder) for folder in folders]
     if SPLITS.issuperset(folder.lower() for folder in folders) and not any(map(images_in, splits)):

@@ -254,7 +254,7 @@ def test_folders_that_cannot_calibrate_are_refused(folder: Path, model: nn.Modul
     with pytest.raises(DatasetError, match="is empty: it has neither class folders nor images"):
         plan_from_folder(tmp_path, model.card)
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
-    with pytest.raises(DatasetError, match="has 1 images but no class folders"):
+    with pytest.raises(DatasetError, match="has 1 image but no class folders"):
         plan_from_folder(tmp_path, model.card)
     (tmp_path / "a").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "a" / "one.png")

@@ -94,7 +94,7 @@ def test_missing_and_empty_folders_are_errors(tmp_path):
 
 def test_images_without_class_folders_are_an_error(tmp_path):
     paint(tmp_path / "a.png")
-    with pytest.raises(DatasetError, match=r"has 1 images but no class folders.*one folder per class"):
+    with pytest.raises(DatasetError, match=r"has 1 image but no class folders.*one folder per class"):
         scan_folder(tmp_path)
 
 

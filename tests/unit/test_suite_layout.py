@@ -111,7 +111,7 @@ def test_c_bar_as_its_generator_writes_it_has_strengths_for_severities(tmp_path,
     ]
     assert [Path(part.listing.root).name for part in parts[5:]] == ["1.00", "2.00", "4.00", "9.00", "10.00"]
     (folder / "caustic_refraction" / "3.20").rename(folder / "caustic_refraction" / "3.25")
-    assert "no severities: '3.25'. They are named 1 to 5 or 2.35 to 9.15" in fault("c-bar", folder, partial=True)
+    assert "no severity: '3.25'. Those are named 1 to 5 or 2.35 to 9.15" in fault("c-bar", folder, partial=True)
 
 
 def test_3dcc_takes_its_corruptions_as_they_are_found(tmp_path, clean):
@@ -155,17 +155,17 @@ def test_faults_of_class_folders_are_named(tmp_path, picture, clean):
     assert "has 1 class without images" in fault("a", a)
     assert "without images: 'n01498041'" in fault("a", a)
     (a / "kitten").mkdir()
-    assert "1 folders that are no classes of 'a': 'kitten'" in fault("a", a)
+    assert "1 folder named like no class of 'a': 'kitten'" in fault("a", a)
     assert "is no folder" in fault("a", tmp_path / "nowhere")
 
 
 def test_faults_of_numbers_are_named(tmp_path, picture):
     mixed = class_tree(tmp_path / "mixed", picture, ["0", "1", "n01440764"])
-    assert "mixes 2 folders named by numbers (0, 1) with 1 others (n01440764)" in fault("v2-top", mixed)
+    assert "mixes 2 folders named by a number (0, 1) with 1 that are not (n01440764)" in fault("v2-top", mixed)
     twice = class_tree(tmp_path / "twice", picture, [*map(str, range(1000)), "0007"])
     assert "1 class under two names: 0007 and 7" in fault("v2-top", twice)
     few = class_tree(tmp_path / "few", picture, ["0", "1000"])
-    assert "1 folders that are no classes of 'v2-top': '1000'" in fault("v2-top", few)
+    assert "1 folder named like no class of 'v2-top': '1000'" in fault("v2-top", few)
 
 
 def test_faults_of_corruptions_are_named(tmp_path, clean):
@@ -176,10 +176,10 @@ def test_faults_of_corruptions_are_named(tmp_path, clean):
     (c / "fog" / "3").unlink()
     assert "lacks the severities 3" in fault("c", c, only=("fog",))
     (c / "fog" / "6").symlink_to(clean, target_is_directory=True)
-    assert "folders that are no severities: '6'" in fault("c", c, only=("fog",))
+    assert "1 folder named like no severity: '6'" in fault("c", c, only=("fog",))
     (c / "fog" / "6").unlink()
     (c / "rain").mkdir()
-    assert "1 folders that are no corruptions of 'c': 'rain'" in fault("c", c, partial=True)
+    assert "1 folder named like no corruption of 'c': 'rain'" in fault("c", c, partial=True)
 
 
 def test_a_version_that_is_missing_is_named(tmp_path, clean):

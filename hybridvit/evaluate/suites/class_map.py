@@ -23,8 +23,8 @@ def class_indices(suite: Suite, root: str, names: Sequence[str]) -> dict[str, in
     if numeric and len(numeric) < len(folders):
         others = without(folders, numeric)
         raise DatasetError(
-            f"{root} mixes {len(numeric)} folders named by numbers ({some(numeric, 3)}) with {len(others)} others "
-            f"({some(others, 3)}), so no map of classes holds for all. Separate them."
+            f"{root} mixes {plural(len(numeric), 'folder')} named by a number ({some(numeric, 3)}) with "
+            f"{len(others)} that are not ({some(others, 3)}), so no map of classes holds for all. Separate them."
         )
     if numeric and suite.subset is None:
         return _by_number(suite, root, numeric)
@@ -68,7 +68,7 @@ def _known(
 def _check(suite: Suite, root: str, unknown: Sequence[str], missing: Sequence[str], number: int) -> None:
     if unknown:
         raise DatasetError(
-            f"{root} has {len(unknown)} folders that are no classes of '{suite.name}': "
+            f"{root} has {plural(len(unknown), 'folder')} named like no class of '{suite.name}': "
             f"{some(unknown, 3, quoted=True)}. Remove them, or give the folder of the suite itself."
         )
     if missing:

@@ -290,7 +290,7 @@ def _corruptions(suite: Suite, folder: Path, choice: Choice) -> dict[str, Path]:
         _propose(suite, folder, wanted)
     if wanted and (unknown := without(found, wanted)):
         raise DatasetError(
-            f"{folder} has {len(unknown)} folders that are no corruptions of '{suite.name}': "
+            f"{folder} has {plural(len(unknown), 'folder')} named like no corruption of '{suite.name}': "
             f"{some(unknown, 3, quoted=True)}. Move them away, or read them as a suite of their own: NAME=FOLDER."
         )
     if unknown := without(choice.only, found):
@@ -329,8 +329,9 @@ def _severities(suite: Suite, place: Path, corruption: str, choice: Choice) -> l
     number_of = max(ways, key=lambda names: len(names.keys() & set(there)))
     if unknown := without(there, number_of):
         raise DatasetError(
-            f"{place} has {len(unknown)} folders that are no severities: {some(unknown, 3, quoted=True)}. They are "
-            f"named {' or '.join(f'{next(iter(names))} to {[*names][-1]}' for names in ways)}: move others away."
+            f"{place} has {plural(len(unknown), 'folder')} named like no severity: {some(unknown, 3, quoted=True)}. "
+            f"Those are named {' or '.join(f'{next(iter(names))} to {[*names][-1]}' for names in ways)}: move "
+            "others away."
         )
     missing = without(number_of, there)
     if missing and not (choice.partial and there):
