@@ -1,5 +1,7 @@
 """The folders of suites: every class gets its number, and every fault its name, before an image is decoded."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from suite_folders import class_tree, corrupted, one_picture, subset, validation
 
-from hybridvit.errors import DatasetError, UsageError
+from hybridvit.errors import DatasetError, ImageDecodeError, UsageError
 from hybridvit.evaluate.corruptions.names import COMMON
 from hybridvit.evaluate.suites.labels import real_labels, subset_synsets, synsets
 from hybridvit.evaluate.suites.layout import Choice, open_suite
@@ -75,6 +77,24 @@ def test_corruptions_are_found_with_and_without_the_level_of_the_archives(tmp_pa
     assert [part.title for part in parts] == [f"c/{name}/{level}" for name in ("snow", "fog") for level in range(1, 6)]
     assert [part.title for part in parts] == [part.title for part in others]
     assert {part.identities for part in parts} == {others[0].identities}
+
+
+def test_the_size_of_a_part_is_that_of_an_image_that_can_be_decoded(tmp_path, picture):
+    folder = subset(tmp_path / "a", picture, "a")
+    (whole,), _ = opened("a", folder)
+    assert whole.side_px() == (32, 32)
+    first, *others = map(Path, whole.listing.paths)
+    first.unlink()
+    first.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(ImageDecodeError, match=re.escape(str(first))):
+        whole.side_px()
+    (skipping,), _ = opened("a", folder, on_bad_image="skip")
+    assert skipping.side_px() == (32, 32)
+    for other in others:
+        other.unlink()
+        os.link(first, other)
+    with pytest.raises(DatasetError, match="No image of a can be decoded"):
+        skipping.side_px()
 
 
 def test_sketch_is_numbered_by_wordnet_ids(tmp_path, picture):

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from hybridvit.card import Preprocessing
+from hybridvit.data.decode import decode
 from hybridvit.data.encoded import OnBadImage
 from hybridvit.data.folder import ImageFolder
 from hybridvit.data.listing import Listing
 from hybridvit.data.samples import Samples
 from hybridvit.data.scan import LeftOut, Say, file_size, quiet, relative, subfolders, walk, without
 from hybridvit.data.transforms import EvalTransform
-from hybridvit.errors import DatasetError, plural, some
+from hybridvit.errors import DatasetError, ImageDecodeError, plural, some
 from hybridvit.evaluate.corruptions.corrupt import opened_package
 from hybridvit.evaluate.corruptions.names import GROUPS, SEVERITIES, StoredAs
 from hybridvit.evaluate.corruptions.stored import OFFICIAL, AsStored
@@ -47,7 +48,7 @@ class Part:
     subset: Subset | None
     listing: Listing[int]  # the files, with the first right answer to each
     samples: Callable[[Preprocessing], Samples]  # the images, prepared so
-    side_px: Callable[[], tuple[int, int]]  # height, width of its first file
+    side_px: Callable[[], tuple[int, int]]  # height, width of the first image that can be decoded
     corruption: str = ""
     severity: int = 0
     made: str = ""  # how, of corrupted images that lie in no folder
@@ -66,6 +67,11 @@ class Choice:
 
 
 ALL = Choice()
+
+
+def nothing_decodes(title: str) -> DatasetError:
+    """The error of a part of which no image can be shown to a model."""
+    return DatasetError(f"No image of {title} can be decoded. Unpack the archive anew.")
 
 
 def open_suite(
@@ -226,10 +232,14 @@ def _part(
         return ImageFolder(listing, transform=EvalTransform(preprocessing), on_bad_image=choice.on_bad_image)
 
     def side_px() -> tuple[int, int]:
-        from PIL import Image
-
-        with Image.open(listing.paths[0]) as image:  # its head alone is read
-            return image.height, image.width
+        for path in listing.paths:
+            try:
+                width, height = decode(path).facts.size
+                return height, width
+            except ImageDecodeError:
+                if choice.on_bad_image == "error":
+                    raise
+        raise nothing_decodes(title)
 
     return Part(
         suite=suite.name,

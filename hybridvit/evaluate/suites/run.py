@@ -16,9 +16,9 @@ from hybridvit.batch import Batch
 from hybridvit.card import ModelCard, Preprocessing
 from hybridvit.data.loader import make_eval_loader
 from hybridvit.data.scan import Say, quiet
-from hybridvit.errors import DatasetError, UsageError, plural
+from hybridvit.errors import UsageError, plural
 from hybridvit.evaluate.suites.labels import NUM_CLASSES, synsets
-from hybridvit.evaluate.suites.layout import Part
+from hybridvit.evaluate.suites.layout import Part, nothing_decodes
 from hybridvit.evaluate.suites.options import Protocol
 from hybridvit.evaluate.suites.protocol import chosen_protocols, preprocessing_of
 from hybridvit.evaluate.suites.suites import Suite, is_own
@@ -178,7 +178,7 @@ def _answer(part: Part, members: Sequence[_Asked], *, batch_size: int, workers: 
                 tally.add(_logits(each.subject, batch), numbers)
         num_skipped = loader.num_total - loader.num_used
         if not loader.num_used:
-            raise DatasetError(f"No image of {part.title} can be decoded. Unpack the archive anew.")
+            raise nothing_decodes(part.title)
     finally:
         loader.close()
     seconds = time.perf_counter() - began
